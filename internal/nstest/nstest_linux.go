@@ -1,0 +1,109 @@
+// Package nstest runs a test in namespaces of its own: network, mount and
+// process ids. Whatever the test opens, starts or configures ends with it.
+package nstest
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// marker is set in the environment of a process that is inside.
+const marker = "TCPHUP_NSTEST"
+
+// Run runs a privileged test; it must be all that the test does. It starts the
+// test binary again for this one test, in new network, mount and process id
+// namespaces with a /proc of their own and the loopback device up, calls fn
+// there, and reports what came of it.
+//
+// A test that is not root fails: there is no way to pass by not running. The one
+// exception is -short, which leaves privileged tests out and says so.
+func Run(t *testing.T, fn func(t *testing.T)) {
+	t.Helper()
+	if os.Getenv(marker) == t.Name() {
+		if err := prepare(); err != nil {
+			t.Fatalf("prepare namespaces: %v", err)
+		}
+		fn(t)
+		return
+	}
+	if testing.Short() {
+		t.Skip("privileged test left out by -short")
+	}
+	if os.Geteuid() != 0 {
+		t.Fatal("must run as root (it makes namespaces of its own); -short leaves privileged tests out")
+	}
+
+	// A test's name can hold slashes, one for each level of subtests.
+	levels := strings.Split(t.Name(), "/")
+	for i, level := range levels {
+		levels[i] = "^" + level + "$"
+	}
+	args := []string{"-test.run=" + strings.Join(levels, "/"), "-test.count=1"}
+	for _, arg := range os.Args[1:] {
+		for _, prefix := range []string{"-test.v", "-test.timeout", "-test.gocoverdir"} {
+			if strings.HasPrefix(arg, prefix) {
+				args = append(args, arg)
+			}
+		}
+	}
+	cmd := exec.CommandContext(t.Context(), os.Args[0], args...)
+	cmd.Env = append(os.Environ(), marker+"="+t.Name())
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID,
+		Pdeathsig:  syscall.SIGKILL,
+	}
+	out, err := cmd.CombinedOutput()
+	switch {
+	case err != nil:
+		t.Fatalf("in namespaces of its own: %v\n%s", err, out)
+	case !strings.HasSuffix(strings.TrimSpace(string(out)), "PASS"):
+		t.Fatalf("in namespaces of its own the test did not end with PASS:\n%s", out)
+	}
+	t.Logf("in namespaces of its own:\n%s", out)
+}
+
+// prepare makes the new namespaces usable.
+func prepare() error {
+	if err := unix.Mount("none", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("make mounts private: %w", err)
+	}
+	if err := unix.Mount("proc", "/proc", "proc", 0, ""); err != nil {
+		return fmt.Errorf("mount /proc: %w", err)
+	}
+	// The network settings of the machine must not decide what a test sees.
+	settings := map[string]string{
+		"/proc/sys/net/mptcp/enabled":              "1",
+		"/proc/sys/net/ipv6/conf/all/accept_dad":   "0",
+		"/proc/sys/net/ipv6/conf/all/use_tempaddr": "0",
+	}
+	for path, value := range settings {
+		if err := os.WriteFile(path, []byte(value), 0o644); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("set %s: %w", path, err)
+		}
+	}
+	return loopbackUp()
+}
+
+func loopbackUp() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open socket: %w", err)
+	}
+	defer unix.Close(fd)
+	ifr, err := unix.NewIfreq("lo")
+	if err != nil {
+		return err
+	}
+	ifr.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
+	if err := unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, ifr); err != nil {
+		return fmt.Errorf("bring loopback up: %w", err)
+	}
+	return nil
+}

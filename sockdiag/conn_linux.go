@@ -1,0 +1,282 @@
+package sockdiag
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"os"
+	"time"
+
+	"github.com/mdlayher/netlink"
+	"github.com/mdlayher/netlink/nlenc"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// bufferLen is the most that the kernel puts into one datagram of a dump.
+	bufferLen = 32 << 10
+
+	// receiveTimeout ends a wait for the kernel, which answers at once or never.
+	receiveTimeout = 10 * time.Second
+)
+
+// Conn is a sock_diag connection with one receive buffer that all its calls
+// share. It is for one goroutine at a time; open one for each.
+type Conn struct {
+	netlink *netlink.Conn
+	buffer  []byte
+
+	// receive reads one datagram into b and reports its full length, which may
+	// be more than fits, and the port id of its sender.
+	receive func(b []byte) (n int, sender uint32, err error)
+
+	// unfinished says that datagrams of an abandoned reply may still come.
+	unfinished bool
+}
+
+// Dial opens a connection to the network namespace of the calling thread. It
+// needs no capability. The error answers errors.Is with errors.ErrUnsupported
+// when the kernel has no sock_diag.
+func Dial() (*Conn, error) {
+	c := &Conn{buffer: make([]byte, bufferLen)}
+	if err := c.dial(); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+func (c *Conn) dial() error {
+	nl, err := netlink.Dial(unix.NETLINK_SOCK_DIAG, nil)
+	if err != nil {
+		return fmt.Errorf("open sock_diag: %w", err)
+	}
+	raw, err := nl.SyscallConn()
+	if err != nil {
+		return errors.Join(fmt.Errorf("open sock_diag: %w", err), nl.Close())
+	}
+	c.netlink, c.unfinished = nl, false
+	c.receive = func(b []byte) (n int, sender uint32, err error) {
+		readErr := raw.Read(func(fd uintptr) bool {
+			var from unix.Sockaddr
+			for {
+				n, from, err = unix.Recvfrom(int(fd), b, unix.MSG_TRUNC)
+				if !errors.Is(err, unix.EINTR) {
+					break
+				}
+			}
+			if sa, ok := from.(*unix.SockaddrNetlink); ok {
+				sender = sa.Pid
+			}
+			return !errors.Is(err, unix.EAGAIN)
+		})
+		if readErr != nil {
+			return 0, 0, readErr
+		}
+		return n, sender, err
+	}
+	return nil
+}
+
+// Close frees the connection.
+func (c *Conn) Close() error {
+	if err := c.netlink.Close(); err != nil {
+		return fmt.Errorf("close sock_diag: %w", err)
+	}
+	return nil
+}
+
+// Query says which sockets Flows yields.
+type Query struct {
+	// Protocol is TCP unless said otherwise. A dump of TCP holds the subflows of
+	// MPTCP connections, a dump of MPTCP the connections as a whole.
+	Protocol Protocol
+	// Families holds the families to dump, one after the other; none means both.
+	Families []Family
+	// States must not be empty.
+	States StateSet
+	// Selector, if set, keeps every flow back that it does not cover (see
+	// Selector.Covers); direction, state and evidence are left to the caller.
+	Selector *Selector
+	// Info asks for TCPInfo or MPTCPInfo, about a third of the kernel's work.
+	Info bool
+}
+
+// Flows yields the sockets of the namespace as the kernel tells them, without
+// keeping any. An error is yielded last, with a zero Flow, and means that flows
+// may be missing; ErrInterrupted and a context that ended are such errors. A
+// kernel without support for the protocol yields nothing. The connection cannot
+// be used for another call until the iteration is over; it may be broken off.
+func (c *Conn) Flows(ctx context.Context, q Query) iter.Seq2[Flow, error] {
+	return func(yield func(Flow, error) bool) {
+		families := q.Families
+		if len(families) == 0 {
+			families = []Family{IPv4, IPv6}
+		}
+		attributes := protocolAttributes(q.Protocol)
+		if q.Selector != nil {
+			if len(q.Selector.Destinations) == 0 {
+				return
+			}
+			if program := q.Selector.bytecode(); program != nil {
+				attributes = append(attributes, netlink.Attribute{Type: reqAttrBytecode, Data: program})
+			}
+		}
+		for _, family := range families {
+			r := request{family: family, protocol: q.Protocol, info: q.Info, states: q.States}
+			for f, err := range c.exchange(ctx, typeByFamily, netlink.Dump, r, attributes) {
+				if err != nil {
+					yield(Flow{}, fmt.Errorf("dump %s sockets: %w", q.Protocol, err))
+					return
+				}
+				if q.Selector != nil && !q.Selector.Covers(&f) {
+					continue
+				}
+				if !yield(f, nil) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// Lookup asks for the present state of one flow by its addresses and cookie (an
+// MPTCP connection: its token and cookie), with TCPInfo or MPTCPInfo. The error
+// answers errors.Is with os.ErrNotExist when the flow is gone; a new socket on
+// the same addresses does not pass for it.
+func (c *Conn) Lookup(ctx context.Context, flow *Flow) (Flow, error) {
+	attributes := protocolAttributes(flow.Protocol)
+	r := request{family: flow.Family, protocol: flow.Protocol, info: true, states: ^StateSet(0), flow: flow}
+	var found Flow
+	for f, err := range c.exchange(ctx, typeByFamily, netlink.Acknowledge, r, attributes) {
+		switch {
+		case errors.Is(err, unix.ESTALE):
+			return Flow{}, fmt.Errorf("look up socket: cookie has changed: %w", os.ErrNotExist)
+		case err != nil:
+			return Flow{}, fmt.Errorf("look up socket: %w", err)
+		}
+		found = f
+	}
+	if found.Cookie != flow.Cookie {
+		return Flow{}, fmt.Errorf("look up socket: cookie has changed: %w", os.ErrNotExist)
+	}
+	return found, nil
+}
+
+// Destroy ends a TCP flow by SOCK_DESTROY: the peer gets an RST, queued data is
+// lost and the application reads ECONNABORTED. The kernel compares addresses and
+// cookie, so no other flow can be meant. It needs CAP_NET_ADMIN (else the error
+// answers errors.Is with os.ErrPermission) and CONFIG_INET_DIAG_DESTROY (else
+// errors.ErrUnsupported); os.ErrNotExist says that the flow is gone. An MPTCP
+// connection cannot be destroyed, only its subflows.
+func (c *Conn) Destroy(ctx context.Context, flow *Flow) error {
+	if flow.Protocol == MPTCP {
+		return fmt.Errorf("destroy socket: %w: the kernel destroys MPTCP subflows only", errors.ErrUnsupported)
+	}
+	if flow.Cookie == 0 || flow.Cookie == noCookie {
+		return errors.New("destroy socket: flow has no cookie")
+	}
+	r := request{family: flow.Family, states: ^StateSet(0), flow: flow}
+	for _, err := range c.exchange(ctx, typeDestroy, netlink.Acknowledge, r, nil) {
+		switch {
+		case errors.Is(err, unix.ESTALE):
+			return fmt.Errorf("destroy socket: cookie has changed: %w", os.ErrNotExist)
+		case err != nil:
+			return fmt.Errorf("destroy socket: %w", err)
+		}
+	}
+	return nil
+}
+
+func protocolAttributes(p Protocol) []netlink.Attribute {
+	if p != MPTCP {
+		return nil
+	}
+	return []netlink.Attribute{{Type: reqAttrProtocol, Data: nlenc.Uint32Bytes(protocolMPTCP)}}
+}
+
+// exchange sends one request and yields the flows of the answer until the kernel
+// has ended it.
+func (c *Conn) exchange(ctx context.Context, kind netlink.HeaderType, flags netlink.HeaderFlags, r request, attributes []netlink.Attribute) iter.Seq2[Flow, error] {
+	return func(yield func(Flow, error) bool) {
+		attrs, err := netlink.MarshalAttributes(attributes)
+		if err != nil {
+			yield(Flow{}, fmt.Errorf("encode request: %w", err))
+			return
+		}
+		if c.unfinished {
+			if err := c.redial(); err != nil {
+				yield(Flow{}, err)
+				return
+			}
+		}
+		defer context.AfterFunc(ctx, func() { _ = c.netlink.SetReadDeadline(time.Unix(1, 0)) })()
+
+		c.unfinished = true
+		sent, err := c.netlink.Send(netlink.Message{
+			Header: netlink.Header{Type: kind, Flags: netlink.Request | flags},
+			Data:   append(r.bytes(), attrs...),
+		})
+		if err != nil {
+			yield(Flow{}, fmt.Errorf("send request: %w", err))
+			return
+		}
+		answer := reply{sequence: sent.Header.Sequence, portID: sent.Header.PID}
+		for {
+			datagram, err := c.datagram(ctx)
+			if err != nil {
+				yield(Flow{}, err)
+				return
+			}
+			for payload, err := range answer.messages(datagram) {
+				c.unfinished = !answer.ended
+				if errors.Is(err, errDone) {
+					return
+				}
+				var f Flow
+				if err == nil {
+					f, err = parseFlow(payload, r.protocol)
+				}
+				if !yield(f, err) || err != nil {
+					return
+				}
+			}
+		}
+	}
+}
+
+// datagram receives into the connection's buffer.
+func (c *Conn) datagram(ctx context.Context) ([]byte, error) {
+	if err := c.netlink.SetReadDeadline(time.Now().Add(receiveTimeout)); err != nil {
+		return nil, fmt.Errorf("set deadline: %w", err)
+	}
+	// The deadline that the end of ctx sets comes after this one or is overtaken
+	// by it; only in the latter case is ctx over by now.
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	n, sender, err := c.receive(c.buffer)
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return nil, ctx.Err()
+	case err != nil:
+		return nil, fmt.Errorf("receive answer: %w", err)
+	case n > len(c.buffer):
+		return nil, fmt.Errorf("receive answer: %d bytes do not fit the buffer of %d", n, len(c.buffer))
+	case sender != 0:
+		return nil, fmt.Errorf("receive answer: sender is port id %d, not the kernel", sender)
+	}
+	return c.buffer[:n], nil
+}
+
+// redial gives up a connection on which an old answer may still be coming.
+func (c *Conn) redial() error {
+	old := c.netlink
+	if err := c.dial(); err != nil {
+		return err
+	}
+	if err := old.Close(); err != nil {
+		return fmt.Errorf("close sock_diag: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,386 @@
+package sockdiag
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"tcphup/internal/nstest"
+)
+
+func mustDial(t *testing.T) *Conn {
+	t.Helper()
+	c, err := Dial()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+func collect(t *testing.T, c *Conn, q Query) []Flow {
+	t.Helper()
+	var flows []Flow
+	for f, err := range c.Flows(t.Context(), q) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		flows = append(flows, f)
+	}
+	return flows
+}
+
+// pair opens a connection to a new listener and returns both ends.
+func pair(t *testing.T, listen, dial string, mptcp bool) (client, server net.Conn) {
+	t.Helper()
+	var lc net.ListenConfig
+	lc.SetMultipathTCP(mptcp)
+	ln, err := lc.Listen(t.Context(), "tcp", listen)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = ln.Close() })
+	port := ln.Addr().(*net.TCPAddr).Port
+	var d net.Dialer
+	d.SetMultipathTCP(mptcp)
+	client, err = d.DialContext(t.Context(), "tcp", fmt.Sprintf("%s:%d", dial, port))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = client.Close() })
+	if server, err = ln.Accept(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = server.Close() })
+	return client, server
+}
+
+// socketCookie asks the kernel by the other way there is.
+func socketCookie(t *testing.T, c net.Conn) (cookie uint64) {
+	t.Helper()
+	raw, err := c.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var optErr error
+	err = raw.Control(func(fd uintptr) {
+		cookie, optErr = unix.GetsockoptUint64(int(fd), unix.SOL_SOCKET, unix.SO_COOKIE)
+	})
+	if err := errors.Join(err, optErr); err != nil {
+		t.Fatal(err)
+	}
+	return cookie
+}
+
+func TestPrivilegedFlows(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		tests := []struct {
+			name         string
+			listen, dial string
+			mptcp        bool
+			family       Family
+		}{
+			{name: "ipv4", listen: "127.0.0.2:0", dial: "127.0.0.2", family: IPv4},
+			{name: "ipv6", listen: "[::1]:0", dial: "[::1]", family: IPv6},
+			{name: "mptcp ipv4", listen: "127.0.0.1:0", dial: "127.0.0.1", mptcp: true, family: IPv4},
+			{name: "mptcp ipv6", listen: "[::1]:0", dial: "[::1]", mptcp: true, family: IPv6},
+		}
+		for _, tt := range tests {
+			t.Run(tt.name, func(t *testing.T) {
+				client, server := pair(t, tt.listen, tt.dial, tt.mptcp)
+				if _, err := server.Write([]byte("hello")); err != nil {
+					t.Fatal(err)
+				}
+				protocol := TCP
+				if tt.mptcp {
+					protocol = MPTCP
+				}
+				want := client.LocalAddr().(*net.TCPAddr).AddrPort()
+				c := mustDial(t)
+				flows := collect(t, c, Query{Protocol: protocol, States: Open, Info: true})
+				i := slices.IndexFunc(flows, func(f Flow) bool { return f.Local == want })
+				if i < 0 {
+					t.Fatalf("flow from %v is not among %v", want, flows)
+				}
+				f := flows[i]
+				if remote := client.RemoteAddr().(*net.TCPAddr).AddrPort(); f.Remote != remote {
+					t.Errorf("remote is %v, want %v", f.Remote, remote)
+				}
+				if f.Family != tt.family || f.Protocol != protocol || f.State != Established {
+					t.Errorf("got family %d, protocol %v, state %v", f.Family, f.Protocol, f.State)
+				}
+				if cookie := socketCookie(t, client); f.Cookie != cookie {
+					t.Errorf("cookie is %d, SO_COOKIE says %d", f.Cookie, cookie)
+				}
+				if inode := fdInode(t, client); uint64(f.Inode) != inode {
+					t.Errorf("inode is %d, fstat says %d", f.Inode, inode)
+				}
+				if tt.mptcp != (f.ReceiveQueue > 5) || f.ReceiveQueue < 5 {
+					t.Errorf("receive queue is %d for 5 unread bytes", f.ReceiveQueue)
+				}
+				if tt.mptcp {
+					if !f.HasMPTCPInfo || f.MPTCPInfo.Token == 0 || f.MPTCPInfo.Fallback() {
+						t.Errorf("mptcp_info is %+v", f.MPTCPInfo)
+					}
+					sub := collect(t, c, Query{States: Open, Info: true, Selector: selectorFor(f.Remote)})
+					j := slices.IndexFunc(sub, func(s Flow) bool { return s.Local == want })
+					if j < 0 || !sub[j].IsSubflow || sub[j].Subflow.Token != f.MPTCPInfo.Token || sub[j].Inode != f.Inode || sub[j].Subflow.Join() {
+						t.Errorf("initial subflow of %+v is not among %+v", f, sub)
+					}
+				}
+
+				again, err := c.Lookup(t.Context(), &f)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if again.Cookie != f.Cookie || again.State != Established || again.Local != f.Local {
+					t.Errorf("lookup found %+v", again)
+				}
+				other := f
+				other.Cookie++
+				if _, err := c.Lookup(t.Context(), &other); !errors.Is(err, os.ErrNotExist) {
+					t.Errorf("lookup with another cookie: %v, want os.ErrNotExist", err)
+				}
+				if err := client.Close(); err != nil {
+					t.Fatal(err)
+				}
+				if err := server.Close(); err != nil {
+					t.Fatal(err)
+				}
+				nstest.Eventually(t, "closed flow is gone or in TIME_WAIT", func() bool {
+					left, err := c.Lookup(t.Context(), &f)
+					return errors.Is(err, os.ErrNotExist) || err == nil && (left.State == TimeWait || left.State == Close)
+				})
+			})
+		}
+	})
+}
+
+func selectorFor(remote netip.AddrPort) *Selector {
+	return &Selector{
+		Destinations: []netip.Prefix{netip.PrefixFrom(remote.Addr(), remote.Addr().BitLen())},
+		Ports:        []uint16{remote.Port()},
+	}
+}
+
+func fdInode(t *testing.T, c net.Conn) uint64 {
+	t.Helper()
+	raw, err := c.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var st unix.Stat_t
+	var statErr error
+	err = raw.Control(func(fd uintptr) { statErr = unix.Fstat(int(fd), &st) })
+	if err := errors.Join(err, statErr); err != nil {
+		t.Fatal(err)
+	}
+	return st.Ino
+}
+
+// A JVM's sockets are IPv6 ones that talk IPv4.
+func TestPrivilegedMapped(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		client, _ := pair(t, "[::]:0", "127.0.0.1", false)
+		server := client.RemoteAddr().(*net.TCPAddr).AddrPort()
+		c := mustDial(t)
+		for _, dst := range []string{"127.0.0.1/32", "127.0.0.0/8"} {
+			s := &Selector{Destinations: []netip.Prefix{netip.MustParsePrefix(dst)}, Ports: []uint16{server.Port()}}
+			flows := collect(t, c, Query{States: Open, Families: []Family{IPv6}, Selector: s})
+			if len(flows) != 1 || !flows[0].Mapped() || flows[0].Local != server {
+				t.Fatalf("%s selects %+v, want the accepted IPv6 socket alone", dst, flows)
+			}
+			if _, err := c.Lookup(t.Context(), &flows[0]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		wide := &Selector{Destinations: []netip.Prefix{netip.MustParsePrefix("::/0")}}
+		if flows := collect(t, c, Query{States: Open, Selector: wide}); len(flows) != 0 {
+			t.Errorf("::/0 selects %+v, want nothing: IPv4-mapped flows are IPv4 flows", flows)
+		}
+	})
+}
+
+func TestPrivilegedDestroy(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		c := mustDial(t)
+		for _, family := range []Family{IPv4, IPv6} { // the dialled end, and the accepted one, which is mapped
+			client, _ := pair(t, "[::]:0", "127.0.0.1", false)
+			s := selectorFor(client.RemoteAddr().(*net.TCPAddr).AddrPort())
+			flows := collect(t, c, Query{States: Open, Families: []Family{family}, Selector: s})
+			if len(flows) != 1 {
+				t.Fatalf("got %d flows of family %d, want 1", len(flows), family)
+			}
+			wrong := flows[0]
+			wrong.Cookie++
+			if err := c.Destroy(t.Context(), &wrong); !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("destroy with another cookie: %v, want os.ErrNotExist", err)
+			}
+			if _, err := c.Lookup(t.Context(), &flows[0]); err != nil {
+				t.Errorf("after a destroy with another cookie: %v", err)
+			}
+			if err := c.Destroy(t.Context(), &flows[0]); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := client.Read(make([]byte, 1)); !errors.Is(err, unix.ECONNABORTED) && !errors.Is(err, unix.ECONNRESET) {
+				t.Errorf("after destroy of family %d the client reads %v, want ECONNABORTED or ECONNRESET", family, err)
+			}
+			if err := c.Destroy(t.Context(), &flows[0]); !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("second destroy: %v, want os.ErrNotExist", err)
+			}
+		}
+	})
+}
+
+// An abandoned dump must not leak its rest into the next answer.
+func TestPrivilegedAbandonedDump(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		for range 500 {
+			pair(t, "127.0.0.1:0", "127.0.0.1", false)
+		}
+		c := mustDial(t)
+		for range 3 {
+			for _, err := range c.Flows(t.Context(), Query{States: Open, Info: true}) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				break
+			}
+		}
+		if n := len(collect(t, c, Query{States: Open, Info: true})); n != 1000 {
+			t.Errorf("a dump after abandoned ones yields %d flows, want 1000", n)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		for _, err := range c.Flows(ctx, Query{States: Open}) {
+			if !errors.Is(err, context.Canceled) {
+				t.Errorf("cancelled dump yields error %v", err)
+			}
+		}
+		if n := len(collect(t, c, Query{States: Open})); n != 1000 {
+			t.Errorf("a dump after a cancelled one yields %d flows, want 1000", n)
+		}
+	})
+}
+
+// The faults of the kernel's side that cannot be made to happen.
+func TestReceiveFaults(t *testing.T) {
+	header := func(size, kind, flags int, sequence, portID uint32) []byte {
+		b := binary.NativeEndian.AppendUint32(nil, uint32(size))
+		b = binary.NativeEndian.AppendUint16(b, uint16(kind))
+		b = binary.NativeEndian.AppendUint16(b, uint16(flags))
+		b = binary.NativeEndian.AppendUint32(b, sequence)
+		return binary.NativeEndian.AppendUint32(b, portID)
+	}
+	flow := func(flags int, sequence, portID uint32) []byte {
+		payload := make([]byte, messageLen)
+		payload[0], payload[1] = byte(IPv4), byte(Established)
+		return append(header(headerLen+messageLen, typeByFamily, flags, sequence, portID), payload...)
+	}
+	number := func(kind int, n int32, sequence, portID uint32) []byte {
+		return binary.NativeEndian.AppendUint32(header(headerLen+4, kind, 0, sequence, portID), uint32(n))
+	}
+	const nlError, nlDone = 2, 3
+	type answer func(sequence, portID uint32) ([]byte, uint32, error)
+
+	tests := []struct {
+		name    string
+		answers []answer
+		flows   int
+		want    error
+		text    string
+	}{
+		{name: "complete", answers: []answer{
+			func(s, p uint32) ([]byte, uint32, error) {
+				return slices.Concat(flow(0, s, p), flow(0, s, p), number(nlDone, 0, s, p)), 0, nil
+			},
+		}, flows: 2},
+		{name: "old sequence is passed over", answers: []answer{
+			func(s, p uint32) ([]byte, uint32, error) {
+				return slices.Concat(flow(0, s-1, p), flow(0, s, p), number(nlDone, 0, s, p)), 0, nil
+			},
+		}, flows: 1},
+		{name: "interrupted", answers: []answer{
+			func(s, p uint32) ([]byte, uint32, error) {
+				return slices.Concat(flow(flagDumpInterrupted, s, p), number(nlDone, 0, s, p)), 0, nil
+			},
+		}, flows: 1, want: ErrInterrupted},
+		{name: "error in the middle ends it", answers: []answer{
+			func(s, p uint32) ([]byte, uint32, error) {
+				return slices.Concat(flow(0, s, p), number(nlError, -int32(unix.EPERM), s, p), flow(0, s, p)), 0, nil
+			},
+		}, flows: 1, want: os.ErrPermission},
+		{name: "dump ends with an error", answers: []answer{
+			func(s, p uint32) ([]byte, uint32, error) {
+				return slices.Concat(flow(0, s, p), number(nlDone, -int32(unix.EOPNOTSUPP), s, p)), 0, nil
+			},
+		}, flows: 1, want: errors.ErrUnsupported},
+		{name: "no room in the socket", answers: []answer{
+			func(s, p uint32) ([]byte, uint32, error) { return nil, 0, unix.ENOBUFS },
+		}, want: unix.ENOBUFS},
+		{name: "truncated datagram", answers: []answer{
+			func(s, p uint32) ([]byte, uint32, error) { return make([]byte, bufferLen+1), 0, nil },
+		}, text: "do not fit"},
+		{name: "truncated message", answers: []answer{
+			func(s, p uint32) ([]byte, uint32, error) { return flow(0, s, p)[:headerLen+8], 0, nil },
+		}, want: errShort},
+		{name: "truncated header", answers: []answer{
+			func(s, p uint32) ([]byte, uint32, error) { return []byte{1, 2, 3}, 0, nil },
+		}, want: errShort},
+		{name: "another process", answers: []answer{
+			func(s, p uint32) ([]byte, uint32, error) { return flow(0, s, p), 4711, nil },
+		}, text: "not the kernel"},
+		{name: "meant for another socket", answers: []answer{
+			func(s, p uint32) ([]byte, uint32, error) { return flow(0, s, p+1), 0, nil },
+		}, text: "port id"},
+		{name: "unknown type", answers: []answer{
+			func(s, p uint32) ([]byte, uint32, error) { return header(headerLen, 99, 0, s, p), 0, nil },
+		}, text: "unexpected type 99"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			c := mustDial(t)
+			real := c.receive
+			c.receive = func(b []byte) (int, uint32, error) {
+				// The kernel's own answer tells which numbers ours has to carry.
+				n, _, err := real(b)
+				if err != nil || n < headerLen {
+					t.Fatalf("receive: %d bytes, %v", n, err)
+				}
+				datagram, sender, err := tt.answers[0](binary.NativeEndian.Uint32(b[8:]), binary.NativeEndian.Uint32(b[12:]))
+				return max(copy(b, datagram), len(datagram)), sender, err
+			}
+			var flows int
+			var got error
+			for _, err := range c.Flows(t.Context(), Query{States: Open, Families: []Family{IPv4}}) {
+				if err != nil {
+					got = err
+					continue
+				}
+				flows++
+			}
+			if flows != tt.flows {
+				t.Errorf("got %d flows, want %d", flows, tt.flows)
+			}
+			switch {
+			case tt.want == nil && tt.text == "":
+				if got != nil {
+					t.Errorf("got error %v", got)
+				}
+			case tt.want != nil && !errors.Is(got, tt.want):
+				t.Errorf("got error %v, want %v", got, tt.want)
+			case tt.text != "" && (got == nil || !strings.Contains(got.Error(), tt.text)):
+				t.Errorf("got error %v, want one with %q", got, tt.text)
+			}
+		})
+	}
+}

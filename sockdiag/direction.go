@@ -1,0 +1,68 @@
+package sockdiag
+
+import "net/netip"
+
+// Direction says which side opened a flow. The zero value is Outbound.
+type Direction uint8
+
+const (
+	// Outbound flows were opened by the local side.
+	Outbound Direction = iota
+	// Inbound flows were accepted: their local address and port belong to a
+	// listener of the same network namespace.
+	Inbound
+	// Either is both; it is a choice of a Selector, never a property of a flow.
+	Either
+)
+
+// String returns "outbound", "inbound" or "either".
+func (d Direction) String() string {
+	return [...]string{"outbound", "inbound", "either"}[min(d, Either)]
+}
+
+// Listeners is the set of local endpoints that accept connections in one network
+// namespace. The zero value is empty and ready for use.
+type Listeners struct {
+	exact map[netip.AddrPort]struct{}
+	any4  map[uint16]struct{} // a wildcard that takes IPv4
+	any6  map[uint16]struct{} // a wildcard that takes IPv6
+}
+
+// Add puts a flow in state Listen into the set; others are ignored. An IPv6
+// wildcard counts for IPv4 too: whether it was restricted to IPv6 is not known,
+// and calling an accepted flow outbound would be the worse mistake.
+func (l *Listeners) Add(f *Flow) {
+	if f.State != Listen {
+		return
+	}
+	if l.exact == nil {
+		l.exact = make(map[netip.AddrPort]struct{})
+		l.any4 = make(map[uint16]struct{})
+		l.any6 = make(map[uint16]struct{})
+	}
+	switch {
+	case !f.Local.Addr().IsUnspecified():
+		l.exact[f.Local] = struct{}{}
+	case f.Family == IPv6:
+		l.any6[f.Local.Port()] = struct{}{}
+		l.any4[f.Local.Port()] = struct{}{}
+	default:
+		l.any4[f.Local.Port()] = struct{}{}
+	}
+}
+
+// Direction returns Inbound when the flow's local endpoint belongs to a listener
+// of the set, else Outbound.
+func (l *Listeners) Direction(f *Flow) Direction {
+	wildcards := l.any4
+	if !f.Local.Addr().Is4() {
+		wildcards = l.any6
+	}
+	if _, ok := wildcards[f.Local.Port()]; ok {
+		return Inbound
+	}
+	if _, ok := l.exact[f.Local]; ok {
+		return Inbound
+	}
+	return Outbound
+}

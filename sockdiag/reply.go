@@ -1,0 +1,113 @@
+package sockdiag
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"iter"
+	"syscall"
+
+	"github.com/mdlayher/netlink"
+)
+
+var (
+	// ErrInterrupted says that sockets changed during a dump in a way that makes
+	// it inconsistent (NLM_F_DUMP_INTR). The dump may be asked for again.
+	ErrInterrupted = errors.New("dump was interrupted by changes and is inconsistent")
+
+	// errDone ends a reply in order; it never leaves this package.
+	errDone = errors.New("end of reply")
+)
+
+const (
+	headerLen = 16 // sizeof(struct nlmsghdr)
+
+	flagDumpInterrupted = 0x10 // NLM_F_DUMP_INTR
+)
+
+// reply checks the datagrams that answer one request.
+type reply struct {
+	sequence, portID uint32
+	interrupted      bool
+	ended            bool // the kernel has said that nothing more comes
+}
+
+// messages yields the payloads of type SOCK_DIAG_BY_FAMILY in a datagram. An
+// error ends it: errDone when the reply is complete, otherwise what went wrong.
+// Messages that answer an earlier request are passed over; one that is meant for
+// someone else, or is not part of an answer at all, is an error.
+func (r *reply) messages(b []byte) iter.Seq2[[]byte, error] {
+	return func(yield func([]byte, error) bool) {
+		for len(b) > 0 {
+			m, rest, err := r.next(b)
+			b = rest
+			if m == nil && err == nil {
+				continue
+			}
+			if !yield(m, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// next takes one message off b. It returns neither payload nor error for one
+// that is to be passed over.
+func (r *reply) next(b []byte) (payload, rest []byte, err error) {
+	if len(b) < headerLen {
+		return nil, nil, fmt.Errorf("read netlink header: %w: %d bytes left", errShort, len(b))
+	}
+	var (
+		size     = int(binary.NativeEndian.Uint32(b))
+		kind     = binary.NativeEndian.Uint16(b[4:])
+		flags    = binary.NativeEndian.Uint16(b[6:])
+		sequence = binary.NativeEndian.Uint32(b[8:])
+		portID   = binary.NativeEndian.Uint32(b[12:])
+	)
+	if size < headerLen || size > len(b) {
+		return nil, nil, fmt.Errorf("read netlink message: %w: says %d bytes, %d left", errShort, size, len(b))
+	}
+	payload, rest = b[headerLen:size], b[min(align4(size), len(b)):]
+	if portID != r.portID {
+		return nil, nil, fmt.Errorf("read netlink message: port id %d, expected %d", portID, r.portID)
+	}
+	if sequence != r.sequence {
+		return nil, rest, nil
+	}
+	if flags&flagDumpInterrupted != 0 {
+		r.interrupted = true
+	}
+
+	switch netlink.HeaderType(kind) {
+	case typeByFamily:
+		return payload, rest, nil
+	case netlink.Noop:
+		return nil, rest, nil
+	case netlink.Error, netlink.Done:
+		r.ended = true
+		if err := kernelError(payload); err != nil {
+			return nil, nil, err
+		}
+		if r.interrupted {
+			return nil, nil, ErrInterrupted
+		}
+		return nil, nil, errDone
+	case netlink.Overrun:
+		return nil, nil, errors.New("read netlink message: kernel reports lost data")
+	default:
+		return nil, nil, fmt.Errorf("read netlink message: unexpected type %d", kind)
+	}
+}
+
+// kernelError reads the number that NLMSG_ERROR and NLMSG_DONE begin with. The
+// result answers errors.Is for os.ErrPermission, os.ErrNotExist and
+// errors.ErrUnsupported.
+func kernelError(b []byte) error {
+	if len(b) < 4 {
+		return fmt.Errorf("read netlink error: %w: %d bytes", errShort, len(b))
+	}
+	if n := int32(binary.NativeEndian.Uint32(b)); n != 0 {
+		return syscall.Errno(-n)
+	}
+	return nil
+}
