@@ -191,6 +191,26 @@ func (f *Flow) Idle() (time.Duration, bool) {
 	}
 }
 
+// PeerSilence returns the time since the peer last acknowledged anything. It
+// reports false when the kernel did not say, as Idle does.
+func (f *Flow) PeerSilence() (time.Duration, bool) {
+	switch {
+	case f.HasInfo:
+		return f.TCPInfo.LastAckReceived, true
+	case f.HasMPTCPInfo && f.MPTCPInfo.HasTimes:
+		return f.MPTCPInfo.LastAckReceived, true
+	default:
+		return 0, false
+	}
+}
+
+// Stalled reports whether a timer of the flow has fired without an answer: a
+// keepalive probe, a retransmission or a zero-window probe, as Timer says.
+func (f *Flow) Stalled() bool {
+	return f.Retries > 0 &&
+		(f.Timer == TimerKeepalive || f.Timer == TimerRetransmit || f.Timer == TimerZeroWindow)
+}
+
 // TCPInfo is the part of the kernel's struct tcp_info that tcphup uses.
 type TCPInfo struct {
 	Retransmits uint8  // unanswered retransmissions in a row

@@ -22,6 +22,12 @@ type Selector struct {
 	// MinIdle is how long no data may have gone in either direction; 0 means any.
 	// A flow whose idle time is unknown does not match a MinIdle above 0.
 	MinIdle time.Duration
+	// MinPeerSilence is how long the peer must not have acknowledged anything, not
+	// even a keepalive probe; 0 means any. Unknown does not match.
+	MinPeerSilence time.Duration
+	// Stalled asks for flows whose peer leaves probes or retransmissions
+	// unanswered (see Flow.Stalled).
+	Stalled bool
 }
 
 // StateSet returns the states that the selector asks for.
@@ -54,17 +60,25 @@ func (s *Selector) LeftAlone(f *Flow, d Direction) bool {
 		s.containsAddr(f.Remote.Addr()) && s.containsPort(servicePort(f, d))
 }
 
-// Shows reports whether the flow's own state is as the selector wants it: state
-// and idle time.
+// Shows reports whether the flow's own state is as the selector wants it: its
+// state and the evidence.
 func (s *Selector) Shows(f *Flow) bool {
-	if !s.StateSet().Has(f.State) {
-		return false
+	return s.StateSet().Has(f.State) && s.HasEvidence(f)
+}
+
+// HasEvidence reports whether the flow shows MinIdle, MinPeerSilence and Stalled.
+func (s *Selector) HasEvidence(f *Flow) bool {
+	if s.MinIdle > 0 {
+		if idle, known := f.Idle(); !known || idle < s.MinIdle {
+			return false
+		}
 	}
-	if s.MinIdle <= 0 {
-		return true
+	if s.MinPeerSilence > 0 {
+		if silence, known := f.PeerSilence(); !known || silence < s.MinPeerSilence {
+			return false
+		}
 	}
-	idle, known := f.Idle()
-	return known && idle >= s.MinIdle
+	return !s.Stalled || f.Stalled()
 }
 
 // Match reports whether the selector names the flow, given its direction.
