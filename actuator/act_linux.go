@@ -1,0 +1,280 @@
+package actuator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"tcphup/sockdiag"
+)
+
+// act takes the targets one after the other and returns those whose end is to be
+// verified. Busy ones are waited for until the drain deadline.
+func (x *action) act(ctx context.Context, targets []*target) []*target {
+	var acted []*target
+	pace := pacer{interval: interval(x.Rate)}
+	drained := time.Now().Add(x.DrainDeadline)
+	for len(targets) > 0 {
+		var busy []*target
+		for _, t := range targets {
+			pace.wait(ctx)
+			x.beforeAct(&t.Result)
+			now, ok := x.lookAgain(ctx, t)
+			if !ok {
+				continue
+			}
+			if x.DrainDeadline > 0 && x.isBusy(t, &now) && time.Now().Before(drained) {
+				busy = append(busy, t)
+				continue
+			}
+			start := time.Now()
+			if x.one(ctx, t, &now) {
+				t.acted = start
+				pace.used()
+				acted = append(acted, t)
+			}
+		}
+		targets = busy
+		if len(busy) > 0 {
+			sleep(ctx, min(max(x.DrainQuiet/8, time.Millisecond), 50*time.Millisecond))
+		}
+	}
+	return acted
+}
+
+// lookAgain asks the kernel for the flow as it is at this moment, so that nothing
+// is done to one that has ended or come to life since it was chosen.
+func (x *action) lookAgain(ctx context.Context, t *target) (sockdiag.Flow, bool) {
+	now, err := x.conn.Lookup(ctx, &t.Flow)
+	switch {
+	case ctx.Err() != nil:
+		t.Method, t.Outcome, t.Detail = None, Planned, "the action ended before its turn came"
+		return now, false
+	case errors.Is(err, os.ErrNotExist), err == nil && ended(now.State):
+		t.Method, t.Outcome = None, Gone
+		return now, false
+	case err != nil:
+		t.Method, t.Outcome, t.Err = None, Failed, err
+		return now, false
+	case now.State == sockdiag.Listen:
+		x.refuse(t, ReasonListener, "the socket accepts connections")
+		return now, false
+	}
+	evidence := x.Selector
+	if now.Protocol == sockdiag.MPTCP {
+		evidence.Stalled = false // said by its paths, never by the connection
+		if !now.MPTCPInfo.HasTimes {
+			evidence.MinIdle, evidence.MinPeerSilence = 0, 0
+		}
+	}
+	if !evidence.HasEvidence(&now) {
+		x.refuse(t, ReasonEvidence, "it has come to life since it was chosen")
+		return now, false
+	}
+	return now, true
+}
+
+func ended(s sockdiag.State) bool { return s == sockdiag.TimeWait || s == sockdiag.Close }
+
+// one acts on a flow, or in a dry run finds out what it would do. It reports
+// whether there is something to verify.
+func (x *action) one(ctx context.Context, t *target, now *sockdiag.Flow) bool {
+	switch {
+	case slices.ContainsFunc(t.holders, func(h holder) bool { return h.pid == os.Getpid() }):
+		x.refuse(t, ReasonSelf, "the socket is tcphup's own")
+		return false
+	case t.connection != nil:
+		return x.onePath(ctx, t, now)
+	case now.Inode == 0 && x.Method != Destroy:
+		return x.orphan(t)
+	case x.Method == Destroy:
+		t.Detail = "destroy was asked for"
+		return x.oneDestroy(ctx, t, now, "", "")
+	default:
+		return x.oneShutdown(ctx, t, now)
+	}
+}
+
+// orphan is a flow that its application has closed: the FIN is on its way. It has
+// the same time to end as one that we hang up.
+func (x *action) orphan(t *target) bool {
+	t.Method, t.orphaned = None, true
+	t.Detail = "its application has closed it already"
+	if x.DryRun {
+		t.Outcome = Planned
+		return false
+	}
+	return true
+}
+
+func (x *action) oneShutdown(ctx context.Context, t *target, now *sockdiag.Flow) bool {
+	fd, reason, err := x.acquire(t)
+	if err == nil {
+		defer unix.Close(fd)
+		t.Method, t.Detail = Shutdown, "the owner can be reached"
+		if x.DryRun {
+			t.Outcome = Planned
+			return false
+		}
+		err = hangUp(fd, x.Linger)
+		switch {
+		case err == nil:
+			return true
+		case errors.Is(err, unix.ENOTCONN):
+			t.Outcome = Gone
+		default:
+			t.Outcome, t.Err = Failed, err
+		}
+		return false
+	}
+
+	t.Detail = err.Error()
+	switch reason {
+	case ReasonSIGPIPE, ReasonPermission:
+		if x.Method == Auto {
+			return x.oneDestroy(ctx, t, now, reason, t.Detail)
+		}
+		x.refuse(t, reason, t.Detail)
+	case ReasonIdentity, ReasonListener:
+		return x.lost(ctx, t, reason)
+	default:
+		t.Method, t.Outcome, t.Err, t.Detail = Shutdown, Failed, err, ""
+	}
+	return false
+}
+
+// lost decides about a flow whose owner had no longer what it was found with.
+func (x *action) lost(ctx context.Context, t *target, reason Reason) bool {
+	now, ok := x.lookAgain(ctx, t)
+	switch {
+	case !ok:
+		return false
+	case now.Inode == 0:
+		return x.orphan(t)
+	default:
+		x.refuse(t, reason, t.Detail)
+		return false
+	}
+}
+
+// acquire returns a verified duplicate of the flow's socket, or why there is none.
+// The reason is "" for a fault that is no guard's.
+func (x *action) acquire(t *target) (fd int, reason Reason, err error) {
+	if len(t.holders) == 0 {
+		return -1, ReasonPermission, errors.New("no process that holds it can be seen: " + howToSee)
+	}
+	for _, h := range t.holders {
+		if sigpipeKills(h.pid) {
+			return -1, ReasonSIGPIPE, fmt.Errorf("process %d (%s) neither ignores nor catches SIGPIPE: its next write would kill it", h.pid, commandOf(h.pid))
+		}
+	}
+	var errs []error
+	for _, h := range t.holders {
+		fd, err := duplicate(h, &t.Flow)
+		if err == nil {
+			return fd, "", nil
+		}
+		errs = append(errs, err)
+	}
+	err = errors.Join(errs...)
+	switch {
+	case errors.Is(err, errListener):
+		return -1, ReasonListener, err
+	case errors.Is(err, os.ErrPermission):
+		return -1, ReasonPermission, fmt.Errorf("%w: %s", err, howToAttach)
+	case errors.Is(err, unix.ENOSYS):
+		return -1, ReasonPermission, fmt.Errorf("%w: pidfd_getfd needs Linux 5.6 and a seccomp profile that allows it", err)
+	case errors.Is(err, errIdentity), errors.Is(err, unix.ESRCH), errors.Is(err, unix.EBADF):
+		return -1, ReasonIdentity, err
+	default:
+		return -1, "", err
+	}
+}
+
+const (
+	howToSee = "run as its uid and gid with CAP_SYS_PTRACE allowed, or with CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, " +
+		"in its pid namespace (Kubernetes: shareProcessNamespace)"
+	howToAttach  = "grant CAP_SYS_PTRACE, a seccomp profile that allows pidfd_getfd, and kernel.yama.ptrace_scope 0 or 1 with the capability"
+	howToDestroy = "grant CAP_NET_ADMIN"
+	noDestroy    = "this kernel is built without CONFIG_INET_DIAG_DESTROY"
+)
+
+// oneDestroy destroys a flow. When shutdown was refused before, reason and detail
+// say why, and stand if destroying is refused too.
+func (x *action) oneDestroy(ctx context.Context, t *target, now *sockdiag.Flow, reason Reason, detail string) bool {
+	if now.Protocol == sockdiag.MPTCP {
+		const last = "destroying its subflows would leave the application connected to nothing"
+		if reason == "" {
+			x.refuse(t, ReasonLastSubflow, last)
+		} else {
+			x.refuse(t, reason, detail+"; "+last)
+		}
+		return false
+	}
+	if reason != "" {
+		t.Detail = "shutdown refused: " + detail
+	}
+	t.Method = Destroy
+	err := x.destroyOrProbe(ctx, now)
+	switch {
+	case err == nil && x.DryRun:
+		t.Outcome = Planned
+		return false
+	case err == nil:
+		return true
+	case errors.Is(err, os.ErrNotExist):
+		t.Outcome = Gone
+	case errors.Is(err, os.ErrPermission), errors.Is(err, errors.ErrUnsupported):
+		missing := howToDestroy
+		if errors.Is(err, errors.ErrUnsupported) {
+			missing = noDestroy
+		}
+		if reason == "" {
+			reason = ReasonPermission
+		}
+		t.Method = None
+		x.refuse(t, reason, strings.TrimPrefix(detail+"; destroy refused: "+missing, "; "))
+	default:
+		t.Outcome, t.Err = Failed, err
+	}
+	return false
+}
+
+// destroyOrProbe destroys the flow, or in a dry run a connection of our own.
+func (x *action) destroyOrProbe(ctx context.Context, now *sockdiag.Flow) error {
+	if !x.DryRun {
+		return x.destroy(ctx, x.conn, now)
+	}
+	if x.destroyUsable == nil {
+		err := x.probeDestroy(ctx)
+		x.destroyUsable = &err
+	}
+	return *x.destroyUsable
+}
+
+// onePath destroys one subflow of an MPTCP connection that keeps another.
+func (x *action) onePath(ctx context.Context, t *target, now *sockdiag.Flow) bool {
+	others := 0
+	query := sockdiag.Query{States: sockdiag.States(sockdiag.Established)}
+	for f, err := range x.conn.Flows(ctx, query) {
+		if err != nil {
+			t.Method, t.Outcome, t.Err = None, Failed, err
+			return false
+		}
+		if f.Inode == t.Flow.Inode && f.Cookie != t.Flow.Cookie {
+			others++
+		}
+	}
+	if others == 0 {
+		x.refuse(t, ReasonLastSubflow, "no other established path of the connection remains")
+		return false
+	}
+	t.Detail = fmt.Sprintf("the connection keeps %d established path(s)", others)
+	return x.oneDestroy(ctx, t, now, "", "")
+}

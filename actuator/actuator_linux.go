@@ -1,0 +1,293 @@
+// Package actuator hangs up TCP and Multipath TCP connections in order: it plans
+// (which flows, held by whom), acts on one flow after the other, and verifies in
+// the kernel's table what became of each.
+package actuator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"tcphup/sockdiag"
+)
+
+// DefaultLinger is what a FIN is given to be answered.
+const DefaultLinger = 3 * time.Second
+
+// Config is what an Actuator needs. The zero value is of use.
+type Config struct {
+	// Logger gets one record for each flow that was acted on or refused; nil
+	// means none.
+	Logger *slog.Logger
+	// FirstSeen tells when a flow was first seen, by its cookie; nil means that it
+	// is not known of any. Request.EstablishedBefore relies on it.
+	FirstSeen func(cookie uint64) (time.Time, bool)
+}
+
+// Actuator hangs up the flows of the network namespace it was made in. It is
+// safe for concurrent use.
+type Actuator struct {
+	logger    *slog.Logger
+	firstSeen func(cookie uint64) (time.Time, bool)
+	metrics   *metrics
+
+	// destroy is how a flow is destroyed; tests put a kernel without the feature.
+	destroy func(ctx context.Context, conn *sockdiag.Conn, flow *sockdiag.Flow) error
+	// beforeAct is called when a flow has been chosen and before it is looked at
+	// again; tests make things change there.
+	beforeAct func(*Result)
+}
+
+// New returns an Actuator.
+func New(c Config) *Actuator {
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Actuator{
+		logger:    c.Logger,
+		firstSeen: c.FirstSeen,
+		metrics:   newMetrics(),
+		destroy: func(ctx context.Context, conn *sockdiag.Conn, flow *sockdiag.Flow) error {
+			return conn.Destroy(ctx, flow)
+		},
+		beforeAct: func(*Result) {},
+	}
+}
+
+// Request says what to hang up and how. The zero Request hangs up nothing.
+type Request struct {
+	// Policy names the rule that asked for this, in metrics and logs.
+	Policy   string
+	Selector sockdiag.Selector
+	// Never names flows that are refused whatever Selector says.
+	Never []sockdiag.Selector
+	// EstablishedBefore, unless zero, keeps flows that are not known to have been
+	// there at that time.
+	EstablishedBefore time.Time
+	Method            Method    // "" means Auto
+	MPTCP             MPTCPMode // "" means Connection
+	// DryRun finds owners and tries every guard, and closes nothing.
+	DryRun bool
+	// MaxFlows and MaxFraction (of the flows that the selector covers, with or
+	// without evidence) bound an action: when more would be hung up, none is.
+	// 0 means no bound.
+	MaxFlows    int
+	MaxFraction float64
+	// Linger is how long a FIN is given to be answered; 0 means DefaultLinger.
+	Linger time.Duration
+	// Rate is in flows a second, with jitter; 0 means no pause between flows.
+	Rate float64
+	// DrainQuiet is how long a flow must have been quiet before it is hung up, and
+	// DrainDeadline how long an action waits for flows to become so. A
+	// DrainDeadline of 0 waits for none.
+	DrainQuiet, DrainDeadline time.Duration
+	// WatchReconnect is how long to watch where the applications go next; 0 means
+	// not to.
+	WatchReconnect time.Duration
+}
+
+func (r *Request) setDefaults() error {
+	if r.Method == "" {
+		r.Method = Auto
+	}
+	if r.MPTCP == "" {
+		r.MPTCP = Connection
+	}
+	if r.Linger == 0 {
+		r.Linger = DefaultLinger
+	}
+	switch {
+	case !slices.Contains(Methods(), r.Method):
+		return fmt.Errorf("unknown method %q", r.Method)
+	case !slices.Contains(MPTCPModes(), r.MPTCP):
+		return fmt.Errorf("unknown MPTCP mode %q", r.MPTCP)
+	case r.MPTCP == Path && r.Method == Shutdown:
+		return errors.New("a single MPTCP path cannot be shut down, only destroyed: use method auto or destroy")
+	case r.Linger < 0, r.Rate < 0, r.MaxFlows < 0, r.MaxFraction < 0, r.DrainQuiet < 0, r.DrainDeadline < 0, r.WatchReconnect < 0:
+		return errors.New("a bound or a duration is negative")
+	}
+	return nil
+}
+
+// HangUp brings the namespace to the state that no flow matches the request, as
+// far as its guards allow. The error is about the action as a whole, nothing has
+// been closed then; what befell single flows is in the report. When ctx ends,
+// the flows that were not reached are reported as Planned, and those that were
+// are verified no longer.
+func (a *Actuator) HangUp(ctx context.Context, request Request) (*Report, error) {
+	if err := request.setDefaults(); err != nil {
+		return nil, fmt.Errorf("hang up: %w", err)
+	}
+	conn, err := sockdiag.Dial()
+	if err != nil {
+		return nil, fmt.Errorf("hang up: %w", err)
+	}
+	defer conn.Close()
+
+	x := &action{Actuator: a, Request: request, conn: conn}
+	report, err := x.run(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("hang up: %w", err)
+	}
+	a.metrics.observe(request.Policy, report)
+	return report, nil
+}
+
+// action is one HangUp on its way.
+type action struct {
+	*Actuator
+	Request
+	conn *sockdiag.Conn
+	// destroyUsable is the answer of the probe, which is asked for once.
+	destroyUsable *error
+}
+
+func (x *action) run(ctx context.Context) (*Report, error) {
+	p := &planner{conn: x.conn, selector: &x.Selector, path: x.MPTCP == Path}
+	if err := p.plan(ctx); err != nil {
+		return nil, err
+	}
+	report := &Report{Covered: p.covered, LeftAlone: p.leftAlone}
+	targets := slices.DeleteFunc(p.targets, x.tooYoung)
+	order(targets)
+
+	allowed := x.deny(targets)
+	if detail := x.overBudget(len(allowed), p.covered); detail != "" {
+		for _, t := range allowed {
+			x.refuse(t, ReasonBudget, detail)
+		}
+		allowed = nil
+	}
+	if len(allowed) > 0 {
+		if err := x.findOwners(ctx, allowed, report); err != nil {
+			return nil, err
+		}
+		watch := x.startWatch(ctx, allowed)
+		acted := x.act(ctx, allowed)
+		x.verify(ctx, acted)
+		watch.finish(ctx, acted)
+	}
+	for _, t := range targets {
+		x.log(ctx, &t.Result)
+		report.Results = append(report.Results, t.Result)
+	}
+	return report, nil
+}
+
+// tooYoung reports whether a flow is not known to have been there at
+// EstablishedBefore.
+func (x *action) tooYoung(t *target) bool {
+	if x.EstablishedBefore.IsZero() {
+		return false
+	}
+	if x.firstSeen == nil {
+		return true
+	}
+	seen, known := x.firstSeen(t.Flow.Cookie)
+	return !known || seen.After(x.EstablishedBefore)
+}
+
+// deny refuses what a never rule covers and returns the rest.
+func (x *action) deny(targets []*target) []*target {
+	allowed := make([]*target, 0, len(targets))
+	for _, t := range targets {
+		if x.denied(t) {
+			x.refuse(t, ReasonDenied, "a never rule covers this destination")
+			continue
+		}
+		allowed = append(allowed, t)
+	}
+	return allowed
+}
+
+// denied holds an MPTCP connection to all of its paths.
+func (x *action) denied(t *target) bool {
+	return slices.ContainsFunc(x.Never, func(never sockdiag.Selector) bool {
+		never.Direction = sockdiag.Either
+		return never.CoversIn(&t.Flow, t.Direction) ||
+			slices.ContainsFunc(t.Subflows, func(f sockdiag.Flow) bool { return never.CoversIn(&f, t.Direction) })
+	})
+}
+
+// overBudget returns "" when n flows may be hung up, else why not.
+func (x *action) overBudget(n, covered int) string {
+	switch {
+	case x.MaxFlows > 0 && n > x.MaxFlows:
+		return fmt.Sprintf("%d flows match, at most %d may be hung up at once", n, x.MaxFlows)
+	case x.MaxFraction > 0 && float64(n) > x.MaxFraction*float64(covered):
+		return fmt.Sprintf("%d of %d flows match, at most the fraction %g may be hung up at once", n, covered, x.MaxFraction)
+	default:
+		return ""
+	}
+}
+
+// findOwners makes the one pass over /proc.
+func (x *action) findOwners(ctx context.Context, targets []*target, report *Report) error {
+	var inodes []uint32
+	var cgroups []uint64
+	for _, t := range targets {
+		if t.Flow.Inode != 0 {
+			inodes = append(inodes, t.Flow.Inode)
+			cgroups = append(cgroups, t.Flow.CgroupID)
+		}
+	}
+	slices.Sort(inodes)
+	slices.Sort(cgroups)
+	start := time.Now()
+	found, err := findOwners(ctx, slices.Compact(inodes), slices.Compact(cgroups))
+	if err != nil {
+		return fmt.Errorf("find owners: %w", err)
+	}
+	report.OwnersTook = time.Since(start)
+	report.Processes, report.Unreadable = found.processes, found.unreadable
+	for _, t := range targets {
+		t.holders = found.byInode[t.Flow.Inode]
+		if len(t.holders) > 0 {
+			t.PID = t.holders[0].pid
+			t.Command = commandOf(t.PID)
+		}
+	}
+	return nil
+}
+
+func (x *action) refuse(t *target, reason Reason, detail string) {
+	t.Outcome, t.Reason, t.Detail = Refused, reason, detail
+	if t.Method == "" {
+		t.Method = None
+	}
+}
+
+func (x *action) log(ctx context.Context, r *Result) {
+	level := slog.LevelInfo
+	switch r.Outcome {
+	case Planned, Gone:
+		level = slog.LevelDebug
+	case Failed, Lingering:
+		level = slog.LevelWarn
+	}
+	attrs := []slog.Attr{
+		slog.String("policy", x.Policy),
+		slog.String("destination", r.Flow.Remote.Addr().String()),
+		slog.Int("port", int(r.Flow.Remote.Port())),
+		slog.String("local", r.Flow.Local.String()),
+		slog.String("protocol", r.Flow.Protocol.String()),
+		slog.Uint64("cookie", r.Flow.Cookie),
+		slog.Int("pid", r.PID),
+		slog.String("command", r.Command),
+		slog.String("method", string(r.Method)),
+		slog.String("outcome", string(r.Outcome)),
+	}
+	if r.Reason != "" {
+		attrs = append(attrs, slog.String("reason", string(r.Reason)))
+	}
+	if r.Detail != "" {
+		attrs = append(attrs, slog.String("detail", r.Detail))
+	}
+	if r.Err != nil {
+		attrs = append(attrs, slog.Any("err", r.Err))
+	}
+	x.logger.LogAttrs(ctx, level, "flow", attrs...)
+}

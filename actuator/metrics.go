@@ -1,0 +1,94 @@
+package actuator
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metrics count what came of all actions since the start.
+type metrics struct {
+	hangups   *prometheus.CounterVec
+	refusals  *prometheus.CounterVec
+	duration  *prometheus.HistogramVec
+	reconnect *prometheus.HistogramVec
+	usable    *prometheus.GaugeVec
+}
+
+func newMetrics() *metrics {
+	return &metrics{
+		hangups: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "tcphup_hangups_total",
+			Help: "Flows that an action dealt with, by the policy that asked, the method taken and what became of the flow.",
+		}, []string{"policy", "method", "outcome"}),
+		refusals: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "tcphup_hangup_refusals_total",
+			Help: "Flows that a guard kept from being hung up, by the policy that asked and the guard.",
+		}, []string{"policy", "reason"}),
+		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "tcphup_hangup_duration_seconds",
+			Help:    "Time from acting on a flow until it was seen closed, by the method taken.",
+			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5},
+		}, []string{"method"}),
+		reconnect: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "tcphup_reconnect_seconds",
+			Help:    "Time from hanging up a flow until its application was seen on a new one to the same port, by whether that leads to the same address or another.",
+			Buckets: []float64{.01, .025, .05, .1, .25, .5, 1, 2.5, 5},
+		}, []string{"to"}),
+		usable: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "tcphup_method_usable",
+			Help: "Whether the self-test could use the method: 1 yes, 0 no. Absent until the self-test has run.",
+		}, []string{"method"}),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (a *Actuator) Describe(descs chan<- *prometheus.Desc) {
+	for _, c := range a.metrics.all() {
+		c.Describe(descs)
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (a *Actuator) Collect(ch chan<- prometheus.Metric) {
+	for _, c := range a.metrics.all() {
+		c.Collect(ch)
+	}
+}
+
+func (m *metrics) all() []prometheus.Collector {
+	return []prometheus.Collector{m.hangups, m.refusals, m.duration, m.reconnect, m.usable}
+}
+
+// AddPolicy makes the counters of a policy start at 0 rather than at their first
+// event, so that the first event is an increase.
+func (a *Actuator) AddPolicy(policy string) {
+	for _, o := range Outcomes() {
+		for _, m := range []Method{Shutdown, Destroy, None} {
+			a.metrics.hangups.WithLabelValues(policy, string(m), string(o))
+		}
+	}
+	for _, r := range Reasons() {
+		a.metrics.refusals.WithLabelValues(policy, string(r))
+	}
+	for _, m := range []Method{Shutdown, Destroy} {
+		a.metrics.duration.WithLabelValues(string(m))
+	}
+	for _, to := range []string{toSame, toOther} {
+		a.metrics.reconnect.WithLabelValues(to)
+	}
+}
+
+func (m *metrics) observe(policy string, report *Report) {
+	for i := range report.Results {
+		r := &report.Results[i]
+		m.hangups.WithLabelValues(policy, string(r.Method), string(r.Outcome)).Inc()
+		if r.Outcome == Refused {
+			m.refusals.WithLabelValues(policy, string(r.Reason)).Inc()
+		}
+		if r.Outcome == Closed {
+			m.duration.WithLabelValues(string(r.Method)).Observe(r.Took.Seconds())
+		}
+		if r.Reconnect != nil && r.Reconnect.Remote.IsValid() {
+			m.reconnect.WithLabelValues(r.Reconnect.to(r.Flow.Remote.Addr())).Observe(r.Reconnect.After.Seconds())
+		}
+	}
+}

@@ -1,0 +1,72 @@
+package actuator
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+
+	"tcphup/sockdiag"
+)
+
+// pacer spreads actions over time: on average one an interval, each somewhere
+// between half and one and a half of it, so that a pool does not reconnect in
+// step. The zero pacer never waits.
+type pacer struct {
+	interval time.Duration
+	next     time.Time
+}
+
+// interval returns the mean pause at a rate a second; a rate of 0 has none.
+func interval(rate float64) time.Duration {
+	if rate <= 0 {
+		return 0
+	}
+	return time.Duration(float64(time.Second) / rate)
+}
+
+// wait returns when the next action may be taken, or when ctx ends.
+func (p *pacer) wait(ctx context.Context) { sleep(ctx, time.Until(p.next)) }
+
+// used says that an action has been taken.
+func (p *pacer) used() {
+	if p.interval > 0 {
+		p.next = time.Now().Add(p.interval/2 + rand.N(p.interval))
+	}
+}
+
+// sleep returns after d, or when ctx ends.
+func sleep(ctx context.Context, d time.Duration) {
+	if d <= 0 {
+		return
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
+// isBusy reports whether hanging the flow up now would cut an exchange: bytes
+// are queued or unacknowledged, data went less than DrainQuiet ago, or the side
+// that asks has asked last, so that the answer is still owed. A flow whose peer
+// is not answering has nothing to wait for.
+func (x *action) isBusy(t *target, now *sockdiag.Flow) bool {
+	if now.Stalled() {
+		return false
+	}
+	if now.SendQueue > 0 || now.ReceiveQueue > 0 || now.TCPInfo.Unacked > 0 {
+		return true
+	}
+	if idle, known := now.Idle(); known && idle < x.DrainQuiet {
+		return true
+	}
+	sent, received := now.TCPInfo.LastDataSent, now.TCPInfo.LastDataReceived
+	if now.HasMPTCPInfo {
+		sent, received = now.MPTCPInfo.LastDataSent, now.MPTCPInfo.LastDataReceived
+	}
+	if t.Direction == sockdiag.Inbound {
+		return received < sent
+	}
+	return sent < received
+}

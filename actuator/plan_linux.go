@@ -1,0 +1,218 @@
+package actuator
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"tcphup/sockdiag"
+)
+
+// target is a flow on its way to an outcome.
+type target struct {
+	Result
+	holders []holder
+	// orphaned says that the application closed it before we could.
+	orphaned bool
+	// acted is when it was acted on.
+	acted time.Time
+	// connection has, in Path mode, the MPTCP connection that Flow is a path of.
+	connection *sockdiag.Flow
+}
+
+// planner sorts one reading of the kernel's table into targets.
+type planner struct {
+	conn      *sockdiag.Conn
+	selector  *sockdiag.Selector
+	path      bool
+	listeners sockdiag.Listeners
+
+	// connections by inode. An MPTCP connection without an inode is held by no
+	// process and ends with its subflows, which are TCP flows like any other.
+	connections map[uint32]*connection
+
+	targets            []*target
+	covered, leftAlone int
+}
+
+// connection is an MPTCP connection and what the dumps tell of it.
+type connection struct {
+	flow      sockdiag.Flow
+	direction sockdiag.Direction
+	// candidate says that a path of it, or its own address, matches.
+	candidate bool
+	// matched says that a path of it does.
+	matched  bool
+	subflows []sockdiag.Flow
+}
+
+// plan reads listeners, MPTCP connections and TCP flows, in this order: what was
+// opened after the first dump then looks outbound and unconnected rather than
+// being mistaken for someone else's path.
+func (p *planner) plan(ctx context.Context) error {
+	for f, err := range p.conn.Flows(ctx, sockdiag.Query{States: sockdiag.States(sockdiag.Listen)}) {
+		if err != nil {
+			return fmt.Errorf("read listeners: %w", err)
+		}
+		p.listeners.Add(&f)
+	}
+
+	p.connections = make(map[uint32]*connection)
+	for f, err := range p.conn.Flows(ctx, sockdiag.Query{Protocol: sockdiag.MPTCP, States: sockdiag.Open, Info: true}) {
+		if err != nil {
+			return fmt.Errorf("read MPTCP connections: %w", err)
+		}
+		if f.Inode == 0 {
+			continue
+		}
+		c := &connection{flow: f, direction: p.listeners.Direction(&f)}
+		c.candidate = p.covers(&f, c.direction)
+		p.connections[f.Inode] = c
+	}
+
+	query := sockdiag.Query{States: p.selector.StateSet(), Selector: p.selector, Info: true}
+	for f, err := range p.conn.Flows(ctx, query) {
+		if err != nil {
+			return fmt.Errorf("read flows: %w", err)
+		}
+		if c := p.connectionOf(&f); c != nil {
+			if p.covers(&f, c.direction) {
+				c.candidate, c.matched = true, true
+			}
+			continue
+		}
+		p.addFlow(f)
+	}
+	return p.addConnections(ctx)
+}
+
+func (p *planner) connectionOf(f *sockdiag.Flow) *connection {
+	if f.Inode == 0 {
+		return nil
+	}
+	return p.connections[f.Inode]
+}
+
+// covers is the selector's word on addresses, ports and direction, where a flow
+// that only its direction keeps out is still worth counting.
+func (p *planner) covers(f *sockdiag.Flow, d sockdiag.Direction) bool {
+	return p.selector.CoversIn(f, d) || p.selector.LeftAlone(f, d)
+}
+
+// addFlow takes a TCP flow that is no path of an MPTCP connection.
+func (p *planner) addFlow(f sockdiag.Flow) {
+	if f.State == sockdiag.FinWait2 && f.Inode == 0 {
+		return // both sides know that it is over; it only waits like TIME_WAIT
+	}
+	d := p.listeners.Direction(&f)
+	if p.selector.LeftAlone(&f, d) {
+		p.leftAlone++
+	}
+	if !p.selector.CoversIn(&f, d) {
+		return
+	}
+	p.covered++
+	if p.selector.HasEvidence(&f) {
+		p.targets = append(p.targets, &target{Result: Result{Flow: f, Direction: d}})
+	}
+}
+
+// addConnections takes the MPTCP connections that matched by a path, or that have
+// none left and matched by their own address. All their subflows are needed for
+// that, which the selector kept back.
+func (p *planner) addConnections(ctx context.Context) error {
+	candidates := 0
+	for _, c := range p.connections {
+		if c.candidate {
+			candidates++
+		}
+	}
+	if candidates == 0 {
+		return nil
+	}
+	query := sockdiag.Query{States: sockdiag.Open, Info: true}
+	for f, err := range p.conn.Flows(ctx, query) {
+		if err != nil {
+			return fmt.Errorf("read subflows: %w", err)
+		}
+		if c := p.connectionOf(&f); c != nil && c.candidate {
+			c.subflows = append(c.subflows, f)
+		}
+	}
+	for _, c := range p.connections {
+		pathless := len(c.subflows) == 0
+		if !c.candidate || !c.matched && !pathless {
+			continue
+		}
+		if p.selector.Direction != sockdiag.Either && p.selector.Direction != c.direction {
+			p.leftAlone++
+			continue
+		}
+		if p.path && !pathless {
+			p.addPaths(c)
+			continue
+		}
+		p.covered++
+		if p.selector.StateSet().Has(c.flow.State) && p.connectionShows(c) {
+			p.targets = append(p.targets, &target{Result: Result{Flow: c.flow, Subflows: c.subflows, Direction: c.direction}})
+		}
+	}
+	return nil
+}
+
+// connectionShows asks the connection for the evidence, or, on kernels that do
+// not tell its times, all of its subflows. It is stalled when each path is.
+func (p *planner) connectionShows(c *connection) bool {
+	flow := *p.selector
+	flow.Stalled = false
+	if c.flow.MPTCPInfo.HasTimes && !flow.HasEvidence(&c.flow) {
+		return false
+	}
+	if c.flow.MPTCPInfo.HasTimes {
+		flow.MinIdle, flow.MinPeerSilence = 0, 0
+	}
+	flow.Stalled = p.selector.Stalled
+	for i := range c.subflows {
+		if !flow.HasEvidence(&c.subflows[i]) {
+			return false
+		}
+	}
+	return c.flow.MPTCPInfo.HasTimes || len(c.subflows) > 0 || p.selector.MinIdle == 0 && p.selector.MinPeerSilence == 0
+}
+
+// addPaths takes the matching subflows of a connection.
+func (p *planner) addPaths(c *connection) {
+	for _, f := range c.subflows {
+		if !p.selector.CoversIn(&f, c.direction) {
+			continue
+		}
+		p.covered++
+		if p.selector.Shows(&f) {
+			p.targets = append(p.targets, &target{
+				Result:     Result{Flow: f, Direction: c.direction},
+				connection: &c.flow,
+			})
+		}
+	}
+}
+
+// order puts flows with empty queues first, the longest idle ones first of all.
+func order(targets []*target) {
+	slices.SortStableFunc(targets, func(a, b *target) int {
+		if c := cmp.Compare(queued(&a.Flow), queued(&b.Flow)); c != 0 {
+			return c
+		}
+		ai, _ := a.Flow.Idle()
+		bi, _ := b.Flow.Idle()
+		return cmp.Or(cmp.Compare(bi, ai), cmp.Compare(a.Flow.Cookie, b.Flow.Cookie))
+	})
+}
+
+func queued(f *sockdiag.Flow) int {
+	if f.SendQueue > 0 || f.ReceiveQueue > 0 {
+		return 1
+	}
+	return 0
+}

@@ -1,0 +1,364 @@
+package actuator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"tcphup/sockdiag"
+)
+
+// Check is the self-test's answer to one question.
+type Check struct {
+	Name   string
+	Usable bool
+	// Detail says what was seen.
+	Detail string
+	// Fix says how to grant what is missing; "" when nothing is.
+	Fix string
+}
+
+// Names of the checks that the metric tcphup_method_usable is made of.
+const (
+	checkShutdown = "shutdown"
+	checkDestroy  = "destroy"
+)
+
+// probeTimeout bounds each wait on the self-test's own connections.
+const probeTimeout = 2 * time.Second
+
+// Probe tries what this process may do here, for real, on loopback connections of
+// its own in its network namespace: reading the table for each family, both
+// methods for TCP and MPTCP, and reaching the processes that it can see. Nothing
+// of any other process is changed.
+func (a *Actuator) Probe(ctx context.Context) []Check {
+	checks := []Check{
+		a.probeDump(ctx, "dump_ipv4", "127.0.0.1:0", sockdiag.TCP),
+		a.probeDump(ctx, "dump_ipv6", "[::1]:0", sockdiag.TCP),
+		a.probeDump(ctx, "dump_mptcp", "127.0.0.1:0", sockdiag.MPTCP),
+		a.probeShutdown(ctx, checkShutdown, sockdiag.TCP),
+		a.probeShutdown(ctx, "shutdown_mptcp", sockdiag.MPTCP),
+		destroyCheck(checkDestroy, a.probeDestroy(ctx)),
+		destroyCheck("destroy_mptcp_path", a.probeDestroyPath(ctx)),
+		a.probeProcesses(),
+	}
+	// A shutdown that works on our own socket is of use only where other
+	// processes can be reached.
+	shutdown, processes := &checks[3], &checks[len(checks)-1]
+	if shutdown.Usable && !processes.Usable {
+		shutdown.Usable, shutdown.Fix = false, processes.Fix
+		shutdown.Detail += ", but " + processes.Detail
+	}
+	for _, c := range checks {
+		if c.Name == checkShutdown || c.Name == checkDestroy {
+			a.metrics.usable.WithLabelValues(c.Name).Set(boolToFloat(c.Usable))
+		}
+	}
+	return checks
+}
+
+func boolToFloat(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// loopback is a connection of our own: client dialled server.
+type loopback struct {
+	client, server *net.TCPConn
+	conn           *sockdiag.Conn
+	flow           sockdiag.Flow // the client's end
+	subflow        sockdiag.Flow // its path; the same as flow for TCP
+}
+
+var errNoMPTCP = errors.New("the connection fell back to TCP: net.mptcp.enabled is 0 or the kernel has no MPTCP")
+
+func openLoopback(ctx context.Context, address string, protocol sockdiag.Protocol) (*loopback, error) {
+	var l loopback
+	if err := l.open(ctx, address, protocol); err != nil {
+		l.close()
+		return nil, err
+	}
+	return &l, nil
+}
+
+func (l *loopback) open(ctx context.Context, address string, protocol sockdiag.Protocol) error {
+	var listen net.ListenConfig
+	listen.SetMultipathTCP(protocol == sockdiag.MPTCP)
+	listener, err := listen.Listen(ctx, "tcp", address)
+	if err != nil {
+		return fmt.Errorf("open a loopback connection: %w", err)
+	}
+	defer listener.Close()
+	dialer := net.Dialer{Timeout: probeTimeout}
+	dialer.SetMultipathTCP(protocol == sockdiag.MPTCP)
+	client, err := dialer.DialContext(ctx, "tcp", listener.Addr().String())
+	if err != nil {
+		return fmt.Errorf("open a loopback connection: %w", err)
+	}
+	l.client = client.(*net.TCPConn)
+	server, err := listener.Accept()
+	if err != nil {
+		return fmt.Errorf("open a loopback connection: %w", err)
+	}
+	l.server = server.(*net.TCPConn)
+	if mptcp, err := l.client.MultipathTCP(); protocol == sockdiag.MPTCP && (err != nil || !mptcp) {
+		return errNoMPTCP
+	}
+	if err := l.client.SetDeadline(time.Now().Add(probeTimeout)); err != nil {
+		return err
+	}
+	if err := l.server.SetDeadline(time.Now().Add(probeTimeout)); err != nil {
+		return err
+	}
+	if l.conn, err = sockdiag.Dial(); err != nil {
+		return err
+	}
+	if l.subflow, err = l.find(ctx, sockdiag.TCP); err != nil {
+		return err
+	}
+	l.flow, err = l.find(ctx, protocol)
+	return err
+}
+
+// find reads the client's end from the kernel's table.
+func (l *loopback) find(ctx context.Context, protocol sockdiag.Protocol) (sockdiag.Flow, error) {
+	local := l.client.LocalAddr().(*net.TCPAddr).AddrPort()
+	remote := l.client.RemoteAddr().(*net.TCPAddr).AddrPort()
+	query := sockdiag.Query{
+		Protocol: protocol,
+		States:   sockdiag.Open,
+		Info:     true,
+		Selector: &sockdiag.Selector{
+			Destinations: []netip.Prefix{netip.PrefixFrom(remote.Addr(), remote.Addr().BitLen())},
+			Ports:        []uint16{remote.Port()},
+		},
+	}
+	for f, err := range l.conn.Flows(ctx, query) {
+		if err != nil {
+			return f, err
+		}
+		if f.Local == local {
+			return f, nil
+		}
+	}
+	return sockdiag.Flow{}, fmt.Errorf("the kernel's %s table does not show an open connection: its diag module is missing (CONFIG_INET_TCP_DIAG, CONFIG_INET_MPTCP_DIAG)", protocol)
+}
+
+func (l *loopback) close() {
+	for _, c := range []*net.TCPConn{l.client, l.server} {
+		if c != nil {
+			_ = c.Close()
+		}
+	}
+	if l.conn != nil {
+		_ = l.conn.Close()
+	}
+}
+
+func (a *Actuator) probeDump(ctx context.Context, name, address string, protocol sockdiag.Protocol) Check {
+	l, err := openLoopback(ctx, address, protocol)
+	if err != nil {
+		return Check{Name: name, Detail: err.Error(), Fix: "flows of this kind are neither seen nor hung up here"}
+	}
+	l.close()
+	return Check{Name: name, Usable: true, Detail: "a connection of our own was found in the table"}
+}
+
+// probeShutdown takes the whole way of the method, on a socket of our own.
+func (a *Actuator) probeShutdown(ctx context.Context, name string, protocol sockdiag.Protocol) Check {
+	check := Check{Name: name}
+	l, err := openLoopback(ctx, "127.0.0.1:0", protocol)
+	if err != nil {
+		check.Detail = err.Error()
+		return check
+	}
+	defer l.close()
+	raw, err := l.client.SyscallConn()
+	if err != nil {
+		check.Detail = err.Error()
+		return check
+	}
+	var actErr error
+	err = raw.Control(func(fd uintptr) {
+		var own int
+		if own, actErr = duplicate(holder{pid: os.Getpid(), fd: int(fd)}, &l.flow); actErr == nil {
+			actErr = errors.Join(hangUp(own, DefaultLinger), unix.Close(own))
+		}
+	})
+	if err := errors.Join(err, actErr); err != nil {
+		check.Detail = err.Error()
+		check.Fix = "use Linux 5.10 or later and a seccomp profile that allows pidfd_open and pidfd_getfd (Docker's default does once CAP_SYS_PTRACE is in the container's capability list)"
+		return check
+	}
+	for side, end := range map[string]*net.TCPConn{"client": l.client, "server": l.server} {
+		if _, err := end.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+			check.Detail = fmt.Sprintf("the %s read %v instead of end of file", side, err)
+			return check
+		}
+	}
+	check.Usable, check.Detail = true, "both ends of a connection of our own read end of file"
+	return check
+}
+
+// probeDestroy destroys a connection of our own and returns what kept us.
+func (a *Actuator) probeDestroy(ctx context.Context) error {
+	l, err := openLoopback(ctx, "127.0.0.1:0", sockdiag.TCP)
+	if err != nil {
+		return err
+	}
+	defer l.close()
+	if err := a.destroy(ctx, l.conn, &l.flow); err != nil {
+		return err
+	}
+	if _, err := l.client.Read(make([]byte, 1)); !errors.Is(err, unix.ECONNABORTED) {
+		return fmt.Errorf("after destroy the client read %w instead of ECONNABORTED", err)
+	}
+	return nil
+}
+
+// probeDestroyPath destroys the one path of an MPTCP connection of our own.
+func (a *Actuator) probeDestroyPath(ctx context.Context) error {
+	l, err := openLoopback(ctx, "127.0.0.1:0", sockdiag.MPTCP)
+	if err != nil {
+		return err
+	}
+	defer l.close()
+	if err := a.destroy(ctx, l.conn, &l.subflow); err != nil {
+		return err
+	}
+	if _, err := l.conn.Lookup(ctx, &l.subflow); !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("after destroy the path was still there (%w)", err)
+	}
+	return nil
+}
+
+func destroyCheck(name string, err error) Check {
+	switch {
+	case err == nil:
+		return Check{Name: name, Usable: true, Detail: "a connection of our own was destroyed"}
+	case errors.Is(err, os.ErrPermission):
+		return Check{Name: name, Detail: err.Error(), Fix: howToDestroy + " (effective: as root, or as a file or ambient capability)"}
+	case errors.Is(err, errors.ErrUnsupported):
+		return Check{Name: name, Detail: err.Error(), Fix: noDestroy}
+	default:
+		return Check{Name: name, Detail: err.Error()}
+	}
+}
+
+// noDescriptor is a number that no process has open: asking for it tells whether
+// a process may be reached, and touches nothing.
+const noDescriptor = 1<<31 - 1
+
+// probeProcesses asks, for every other process in /proc, whether its descriptors
+// may be listed and duplicated.
+func (a *Actuator) probeProcesses() Check {
+	check := Check{Name: "processes"}
+	proc, err := openProc()
+	if err != nil {
+		check.Detail = err.Error()
+		return check
+	}
+	defer unix.Close(proc)
+	pids, err := listProcesses(proc)
+	if err != nil {
+		check.Detail = err.Error()
+		return check
+	}
+	var others, reached int
+	var example error
+	for _, pid := range pids {
+		if pid == os.Getpid() {
+			continue
+		}
+		switch err := reach(pid); {
+		case err == nil:
+			others++
+			reached++
+		case errors.Is(err, unix.ESRCH), errors.Is(err, os.ErrNotExist):
+		default:
+			others++
+			example = err
+		}
+	}
+	check.Detail = fmt.Sprintf("%d of %d other processes can be reached", reached, others)
+	switch {
+	case others == 0:
+		check.Detail = "no other process can be seen"
+		check.Fix = "share the application's pid namespace (Kubernetes: shareProcessNamespace: true; Docker: --pid container:NAME)"
+	case reached < others:
+		check.Usable = reached > 0
+		check.Detail += fmt.Sprintf("; %v", example)
+		check.Fix = whatIsMissing()
+	default:
+		check.Usable = true
+	}
+	return check
+}
+
+// reach returns nil when the sockets of the process can be listed and duplicated.
+func reach(pid int) error {
+	name := fmt.Sprintf("process %d (%s)", pid, commandOf(pid))
+	dir, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	for _, entry := range dir {
+		_, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%s", pid, entry.Name()))
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		break
+	}
+	pidfd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return fmt.Errorf("%s: pidfd_open: %w", name, err)
+	}
+	defer unix.Close(pidfd)
+	fd, err := unix.PidfdGetfd(pidfd, noDescriptor, 0)
+	switch {
+	case err == nil:
+		return unix.Close(fd)
+	case errors.Is(err, unix.EBADF):
+		return nil
+	default:
+		return fmt.Errorf("%s: pidfd_getfd: %w", name, err)
+	}
+}
+
+// whatIsMissing names the rights that reaching every process would take and that
+// this process has not.
+func whatIsMissing() string {
+	var missing []string
+	effective := effectiveCapabilities()
+	for _, c := range []struct {
+		bit  int
+		name string
+	}{{unix.CAP_SYS_PTRACE, "CAP_SYS_PTRACE"}, {unix.CAP_DAC_READ_SEARCH, "CAP_DAC_READ_SEARCH"}} {
+		if effective&(1<<c.bit) == 0 {
+			missing = append(missing, c.name)
+		}
+	}
+	fix := "run with the application's uid and gid"
+	if len(missing) > 0 {
+		fix += ", or grant " + strings.Join(missing, " and ")
+	}
+	if scope, err := os.ReadFile("/proc/sys/kernel/yama/ptrace_scope"); err == nil {
+		if s := strings.TrimSpace(string(scope)); s != "0" {
+			fix += "; kernel.yama.ptrace_scope is " + s + ": only CAP_SYS_PTRACE may attach (3: nobody)"
+		}
+	}
+	return fix
+}

@@ -1,0 +1,153 @@
+package actuator
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// rank orders processes by how likely they hold a socket of this network
+// namespace that was opened in one of the given cgroups.
+func rank(proc int, pids []int, cgroups []uint64) []int {
+	ownNet := namespaceInode(proc, os.Getpid())
+	inCgroup := cgroupMembers(cgroups)
+	key := make(map[int]int, len(pids))
+	for _, pid := range pids {
+		// Where a namespace is kept secret the process may well be in ours.
+		if net := namespaceInode(proc, pid); net != 0 && net != ownNet {
+			key[pid] += 2
+		}
+		if len(inCgroup) > 0 && !inCgroup[pid] {
+			key[pid]++
+		}
+	}
+	key[os.Getpid()] = -1 // our own sockets must be known for ours
+	slices.SortStableFunc(pids, func(a, b int) int { return cmp.Compare(key[a], key[b]) })
+	return pids
+}
+
+// namespaceInode names the network namespace of a process; 0 means unknown.
+func namespaceInode(proc, pid int) uint64 {
+	var st unix.Stat_t
+	if err := unix.Fstatat(proc, strconv.Itoa(pid)+"/ns/net", &st, 0); err != nil {
+		return 0
+	}
+	return st.Ino
+}
+
+// cgroupRoot is where systemd and container runtimes mount cgroup v2.
+const cgroupRoot = "/sys/fs/cgroup"
+
+// cgroupMembers returns the processes in the cgroup v2 directories with the given
+// ids. It opens them by id, which the kernel allows to CAP_DAC_READ_SEARCH alone;
+// without that, or without cgroup v2, the set is empty and nothing is preferred.
+func cgroupMembers(ids []uint64) map[int]bool {
+	root, err := unix.Open(cgroupMount(), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil
+	}
+	defer unix.Close(root)
+	const rootID = 1 // everything is below it; preferring it prefers nothing
+	members := make(map[int]bool)
+	for _, id := range ids {
+		if id <= rootID {
+			return nil
+		}
+		handle := unix.NewFileHandle(kernfsHandle, cgroupHandle(id))
+		dir, err := unix.OpenByHandleAt(root, handle, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC)
+		if err != nil {
+			return nil
+		}
+		procs, err := os.ReadFile(filepath.Join("/proc/self/fd", strconv.Itoa(dir), "cgroup.procs"))
+		_ = unix.Close(dir)
+		if err != nil {
+			return nil
+		}
+		for line := range bytes.Lines(procs) {
+			if pid := atoi(bytes.TrimSpace(line)); pid > 0 {
+				members[pid] = true
+			}
+		}
+	}
+	return members
+}
+
+// kernfsHandle is the kernel's FILEID_KERNFS: a 64-bit cgroup id is the handle.
+const kernfsHandle = 0xfe
+
+// cgroupMount is the cgroup v2 hierarchy: the root itself, or its part of a
+// hybrid layout.
+func cgroupMount() string {
+	hybrid := filepath.Join(cgroupRoot, "unified")
+	if _, err := os.Stat(hybrid); err == nil {
+		return hybrid
+	}
+	return cgroupRoot
+}
+
+// sigpipeKills reports whether the process would die of a SIGPIPE: it neither
+// ignores nor catches it. A process that has ended cannot die; one that will not
+// tell is taken to.
+func sigpipeKills(pid int) bool {
+	status, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
+	if err != nil {
+		return !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.ESRCH)
+	}
+	kills, err := parseSIGPIPE(status)
+	return kills || err != nil
+}
+
+// parseSIGPIPE reads SigIgn and SigCgt of /proc/PID/status (proc_pid_status(5)).
+func parseSIGPIPE(status []byte) (kills bool, err error) {
+	var handled uint64
+	seen := 0
+	lines := bufio.NewScanner(bytes.NewReader(status))
+	for lines.Scan() {
+		name, value, _ := strings.Cut(lines.Text(), ":")
+		if name != "SigIgn" && name != "SigCgt" {
+			continue
+		}
+		mask, err := strconv.ParseUint(strings.TrimSpace(value), 16, 64)
+		if err != nil {
+			return false, fmt.Errorf("parse %s: %w", name, err)
+		}
+		handled |= mask
+		seen++
+	}
+	if seen != 2 {
+		return false, errors.New("parse status: SigIgn and SigCgt are missing")
+	}
+	return handled&(1<<(unix.SIGPIPE-1)) == 0, nil
+}
+
+// commandOf returns the name of a process, or "" when it has ended.
+func commandOf(pid int) string {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/comm")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSuffix(string(b), "\n")
+}
+
+func cgroupHandle(id uint64) []byte { return binary.NativeEndian.AppendUint64(nil, id) }
+
+// effectiveCapabilities returns the set of this process, one bit each
+// (capabilities(7)); 0 when it cannot be read.
+func effectiveCapabilities() uint64 {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		return 0
+	}
+	return uint64(data[0].Effective) | uint64(data[1].Effective)<<32
+}

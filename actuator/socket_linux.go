@@ -1,0 +1,104 @@
+package actuator
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"tcphup/sockdiag"
+)
+
+var (
+	errIdentity = errors.New("the descriptor no longer leads to the socket that was chosen")
+	errListener = errors.New("the socket accepts connections")
+)
+
+// duplicate returns a descriptor of our own for the socket that the holder has,
+// once it is certain that it is the flow: the same cookie, no listener, and the
+// same peer, for a socket may be disconnected and connected anew. The caller
+// closes it. Errors answer errors.Is with errIdentity, errListener and those of
+// the kernel; unix.ESRCH and unix.EBADF say that the holder has let go of it.
+//
+// It needs Linux 5.6 (pidfd_getfd(2)) and what PTRACE_MODE_ATTACH_REALCREDS needs:
+// the holder's uid and gid, or CAP_SYS_PTRACE; and a seccomp profile and a Yama
+// setting that allow it.
+func duplicate(h holder, flow *sockdiag.Flow) (int, error) {
+	pidfd, err := unix.PidfdOpen(h.pid, 0)
+	if err != nil {
+		return -1, fmt.Errorf("open pidfd of process %d: %w", h.pid, err)
+	}
+	defer unix.Close(pidfd)
+	fd, err := unix.PidfdGetfd(pidfd, h.fd, 0)
+	if err != nil {
+		return -1, fmt.Errorf("duplicate descriptor %d of process %d: %w", h.fd, h.pid, err)
+	}
+	if err := verify(fd, flow); err != nil {
+		_ = unix.Close(fd)
+		return -1, fmt.Errorf("descriptor %d of process %d: %w", h.fd, h.pid, err)
+	}
+	return fd, nil
+}
+
+// verify returns nil when fd is a socket of the flow.
+func verify(fd int, flow *sockdiag.Flow) error {
+	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
+	switch {
+	case errors.Is(err, unix.ENOTSOCK), err == nil && cookie != flow.Cookie:
+		return errIdentity
+	case err != nil:
+		return fmt.Errorf("read SO_COOKIE: %w", err)
+	}
+	accepts, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
+	switch {
+	case err != nil:
+		return fmt.Errorf("read SO_ACCEPTCONN: %w", err)
+	case accepts != 0:
+		return errListener
+	}
+	peer, err := unix.Getpeername(fd)
+	switch {
+	case errors.Is(err, unix.ENOTCONN):
+		return nil // still connecting, or ended meanwhile: it has no other peer
+	case err != nil:
+		return fmt.Errorf("read peer: %w", err)
+	case addrPort(peer) != flow.Remote:
+		return errIdentity
+	}
+	return nil
+}
+
+func addrPort(sa unix.Sockaddr) netip.AddrPort {
+	switch sa := sa.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port))
+	case *unix.SockaddrInet6:
+		return netip.AddrPortFrom(netip.AddrFrom16(sa.Addr).Unmap(), uint16(sa.Port))
+	default:
+		return netip.AddrPort{}
+	}
+}
+
+// hangUp ends the connection behind fd in order: what is queued goes out, then a
+// FIN, and the application reads end of file. A peer that does not acknowledge
+// within linger is given up by the kernel (TCP_USER_TIMEOUT, RFC 5482); the MPTCP
+// socket has no such option. A shorter timeout of the application's own is kept;
+// a linger of 0 leaves the kernel's defaults, which are minutes. It returns
+// unix.ENOTCONN when the connection had ended already.
+func hangUp(fd int, linger time.Duration) error {
+	if linger > 0 {
+		own, err := unix.GetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT)
+		if ms := int(linger.Milliseconds()); err == nil && (own == 0 || own > ms) {
+			err = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, ms)
+		}
+		if err != nil && !errors.Is(err, unix.ENOPROTOOPT) && !errors.Is(err, unix.EOPNOTSUPP) {
+			return fmt.Errorf("set TCP_USER_TIMEOUT: %w", err)
+		}
+	}
+	if err := unix.Shutdown(fd, unix.SHUT_RDWR); err != nil {
+		return fmt.Errorf("shut down: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,129 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"time"
+
+	"github.com/alecthomas/kingpin/v2"
+
+	"tcphup/actuator"
+	"tcphup/sockdiag"
+)
+
+// hangup is the command of the same name.
+type hangup struct {
+	targets   []string
+	yes       bool
+	direction string
+	method    string
+	mptcp     string
+	output    string
+	minIdle   time.Duration
+	request   actuator.Request
+
+	stdout, stderr io.Writer
+}
+
+func newHangup(cmd *kingpin.CmdClause) *hangup {
+	h := &hangup{stdout: os.Stdout, stderr: os.Stderr}
+	cmd.Flag("dry-run", "Find the flows and their owners and try every guard, but close nothing.").BoolVar(&h.request.DryRun)
+	cmd.Flag("method", "How to hang up: auto, shutdown (FIN) or destroy (RST).").
+		Default(string(actuator.Auto)).EnumVar(&h.method, names(actuator.Methods())...)
+	cmd.Flag("direction", "Which flows: outbound (opened here), inbound (accepted here; PORT is then the local one) or either.").
+		Default("outbound").EnumVar(&h.direction, "outbound", "inbound", "either")
+	cmd.Flag("min-idle", "Only flows without data in either direction for this long.").Default("0s").DurationVar(&h.minIdle)
+	cmd.Flag("mptcp", "What to hang up when a path of a Multipath TCP connection matches: the connection, or the path alone.").
+		Default(string(actuator.Connection)).EnumVar(&h.mptcp, names(actuator.MPTCPModes())...)
+	cmd.Flag("linger", "How long the peer may take to answer before the flow is taken down without it.").
+		Default(actuator.DefaultLinger.String()).DurationVar(&h.request.Linger)
+	cmd.Flag("rate", "Flows a second, with jitter; 0 means all at once.").Default("0").Float64Var(&h.request.Rate)
+	cmd.Flag("max-flows", "Hang up nothing when more flows than this match; 0 means no limit.").Default("0").IntVar(&h.request.MaxFlows)
+	cmd.Flag("drain-quiet", "With --drain-deadline: how long a flow must have been quiet before it is hung up.").Default("1s").DurationVar(&h.request.DrainQuiet)
+	cmd.Flag("drain-deadline", "How long to wait for busy flows to fall quiet; 0 means not to.").Default("0s").DurationVar(&h.request.DrainDeadline)
+	cmd.Flag("watch-reconnect", "How long to watch where the applications go next; 0 means not to.").Default("0s").DurationVar(&h.request.WatchReconnect)
+	cmd.Flag("yes", fmt.Sprintf("Allow a prefix shorter than /%d.", widestPrefix)).BoolVar(&h.yes)
+	cmd.Flag("output", "table or json.").Default("table").EnumVar(&h.output, "table", "json")
+	cmd.Arg("HOST... PORT", "Destination: one or more addresses, prefixes or names, then a port; 0 means every port.").StringsVar(&h.targets)
+	return h
+}
+
+func names[T ~string](values []T) []string {
+	s := make([]string, len(values))
+	for i, v := range values {
+		s[i] = string(v)
+	}
+	return s
+}
+
+func (h *hangup) run(ctx context.Context) (int, error) {
+	if err := h.parse(ctx); err != nil {
+		return exitUsage, err
+	}
+	report, err := actuator.New(actuator.Config{}).HangUp(ctx, h.request)
+	if err != nil {
+		return exitIncomplete, err
+	}
+	if h.output == "json" {
+		err = writeJSON(h.stdout, report)
+	} else {
+		err = writeTable(h.stdout, report)
+	}
+	if err != nil {
+		return exitIncomplete, fmt.Errorf("write report: %w", err)
+	}
+	fmt.Fprintln(h.stderr, "tcphup: "+summary(report))
+	if report.Count(actuator.Failed, actuator.Lingering, actuator.Refused) > 0 || ctx.Err() != nil {
+		return exitIncomplete, nil
+	}
+	return exitDone, nil
+}
+
+// parse completes the request from the command line.
+func (h *hangup) parse(ctx context.Context) error {
+	if len(h.targets) < 2 {
+		return fmt.Errorf("%w: tcphup HOST... PORT: both are needed; PORT 0 means every port", errUsage)
+	}
+	last := len(h.targets) - 1
+	ports, err := parsePort(ctx, h.targets[last])
+	if err != nil {
+		return err
+	}
+	prefixes, err := parseHosts(ctx, h.targets[:last], net.DefaultResolver)
+	if err != nil {
+		return err
+	}
+	for _, p := range prefixes {
+		if p.Bits() < widestPrefix && !h.yes {
+			return fmt.Errorf("%w: HOST %s covers a large part of all addresses; add --yes if that is meant", errUsage, p)
+		}
+	}
+	if h.minIdle < 0 || h.request.Linger <= 0 || h.request.Rate < 0 || h.request.MaxFlows < 0 ||
+		h.request.DrainQuiet < 0 || h.request.DrainDeadline < 0 || h.request.WatchReconnect < 0 {
+		return fmt.Errorf("%w: --linger must be above 0, --min-idle, --rate, --max-flows, --drain-quiet, --drain-deadline and --watch-reconnect must not be below 0", errUsage)
+	}
+	h.request.Selector = sockdiag.Selector{
+		Destinations: prefixes,
+		Ports:        ports,
+		Direction:    parseDirection(h.direction),
+		MinIdle:      h.minIdle,
+	}
+	h.request.Method = actuator.Method(h.method)
+	h.request.MPTCP = actuator.MPTCPMode(h.mptcp)
+	if h.request.MPTCP == actuator.Path && h.request.Method == actuator.Shutdown {
+		return fmt.Errorf("%w: --mptcp=path needs --method=auto or destroy: a single path cannot be shut down", errUsage)
+	}
+	return nil
+}
+
+func parseDirection(s string) sockdiag.Direction {
+	for _, d := range []sockdiag.Direction{sockdiag.Inbound, sockdiag.Either} {
+		if s == d.String() {
+			return d
+		}
+	}
+	return sockdiag.Outbound
+}

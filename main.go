@@ -1,0 +1,63 @@
+// Command tcphup hangs up stale TCP connections in order, so that applications
+// reconnect to where a service is now, and tells Prometheus which ones are stale.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/alecthomas/kingpin/v2"
+	"github.com/prometheus/common/version"
+)
+
+// Exit codes.
+const (
+	exitDone       = 0 // done, also when nothing matched
+	exitIncomplete = 1 // some flow failed, lingers or was refused
+	exitUsage      = 2 // nothing was touched
+)
+
+// errUsage marks what the user can mend in the command line.
+var errUsage = errors.New("usage")
+
+// command is a subcommand: its flags are in place, run does the work.
+type command interface {
+	run(ctx context.Context) (exit int, err error)
+}
+
+func main() {
+	os.Exit(run(os.Args[1:]))
+}
+
+func run(args []string) int {
+	app := kingpin.New("tcphup", "Hangs up stale TCP and Multipath TCP connections in order, by hand or because an alert asks for it.")
+	app.Version(version.Print("tcphup"))
+	app.HelpFlag.Short('h')
+	commands := map[string]command{
+		"hangup": newHangup(app.Command("hangup", "Hang up the flows to a destination (the default command).").Default()),
+		"probe":  newProbe(app.Command("probe", "Try out what can be done here and say what is missing.")),
+	}
+
+	name, err := app.Parse(args)
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "tcphup: %v; see tcphup --help\n", err)
+		return exitUsage
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	exit, err := commands[name].run(ctx)
+	switch {
+	case errors.Is(err, errUsage):
+		fmt.Fprintf(os.Stderr, "tcphup: %v\n", err)
+		return exitUsage
+	case err != nil:
+		fmt.Fprintf(os.Stderr, "tcphup: %v\n", err)
+		return exitIncomplete
+	default:
+		return exit
+	}
+}
