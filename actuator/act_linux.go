@@ -115,6 +115,14 @@ func (x *action) orphan(t *target) bool {
 
 func (x *action) oneShutdown(ctx context.Context, t *target, now *sockdiag.Flow) bool {
 	fd, reason, err := x.acquire(t)
+	if reason == ReasonIdentity {
+		// The owner has let go of it since the pass: it may have ended or moved its
+		// descriptors while another process, or number, still leads to the flow.
+		var ok bool
+		if ok, fd, reason, err = x.acquireAnew(ctx, t); !ok {
+			return t.orphaned
+		}
+	}
 	if err == nil {
 		defer unix.Close(fd)
 		t.Method, t.Detail = Shutdown, "the owner can be reached"
@@ -142,25 +150,31 @@ func (x *action) oneShutdown(ctx context.Context, t *target, now *sockdiag.Flow)
 		}
 		x.refuse(t, reason, t.Detail)
 	case ReasonIdentity, ReasonListener:
-		return x.lost(ctx, t, reason)
+		x.refuse(t, reason, t.Detail)
 	default:
 		t.Method, t.Outcome, t.Err, t.Detail = Shutdown, Failed, err, ""
 	}
 	return false
 }
 
-// lost decides about a flow whose owner had no longer what it was found with.
-func (x *action) lost(ctx context.Context, t *target, reason Reason) bool {
+// acquireAnew looks for the flow's owner once more. It reports false when the flow
+// needs none any longer: it has ended, or its application has closed it.
+func (x *action) acquireAnew(ctx context.Context, t *target) (ok bool, fd int, reason Reason, err error) {
 	now, ok := x.lookAgain(ctx, t)
-	switch {
-	case !ok:
-		return false
-	case now.Inode == 0:
-		return x.orphan(t)
-	default:
-		x.refuse(t, reason, t.Detail)
-		return false
+	if !ok {
+		return false, -1, "", nil
 	}
+	if now.Inode == 0 {
+		x.orphan(t)
+		return false, -1, "", nil
+	}
+	found, err := findOwners(ctx, []uint32{now.Inode}, nil)
+	if err != nil {
+		return true, -1, "", fmt.Errorf("find owner: %w", err)
+	}
+	t.setHolders(found.byInode[now.Inode])
+	fd, reason, err = x.acquire(t)
+	return true, fd, reason, err
 }
 
 // acquire returns a verified duplicate of the flow's socket, or why there is none.

@@ -244,11 +244,7 @@ func (x *action) findOwners(ctx context.Context, targets []*target, report *Repo
 	report.OwnersTook = time.Since(start)
 	report.Processes, report.Unreadable = found.processes, found.unreadable
 	for _, t := range targets {
-		t.holders = found.byInode[t.Flow.Inode]
-		if len(t.holders) > 0 {
-			t.PID = t.holders[0].pid
-			t.Command = commandOf(t.PID)
-		}
+		t.setHolders(found.byInode[t.Flow.Inode])
 	}
 	return nil
 }

@@ -63,23 +63,30 @@ func (x *action) see(ctx context.Context, t *target) (Outcome, error) {
 	if err != nil {
 		return Failed, err
 	}
-	if ended(state) {
-		// An MPTCP connection is over when its paths are.
+	if t.Flow.Protocol == sockdiag.MPTCP && (ended(state) || state == sockdiag.FinWait1) {
+		// An MPTCP connection is over when its paths are; without one it has nothing
+		// to send a FIN on and ends when the application closes it.
 		for i := range t.Subflows {
-			state, err := x.stateOf(ctx, &t.Subflows[i])
+			path, err := x.stateOf(ctx, &t.Subflows[i])
 			switch {
 			case err != nil:
 				return Failed, err
-			case !ended(state) && state != sockdiag.FinWait2:
+			case !ended(path) && path != sockdiag.FinWait2:
 				return Lingering, nil
 			}
 		}
+		if !ended(state) {
+			return HalfClosed, nil
+		}
+	}
+	switch {
+	case ended(state):
 		return done, nil
-	}
-	if state == sockdiag.FinWait2 {
+	case state == sockdiag.FinWait2:
 		return HalfClosed, nil
+	default:
+		return Lingering, nil
 	}
-	return Lingering, nil
 }
 
 // stateOf returns the present state of a flow; Close stands for one that is gone.

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -47,11 +48,16 @@ func Run(t *testing.T, fn func(t *testing.T)) {
 	}
 	args := []string{"-test.run=" + strings.Join(levels, "/"), "-test.count=1"}
 	for _, arg := range os.Args[1:] {
-		for _, prefix := range []string{"-test.v", "-test.timeout", "-test.gocoverdir"} {
+		for _, prefix := range []string{"-test.v", "-test.gocoverdir="} {
 			if strings.HasPrefix(arg, prefix) {
 				args = append(args, arg)
 			}
 		}
+	}
+	if deadline, ok := t.Deadline(); ok {
+		// The inner one is to run out first: its goroutines are the ones to see.
+		left := time.Until(deadline)
+		args = append(args, "-test.timeout="+(left-left/10).String())
 	}
 	cmd := exec.CommandContext(t.Context(), os.Args[0], args...)
 	cmd.Env = append(os.Environ(), marker+"="+t.Name())
@@ -76,6 +82,14 @@ func prepare() error {
 	}
 	if err := unix.Mount("proc", "/proc", "proc", 0, ""); err != nil {
 		return fmt.Errorf("mount /proc: %w", err)
+	}
+	// Named network namespaces (ip-netns(8)) must not outlive the test either.
+	const named = "/run/netns"
+	if err := os.MkdirAll(named, 0o755); err != nil {
+		return fmt.Errorf("make %s: %w", named, err)
+	}
+	if err := unix.Mount("tmpfs", named, "tmpfs", 0, ""); err != nil {
+		return fmt.Errorf("mount %s: %w", named, err)
 	}
 	// The network settings of the machine must not decide what a test sees.
 	settings := map[string]string{

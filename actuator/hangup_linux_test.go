@@ -1,0 +1,571 @@
+package actuator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"tcphup/internal/nstest"
+	"tcphup/internal/testapp"
+	"tcphup/sockdiag"
+)
+
+func to(addr netip.AddrPort) sockdiag.Selector {
+	return sockdiag.Selector{
+		Destinations: []netip.Prefix{netip.PrefixFrom(addr.Addr(), addr.Addr().BitLen())},
+		Ports:        []uint16{addr.Port()},
+	}
+}
+
+func mustHangUp(t *testing.T, a *Actuator, r Request) *Report {
+	t.Helper()
+	report, err := a.HangUp(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return report
+}
+
+// noLeaks must be called first in a test. When all else has been cleaned up, it
+// checks that no descriptor and no goroutine is left behind.
+func noLeaks(t *testing.T) {
+	t.Helper()
+	fds, goroutines := countDescriptors(t), runtime.NumGoroutine()
+	t.Cleanup(func() {
+		nstest.Eventually(t, fmt.Sprintf("descriptors fall to %d and goroutines to %d", fds, goroutines), func() bool {
+			return countDescriptors(t) <= fds && runtime.NumGoroutine() <= goroutines
+		})
+	})
+}
+
+func countDescriptors(t *testing.T) int {
+	t.Helper()
+	dir, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, entry := range dir {
+		// The runtime opens its epoll and event descriptors when it first needs them.
+		link, err := os.Readlink("/proc/self/fd/" + entry.Name())
+		if err == nil && !strings.HasPrefix(link, "anon_inode:[event") {
+			n++
+		}
+	}
+	return n
+}
+
+func only(t *testing.T, report *Report) *Result {
+	t.Helper()
+	if len(report.Results) != 1 {
+		t.Fatalf("got %d results, want 1: %+v", len(report.Results), report.Results)
+	}
+	return &report.Results[0]
+}
+
+func expect(t *testing.T, r *Result, outcome Outcome, reason Reason, method Method) {
+	t.Helper()
+	if r.Outcome != outcome || r.Reason != reason || r.Method != method {
+		t.Errorf("got outcome %s, reason %q, method %s (%s; %v), want %s, %q, %s",
+			r.Outcome, r.Reason, r.Method, r.Detail, r.Err, outcome, reason, method)
+	}
+}
+
+// resets counts the RST segments that this namespace has sent.
+func resets(t *testing.T) string {
+	t.Helper()
+	b, err := os.ReadFile("/proc/self/net/snmp")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for line := range strings.Lines(string(b)) {
+		fields := strings.Fields(line)
+		if fields[0] != "Tcp:" {
+			continue
+		}
+		if names == nil {
+			names = fields
+			continue
+		}
+		for i, name := range names {
+			if name == "OutRsts" {
+				return fields[i]
+			}
+		}
+	}
+	t.Fatal("/proc/net/snmp has no OutRsts")
+	return ""
+}
+
+// Both methods for each kind of connection. What the method does to application
+// and peer is the contract of the whole program.
+func TestPrivilegedMethods(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		noLeaks(t)
+		nstest.NewPeer(t)
+		binary := testapp.Build(t)
+		tests := []struct {
+			name          string
+			listen        string
+			mapped, mptcp bool
+			method        Method
+			outcome       Outcome
+			reason        Reason
+			app, peer     string
+		}{
+			{name: "ipv4 shutdown", listen: "127.0.0.1:0", method: Shutdown, outcome: Closed, app: "recv ok 0", peer: "eof"},
+			{name: "ipv6 shutdown", listen: "[::1]:0", method: Shutdown, outcome: Closed, app: "recv ok 0", peer: "eof"},
+			{name: "mapped shutdown", listen: "127.0.0.1:0", mapped: true, method: Shutdown, outcome: Closed, app: "recv ok 0", peer: "eof"},
+			{name: "mptcp shutdown", listen: "127.0.0.1:0", mptcp: true, method: Shutdown, outcome: Closed, app: "recv ok 0", peer: "eof"},
+			{name: "ipv4 destroy", listen: "127.0.0.1:0", method: Destroy, outcome: Closed, app: "recv ECONNABORTED -1", peer: "reset"},
+			{name: "ipv6 destroy", listen: "[::1]:0", method: Destroy, outcome: Closed, app: "recv ECONNABORTED -1", peer: "reset"},
+			{name: "mapped destroy", listen: "127.0.0.1:0", mapped: true, method: Destroy, outcome: Closed, app: "recv ECONNABORTED -1", peer: "reset"},
+			{name: "mptcp destroy", listen: "127.0.0.1:0", mptcp: true, method: Destroy, outcome: Refused, reason: ReasonLastSubflow},
+		}
+		for _, tt := range tests {
+			t.Run(tt.name, func(t *testing.T) {
+				server := testapp.Serve(t, testapp.ServerConfig{Address: tt.listen, MPTCP: tt.mptcp})
+				bystander := testapp.Serve(t, testapp.ServerConfig{Address: tt.listen, MPTCP: tt.mptcp})
+				app, other := testapp.Start(t, binary), testapp.Start(t, binary)
+				app.Ask("ignore")
+				fd := app.Connect(server.Addr(), tt.mapped, tt.mptcp)
+				otherFD := other.Connect(bystander.Addr(), tt.mapped, tt.mptcp)
+				app.Block("recv", fd, syscall.SYS_RECVFROM)
+				before := resets(t)
+
+				report := mustHangUp(t, New(Config{}), Request{Selector: to(server.Addr()), Method: tt.method})
+				r := only(t, report)
+				method := tt.method
+				if tt.outcome == Refused {
+					method = None
+				}
+				expect(t, r, tt.outcome, tt.reason, method)
+				if r.PID != app.PID() || r.Command != "app" {
+					t.Errorf("owner is %d %q, want %d", r.PID, r.Command, app.PID())
+				}
+				if report.LeftAlone != 1 {
+					t.Errorf("%d flows of the other direction left alone, want the accepted one", report.LeftAlone)
+				}
+				if tt.outcome != Refused {
+					if got := app.Hear(); got != tt.app {
+						t.Errorf("application: %q, want %q", got, tt.app)
+					}
+					if got := <-server.Ends; got != tt.peer {
+						t.Errorf("peer reads %q, want %q", got, tt.peer)
+					}
+				}
+				if sent := resets(t); tt.method == Shutdown && sent != before {
+					t.Errorf("RSTs sent: %s, before the hang-up %s", sent, before)
+				}
+				if got := other.Ask("write %d", otherFD); got != "write ok 1" {
+					t.Errorf("bystander: %q", got)
+				}
+				if !server.Listens() {
+					t.Error("the listener on the same address and port is gone")
+				}
+			})
+		}
+	})
+}
+
+// A selector that names the second path alone still hangs up the connection.
+func TestPrivilegedMPTCPSecondPath(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		noLeaks(t)
+		tests := []struct {
+			name    string
+			mode    MPTCPMode
+			address string
+		}{
+			{name: "connection by its first path", mode: Connection, address: nstest.Peer4},
+			{name: "connection by its second path", mode: Connection, address: nstest.Peer4Two},
+			{name: "first path alone", mode: Path, address: nstest.Peer4},
+			{name: "second path alone", mode: Path, address: nstest.Peer4Two},
+		}
+		peer := nstest.NewPeer(t)
+		binary := testapp.Build(t)
+		for _, tt := range tests {
+			t.Run(tt.name, func(t *testing.T) {
+				var server *testapp.Server
+				peer.Do(func() {
+					server = testapp.Serve(t, testapp.ServerConfig{Address: "0.0.0.0:0", MPTCP: true})
+				})
+				port := server.Addr().Port()
+				app := testapp.Start(t, binary)
+				app.Ask("ignore")
+				fd := app.Connect(netip.AddrPortFrom(netip.MustParseAddr(nstest.Peer4), port), false, true)
+				app.Ask("write %d", fd)
+				awaitPaths(t, port, 2)
+				app.Block("recv", fd, syscall.SYS_RECVFROM)
+
+				a := New(Config{})
+				addr := netip.AddrPortFrom(netip.MustParseAddr(tt.address), port)
+				r := only(t, mustHangUp(t, a, Request{Selector: to(addr), MPTCP: tt.mode}))
+				if tt.mode == Connection {
+					expect(t, r, Closed, "", Shutdown)
+					if got := app.Hear(); got != "recv ok 0" {
+						t.Errorf("application: %q", got)
+					}
+					if got := <-server.Ends; got != "eof" {
+						t.Errorf("peer: %q", got)
+					}
+					awaitPaths(t, port, 0)
+					return
+				}
+				expect(t, r, Closed, "", Destroy)
+				awaitPaths(t, port, 1)
+				if len(server.Ends) != 0 {
+					t.Errorf("peer: %q", <-server.Ends)
+				}
+				// The path that remains is the last one.
+				both := to(addr)
+				both.Destinations = append(both.Destinations, netip.MustParsePrefix(nstest.Peer4+"/32"), netip.MustParsePrefix(nstest.Peer4Two+"/32"))
+				expect(t, only(t, mustHangUp(t, a, Request{Selector: both, MPTCP: Path})), Refused, ReasonLastSubflow, None)
+				expect(t, only(t, mustHangUp(t, a, Request{Selector: both})), Closed, "", Shutdown)
+				if got := app.Hear(); got != "recv ok 0" {
+					t.Errorf("application: %q", got)
+				}
+			})
+		}
+	})
+}
+
+// A connection whose last path is gone tells its application nothing: it is found
+// by its own address and hung up.
+func TestPrivilegedMPTCPPathless(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		noLeaks(t)
+		server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0", MPTCP: true})
+		app := testapp.Start(t, testapp.Build(t))
+		app.Ask("ignore")
+		fd := app.Connect(server.Addr(), false, true)
+		app.Block("recv", fd, syscall.SYS_RECVFROM)
+		conn, err := sockdiag.Dial()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		selector := to(server.Addr())
+		for f, err := range conn.Flows(t.Context(), sockdiag.Query{States: sockdiag.Open, Selector: &selector}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if f.Remote == server.Addr() {
+				if err := conn.Destroy(t.Context(), &f); err != nil {
+					t.Fatal(err)
+				}
+				break
+			}
+		}
+		r := only(t, mustHangUp(t, New(Config{}), Request{Selector: selector, Linger: 500 * time.Millisecond}))
+		if len(r.Subflows) != 0 {
+			t.Errorf("connection still has paths %+v", r.Subflows)
+		}
+		expect(t, r, HalfClosed, "", Shutdown)
+		if got := app.Hear(); got != "recv ok 0" {
+			t.Errorf("application: %q", got)
+		}
+		app.Ask("close %d", fd)
+		if left, err := conn.Lookup(t.Context(), &r.Flow); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("after the application has closed it the connection is %+v, %v", left, err)
+		}
+	})
+}
+
+// awaitPaths waits until n TCP flows lead to the port.
+func awaitPaths(t *testing.T, port uint16, n int) {
+	t.Helper()
+	conn, err := sockdiag.Dial()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	selector := &sockdiag.Selector{Destinations: everywhere(), Ports: []uint16{port}}
+	query := sockdiag.Query{States: sockdiag.States(sockdiag.Established), Selector: selector, Info: true}
+	nstest.Eventually(t, fmt.Sprintf("%d paths to port %d", n, port), func() bool {
+		found := 0
+		for f, err := range conn.Flows(t.Context(), query) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if f.Remote.Port() == port && (n < 2 || f.Subflow.Flags&sockdiag.SubflowFullyEstablished != 0) {
+				found++
+			}
+		}
+		return found == n
+	})
+}
+
+// An application wakes up from every way of waiting, and lives.
+func TestPrivilegedWakes(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		noLeaks(t)
+		binary := testapp.Build(t)
+		tests := []struct {
+			command string
+			call    uintptr
+			deaf    bool
+			want    string
+		}{
+			{command: "recv", call: unix.SYS_RECVFROM, want: "recv ok 0"},
+			{command: "send", call: unix.SYS_SENDTO, deaf: true, want: "send EPIPE"},
+			{command: "poll", call: unix.SYS_POLL, want: "poll ok in hup rdhup"},
+			{command: "epoll", call: unix.SYS_EPOLL_WAIT, want: "epoll ok in hup rdhup"},
+			{command: "uring", call: unix.SYS_IO_URING_ENTER, want: "uring ok 0"},
+		}
+		for _, tt := range tests {
+			t.Run(tt.command, func(t *testing.T) {
+				server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0", Deaf: tt.deaf})
+				app := testapp.Start(t, binary)
+				app.Ask("ignore")
+				fd := app.Connect(server.Addr(), false, false)
+				app.Block(tt.command, fd, tt.call)
+				r := only(t, mustHangUp(t, New(Config{}), Request{Selector: to(server.Addr()), Linger: 300 * time.Millisecond}))
+				if r.Method != Shutdown {
+					t.Errorf("method is %s (%s)", r.Method, r.Detail)
+				}
+				if got := app.Hear(); got != tt.want {
+					t.Errorf("application: %q, want %q", got, tt.want)
+				}
+			})
+		}
+	})
+}
+
+// The default disposition of SIGPIPE is the one way in which an orderly end can
+// kill an application.
+func TestPrivilegedSIGPIPE(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		noLeaks(t)
+		binary := testapp.Build(t)
+		server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
+
+		app := testapp.Start(t, binary)
+		fd := app.Connect(server.Addr(), false, false)
+		r := only(t, mustHangUp(t, New(Config{}), Request{Selector: to(server.Addr())}))
+		expect(t, r, Closed, "", Destroy)
+		if !strings.Contains(r.Detail, "SIGPIPE") {
+			t.Errorf("detail is %q", r.Detail)
+		}
+		if got := app.Ask("write %d", fd); got != "write ECONNABORTED -1" {
+			t.Errorf("application: %q", got)
+		}
+
+		// A second holder counts as much as the first.
+		parent := testapp.Start(t, binary)
+		parent.Connect(server.Addr(), false, false)
+		parent.Ask("fork")
+		parent.Ask("ignore")
+		expect(t, only(t, mustHangUp(t, New(Config{}), Request{Selector: to(server.Addr()), Method: Shutdown})), Refused, ReasonSIGPIPE, None)
+
+		// Neither method is left: the flow stays as it is.
+		a := New(Config{})
+		a.destroy = func(context.Context, *sockdiag.Conn, *sockdiag.Flow) error {
+			return fmt.Errorf("destroy socket: %w", unix.EOPNOTSUPP)
+		}
+		r = only(t, mustHangUp(t, a, Request{Selector: to(server.Addr())}))
+		expect(t, r, Refused, ReasonSIGPIPE, None)
+		if !strings.Contains(r.Detail, "CONFIG_INET_DIAG_DESTROY") {
+			t.Errorf("detail is %q", r.Detail)
+		}
+	})
+}
+
+// A process that could not be told apart from its predecessor would have the
+// wrong connection closed.
+func TestPrivilegedReusedDescriptor(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		noLeaks(t)
+		server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
+		bystander := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
+		app := testapp.Start(t, testapp.Build(t))
+		app.Ask("ignore")
+		for round := range 200 {
+			victim := app.Connect(server.Addr(), false, false)
+			other := app.Connect(bystander.Addr(), false, false)
+			kept := round%2 == 1
+			a := New(Config{})
+			acquired := false
+			a.beforeAct = func(*Result) {
+				if acquired {
+					return
+				}
+				acquired = true
+				if kept { // the flow lives on under another number
+					app.Ask("dup2 %d 99", victim)
+				}
+				app.Ask("dup2 %d %d", other, victim)
+			}
+			r := only(t, mustHangUp(t, a, Request{Selector: to(server.Addr()), Method: Shutdown, Linger: 300 * time.Millisecond}))
+			if kept {
+				expect(t, r, Closed, "", Shutdown)
+			} else if r.Outcome != Gone {
+				t.Errorf("outcome is %s (%s), want gone", r.Outcome, r.Detail)
+			}
+			if got := app.Ask("write %d", other); got != "write ok 1" {
+				t.Fatalf("round %d: the bystander's connection was closed: %s", round, got)
+			}
+			for _, fd := range []int{victim, other, 99} {
+				app.Ask("close %d", fd)
+			}
+			awaitPaths(t, server.Addr().Port(), 0)
+		}
+		if !bystander.Listens() {
+			t.Error("the bystander's listener is gone")
+		}
+	})
+}
+
+// Odd ways to hold a socket.
+func TestPrivilegedHolders(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		noLeaks(t)
+		binary := testapp.Build(t)
+		setup := func(t *testing.T) (*testapp.Server, *testapp.App, int) {
+			server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
+			app := testapp.Start(t, binary)
+			app.Ask("ignore")
+			return server, app, app.Connect(server.Addr(), false, false)
+		}
+		t.Run("descriptor 0", func(t *testing.T) {
+			server, app, fd := setup(t)
+			app.Ask("dup2 %d 0", fd)
+			app.Ask("close %d", fd)
+			expect(t, only(t, mustHangUp(t, New(Config{}), Request{Selector: to(server.Addr())})), Closed, "", Shutdown)
+			if got := app.Ask("recv 0"); got != "recv ok 0" {
+				t.Errorf("application: %q", got)
+			}
+		})
+		t.Run("two processes", func(t *testing.T) {
+			server, app, fd := setup(t)
+			app.Ask("fork")
+			expect(t, only(t, mustHangUp(t, New(Config{}), Request{Selector: to(server.Addr())})), Closed, "", Shutdown)
+			if got := app.Ask("recv %d", fd); got != "recv ok 0" {
+				t.Errorf("application: %q", got)
+			}
+			if got := <-server.Ends; got != "eof" {
+				t.Errorf("peer: %q", got)
+			}
+		})
+		t.Run("process ends meanwhile", func(t *testing.T) {
+			server, app, _ := setup(t)
+			a := New(Config{})
+			a.beforeAct = func(*Result) { app.Kill() }
+			r := only(t, mustHangUp(t, a, Request{Selector: to(server.Addr())}))
+			if r.Outcome != Gone {
+				t.Errorf("outcome is %s (%s), want gone", r.Outcome, r.Detail)
+			}
+		})
+		t.Run("process ends, another one holds it", func(t *testing.T) {
+			server, app, _ := setup(t)
+			app.Ask("fork")
+			a := New(Config{})
+			a.beforeAct = func(*Result) { app.Kill() }
+			expect(t, only(t, mustHangUp(t, a, Request{Selector: to(server.Addr())})), Closed, "", Shutdown)
+			if got := <-server.Ends; got != "eof" {
+				t.Errorf("peer: %q", got)
+			}
+		})
+		t.Run("our own", func(t *testing.T) {
+			server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
+			conn, err := net.Dial("tcp", server.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			for _, method := range Methods() {
+				expect(t, only(t, mustHangUp(t, New(Config{}), Request{Selector: to(server.Addr()), Method: method})), Refused, ReasonSelf, None)
+			}
+		})
+		t.Run("listener", func(t *testing.T) {
+			server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
+			selector := sockdiag.Selector{
+				Destinations: []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0")},
+				Ports:        []uint16{server.Addr().Port()},
+				Direction:    sockdiag.Either,
+				States:       sockdiag.States(sockdiag.Listen),
+			}
+			for _, method := range Methods() {
+				expect(t, only(t, mustHangUp(t, New(Config{}), Request{Selector: selector, Method: method})), Refused, ReasonListener, None)
+			}
+			if !server.Listens() {
+				t.Error("the listener is gone")
+			}
+		})
+	})
+}
+
+// A listening socket that takes the flow's place, even its cookie's, is not ended.
+func TestVerifyRefuses(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	client, err := net.Dial("tcp", listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	remote := client.RemoteAddr().(*net.TCPAddr).AddrPort()
+
+	withFD(t, client.(*net.TCPConn), func(fd int) {
+		cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
+		if err != nil {
+			t.Fatal(err)
+		}
+		flow := sockdiag.Flow{Cookie: cookie, Remote: remote}
+		if err := verify(fd, &flow); err != nil {
+			t.Errorf("the flow itself: %v", err)
+		}
+		other := flow
+		other.Cookie++
+		if err := verify(fd, &other); !errors.Is(err, errIdentity) {
+			t.Errorf("another cookie: %v", err)
+		}
+		other = flow
+		other.Remote = netip.AddrPortFrom(remote.Addr(), remote.Port()+1)
+		if err := verify(fd, &other); !errors.Is(err, errIdentity) {
+			t.Errorf("another peer: %v", err)
+		}
+	})
+	withFD(t, listener.(*net.TCPListener), func(fd int) {
+		cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := verify(fd, &sockdiag.Flow{Cookie: cookie}); !errors.Is(err, errListener) {
+			t.Errorf("a listener: %v", err)
+		}
+	})
+	file, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	if err := verify(int(file.Fd()), &sockdiag.Flow{}); !errors.Is(err, errIdentity) {
+		t.Errorf("a file: %v", err)
+	}
+}
+
+func withFD(t *testing.T, c syscall.Conn, fn func(fd int)) {
+	t.Helper()
+	raw, err := c.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := raw.Control(func(fd uintptr) { fn(int(fd)) }); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,98 @@
+package nstest
+
+import (
+	"os"
+	"os/exec"
+	"runtime"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// Peer is a second host: a network namespace behind two links, each with an IPv4
+// and an IPv6 address on both ends.
+type Peer struct {
+	t  *testing.T
+	ns *os.File
+}
+
+// Addresses of the links. The peer announces its second IPv4 address as a path to
+// MPTCP connections that lead to the first.
+const (
+	Local4, Peer4       = "10.99.0.1", "10.99.0.2"
+	Local6, Peer6       = "fd99:0::1", "fd99:0::2"
+	Local4Two, Peer4Two = "10.99.1.1", "10.99.1.2"
+)
+
+// NewPeer makes the peer. It is for tests inside Run only and needs iproute2.
+func NewPeer(t *testing.T) *Peer {
+	t.Helper()
+	if os.Getenv(marker) == "" {
+		t.Fatal("NewPeer outside of Run would change this machine's network")
+	}
+	for _, command := range [][]string{
+		{"ip", "netns", "add", "peer"},
+		{"ip", "link", "add", "one", "type", "veth", "peer", "name", "one", "netns", "peer"},
+		{"ip", "link", "add", "two", "type", "veth", "peer", "name", "two", "netns", "peer"},
+		{"ip", "addr", "add", Local4 + "/24", "dev", "one"},
+		{"ip", "addr", "add", Local6 + "/64", "dev", "one", "nodad"},
+		{"ip", "addr", "add", Local4Two + "/24", "dev", "two"},
+		{"ip", "link", "set", "one", "up"},
+		{"ip", "link", "set", "two", "up"},
+		{"ip", "mptcp", "limits", "set", "subflow", "2", "add_addr_accepted", "2"},
+		{"ip", "-n", "peer", "addr", "add", Peer4 + "/24", "dev", "one"},
+		{"ip", "-n", "peer", "addr", "add", Peer6 + "/64", "dev", "one", "nodad"},
+		{"ip", "-n", "peer", "addr", "add", Peer4Two + "/24", "dev", "two"},
+		{"ip", "-n", "peer", "link", "set", "lo", "up"},
+		{"ip", "-n", "peer", "link", "set", "one", "up"},
+		{"ip", "-n", "peer", "link", "set", "two", "up"},
+		{"ip", "-n", "peer", "mptcp", "limits", "set", "subflow", "2", "add_addr_accepted", "2"},
+		{"ip", "-n", "peer", "mptcp", "endpoint", "add", Peer4Two, "dev", "two", "signal"},
+	} {
+		Command(t, command...)
+	}
+	ns, err := os.Open("/run/netns/peer")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = ns.Close() })
+	return &Peer{t: t, ns: ns}
+}
+
+// Do calls fn in the peer's namespace; the sockets that it opens stay there.
+func (p *Peer) Do(fn func()) {
+	p.t.Helper()
+	done := make(chan error)
+	go func() {
+		// The thread is not unlocked, so it ends with the goroutine and never runs
+		// anything else in the wrong namespace.
+		runtime.LockOSThread()
+		err := unix.Setns(int(p.ns.Fd()), unix.CLONE_NEWNET)
+		if err == nil {
+			fn()
+		}
+		done <- err
+	}()
+	if err := <-done; err != nil {
+		p.t.Fatalf("enter the peer's namespace: %v", err)
+	}
+}
+
+// Cut takes the peer's ends of the links down: what is sent to it is lost, and
+// nothing comes back.
+func (p *Peer) Cut(links ...string) {
+	p.t.Helper()
+	for _, link := range links {
+		Command(p.t, "ip", "-n", "peer", "link", "set", link, "down")
+	}
+}
+
+// Command runs a program and fails the test when that fails.
+func Command(t *testing.T, args ...string) string {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), args[0], args[1:]...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %v\n%s", args, err, out)
+	}
+	return string(out)
+}

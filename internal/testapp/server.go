@@ -1,0 +1,114 @@
+package testapp
+
+import (
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// Server accepts connections and tells how each of them ended.
+type Server struct {
+	t        *testing.T
+	listener net.Listener
+	mptcp    bool
+	hold     bool
+
+	mu    sync.Mutex
+	conns []net.Conn
+
+	// Ends has "eof", "reset" or another error's text for each connection whose
+	// end was read.
+	Ends chan string
+}
+
+// ServerConfig says how a server behaves.
+type ServerConfig struct {
+	Address string // to listen on; port 0 picks one
+	MPTCP   bool
+	Hold    bool // do not close a connection that has ended on the other side
+	Deaf    bool // do not read at all, so that the client's queue fills
+}
+
+// Serve starts a server. It stops when the test ends.
+func Serve(t *testing.T, c ServerConfig) *Server {
+	t.Helper()
+	var config net.ListenConfig
+	config.SetMultipathTCP(c.MPTCP)
+	listener, err := config.Listen(t.Context(), "tcp", c.Address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &Server{t: t, listener: listener, mptcp: c.MPTCP, hold: c.Hold, Ends: make(chan string, 4096)}
+	var done sync.WaitGroup
+	done.Go(func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			s.mu.Lock()
+			s.conns = append(s.conns, conn)
+			s.mu.Unlock()
+			if !c.Deaf {
+				done.Go(func() { s.read(conn) })
+			}
+		}
+	})
+	t.Cleanup(func() {
+		_ = listener.Close()
+		s.CloseAll()
+		done.Wait()
+	})
+	return s
+}
+
+func (s *Server) read(conn net.Conn) {
+	_, err := io.Copy(io.Discard, conn)
+	switch {
+	case err == nil:
+		s.Ends <- "eof"
+	case errors.Is(err, unix.ECONNRESET):
+		s.Ends <- "reset"
+	case errors.Is(err, net.ErrClosed):
+		return
+	default:
+		s.Ends <- err.Error()
+	}
+	if !s.hold {
+		_ = conn.Close()
+	}
+}
+
+// Addr is where the server listens.
+func (s *Server) Addr() netip.AddrPort { return s.listener.Addr().(*net.TCPAddr).AddrPort() }
+
+// Listens reports whether the server still accepts a new connection.
+func (s *Server) Listens() bool {
+	conn, err := net.Dial("tcp", s.listener.Addr().String())
+	if err != nil {
+		return false
+	}
+	return conn.Close() == nil
+}
+
+// CloseAll closes the accepted connections.
+func (s *Server) CloseAll() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.conns {
+		_ = c.Close()
+	}
+	s.conns = nil
+}
+
+// Accepted counts the connections so far.
+func (s *Server) Accepted() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.conns)
+}

@@ -1,0 +1,142 @@
+// An application for tests: it opens connections and then blocks in one way of
+// waiting after the other, as its standard input tells. Each line of input gets
+// one line of output. SIGPIPE has its default disposition unless told otherwise.
+#include <errno.h>
+#include <linux/io_uring.h>
+#include <netdb.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+static const char *name(int err)
+{
+	return err ? strerrorname_np(err) : "ok";
+}
+
+static int open_connection(const char *host, const char *port, int protocol)
+{
+	struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICHOST | AI_NUMERICSERV};
+	struct addrinfo *info;
+	if (getaddrinfo(host, port, &hints, &info) != 0) {
+		errno = EINVAL;
+		return -1;
+	}
+	int fd = socket(info->ai_family, SOCK_STREAM, protocol);
+	int failed = fd < 0 || connect(fd, info->ai_addr, info->ai_addrlen) < 0;
+	freeaddrinfo(info);
+	return failed ? -1 : fd;
+}
+
+// Fills what the kernel takes without waiting, then blocks in one more send.
+static int blocked_send(int fd)
+{
+	static char buffer[65536];
+	while (send(fd, buffer, sizeof buffer, MSG_DONTWAIT | MSG_NOSIGNAL) > 0)
+		;
+	if (errno != EAGAIN)
+		return errno;
+	return send(fd, buffer, sizeof buffer, MSG_NOSIGNAL) < 0 ? errno : 0;
+}
+
+static int uring_recv(int fd, int *result)
+{
+	struct io_uring_params params = {0};
+	int ring = syscall(SYS_io_uring_setup, 1, &params);
+	if (ring < 0)
+		return errno;
+	size_t sq_size = params.sq_off.array + params.sq_entries * sizeof(unsigned);
+	size_t cq_size = params.cq_off.cqes + params.cq_entries * sizeof(struct io_uring_cqe);
+	char *sq = mmap(0, sq_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, ring, IORING_OFF_SQ_RING);
+	char *cq = mmap(0, cq_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, ring, IORING_OFF_CQ_RING);
+	struct io_uring_sqe *sqe = mmap(0, sizeof *sqe, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, ring, IORING_OFF_SQES);
+	if (sq == MAP_FAILED || cq == MAP_FAILED || sqe == MAP_FAILED)
+		return errno;
+	static char buffer[16];
+	*sqe = (struct io_uring_sqe){.opcode = IORING_OP_RECV, .fd = fd, .addr = (unsigned long)buffer, .len = sizeof buffer};
+	*(unsigned *)(sq + params.sq_off.array) = 0;
+	__atomic_store_n((unsigned *)(sq + params.sq_off.tail), 1, __ATOMIC_RELEASE);
+	if (syscall(SYS_io_uring_enter, ring, 1, 1, IORING_ENTER_GETEVENTS, NULL, 0) < 0)
+		return errno;
+	*result = ((struct io_uring_cqe *)(cq + params.cq_off.cqes))->res;
+	close(ring);
+	return 0;
+}
+
+static void events(const char *kind, int err, unsigned events)
+{
+	printf("%s %s%s%s%s%s\n", kind, name(err), events & POLLIN ? " in" : "", events & POLLHUP ? " hup" : "",
+	       events & POLLRDHUP ? " rdhup" : "", events & POLLERR ? " err" : "");
+}
+
+static void command(char *line)
+{
+	char verb[16] = "", a[128] = "", b[16] = "", c[16] = "";
+	char buffer[64];
+	sscanf(line, "%15s %127s %15s %15s", verb, a, b, c);
+	int fd = atoi(a);
+
+	if (strcmp(verb, "connect") == 0) {
+		fd = open_connection(a, b, strcmp(c, "mptcp") == 0 ? 262 : 0);
+		printf("connect %s %d\n", name(fd < 0 ? errno : 0), fd);
+	} else if (strcmp(verb, "recv") == 0) {
+		ssize_t n = recv(fd, buffer, sizeof buffer, 0);
+		printf("recv %s %zd\n", name(n < 0 ? errno : 0), n);
+	} else if (strcmp(verb, "write") == 0) {
+		ssize_t n = write(fd, "x", 1);
+		printf("write %s %zd\n", name(n < 0 ? errno : 0), n);
+	} else if (strcmp(verb, "send") == 0) {
+		printf("send %s\n", name(blocked_send(fd)));
+	} else if (strcmp(verb, "poll") == 0) {
+		struct pollfd p = {.fd = fd, .events = POLLIN | POLLRDHUP};
+		int n = poll(&p, 1, -1);
+		events("poll", n < 0 ? errno : 0, p.revents);
+	} else if (strcmp(verb, "epoll") == 0) {
+		int ep = epoll_create1(0);
+		struct epoll_event e = {.events = EPOLLIN | EPOLLRDHUP};
+		epoll_ctl(ep, EPOLL_CTL_ADD, fd, &e);
+		int n = epoll_wait(ep, &e, 1, -1);
+		events("epoll", n < 0 ? errno : 0, e.events);
+		close(ep);
+	} else if (strcmp(verb, "uring") == 0) {
+		int result = 0, err = uring_recv(fd, &result);
+		printf("uring %s %d\n", name(err), result);
+	} else if (strcmp(verb, "ignore") == 0) {
+		signal(SIGPIPE, SIG_IGN);
+		printf("ignore ok\n");
+	} else if (strcmp(verb, "close") == 0) {
+		printf("close %s\n", name(close(fd) < 0 ? errno : 0));
+	} else if (strcmp(verb, "dup2") == 0) {
+		printf("dup2 %s\n", name(dup2(fd, atoi(b)) < 0 ? errno : 0));
+	} else if (strcmp(verb, "half") == 0) {
+		printf("half %s\n", name(shutdown(fd, SHUT_WR) < 0 ? errno : 0));
+	} else if (strcmp(verb, "fork") == 0) {
+		pid_t pid = fork();
+		if (pid == 0) {
+			for (;;)
+				pause();
+		}
+		printf("fork %s %d\n", name(pid < 0 ? errno : 0), pid);
+	} else {
+		printf("unknown %s\n", verb);
+	}
+}
+
+int main(void)
+{
+	signal(SIGPIPE, SIG_DFL);
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	// Input is read from a descriptor of its own, so that a test can put a socket
+	// on descriptor 0.
+	FILE *in = fdopen(dup(0), "r");
+	char line[256];
+	while (fgets(line, sizeof line, in) != NULL)
+		command(line);
+	return 0;
+}
