@@ -113,13 +113,18 @@ func (a *App) Tell(format string, args ...any) {
 // Hear waits for one result.
 func (a *App) Hear() string {
 	a.t.Helper()
+	return a.hearWithin(10 * time.Second)
+}
+
+func (a *App) hearWithin(limit time.Duration) string {
+	a.t.Helper()
 	select {
 	case line := <-a.lines:
 		return line
 	case <-a.exited:
 		a.t.Fatalf("the application has ended: %v", a.state)
-	case <-time.After(10 * time.Second):
-		a.t.Fatal("waited 10 s in vain for the application")
+	case <-time.After(limit):
+		a.t.Fatalf("waited %s in vain for the application", limit)
 	}
 	return ""
 }

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -69,6 +70,38 @@ static int uring_recv(int fd, int *result)
 	return 0;
 }
 
+// Opens a listener and says on which port.
+static void listen_on(const char *host)
+{
+	struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICHOST | AI_PASSIVE};
+	struct addrinfo *info;
+	struct sockaddr_storage own;
+	socklen_t size = sizeof own;
+	char port[16] = "";
+	int fd = -1, err = EINVAL;
+	if (getaddrinfo(host, "0", &hints, &info) == 0) {
+		fd = socket(info->ai_family, SOCK_STREAM, 0);
+		err = bind(fd, info->ai_addr, info->ai_addrlen) < 0 || listen(fd, 4096) < 0 ||
+		      getsockname(fd, (struct sockaddr *)&own, &size) < 0 ? errno : 0;
+		getnameinfo((struct sockaddr *)&own, size, NULL, 0, port, sizeof port, NI_NUMERICSERV);
+		freeaddrinfo(info);
+	}
+	printf("listen %s %d %s\n", name(err), fd, port);
+}
+
+// Opens, or accepts, n connections and keeps them.
+static void many(const char *verb, int n, int listener, const char *host, const char *port)
+{
+	int done = 0;
+	while (done < n) {
+		int fd = host ? open_connection(host, port, 0) : accept(listener, NULL, NULL);
+		if (fd < 0)
+			break;
+		done++;
+	}
+	printf("%s %s %d\n", verb, name(done < n ? errno : 0), done);
+}
+
 static void events(const char *kind, int err, unsigned events)
 {
 	printf("%s %s%s%s%s%s\n", kind, name(err), events & POLLIN ? " in" : "", events & POLLHUP ? " hup" : "",
@@ -85,6 +118,12 @@ static void command(char *line)
 	if (strcmp(verb, "connect") == 0) {
 		fd = open_connection(a, b, strcmp(c, "mptcp") == 0 ? 262 : 0);
 		printf("connect %s %d\n", name(fd < 0 ? errno : 0), fd);
+	} else if (strcmp(verb, "listen") == 0) {
+		listen_on(a);
+	} else if (strcmp(verb, "accept") == 0) {
+		many(verb, atoi(b), fd, NULL, NULL);
+	} else if (strcmp(verb, "many") == 0) {
+		many(verb, atoi(c), -1, a, b);
 	} else if (strcmp(verb, "recv") == 0) {
 		ssize_t n = recv(fd, buffer, sizeof buffer, 0);
 		printf("recv %s %zd\n", name(n < 0 ? errno : 0), n);
@@ -130,6 +169,10 @@ static void command(char *line)
 
 int main(void)
 {
+	struct rlimit files;
+	getrlimit(RLIMIT_NOFILE, &files);
+	files.rlim_cur = files.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &files);
 	signal(SIGPIPE, SIG_DFL);
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	// Input is read from a descriptor of its own, so that a test can put a socket
