@@ -263,6 +263,7 @@ func (x *action) log(ctx context.Context, r *Result) {
 		level = slog.LevelDebug
 	case Failed, Lingering:
 		level = slog.LevelWarn
+	default:
 	}
 	attrs := []slog.Attr{
 		slog.String("policy", x.Policy),

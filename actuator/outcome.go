@@ -43,19 +43,19 @@ func MPTCPModes() []MPTCPMode { return []MPTCPMode{Connection, Path} }
 type Outcome string
 
 const (
-	// Closed: gone from the kernel's table, or only TIME_WAIT is left.
+	// Closed means: gone from the kernel's table, or only TIME_WAIT is left.
 	Closed Outcome = "closed"
-	// HalfClosed: the FIN was sent and acknowledged; the peer holds its end.
+	// HalfClosed means: the FIN was sent and acknowledged; the peer holds its end.
 	HalfClosed Outcome = "half_closed"
-	// Lingering: the FIN was sent and the peer has not answered within Linger.
+	// Lingering means: the FIN was sent and the peer has not answered within Linger.
 	Lingering Outcome = "lingering"
-	// Gone: it ended by itself before it was acted on.
+	// Gone means: it ended by itself before it was acted on.
 	Gone Outcome = "gone"
-	// Planned: it would have been hung up, or was not reached in time.
+	// Planned means: it would have been hung up, or was not reached in time.
 	Planned Outcome = "planned"
-	// Refused: a guard said no; Reason says which.
+	// Refused means: a guard said no; Reason says which.
 	Refused Outcome = "refused"
-	// Failed: the kernel said no; Err says why.
+	// Failed means: the kernel said no; Err says why.
 	Failed Outcome = "failed"
 )
 
@@ -68,24 +68,24 @@ func Outcomes() []Outcome {
 type Reason string
 
 const (
-	// ReasonIdentity: what was found under the flow's name is not the flow.
+	// ReasonIdentity means: what was found under the flow's name is not the flow.
 	ReasonIdentity Reason = "identity"
-	// ReasonSIGPIPE: the owner's next write would kill it.
+	// ReasonSIGPIPE means: the owner's next write would kill it.
 	ReasonSIGPIPE Reason = "sigpipe"
-	// ReasonPermission: a right or a kernel feature is missing.
+	// ReasonPermission means: a right or a kernel feature is missing.
 	ReasonPermission Reason = "permission"
-	// ReasonEvidence: the flow has come to life since it was chosen.
+	// ReasonEvidence means: the flow has come to life since it was chosen.
 	ReasonEvidence Reason = "evidence"
-	// ReasonBudget: more flows match than one action may hang up.
+	// ReasonBudget means: more flows match than one action may hang up.
 	ReasonBudget Reason = "budget"
-	// ReasonDenied: a never rule covers the flow.
+	// ReasonDenied means: a never rule covers the flow.
 	ReasonDenied Reason = "denied"
-	// ReasonLastSubflow: destroying it would leave an MPTCP connection without a
+	// ReasonLastSubflow means: destroying it would leave an MPTCP connection without a
 	// path and its application without a word of it.
 	ReasonLastSubflow Reason = "last_subflow"
-	// ReasonListener: the socket accepts connections.
+	// ReasonListener means: the socket accepts connections.
 	ReasonListener Reason = "listener"
-	// ReasonSelf: the socket is tcphup's own.
+	// ReasonSelf means: the socket is tcphup's own.
 	ReasonSelf Reason = "self"
 )
 

@@ -163,17 +163,17 @@ func (w *watch) run(ctx context.Context, conn *sockdiag.Conn) error {
 	return nil
 }
 
-func (s *sightings) add(new sighting) {
+func (s *sightings) add(one sighting) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.seen = append(s.seen, new)
+	s.seen = append(s.seen, one)
 }
 
 // take returns the first new flow that stands in for the target's, once.
 func (s *sightings) take(t *target) (sighting, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	i := slices.IndexFunc(s.seen, func(new sighting) bool { return new.succeeds(t) })
+	i := slices.IndexFunc(s.seen, func(one sighting) bool { return one.succeeds(t) })
 	if i < 0 {
 		return sighting{}, false
 	}

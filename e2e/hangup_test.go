@@ -64,7 +64,7 @@ func classicUsage(t *testing.T, peer *nstest.Peer, binary string, c connection) 
 	}
 	if c.mptcp {
 		app.Ask("write %d", fd)
-		awaitPaths(t, host, port, 2)
+		awaitPaths(t, port, 2)
 	}
 	before := resets(t, peer)
 
@@ -127,7 +127,7 @@ func resets(t *testing.T, peer *nstest.Peer) string {
 	return own
 }
 
-func awaitPaths(t *testing.T, host netip.Addr, port uint16, n int) {
+func awaitPaths(t *testing.T, port uint16, n int) {
 	t.Helper()
 	nstest.Eventually(t, fmt.Sprintf("%d paths", n), func() bool {
 		out := nstest.Command(t, "ss", "-Htn", "state", "established", fmt.Sprintf("dport = :%d", port))

@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"net/netip"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -26,12 +27,13 @@ func TestPrivilegedBigHost(t *testing.T) {
 			t.Fatal(got)
 		}
 
-		ss := runProgram(t, nil, need(t, "ss", "iproute2"), "-Htnp", "dst", to.Addr().String(), "dport", "=", fmt.Sprint(to.Port()))
+		port := strconv.Itoa(int(to.Port()))
+		ss := runProgram(t, nil, need(t, "ss", "iproute2"), "-Htnp", "dst", to.Addr().String(), "dport", "=", port)
 		ss.mustExit(t, 0)
 		if n := strings.Count(ss.stdout, "\n"); n != victims {
 			t.Fatalf("ss shows %d flows, want %d", n, victims)
 		}
-		hungup := tcphup(t, to.Addr().String(), fmt.Sprint(to.Port()))
+		hungup := tcphup(t, to.Addr().String(), port)
 		hungup.mustExit(t, 0)
 		if !strings.Contains(hungup.stderr, fmt.Sprintf("%d closed", victims)) {
 			t.Errorf("stderr: %s", hungup.stderr)

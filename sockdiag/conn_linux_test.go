@@ -349,10 +349,10 @@ func TestReceiveFaults(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			c := mustDial(t)
-			real := c.receive
+			receive := c.receive
 			c.receive = func(b []byte) (int, uint32, error) {
 				// The kernel's own answer tells which numbers ours has to carry.
-				n, _, err := real(b)
+				n, _, err := receive(b)
 				if err != nil || n < headerLen {
 					t.Fatalf("receive: %d bytes, %v", n, err)
 				}

@@ -1,0 +1,62 @@
+# make run      build, make a token if there is none, serve on loopback
+# make test     everything that CI runs; as root
+# make bench    figures beside those of peers; as root
+# make help     this text
+
+GO            ?= go
+LINT_VERSION  := v2.15.0
+LINT          := bin/golangci-lint-$(LINT_VERSION)
+VERSION       ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+REVISION      ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+VERSION_PKG   := github.com/prometheus/common/version
+LDFLAGS       := -s -w -X $(VERSION_PKG).Version=$(VERSION) -X $(VERSION_PKG).Revision=$(REVISION)
+TOKEN         := tcphup.token
+
+.PHONY: help build run test lint format vet unit fuzz e2e bench clean need-root need-programs
+
+help:
+	@sed -n 's/^# //p' Makefile
+
+build:
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o tcphup .
+
+run: build
+	@test -e $(TOKEN) || (umask 077 && od -An -N24 -tx1 /dev/urandom | tr -d ' \n' > $(TOKEN) && echo >> $(TOKEN))
+	./tcphup serve --web.listen-address=127.0.0.1:10471 --alerts.listen-address=127.0.0.1:10472 --alerts.token-file=$(TOKEN)
+
+test: need-root need-programs format lint vet unit e2e
+
+# Tests that need rights fail without them; this says so before anything is built.
+need-root:
+	@test "$$(id -u)" = 0 || { echo "make test needs root: its privileged tests make namespaces of their own" >&2; exit 1; }
+
+need-programs:
+	@for p in cc curl ip ss python3 prometheus promtool prometheus-alertmanager; do \
+		command -v $$p >/dev/null || missing="$$missing $$p"; \
+	done; \
+	test -z "$$missing" || { echo "make test needs:$$missing (on Debian and Ubuntu .ci/run installs them)" >&2; exit 1; }
+
+format:
+	@out=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$out" || { echo "not formatted: $$out" >&2; exit 1; }
+
+$(LINT):
+	GOBIN=$(CURDIR)/bin $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
+	mv bin/golangci-lint $(LINT)
+
+lint: $(LINT)
+	$(LINT) run ./...
+
+vet:
+	$(GO) vet ./...
+
+unit:
+	$(GO) test -race -timeout 10m $$($(GO) list ./... | grep -v '/e2e$$')
+
+e2e:
+	$(GO) test -timeout 10m ./e2e
+
+bench: need-root
+	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 30m ./...
+
+clean:
+	rm -rf tcphup bin
