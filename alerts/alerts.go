@@ -104,9 +104,12 @@ const (
 	OutcomeFailed     = "failed"
 )
 
-// ReasonBudget is the reason of flows that were refused because there were too
-// many of them.
-const ReasonBudget = "budget"
+// The reasons of refusals that mean something here.
+const (
+	ReasonBudget   = "budget"   // there were too many flows
+	ReasonEvidence = "evidence" // the flow does not look stale
+	ReasonDenied   = "denied"   // the never list holds it
+)
 
 // Result says what became of an action.
 type Result struct {
@@ -123,6 +126,13 @@ type Result struct {
 // acted returns how many flows were really hung up.
 func (r *Result) acted() int {
 	return r.Outcomes[OutcomeClosed] + r.Outcomes[OutcomeHalfClosed] + r.Outcomes[OutcomeLingering]
+}
+
+// refusedByGuard returns how many flows should have been hung up and could not be.
+// A flow that does not show the evidence, or that must never be touched, is as it
+// should be.
+func (r *Result) refusedByGuard() int {
+	return r.Outcomes[OutcomeRefused] - r.Refusals[ReasonEvidence] - r.Refusals[ReasonDenied]
 }
 
 // Names knows the addresses of names. It is what this package needs of a resolver

@@ -260,8 +260,8 @@ func (j *job) classify(ctx context.Context, err error) {
 		j.decide(resultShadow, "%d flows would be hung up", flows.Outcomes[OutcomePlanned])
 	case flows.Outcomes[OutcomeFailed] > 0:
 		j.decide(resultFailed, "%d flows failed", flows.Outcomes[OutcomeFailed])
-	case flows.Outcomes[OutcomeRefused] > 0:
-		j.decide(resultRefused, "%d flows were refused", flows.Outcomes[OutcomeRefused])
+	case flows.refusedByGuard() > 0:
+		j.decide(resultRefused, "%d flows were refused", flows.refusedByGuard())
 	default:
 		j.decide(resultDone, "%d flows hung up", flows.acted())
 	}
@@ -318,7 +318,7 @@ func (r *Receiver) record(j *job, n *notification) {
 		r.log.Log(ctx, slog.LevelInfo, "flow handled", "policy", rec.Policy, "fingerprint", rec.Fingerprint,
 			"local", f.Local, "remote", f.Remote, "cookie", f.Cookie, "pid", f.PID, "command", f.Command,
 			"state", f.State, "method", f.Method, "outcome", f.Outcome, "reason", f.Reason, "err", f.Error)
-		rec.Flows, rec.Flow = nil, f
+		rec.Detail, rec.Flows, rec.Flow = "", nil, f
 		r.audit(rec)
 	}
 }
