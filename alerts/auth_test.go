@@ -1,6 +1,7 @@
 package alerts
 
 import (
+	"errors"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -153,5 +154,23 @@ func TestShadow(t *testing.T) {
 				t.Errorf("second time: %s", got.text)
 			}
 		})
+	}
+}
+
+// A listener whose web configuration has lost its users is closed, not open.
+func TestListenerLosesCredentials(t *testing.T) {
+	var lost error
+	f := newFixture(t, DefaultRules(), func(c *Config) {
+		c.TokenFile, c.ListenerAuthenticates = "", true
+		c.CheckListener = func() error { return lost }
+	})
+	f.post(t, notify(hangup("10.0.0.5", "80"))).want(t, 200, map[string]int{resultDone: 1})
+	lost = errors.New("no users")
+	f.post(t, notify(hangup("10.0.0.6", "80"))).want(t, 503, nil)
+	if got := send(t, f.ResumeHandler(), newRequest(nil)); got.code != 503 {
+		t.Errorf("resume: code %d", got.code)
+	}
+	if n := len(f.hang.seen()); n != 1 {
+		t.Errorf("hung up %d times", n)
 	}
 }

@@ -17,6 +17,10 @@ type Config struct {
 	// through (client certificates or basic auth in its web configuration). With a
 	// TokenFile as well, both are needed.
 	ListenerAuthenticates bool
+	// CheckListener is asked before every request whether ListenerAuthenticates still
+	// holds, for a listener whose configuration may change while it runs; an error
+	// turns the request away with 503. nil means that it cannot change.
+	CheckListener func() error
 	// Shadow plans and reports and closes nothing, whatever the policies say.
 	Shadow bool
 	// PauseFile pauses everything while it exists; empty means that there is none.

@@ -85,11 +85,11 @@ func (p *Policy) serviceTarget(alert map[string]string, services []Service, name
 	if names == nil {
 		return t, nil
 	}
-	_, former := names.Addresses(service.Name)
+	current, former := names.Addresses(service.Name)
 	for _, a := range former {
 		prefix, err := hostPrefix(a)
-		if err != nil {
-			continue
+		if err != nil || slices.ContainsFunc(current, sameAs(prefix)) {
+			continue // nothing goes to the one, what goes to the other is in the right place
 		}
 		if !p.Allow.contains(prefix, names) {
 			return nil, refuse(resultNotAllowed,
@@ -120,7 +120,7 @@ func (a *Allow) contains(prefix netip.Prefix, names Names) bool {
 	if names == nil {
 		return false
 	}
-	same := func(addr netip.Addr) bool { return addr.Unmap().WithZone("") == prefix.Addr() }
+	same := sameAs(prefix)
 	for _, name := range a.Names {
 		current, former := names.Addresses(name)
 		if slices.ContainsFunc(current, same) || slices.ContainsFunc(former, same) {
@@ -128,6 +128,11 @@ func (a *Allow) contains(prefix netip.Prefix, names Names) bool {
 		}
 	}
 	return false
+}
+
+// sameAs returns whether an address is the only one of prefix.
+func sameAs(prefix netip.Prefix) func(netip.Addr) bool {
+	return func(addr netip.Addr) bool { return addr.WithZone("").Unmap() == prefix.Addr() }
 }
 
 // parseDestination reads an address or a prefix. IPv6 may be in any notation and

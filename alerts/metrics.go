@@ -85,12 +85,10 @@ func (r *Receiver) Collect(ch chan<- prometheus.Metric) {
 	}
 	gauge(m.paused, number(r.pause.byRequest()), "request")
 	gauge(m.paused, number(r.pause.byFile()), "file")
-	now := r.config.Now()
-	rules := r.rules.Load()
-	for i := range rules.Policies {
-		p := &rules.Policies[i]
-		gauge(m.breakers, float64(r.history.open(now, p.Name)), p.Name)
-		gauge(m.shadow, number(r.shadow(p)), p.Name)
+	_, policies := r.Status()
+	for _, p := range policies {
+		gauge(m.breakers, float64(p.OpenBreakers), p.Name)
+		gauge(m.shadow, number(p.Shadow), p.Name)
 	}
 	counter := func(d *prometheus.Desc, value uint64) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(value))

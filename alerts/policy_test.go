@@ -74,7 +74,7 @@ func testRules(t testing.TB) Rules {
 
 func TestPolicies(t *testing.T) {
 	names := fakeNames{
-		"db.internal":  {{"10.99.0.1", "::ffff:10.99.0.2"}, {"10.99.0.7", "2001:db8:99::7"}},
+		"db.internal":  {{"10.99.0.1", "::ffff:10.99.0.2"}, {"10.99.0.7", "2001:db8:99::7", "::ffff:10.99.0.1"}},
 		"web.internal": {{"10.99.1.1"}, {"10.99.1.7"}},
 	}
 	alert := func(labels ...string) testAlert {

@@ -162,10 +162,7 @@ func (r *Receiver) admit(w http.ResponseWriter, req *http.Request) *answer {
 	if req.Header.Get("Origin") != "" || req.Header.Get("Sec-Fetch-Site") != "" {
 		return sayNo(http.StatusForbidden, "not for browsers")
 	}
-	if r.config.TokenFile == "" {
-		return nil
-	}
-	err := tokenFile(r.config.TokenFile).authorize(req)
+	err := r.authorize(req)
 	switch {
 	case err == nil:
 		return nil
@@ -179,6 +176,20 @@ func (r *Receiver) admit(w http.ResponseWriter, req *http.Request) *answer {
 		}
 		return sayNo(http.StatusServiceUnavailable, "credentials cannot be checked now")
 	}
+}
+
+// authorize returns nil when the request shows the credentials that are asked for,
+// or when none are.
+func (r *Receiver) authorize(req *http.Request) error {
+	if r.config.ListenerAuthenticates && r.config.CheckListener != nil {
+		if err := r.config.CheckListener(); err != nil {
+			return err
+		}
+	}
+	if r.config.TokenFile == "" {
+		return nil
+	}
+	return tokenFile(r.config.TokenFile).authorize(req)
 }
 
 // Protect asks of every request what ServeHTTP asks: POST, and the credentials.

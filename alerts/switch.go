@@ -23,6 +23,30 @@ func (r *Receiver) Resume() error {
 // Paused reports whether the receiver is paused, by Pause or by the pause file.
 func (r *Receiver) Paused() bool { return r.pause.why() != nil }
 
+// PolicyStatus is what the status page says of a policy.
+type PolicyStatus struct {
+	Name string
+	// Shadow says that it only plans and reports.
+	Shadow bool
+	// OpenBreakers counts what it refuses for having acted too often.
+	OpenBreakers int
+}
+
+// Status returns why the receiver is paused, empty when it is not, and the policies
+// that apply now, in their order.
+func (r *Receiver) Status() (paused string, policies []PolicyStatus) {
+	if err := r.pause.why(); err != nil {
+		paused = err.Error()
+	}
+	now := r.config.Now()
+	rules := r.rules.Load()
+	for i := range rules.Policies {
+		p := &rules.Policies[i]
+		policies = append(policies, PolicyStatus{p.Name, r.shadow(p), r.history.open(now, p.Name)})
+	}
+	return paused, policies
+}
+
 // switchState is the body of the answers below.
 type switchState struct {
 	Paused bool   `json:"paused"`
