@@ -1,0 +1,264 @@
+package alerts
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"tcphup/internal/nstest"
+)
+
+// listen serves the fixture on loopback and returns its URL.
+func (f *fixture) listen(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &http.Server{Handler: f}
+	f.ConfigureServer(s)
+	go func() { _ = s.Serve(l) }()
+	t.Cleanup(func() { _ = s.Close() })
+	return "http://" + l.Addr().String() + "/alerts"
+}
+
+// alertmanager is a running one.
+type alertmanager struct{ api string }
+
+// startAlertmanager runs an Alertmanager that sends every alert as a group of its
+// own to url. Nothing is sent twice within the test but by a retry.
+func startAlertmanager(t *testing.T, url, token string, port int, args ...string) alertmanager {
+	t.Helper()
+	dir := t.TempDir()
+	writeFile(t, filepath.Join(dir, "token"), token)
+	writeFile(t, filepath.Join(dir, "am.yml"), fmt.Sprintf(`
+route: {receiver: tcphup, group_by: [...], group_wait: 100ms, group_interval: 5m, repeat_interval: 4h}
+receivers:
+  - name: tcphup
+    webhook_configs:
+      - url: %s
+        send_resolved: false
+        http_config: {authorization: {credentials_file: %s/token}}
+`, url, dir))
+	a := alertmanager{api: fmt.Sprintf("http://127.0.0.1:%d", port)}
+	if len(args) == 0 {
+		args = []string{"--cluster.listen-address="}
+	}
+	cmd := exec.CommandContext(t.Context(), "prometheus-alertmanager", append(args, "--config.file="+dir+"/am.yml",
+		"--storage.path="+dir+"/data", fmt.Sprintf("--web.listen-address=127.0.0.1:%d", port))...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	var output bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &output, &output
+	if err := cmd.Start(); err != nil {
+		t.Fatalf("start Alertmanager, which Debian's package prometheus-alertmanager has: %v", err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		if t.Failed() {
+			t.Logf("Alertmanager wrote:\n%s", output.String())
+		}
+	})
+	nstest.Eventually(t, "Alertmanager is ready", func() bool {
+		resp, err := http.Get(a.api + "/-/ready")
+		if err != nil {
+			return false
+		}
+		_ = resp.Body.Close()
+		return resp.StatusCode == http.StatusOK
+	})
+	return a
+}
+
+// fire makes alerts for these destinations fire.
+func (a alertmanager) fire(t *testing.T, destinations ...string) {
+	t.Helper()
+	type posted struct {
+		Labels   map[string]string `json:"labels"`
+		StartsAt time.Time         `json:"startsAt"`
+	}
+	var alerts []posted
+	for _, d := range destinations {
+		alerts = append(alerts, posted{hangup(d, "5432").Labels, time.Now()})
+	}
+	body, err := json.Marshal(alerts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.Post(a.api+"/api/v2/alerts", "application/json", bytes.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		t.Fatalf("Alertmanager answered %s", resp.Status)
+	}
+}
+
+// count returns the value of a counter of the receiver.
+func (f *fixture) count(t *testing.T, metric string) int {
+	t.Helper()
+	_, after, ok := strings.Cut(metricsText(t, f), "\n"+metric+" ")
+	if !ok {
+		t.Fatalf("no metric %s", metric)
+	}
+	var n int
+	if _, err := fmt.Sscan(after, &n); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func (f *fixture) eventually(t *testing.T, metric string, atLeast int) {
+	t.Helper()
+	nstest.Eventually(t, fmt.Sprintf("%s is %d or more", metric, atLeast), func() bool {
+		return f.count(t, metric) >= atLeast
+	})
+}
+
+func liveFixture(t *testing.T, change func(*Config)) *fixture {
+	return newFixture(t, DefaultRules(), func(c *Config) {
+		c.Now = nil
+		if change != nil {
+			change(c)
+		}
+	})
+}
+
+// A real Alertmanager: what it sends is understood, what is answered makes it do
+// what the answer is meant to.
+func TestPrivilegedAlertmanager(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		t.Run("groups at once", func(t *testing.T) {
+			f := liveFixture(t, nil)
+			var most, running atomic.Int32
+			f.hang.hangUp = func(context.Context, Action) (Result, error) {
+				n := running.Add(1)
+				for old := most.Load(); n > old && !most.CompareAndSwap(old, n); old = most.Load() {
+				}
+				defer running.Add(-1)
+				return outcome(OutcomeClosed, 1), nil
+			}
+			am := startAlertmanager(t, f.listen(t), testToken, 9093)
+			var destinations []string
+			for i := range 30 {
+				destinations = append(destinations, fmt.Sprintf("10.0.0.%d", i+1))
+			}
+			am.fire(t, destinations...)
+			f.eventually(t, `tcphup_notifications_total{code="200"}`, 30)
+			// 20 destinations an hour are hung up; then the breaker is open.
+			done, open := f.count(t, `tcphup_alerts_total{result="done"}`), f.count(t, `tcphup_alerts_total{result="breaker_open"}`)
+			if done != 20 || open != 10 || most.Load() > int32(f.config.MaxActions) {
+				t.Errorf("%d done, %d refused by the breaker, %d at once", done, open, most.Load())
+			}
+		})
+		t.Run("paused and resumed", func(t *testing.T) {
+			f := liveFixture(t, nil)
+			f.Pause()
+			am := startAlertmanager(t, f.listen(t), testToken, 9093)
+			am.fire(t, "10.0.0.5")
+			f.eventually(t, `tcphup_notifications_total{code="503"}`, 2) // sent, and sent again
+			if err := f.Resume(); err != nil {
+				t.Fatal(err)
+			}
+			f.eventually(t, `tcphup_alerts_total{result="done"}`, 1)
+		})
+		t.Run("token file mended", func(t *testing.T) {
+			f := liveFixture(t, nil)
+			if err := os.Chmod(f.config.TokenFile, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			am := startAlertmanager(t, f.listen(t), testToken, 9093)
+			am.fire(t, "10.0.0.5")
+			f.eventually(t, `tcphup_notifications_total{code="503"}`, 1)
+			if err := os.Chmod(f.config.TokenFile, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			f.eventually(t, `tcphup_alerts_total{result="done"}`, 1)
+		})
+		t.Run("wrong token", func(t *testing.T) {
+			f := liveFixture(t, nil)
+			am := startAlertmanager(t, f.listen(t), otherToken, 9093)
+			am.fire(t, "10.0.0.5")
+			f.eventually(t, `tcphup_notifications_total{code="401"}`, 1)
+			if seen := f.hang.seen(); len(seen) > 0 {
+				t.Errorf("was hung up: %v", seen)
+			}
+		})
+		t.Run("finished by retries", func(t *testing.T) {
+			f := liveFixture(t, func(c *Config) { c.Timeout = 200 * time.Millisecond })
+			var left atomic.Int32
+			left.Store(3)
+			f.hang.hangUp = func(ctx context.Context, _ Action) (Result, error) {
+				r := outcome(OutcomeClosed, 1)
+				if r.Unfinished = int(left.Add(-1)); r.Unfinished > 0 {
+					<-ctx.Done()
+				}
+				return r, nil
+			}
+			am := startAlertmanager(t, f.listen(t), testToken, 9093)
+			am.fire(t, "10.0.0.5")
+			f.eventually(t, `tcphup_alerts_total{result="done"}`, 1)
+			if n := f.count(t, `tcphup_alerts_total{result="unfinished"}`); n != 2 {
+				t.Errorf("%d unfinished, want 2", n)
+			}
+		})
+		t.Run("pair with a slow receiver", func(t *testing.T) {
+			f := liveFixture(t, nil)
+			both := make(chan struct{})
+			f.hang.hangUp = func(ctx context.Context, _ Action) (Result, error) {
+				select {
+				case <-both: // the notification of the second one has come
+					return outcome(OutcomeClosed, 3), nil
+				case <-ctx.Done():
+					return Result{}, errors.New("the second Alertmanager sent nothing")
+				}
+			}
+			var arrived atomic.Int32
+			receiver := f.Receiver
+			counting := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if arrived.Add(1) == 2 {
+					close(both)
+				}
+				receiver.ServeHTTP(w, r)
+			})
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := &http.Server{Handler: counting}
+			go func() { _ = s.Serve(l) }()
+			t.Cleanup(func() { _ = s.Close() })
+			url := "http://" + l.Addr().String()
+			pair := func(port, own, peer int) alertmanager {
+				return startAlertmanager(t, url, testToken, port,
+					fmt.Sprintf("--cluster.listen-address=127.0.0.1:%d", own),
+					fmt.Sprintf("--cluster.advertise-address=127.0.0.1:%d", own),
+					fmt.Sprintf("--cluster.peer=127.0.0.1:%d", peer),
+					"--cluster.peer-timeout=1s", "--cluster.settle-timeout=1s")
+			}
+			one, two := pair(9093, 9094, 9095), pair(9193, 9095, 9094)
+			one.fire(t, "10.0.0.5")
+			two.fire(t, "10.0.0.5")
+			f.eventually(t, `tcphup_notifications_total{code="200"}`, 2)
+			if seen := f.hang.seen(); len(seen) != 1 {
+				t.Errorf("hung up %d times: %v", len(seen), seen)
+			}
+			if n := f.count(t, `tcphup_alerts_total{result="cooldown"}`); n != 1 {
+				t.Errorf("%d found the work done, want 1", n)
+			}
+		})
+	})
+}

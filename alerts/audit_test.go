@@ -1,0 +1,180 @@
+package alerts
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/prometheus/common/expfmt"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+// golden compares got with a file.
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	if *update {
+		if err := os.WriteFile("testdata/"+name, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if diff := cmp.Diff(string(recorded(t, name)), got); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", name, diff)
+	}
+}
+
+func flowRecord() FlowRecord {
+	idle := 312.5
+	return FlowRecord{
+		Local: "10.0.0.2:40000", Remote: "10.0.0.5:5432", Cookie: 1<<63 + 1, PID: 4711, Command: "java",
+		State: "established", IdleSeconds: &idle, Method: MethodShutdown, Outcome: OutcomeClosed,
+	}
+}
+
+// Every decision is a line: what was done, what was refused and why. What asks for
+// nothing is not a decision.
+func TestAuditLog(t *testing.T) {
+	var file bytes.Buffer
+	f := newFixture(t, DefaultRules(), func(c *Config) { c.Audit = NewAudit(&file) })
+	f.hang.hangUp = func(context.Context, Action) (Result, error) {
+		refused := flowRecord()
+		refused.Outcome, refused.Reason, refused.IdleSeconds = OutcomeRefused, "sigpipe", nil
+		return Result{
+			Outcomes: map[string]int{OutcomeClosed: 1, OutcomeRefused: 1},
+			Refusals: map[string]int{"sigpipe": 1},
+			Flows:    []FlowRecord{flowRecord(), refused},
+		}, nil
+	}
+	resolved := hangup("10.0.0.6", "")
+	resolved.Status = "resolved"
+	f.post(t, notify(hangup("10.0.0.5", "5432"), resolved, hangup("x\n{\"time\":\"forged\"}", ""), testAlert{}))
+	f.post(t, notify(hangup("10.0.0.5", "5432")))
+	golden(t, "audit.jsonl", file.String())
+
+	got := httptest.NewRecorder()
+	f.config.Audit.ServeHTTP(got, httptest.NewRequest(http.MethodGet, "/api/v1/hangups", nil))
+	var served struct{ Records []Record }
+	if err := json.Unmarshal(got.Body.Bytes(), &served); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(f.config.Audit.Records(), served.Records); diff != "" || len(served.Records) != 5 {
+		t.Errorf("served %d records (-kept +served):\n%s", len(served.Records), diff)
+	}
+	got = httptest.NewRecorder()
+	f.config.Audit.ServeHTTP(got, httptest.NewRequest(http.MethodPost, "/api/v1/hangups", nil))
+	if got.Code != http.StatusMethodNotAllowed {
+		t.Errorf("POST: code %d", got.Code)
+	}
+}
+
+func TestAuditKeepsTheLast(t *testing.T) {
+	a := NewAudit(nil)
+	for i := range DefaultAuditSize + 250 {
+		if err := a.Add(Record{Time: testNow.Add(time.Duration(i) * time.Second)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	records := a.Records()
+	if len(records) != DefaultAuditSize {
+		t.Fatalf("%d records", len(records))
+	}
+	for i, r := range records {
+		if want := testNow.Add(time.Duration(i+250) * time.Second); !r.Time.Equal(want) {
+			t.Fatalf("record %d is of %s, want %s", i, r.Time, want)
+		}
+	}
+}
+
+type brokenWriter struct{}
+
+func (brokenWriter) Write([]byte) (int, error) { return 0, errors.New("no space left on device") }
+
+// A full disk keeps nobody from hanging up, and is told once.
+func TestAuditCannotBeWritten(t *testing.T) {
+	var log bytes.Buffer
+	f := newFixture(t, DefaultRules(), func(c *Config) { c.Audit = NewAudit(brokenWriter{}) })
+	f.log = slog.New(slog.NewTextHandler(&log, nil))
+	for range 3 {
+		f.post(t, notify(hangup("10.0.0.5", "80"))).want(t, 200, map[string]int{resultDone: 1})
+		f.advance(time.Minute - time.Second)
+		f.post(t, notify(hangup("10.0.0.5", "80"))).want(t, 200, map[string]int{resultCooldown: 1})
+		f.advance(time.Second)
+	}
+	if n := f.config.Audit.Errors(); n != 6 {
+		t.Errorf("%d errors counted, want 6", n)
+	}
+	if n := strings.Count(log.String(), "cannot write audit record"); n != 3 {
+		t.Errorf("told %d times in 3 minutes:\n%s", n, log.String())
+	}
+	var file bytes.Buffer
+	if old := f.config.Audit.SetWriter(&file); old != (brokenWriter{}) {
+		t.Errorf("the old writer was %v", old)
+	}
+	f.post(t, notify(hangup("10.0.0.7", "80")))
+	if strings.Count(file.String(), "\n") != 1 {
+		t.Errorf("the new file holds %q", file.String())
+	}
+}
+
+// metricsText returns everything the receiver reports.
+func metricsText(t *testing.T, f *fixture) string {
+	t.Helper()
+	registry := prometheus.NewPedanticRegistry()
+	registry.MustRegister(f)
+	if problems, err := testutil.GatherAndLint(registry); err != nil || len(problems) > 0 {
+		t.Errorf("lint: %v %v", problems, err)
+	}
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	for _, family := range families {
+		if family.GetName() == "tcphup_notification_duration_seconds" {
+			// The time taken differs from run to run; how often does not.
+			for _, m := range family.GetMetric() {
+				h := m.GetHistogram()
+				h.SampleSum = nil
+				for _, bucket := range h.GetBucket() {
+					n := h.GetSampleCount()
+					bucket.CumulativeCount = &n
+				}
+			}
+		}
+		if _, err := expfmt.MetricFamilyToText(&b, family); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return b.String()
+}
+
+func TestMetrics(t *testing.T) {
+	file := writeTokens(t) + ".pause"
+	f := newFixture(t, DefaultRules(), func(c *Config) { c.PauseFile = file })
+	golden(t, "metrics-start.prom", metricsText(t, f))
+
+	truncated := strings.Replace(string(notify(hangup("10.0.0.5", "80"), hangup("other", ""))),
+		`"truncatedAlerts":0`, `"truncatedAlerts":12`, 1)
+	f.post(t, []byte(truncated)).want(t, 200, map[string]int{resultDone: 1, resultBadDestination: 1})
+	f.post(t, []byte("{}"))
+	f.post(t, manyAlerts(30))
+	unknown := newRequest(nil)
+	unknown.Header.Del("Authorization")
+	send(t, f, unknown)
+	f.Pause()
+	writeFile(t, file, "")
+	f.post(t, notify(hangup("10.0.0.5", "80"))).want(t, 503, nil)
+	golden(t, "metrics-later.prom", metricsText(t, f))
+}

@@ -1,0 +1,176 @@
+package alerts
+
+import (
+	"errors"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// A rotation: the new token is added, the sender changes over, the old one goes.
+func TestTokenRotation(t *testing.T) {
+	path := writeTokens(t, "# tokens of the two Alertmanagers", "", testToken)
+	f := newFixture(t, DefaultRules(), func(c *Config) { c.TokenFile = path })
+	code := func(token string) int {
+		t.Helper()
+		req := newRequest(notify(hangup("10.0.0.5", "80")))
+		req.Header.Set("Authorization", "bearer "+token)
+		return send(t, f, req).code
+	}
+	steps := []struct {
+		file       string // empty: the file is gone
+		mode       os.FileMode
+		first, new int
+	}{
+		{testToken + "\n", 0o600, 200, 401},
+		{testToken + "\r\n" + otherToken + "\r\n", 0o640, 200, 200},
+		{otherToken, 0o400, 401, 200},
+		{"", 0, 503, 503},                             // half way through a rename: the sender tries again
+		{"\n# none\n", 0o600, 503, 503},               // half written
+		{otherToken + "\n", 0o644, 503, 503},          // everyone knows it now
+		{otherToken + "\nshort\n", 0o600, 503, 503},   // a mistake must not go unnoticed
+		{otherToken + "\n", 0o600, 401, 200},          // mended
+		{"  " + testToken + "  \n", 0o600, 200, 401},  // blanks are not part of a token
+		{strings.Repeat("#", 70000), 0o600, 503, 503}, // not a token file
+	}
+	for i, step := range steps {
+		if err := os.Remove(path); err != nil {
+			t.Fatal(err)
+		}
+		if step.file != "" {
+			writeFile(t, path, step.file)
+			if err := os.Chmod(path, step.mode); err != nil {
+				t.Fatal(err)
+			}
+		} else {
+			t.Cleanup(func() { _ = os.Remove(path) })
+		}
+		if got := [2]int{code(testToken), code(otherToken)}; got != [2]int{step.first, step.new} {
+			t.Errorf("step %d: codes %v, want %d and %d", i, got, step.first, step.new)
+		}
+		if step.file == "" {
+			writeFile(t, path, "x")
+		}
+	}
+}
+
+func TestTokenFileRefused(t *testing.T) {
+	dir := t.TempDir()
+	fifo := filepath.Join(dir, "fifo")
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	tests := []struct {
+		name, path, content string
+		mode                os.FileMode
+		want                string
+	}{
+		{"missing", filepath.Join(dir, "missing"), "", 0, "no such file"},
+		{"directory", dir, "", 0, "not a regular file"},
+		{"fifo", fifo, "", 0, "not a regular file"},
+		{"world-readable", "", testToken, 0o604, "open to every user (mode 0604)"},
+		{"world-writable", "", testToken, 0o602, "open to every user"},
+		{"group-writable", "", testToken, 0o660, "written by its group"},
+		{"empty", "", "", 0o600, "holds no token"},
+		{"short", "", testToken + "\nabc\n", 0o600, "tokens:2: the token has 3 characters"},
+		{"two words", "", testToken + " " + otherToken, 0o600, "tokens:1: character 33"},
+		{"not ASCII", "", strings.Repeat("é", 20), 0o600, "tokens:1: character 1"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			path := tt.path
+			if path == "" {
+				path = filepath.Join(t.TempDir(), "tokens")
+				writeFile(t, path, tt.content)
+				if err := os.Chmod(path, tt.mode); err != nil {
+					t.Fatal(err)
+				}
+			}
+			_, err := NewReceiver(Config{TokenFile: path}, DefaultRules(), new(fakeHangUpper), nil)
+			if err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Fatalf("got %v, want an error with %q", err, tt.want)
+			}
+			if strings.Contains(err.Error(), testToken) {
+				t.Errorf("the error shows a token: %v", err)
+			}
+		})
+	}
+}
+
+// No number of wrong tries closes anything.
+func TestTokenGuesses(t *testing.T) {
+	f := newFixture(t, DefaultRules(), nil)
+	for i := range 1000 {
+		req := newRequest(notify(hangup("10.0.0.5", "80")))
+		guess := testToken[:i%len(testToken)] + strings.Repeat("x", 1+i%7)
+		req.Header.Set("Authorization", "Bearer "+guess)
+		if got := send(t, f, req); got.code != http.StatusUnauthorized {
+			t.Fatalf("%q: code %d", guess, got.code)
+		}
+	}
+	if seen := f.hang.seen(); len(seen) > 0 {
+		t.Errorf("was hung up: %v", seen)
+	}
+}
+
+// Whoever has no credentials to show gets a plan.
+func TestShadow(t *testing.T) {
+	tests := []struct {
+		name   string
+		config func(*Config)
+		policy func(*Policy)
+		shadow bool
+	}{
+		{"token", nil, nil, false},
+		{"listener", func(c *Config) { c.TokenFile, c.ListenerAuthenticates = "", true }, nil, false},
+		{"none", func(c *Config) { c.TokenFile = "" }, nil, true},
+		{"asked for", func(c *Config) { c.Shadow = true }, nil, true},
+		{"by policy", nil, func(p *Policy) { p.Shadow = true }, true},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			rules := DefaultRules()
+			if tt.policy != nil {
+				tt.policy(&rules.Policies[0])
+			}
+			f := newFixture(t, rules, tt.config)
+			got := f.post(t, notify(hangup("10.0.0.5", "80")))
+			result, flow := resultDone, OutcomeClosed
+			if tt.shadow {
+				result, flow = resultShadow, OutcomePlanned
+			}
+			if got.code != 200 || got.answer.Alerts[result] != 1 || got.answer.Flows[flow] != 2 {
+				t.Errorf("got %d %s", got.code, got.text)
+			}
+			if a := f.hang.actions[0]; a.Shadow != tt.shadow {
+				t.Errorf("action has shadow %t", a.Shadow)
+			}
+			// A plan changes nothing, so the next one is made at once.
+			got = f.post(t, notify(hangup("10.0.0.5", "80")))
+			if want := map[bool]string{true: resultShadow, false: resultCooldown}[tt.shadow]; got.answer.Alerts[want] != 1 {
+				t.Errorf("second time: %s", got.text)
+			}
+		})
+	}
+}
+
+// A listener whose web configuration has lost its users is closed, not open.
+func TestListenerLosesCredentials(t *testing.T) {
+	var lost error
+	f := newFixture(t, DefaultRules(), func(c *Config) {
+		c.TokenFile, c.ListenerAuthenticates = "", true
+		c.CheckListener = func() error { return lost }
+	})
+	f.post(t, notify(hangup("10.0.0.5", "80"))).want(t, 200, map[string]int{resultDone: 1})
+	lost = errors.New("no users")
+	f.post(t, notify(hangup("10.0.0.6", "80"))).want(t, 503, nil)
+	if got := send(t, f.ResumeHandler(), newRequest(nil)); got.code != 503 {
+		t.Errorf("resume: code %d", got.code)
+	}
+	if n := len(f.hang.seen()); n != 1 {
+		t.Errorf("hung up %d times", n)
+	}
+}

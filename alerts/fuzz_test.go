@@ -1,0 +1,175 @@
+package alerts
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+)
+
+// last returns the last address of a prefix, bit by bit.
+func last(p netip.Prefix) netip.Addr {
+	bytes := p.Addr().AsSlice()
+	for bit := p.Bits(); bit < p.Addr().BitLen(); bit++ {
+		bytes[bit/8] |= 0x80 >> (bit % 8)
+	}
+	addr, _ := netip.AddrFromSlice(bytes)
+	return addr
+}
+
+// withinOne reports whether both ends of p lie in one of the allowed prefixes. It
+// is written without the code that it checks.
+func withinOne(p netip.Prefix, allowed []netip.Prefix) bool {
+	return slices.ContainsFunc(allowed, func(a netip.Prefix) bool {
+		first, end := a.Masked().Addr(), last(a)
+		return first.Is4() == p.Addr().Is4() && first.Compare(p.Addr()) <= 0 && last(p).Compare(end) <= 0
+	})
+}
+
+var fuzzNames = fakeNames{"db.internal": {{"10.99.0.1", "::ffff:10.99.0.2"}, {"10.99.0.7", "2001:db8:99::7"}}}
+
+// checkAction is the oracle: whatever an alert says, no action reaches further than
+// its policy.
+func checkAction(t *testing.T, rules Rules, a Action) {
+	t.Helper()
+	i := slices.IndexFunc(rules.Policies, func(p Policy) bool { return p.Name == a.Policy })
+	if i < 0 {
+		t.Fatalf("policy %q does not exist", a.Policy)
+	}
+	p := &rules.Policies[i]
+	allowed := slices.Clone(p.Allow.Prefixes)
+	for _, name := range p.Allow.Names {
+		for _, texts := range fuzzNames[name] {
+			for _, text := range texts {
+				addr := netip.MustParseAddr(text).Unmap()
+				allowed = append(allowed, netip.PrefixFrom(addr, addr.BitLen()))
+			}
+		}
+	}
+	if len(a.Selector.Destinations) == 0 {
+		t.Error("no destination")
+	}
+	for _, d := range a.Selector.Destinations {
+		switch {
+		case !d.IsValid() || d != d.Masked() || d.Addr().Is4In6() || d.Addr().Zone() != "":
+			t.Errorf("destination %s is not in its plain form", d)
+		case d.Addr().IsUnspecified() || d.Bits() == 0:
+			t.Errorf("destination %s", d)
+		case p.Allow.AnyAddress && d.Bits() == d.Addr().BitLen():
+		case !withinOne(d, allowed):
+			t.Errorf("destination %s is wider than %v", d, allowed)
+		}
+	}
+	for _, port := range a.Selector.Ports {
+		if port == 0 || len(p.Ports) > 0 && !slices.Contains(p.Ports, port) {
+			t.Errorf("port %d is not among %v", port, p.Ports)
+		}
+	}
+	if len(a.Selector.Ports) == 0 && len(p.Ports) > 0 {
+		t.Errorf("every port, and only %v are allowed", p.Ports)
+	}
+	if a.Policy == "evidence" {
+		if a.Selector.MinIdle == 0 || !a.Selector.Stalled || a.EstablishedBefore.IsZero() || a.EstablishedBefore.After(testNow) {
+			t.Errorf("the evidence was lost: %+v", a)
+		}
+	}
+}
+
+func fuzzRules(t testing.TB) Rules {
+	rules := testRules(t)
+	evidence := Policy{
+		Name:     "evidence",
+		Match:    mustMatch(t, `tcphup="evidence"`),
+		Allow:    Allow{Prefixes: prefixes("0.0.0.0/0", "::/0")},
+		Evidence: Evidence{Idle: 1, Stalled: true, EstablishedBeforeAlert: true},
+	}
+	rules.Policies = append([]Policy{Labelled(), evidence}, rules.Policies...)
+	return rules
+}
+
+func fuzzReceiver(t testing.TB, rules Rules, check func(Action)) *Receiver {
+	f := &fixture{now: testNow}
+	hang := &fakeHangUpper{hangUp: func(_ context.Context, a Action) (Result, error) {
+		check(a)
+		return Result{}, nil
+	}}
+	config := Config{ListenerAuthenticates: true, MaxActions: 1, Now: f.clock, Names: fuzzNames}
+	r, err := NewReceiver(config, rules, hang, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// FuzzNotification posts any body. It is answered with a code of the contract, and
+// no action is wider than its policy.
+func FuzzNotification(f *testing.F) {
+	files, err := filepath.Glob("testdata/alertmanager-*.json")
+	if err != nil || len(files) == 0 {
+		f.Fatalf("no recorded notifications: %v", err)
+	}
+	for _, name := range files {
+		body, err := os.ReadFile(name)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(body)
+	}
+	for _, destination := range hostileDestinations {
+		f.Add(notify(hangup(destination, "5432")))
+	}
+	rules := fuzzRules(f)
+	f.Fuzz(func(t *testing.T, body []byte) {
+		r := fuzzReceiver(t, rules, func(a Action) { checkAction(t, rules, a) })
+		w := httptest.NewRecorder()
+		r.ServeHTTP(w, newRequest(body))
+		if !slices.Contains([]int{http.StatusOK, http.StatusBadRequest, http.StatusRequestEntityTooLarge}, w.Code) {
+			t.Errorf("code %d", w.Code)
+		}
+	})
+}
+
+// FuzzDestination gives every policy any destination and port.
+func FuzzDestination(f *testing.F) {
+	for _, destination := range hostileDestinations {
+		f.Add(destination, "5432", "db.internal")
+		f.Add(destination, "", "")
+	}
+	rules := fuzzRules(f)
+	f.Fuzz(func(t *testing.T, destination, port, service string) {
+		for i := range rules.Policies {
+			p := &rules.Policies[i]
+			labels := map[string]string{
+				"destination": destination, "port": port, "peer": destination, "peer_port": port, "service": service,
+			}
+			got, no := p.target(labels, rules.Services, fuzzNames)
+			if (got == nil) == (no == nil) {
+				t.Fatalf("target %v and refusal %v", got, no)
+			}
+			if no != nil || len(got.prefixes) == 0 {
+				continue
+			}
+			a := alert{labels: labels, startsAt: testNow}
+			checkAction(t, rules, newAction(&job{alert: &a, policy: p, target: got}, new(notification), &rules, testNow, 0))
+			// What is shown to people and remembered means the same again.
+			if p.Labels.Service == "" {
+				again, err := parseDestination(got.destination)
+				if err != nil || again != got.prefixes[0] {
+					t.Errorf("%q became %q, which is %v, %v", destination, got.destination, again, err)
+				}
+			}
+		}
+	})
+}
+
+var hostileDestinations = []string{
+	"10.20.3.4", "10.20.0.0/16", "10.20.0.0/15", "0.0.0.0/0", "::/0", "::", "0.0.0.0", "::ffff:10.0.0.1",
+	"::ffff:0:0/96", "::ffff:10.20.0.0/112", "::ffff:10.20.0.0/111", "::ffff:0:0/95", "fe80::1%eth0", "[::1]",
+	"2001:db8:20::/48", "2001:db8:20::/47", "2001:DB8:20:0:0:0:10.0.0.1", "10.99.0.7", "other", "db.internal",
+	"192.0.2.1/24", "192.0.2.0/33", "192.0.2.0/-1", "192.0.2.0/024", "1.2.3.4.5", "$(id)", "a\nb", "\x00", "127.1",
+}

@@ -1,0 +1,206 @@
+package alerts
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+const (
+	testToken  = "0123456789abcdef0123456789abcdef"
+	otherToken = "fedcba9876543210fedcba9876543210"
+)
+
+// testNow is a few minutes after the recorded alerts started.
+var testNow = time.Date(2026, 11, 22, 7, 20, 0, 0, time.UTC)
+
+// fakeHangUpper records the actions it is asked for.
+type fakeHangUpper struct {
+	hangUp func(ctx context.Context, a Action) (Result, error)
+
+	mu      sync.Mutex
+	actions []Action
+}
+
+func (f *fakeHangUpper) HangUp(ctx context.Context, a Action) (Result, error) {
+	f.mu.Lock()
+	f.actions = append(f.actions, a)
+	f.mu.Unlock()
+	if f.hangUp != nil {
+		return f.hangUp(ctx, a)
+	}
+	if a.Shadow {
+		return outcome(OutcomePlanned, 2), nil
+	}
+	return outcome(OutcomeClosed, 2), nil
+}
+
+// seen returns the actions so far, each as "policy destination/bits:ports".
+func (f *fakeHangUpper) seen() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	seen := []string{}
+	for _, a := range f.actions {
+		var b strings.Builder
+		b.WriteString(a.Policy)
+		for _, d := range a.Selector.Destinations {
+			b.WriteString(" " + d.String())
+		}
+		for _, p := range a.Selector.Ports {
+			b.WriteString(" " + strconv.Itoa(int(p)))
+		}
+		if a.Shadow {
+			b.WriteString(" shadow")
+		}
+		seen = append(seen, b.String())
+	}
+	return seen
+}
+
+func outcome(name string, n int) Result { return Result{Outcomes: map[string]int{name: n}} }
+
+// fixture is a receiver with its fakes.
+type fixture struct {
+	*Receiver
+	hang *fakeHangUpper
+
+	mu  sync.Mutex
+	now time.Time
+}
+
+func (f *fixture) clock() time.Time {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.now
+}
+
+func (f *fixture) advance(d time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.now = f.now.Add(d)
+}
+
+// newFixture returns a receiver that asks for testToken, unless the change to its
+// configuration says otherwise.
+func newFixture(t *testing.T, rules Rules, change func(*Config)) *fixture {
+	t.Helper()
+	f := &fixture{hang: new(fakeHangUpper), now: testNow}
+	config := Config{TokenFile: writeTokens(t, testToken), Now: f.clock}
+	if change != nil {
+		change(&config)
+	}
+	r, err := NewReceiver(config, rules, f.hang, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatalf("NewReceiver: %v", err)
+	}
+	f.Receiver = r
+	return f
+}
+
+func writeTokens(t *testing.T, lines ...string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "tokens")
+	writeFile(t, path, strings.Join(lines, "\n")+"\n")
+	return path
+}
+
+func writeFile(t *testing.T, path, content string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func recorded(t testing.TB, name string) []byte {
+	t.Helper()
+	body, err := os.ReadFile(filepath.Join("testdata", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return body
+}
+
+// testAlert is an alert to build a notification from; unset fields have values
+// that make it a good one.
+type testAlert struct {
+	Status      string            `json:"status"`
+	Labels      map[string]string `json:"labels"`
+	Annotations map[string]string `json:"annotations"`
+	StartsAt    string            `json:"startsAt"`
+	EndsAt      string            `json:"endsAt"`
+	Fingerprint string            `json:"fingerprint"`
+}
+
+// hangup returns an alert for the policy labelled.
+func hangup(destination, port string) testAlert {
+	return testAlert{Labels: map[string]string{
+		"alertname": "Stale", "tcphup": "hangup", "destination": destination, "port": port,
+	}}
+}
+
+func notify(alerts ...testAlert) []byte {
+	for i := range alerts {
+		a := &alerts[i]
+		if a.Status == "" {
+			a.Status = "firing"
+		}
+		if a.StartsAt == "" {
+			a.StartsAt = testNow.Add(-time.Minute).Format(time.RFC3339Nano)
+		}
+		a.EndsAt, a.Fingerprint = "0001-01-01T00:00:00Z", "16ec2eb90b5daefc"
+	}
+	body, err := json.Marshal(map[string]any{
+		"version": "4", "status": "firing", "receiver": "tcphup", "alerts": alerts,
+		"externalURL": "http://alertmanager.example:9093", "groupKey": "{}", "truncatedAlerts": 0,
+	})
+	if err != nil {
+		panic(err)
+	}
+	return body
+}
+
+func newRequest(body []byte) *http.Request {
+	req := httptest.NewRequest(http.MethodPost, "/alerts", bytes.NewReader(body))
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Authorization", "Bearer "+testToken)
+	return req
+}
+
+// reply is an answer as the sender sees it.
+type reply struct {
+	code   int
+	answer answer
+	text   string
+	header http.Header
+}
+
+func send(t testing.TB, h http.Handler, req *http.Request) reply {
+	t.Helper()
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, req)
+	text, err := io.ReadAll(w.Result().Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := reply{code: w.Code, text: string(text), header: w.Result().Header}
+	if err := json.Unmarshal(text, &got.answer); err != nil {
+		t.Fatalf("the answer is not JSON: %v\n%s", err, text)
+	}
+	return got
+}
+
+func (f *fixture) post(t testing.TB, body []byte) reply {
+	t.Helper()
+	return send(t, f, newRequest(body))
+}

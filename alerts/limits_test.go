@@ -1,0 +1,233 @@
+package alerts
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// want checks the code and the results of one answer.
+func (r reply) want(t *testing.T, code int, results map[string]int) {
+	t.Helper()
+	if r.code != code {
+		t.Errorf("code %d, want %d: %s", r.code, code, r.text)
+	}
+	if diff := cmp.Diff(results, r.answer.Alerts); diff != "" {
+		t.Errorf("alerts (-want +got):\n%s", diff)
+	}
+}
+
+func TestCooldown(t *testing.T) {
+	f := newFixture(t, DefaultRules(), nil)
+	one := func(result string) {
+		t.Helper()
+		f.post(t, notify(hangup("10.0.0.5", "80"))).want(t, 200, map[string]int{result: 1})
+	}
+	one(resultDone)
+	one(resultCooldown)
+	f.advance(59 * time.Second)
+	one(resultCooldown)
+	f.post(t, notify(hangup("10.0.0.5", "81"))).want(t, 200, map[string]int{resultDone: 1})
+	f.advance(time.Second)
+	one(resultDone)
+	// An action that found nothing to hang up needs no rest.
+	f.hang.hangUp = func(context.Context, Action) (Result, error) { return Result{}, nil }
+	f.advance(time.Minute)
+	one(resultDone)
+	one(resultDone)
+	f.hang.hangUp = func(context.Context, Action) (Result, error) { return outcome(OutcomeGone, 3), nil }
+	one(resultDone)
+	one(resultDone)
+}
+
+func TestBreakerOfDestination(t *testing.T) {
+	rules := DefaultRules()
+	rules.Policies[0].Limits.Breaker = Breaker{Actions: 3, Window: time.Hour}
+	f := newFixture(t, rules, nil)
+	one := func(result string) {
+		t.Helper()
+		a := hangup("10.0.0.5", "80")
+		a.StartsAt = f.clock().Format(time.RFC3339)
+		f.post(t, notify(a)).want(t, 200, map[string]int{result: 1})
+	}
+	for range 3 {
+		one(resultDone)
+		f.advance(2 * time.Minute)
+	}
+	one(resultBreakerOpen)
+	f.post(t, notify(hangup("10.0.0.6", "80"))).want(t, 200, map[string]int{resultDone: 1})
+	if n := f.history.open(f.clock(), LabelledName); n != 1 {
+		t.Errorf("%d breakers open, want 1", n)
+	}
+	// It stays open for the window, also when the first actions have left it.
+	f.advance(59 * time.Minute)
+	one(resultBreakerOpen)
+	f.advance(time.Minute)
+	one(resultDone)
+	if n := f.history.tripped(); n != 1 {
+		t.Errorf("tripped %d times, want 1", n)
+	}
+	// Three within the window are allowed for ever.
+	f.advance(2 * time.Hour)
+	for range 20 {
+		one(resultDone)
+		f.advance(20 * time.Minute)
+	}
+}
+
+// An alert for every destination of the host hangs up none of them, whether they
+// come in one notification or in many.
+func TestBreakerOfPolicy(t *testing.T) {
+	rules := DefaultRules()
+	rules.Policies[0].Limits.Breaker = Breaker{Destinations: 5, Window: time.Hour}
+	t.Run("one notification", func(t *testing.T) {
+		f := newFixture(t, rules, nil)
+		f.post(t, manyAlerts(6)).want(t, 200, map[string]int{resultBreakerOpen: 6})
+		f.post(t, manyAlerts(1)).want(t, 200, map[string]int{resultBreakerOpen: 1})
+		if seen := f.hang.seen(); len(seen) > 0 {
+			t.Errorf("was hung up: %v", seen)
+		}
+		f.advance(time.Hour)
+		f.post(t, manyAlerts(5)).want(t, 200, map[string]int{resultDone: 5})
+	})
+	t.Run("one notification each", func(t *testing.T) {
+		f := newFixture(t, rules, nil)
+		for i := range 5 {
+			f.post(t, notify(hangup(fmt.Sprintf("10.0.0.%d", i+1), "80"))).want(t, 200, map[string]int{resultDone: 1})
+		}
+		f.post(t, notify(hangup("10.0.0.9", "80"))).want(t, 200, map[string]int{resultBreakerOpen: 1})
+		f.advance(2 * time.Minute)
+		f.post(t, notify(hangup("10.0.0.1", "80"))).want(t, 200, map[string]int{resultBreakerOpen: 1})
+		f.advance(time.Hour)
+		f.post(t, notify(hangup("10.0.0.1", "80"))).want(t, 200, map[string]int{resultDone: 1})
+	})
+	t.Run("nothing to hang up", func(t *testing.T) {
+		f := newFixture(t, rules, nil)
+		f.hang.hangUp = func(context.Context, Action) (Result, error) { return Result{}, nil }
+		for i := range 20 {
+			f.post(t, notify(hangup(fmt.Sprintf("10.0.0.%d", i+1), "80"))).want(t, 200, map[string]int{resultDone: 1})
+		}
+		if n := len(f.history.policies); n != 0 {
+			t.Errorf("%d policies remembered for nothing", n)
+		}
+	})
+	t.Run("many flows of the same destination", func(t *testing.T) {
+		f := newFixture(t, rules, nil)
+		same := make([]testAlert, 50)
+		for i := range same {
+			same[i] = hangup("10.0.0.5", "80")
+		}
+		f.post(t, notify(same...)).want(t, 200, map[string]int{resultDone: 1, resultCooldown: 49})
+	})
+}
+
+// What the hang-up returns decides the result and the answer.
+func TestOutcomes(t *testing.T) {
+	refused := func(reason string) Result {
+		return Result{
+			Outcomes: map[string]int{OutcomeRefused: 3, OutcomeClosed: 1},
+			Refusals: map[string]int{reason: 3},
+		}
+	}
+	tests := []struct {
+		name   string
+		flows  Result
+		err    error
+		code   int
+		result string
+	}{
+		{"nothing", Result{}, nil, 200, resultDone},
+		{"closed", outcome(OutcomeClosed, 3), nil, 200, resultDone},
+		{"half closed", outcome(OutcomeHalfClosed, 3), nil, 200, resultDone},
+		{"lingering", outcome(OutcomeLingering, 3), nil, 200, resultDone},
+		{"gone", outcome(OutcomeGone, 3), nil, 200, resultDone},
+		{"failed", outcome(OutcomeFailed, 3), nil, 200, resultFailed},
+		{"refused", refused("sigpipe"), nil, 200, resultRefused},
+		{"no evidence", refused(ReasonEvidence), nil, 200, resultDone},
+		{"denied", refused(ReasonDenied), nil, 200, resultDone},
+		{"over budget", refused(ReasonBudget), nil, 200, resultOverBudget},
+		{"unfinished", Result{Unfinished: 4}, nil, 503, resultUnfinished},
+		{"kernel busy", Result{}, errors.New("read sockets: device or resource busy"), 503, resultError},
+		{"no right", Result{}, fmt.Errorf("read sockets: %w", os.ErrPermission), 200, resultFailed},
+		{"not supported", Result{}, fmt.Errorf("read sockets: %w", errors.ErrUnsupported), 200, resultFailed},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			f := newFixture(t, DefaultRules(), nil)
+			f.hang.hangUp = func(context.Context, Action) (Result, error) { return tt.flows, tt.err }
+			got := f.post(t, notify(hangup("10.0.0.5", "80")))
+			got.want(t, tt.code, map[string]int{tt.result: 1})
+			if diff := cmp.Diff(tt.flows.Outcomes, got.answer.Flows); diff != "" {
+				t.Errorf("flows (-want +got):\n%s", diff)
+			}
+			if got.answer.Unfinished != tt.flows.Unfinished {
+				t.Errorf("unfinished %d, want %d", got.answer.Unfinished, tt.flows.Unfinished)
+			}
+		})
+	}
+}
+
+// A retry goes on where the last try stopped: no cooldown in between, the time to
+// drain is not granted anew, and the pieces count once for the breaker.
+func TestUnfinishedGoesOn(t *testing.T) {
+	rules := DefaultRules()
+	p := &rules.Policies[0]
+	p.Drain = Drain{Quiet: time.Second, Deadline: 20 * time.Second}
+	p.Limits.Breaker = Breaker{Actions: 2, Window: time.Hour}
+	f := newFixture(t, rules, nil)
+	left := 5
+	f.hang.hangUp = func(context.Context, Action) (Result, error) {
+		left--
+		r := outcome(OutcomeClosed, 1)
+		r.Unfinished = left
+		return r, nil
+	}
+	body := notify(hangup("10.0.0.5", "80"))
+	for range 4 {
+		f.post(t, body).want(t, http.StatusServiceUnavailable, map[string]int{resultUnfinished: 1})
+		f.advance(8 * time.Second)
+	}
+	f.post(t, body).want(t, 200, map[string]int{resultDone: 1})
+	f.post(t, body).want(t, 200, map[string]int{resultCooldown: 1})
+	var deadlines []time.Duration
+	for _, a := range f.hang.actions {
+		deadlines = append(deadlines, a.DrainDeadline)
+	}
+	want := []time.Duration{20 * time.Second, 12 * time.Second, 4 * time.Second, 0, 0}
+	if diff := cmp.Diff(want, deadlines); diff != "" {
+		t.Errorf("time to drain (-want +got):\n%s", diff)
+	}
+	f.advance(time.Minute)
+	left = 1
+	f.post(t, body).want(t, 200, map[string]int{resultDone: 1})
+	f.advance(time.Minute)
+	f.post(t, body).want(t, 200, map[string]int{resultBreakerOpen: 1})
+}
+
+// One notification, alerts of every kind: each gets its own result, and one that
+// should come again makes the answer say so.
+func TestMixedNotification(t *testing.T) {
+	f := newFixture(t, DefaultRules(), nil)
+	f.hang.hangUp = func(_ context.Context, a Action) (Result, error) {
+		if a.Selector.Destinations[0].Addr().String() == "10.0.0.6" {
+			return Result{Unfinished: 7}, nil
+		}
+		return outcome(OutcomeClosed, 2), nil
+	}
+	resolved := hangup("10.0.0.9", "80")
+	resolved.Status = "resolved"
+	got := f.post(t, notify(hangup("10.0.0.5", "80"), hangup("10.0.0.6", "80"), hangup("other", ""), resolved))
+	got.want(t, 503, map[string]int{
+		resultDone: 1, resultUnfinished: 1, resultBadDestination: 1, resultResolved: 1,
+	})
+	want := `{"alerts":{"bad_destination":1,"done":1,"resolved":1,"unfinished":1},"flows":{"closed":2},"unfinished":7}` + "\n"
+	if got.text != want {
+		t.Errorf("got %s, want %s", got.text, want)
+	}
+}
