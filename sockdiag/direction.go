@@ -26,7 +26,25 @@ type Listeners struct {
 	exact map[netip.AddrPort]struct{}
 	any4  map[uint16]struct{} // a wildcard that takes IPv4
 	any6  map[uint16]struct{} // a wildcard that takes IPv6
+
+	ephemeral PortRange
 }
+
+// PortRange is a range of ports, both ends included. The zero value holds none:
+// port 0 is nobody's.
+type PortRange struct{ First, Last uint16 }
+
+// Contains reports whether the range holds the port.
+func (r PortRange) Contains(port uint16) bool {
+	return port != 0 && r.First <= port && port <= r.Last
+}
+
+// SetEphemeral names the ports that the kernel gives to whoever opens a flow
+// without choosing one (see EphemeralPorts). They decide where no listener does,
+// because it has been closed and its flows live on: a flow from one of these
+// ports to a local port that is none of them is inbound. Without a call, or with
+// the zero PortRange, only listeners decide.
+func (l *Listeners) SetEphemeral(r PortRange) { l.ephemeral = r }
 
 // Add puts a flow in state Listen into the set; others are ignored. An IPv6
 // wildcard counts for IPv4 too: whether it was restricted to IPv6 is not known,
@@ -52,8 +70,15 @@ func (l *Listeners) Add(f *Flow) {
 }
 
 // Direction returns Inbound when the flow's local endpoint belongs to a listener
-// of the set, else Outbound.
+// of the set, or seems to have belonged to one (see SetEphemeral), else Outbound.
+// During the handshake the state itself tells who began.
 func (l *Listeners) Direction(f *Flow) Direction {
+	switch f.State {
+	case SynSent:
+		return Outbound
+	case SynRecv, NewSynRecv:
+		return Inbound
+	}
 	wildcards := l.any4
 	if !f.Local.Addr().Is4() {
 		wildcards = l.any6
@@ -62,6 +87,9 @@ func (l *Listeners) Direction(f *Flow) Direction {
 		return Inbound
 	}
 	if _, ok := l.exact[f.Local]; ok {
+		return Inbound
+	}
+	if l.ephemeral.Contains(f.Remote.Port()) && !l.ephemeral.Contains(f.Local.Port()) {
 		return Inbound
 	}
 	return Outbound

@@ -105,6 +105,9 @@ func (set StateSet) Has(s State) bool { return set&(1<<s) != 0 }
 const Open StateSet = 1<<Established | 1<<SynSent | 1<<SynRecv | 1<<FinWait1 |
 	1<<FinWait2 | 1<<CloseWait | 1<<LastAck | 1<<Closing | 1<<NewSynRecv
 
+// handshake is every state before the peer has agreed to the flow.
+const handshake StateSet = 1<<SynSent | 1<<SynRecv | 1<<NewSynRecv
+
 // Timer is the timer that is running for a socket (idiag_timer).
 type Timer uint8
 
@@ -195,6 +198,8 @@ func (f *Flow) Idle() (time.Duration, bool) {
 // reports false when the kernel did not say, as Idle does.
 func (f *Flow) PeerSilence() (time.Duration, bool) {
 	switch {
+	case handshake.Has(f.State):
+		return 0, false
 	case f.HasInfo:
 		return f.TCPInfo.LastAckReceived, true
 	case f.HasMPTCPInfo && f.MPTCPInfo.HasTimes:
