@@ -181,10 +181,13 @@ func (f *Flow) Mapped() bool { return f.Family == IPv6 && f.Remote.Addr().Is4() 
 
 // Idle returns the time since data last went in either direction, from tcp_info
 // or mptcp_info. Keepalive probes do not count as data. It reports false when
-// the kernel did not say: without HasInfo, for TIME_WAIT, and for an MPTCP
-// connection before Linux 6.10.
+// the kernel did not say: without HasInfo, for TIME_WAIT, during the handshake,
+// before which the kernel's clocks do not run and read as the time since boot,
+// and for an MPTCP connection before Linux 6.10.
 func (f *Flow) Idle() (time.Duration, bool) {
 	switch {
+	case handshake.Has(f.State):
+		return 0, false
 	case f.HasInfo:
 		return min(f.TCPInfo.LastDataSent, f.TCPInfo.LastDataReceived), true
 	case f.HasMPTCPInfo && f.MPTCPInfo.HasTimes:
