@@ -152,7 +152,7 @@ func serve([]string) error {
 	}
 	others := prometheus.NewRegistry()
 	others.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	http.Handle("/metrics", c.Handler(others, promhttp.HandlerOpts{}))
+	http.Handle("/metrics", c.Handler(others, promhttp.HandlerOpts{DisableCompression: true}))
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err

@@ -92,7 +92,7 @@ func (c *Collector) readMPTCP(ctx context.Context, conn source, listeners *sockd
 }
 
 func (c *Collector) readTCP(ctx context.Context, conn source, listeners *sockdiag.Listeners, now time.Time) error {
-	q := sockdiag.Query{States: sockdiag.States(tcpStates[:]...), Info: true}
+	q := sockdiag.Query{States: sockdiag.States(tcpStates[:]...), Info: true, Ahead: true}
 	for flow, err := range conn.Flows(ctx, q) {
 		if err != nil {
 			return err
