@@ -92,7 +92,7 @@ func (c *Collector) setClock(now func() time.Time) {
 	c.now = now
 	for _, a := range []*ages{c.fold.tcp, c.fold.mptcp} {
 		a.now = now
-		if len(a.flows) == 0 {
+		if a.used == 0 {
 			a.start = now()
 		}
 	}

@@ -39,10 +39,10 @@ func (f *fold) begin() {
 // end says which protocols the pass has seen every flow of.
 func (f *fold) end(tcp, mptcp bool) {
 	if tcp {
-		f.tcp.sweep()
+		f.tcp.finish()
 	}
 	if mptcp {
-		f.mptcp.sweep()
+		f.mptcp.finish()
 	}
 	if !tcp || !mptcp {
 		return

@@ -21,6 +21,7 @@ import (
 // in a process of its own, with a loop that receives the same dumps and throws
 // them away, and with ss. It reports
 //
+//	read-ms       the part of it that reads sockets
 //	floor-ms      time of that loop
 //	x-floor       scrape as a multiple of it
 //	ss/scrape     ss -tain state all as a multiple of the scrape
@@ -50,11 +51,13 @@ func benchmarkScrape(b *testing.B, exporter process) {
 	body := scrapeURL(b, exporter.answer)
 	body = scrapeURL(b, exporter.answer)
 	before := value(b, body, allocated)
-	var scrapes, floors []time.Duration
+	var scrapes, reads, floors []time.Duration
 	for b.Loop() {
 		start := time.Now()
 		body = scrapeURL(b, exporter.answer)
 		scrapes = append(scrapes, time.Since(start))
+		read := value(b, body, `tcphup_scrape_duration_seconds{source="tcp"}`)
+		reads = append(reads, time.Duration(read*float64(time.Second)))
 		floors = append(floors, floor(b))
 	}
 	if value(b, body, `tcphup_scrape_success{source="tcp"}`) != 1 {
@@ -69,6 +72,7 @@ func benchmarkScrape(b *testing.B, exporter process) {
 	scrape, floor := median(scrapes), median(floors)
 	b.ReportMetric(0, "ns/op")
 	b.ReportMetric(scrape.Seconds()*1e3, "scrape-ms")
+	b.ReportMetric(median(reads).Seconds()*1e3, "read-ms")
 	b.ReportMetric(floor.Seconds()*1e3, "floor-ms")
 	b.ReportMetric(scrape.Seconds()/floor.Seconds(), "x-floor")
 	b.ReportMetric(ss.Seconds()/scrape.Seconds(), "ss/scrape")

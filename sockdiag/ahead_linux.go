@@ -9,9 +9,9 @@ import (
 	"github.com/mdlayher/netlink"
 )
 
-// aheadBuffers is how many datagrams of a family may be on their way: one that is
-// handled, one that waits for it and one that the kernel fills.
-const aheadBuffers = 3
+// aheadBuffers is how many datagrams of a family may be on their way. With fewer
+// of them the kernel and the caller wait for each other now and then.
+const aheadBuffers = 8
 
 // batch is one datagram that has been received and checked.
 type batch struct {
@@ -26,7 +26,7 @@ type batch struct {
 func (c *Conn) flowsAhead(ctx context.Context, q Query, families []Family, attributes []netlink.Attribute, yield func(Flow, error) bool) {
 	fail := func(err error) { yield(Flow{}, fmt.Errorf("dump %s sockets: %w", q.Protocol, err)) }
 	ctx, cancel := context.WithCancel(ctx)
-	full := make(chan *batch)
+	full := make(chan *batch, len(families)*aheadBuffers)
 	var readers sync.WaitGroup
 	defer readers.Wait()
 	defer cancel()
@@ -88,15 +88,27 @@ func (c *Conn) readAhead(ctx context.Context, r request, attributes []netlink.At
 		return
 	}
 	defer c.unblock(ctx)()
-	free := make(chan *batch, aheadBuffers)
-	for range aheadBuffers {
-		free <- &batch{buffer: make([]byte, bufferLen), free: free}
+	free, made := make(chan *batch, aheadBuffers), 0
+	next := func() *batch {
+		select {
+		case b := <-free:
+			return b
+		default:
+		}
+		if made < aheadBuffers {
+			made++
+			return &batch{buffer: make([]byte, bufferLen), free: free}
+		}
+		select {
+		case b := <-free:
+			return b
+		case <-ctx.Done():
+			return nil
+		}
 	}
 	for {
-		var b *batch
-		select {
-		case b = <-free:
-		case <-ctx.Done():
+		b := next()
+		if b == nil {
 			return
 		}
 		b.payloads = b.payloads[:0]

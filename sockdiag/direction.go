@@ -24,11 +24,18 @@ func (d Direction) String() string {
 // namespace. The zero value is empty and ready for use.
 type Listeners struct {
 	exact map[netip.AddrPort]struct{}
-	any4  map[uint16]struct{} // a wildcard that takes IPv4
-	any6  map[uint16]struct{} // a wildcard that takes IPv6
+	any4  portSet // wildcards that take IPv4
+	any6  portSet // wildcards that take IPv6
 
 	ephemeral PortRange
 }
+
+// portSet is a set of ports, one bit each: a look-up for every flow of a dump must
+// cost next to nothing.
+type portSet [1 << 16 / 64]uint64
+
+func (s *portSet) add(port uint16)      { s[port/64] |= 1 << (port % 64) }
+func (s *portSet) has(port uint16) bool { return s[port/64]&(1<<(port%64)) != 0 }
 
 // PortRange is a range of ports, both ends included. The zero value holds none:
 // port 0 is nobody's.
@@ -53,19 +60,17 @@ func (l *Listeners) Add(f *Flow) {
 	if f.State != Listen {
 		return
 	}
-	if l.exact == nil {
-		l.exact = make(map[netip.AddrPort]struct{})
-		l.any4 = make(map[uint16]struct{})
-		l.any6 = make(map[uint16]struct{})
-	}
 	switch {
 	case !f.Local.Addr().IsUnspecified():
+		if l.exact == nil {
+			l.exact = make(map[netip.AddrPort]struct{})
+		}
 		l.exact[f.Local] = struct{}{}
 	case f.Family == IPv6:
-		l.any6[f.Local.Port()] = struct{}{}
-		l.any4[f.Local.Port()] = struct{}{}
+		l.any6.add(f.Local.Port())
+		l.any4.add(f.Local.Port())
 	default:
-		l.any4[f.Local.Port()] = struct{}{}
+		l.any4.add(f.Local.Port())
 	}
 }
 
@@ -79,11 +84,11 @@ func (l *Listeners) Direction(f *Flow) Direction {
 	case SynRecv, NewSynRecv:
 		return Inbound
 	}
-	wildcards := l.any4
+	wildcards := &l.any4
 	if !f.Local.Addr().Is4() {
-		wildcards = l.any6
+		wildcards = &l.any6
 	}
-	if _, ok := wildcards[f.Local.Port()]; ok {
+	if wildcards.has(f.Local.Port()) {
 		return Inbound
 	}
 	if _, ok := l.exact[f.Local]; ok {
