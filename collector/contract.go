@@ -159,8 +159,8 @@ type heavyHitters struct {
 	seen   []uint64
 }
 
-// seenBits is the size of the bitmap: exact to the last one for a few thousand
-// destinations, to a percent for millions.
+// seenBits is the size of the bitmap: off by one or two for a thousand
+// destinations, by less than a percent for millions.
 const seenBits = 1 << 20
 
 func newHeavyHitters(limit int) heavyHitters {

@@ -2,19 +2,21 @@ package collector
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	dto "github.com/prometheus/client_model/go"
 )
 
 // timeoutHeader is how Prometheus tells the deadline of a scrape, in seconds.
 const timeoutHeader = "X-Prometheus-Scrape-Timeout-Seconds"
 
 // Handler returns a handler of GET /metrics that shows the sockets beside
-// whatever others gathers; others must not gather the Collector too. A scrape
+// whatever others gathers, whose names must be different ones. A scrape
 // ends a little before the deadline that its header tells, so that the answer,
 // with tcphup_scrape_success 0 if it came to that, still arrives.
 func (c *Collector) Handler(others prometheus.Gatherer, options promhttp.HandlerOpts) http.Handler {
@@ -24,7 +26,13 @@ func (c *Collector) Handler(others prometheus.Gatherer, options promhttp.Handler
 		// A registry of its own gives each scrape a deadline of its own.
 		sockets := prometheus.NewRegistry()
 		sockets.MustRegister(scrape{c, ctx})
-		promhttp.HandlerFor(prometheus.Gatherers{others, sockets}, options).ServeHTTP(w, r)
+		// Unlike prometheus.Gatherers, this does not go through every metric again.
+		both := prometheus.GathererFunc(func() ([]*dto.MetricFamily, error) {
+			a, errA := others.Gather()
+			b, errB := sockets.Gather()
+			return append(a, b...), errors.Join(errA, errB)
+		})
+		promhttp.HandlerFor(both, options).ServeHTTP(w, r)
 	})
 }
 

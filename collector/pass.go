@@ -115,9 +115,10 @@ func (c *Collector) metrics(tcp, mptcp reading) []prometheus.Metric {
 	}
 
 	add := func(g *group, destination, port string) {
-		out.tcp(g, destination, port)
+		d, p := label("destination", destination), label("port", port)
+		out.tcp(g, d, p)
 		if mptcpOK && g.multipath != nil {
-			out.mptcp(g.multipath, destination, port)
+			out.mptcp(g.multipath, d, p)
 		}
 	}
 	kept, rest, folded := c.fold.destinations.choose()
@@ -128,15 +129,15 @@ func (c *Collector) metrics(tcp, mptcp reading) []prometheus.Metric {
 	if folded > 0 {
 		add(&rest, otherLabel, "")
 	}
-	out.gauge(c.descs.folded, float64(folded))
+	out.list = append(out.list, newSample(c.descs.folded, float64(folded)))
 
 	kept, rest, folded = c.fold.inbound.choose()
 	for i := range kept {
 		_, port := c.fold.folder.labels(kept[i].destination)
-		out.inboundPort(&kept[i].group, port)
+		out.inboundPort(&kept[i].group, label("port", port))
 	}
 	if folded > 0 {
-		out.inboundPort(&rest, otherLabel)
+		out.inboundPort(&rest, label("port", otherLabel))
 	}
 	return out.list
 }
