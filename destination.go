@@ -38,7 +38,7 @@ func parseHosts(ctx context.Context, hosts []string, names resolver) ([]netip.Pr
 
 func parseHost(ctx context.Context, host string, names resolver) ([]netip.Prefix, error) {
 	if strings.Contains(host, "/") {
-		p, err := parsePrefix(host)
+		p, err := parseHostPrefix(host)
 		return []netip.Prefix{p}, err
 	}
 	if a, err := netip.ParseAddr(host); err == nil {
@@ -78,9 +78,9 @@ func hostPrefix(a netip.Addr) (netip.Prefix, error) {
 	return netip.PrefixFrom(a, a.BitLen()), nil
 }
 
-// parsePrefix takes a prefix without host bits. A prefix of IPv4-mapped
+// parseHostPrefix takes a prefix without host bits. A prefix of IPv4-mapped
 // addresses is the IPv4 prefix that it stands for.
-func parsePrefix(s string) (netip.Prefix, error) {
+func parseHostPrefix(s string) (netip.Prefix, error) {
 	p, err := netip.ParsePrefix(s)
 	if err != nil {
 		return netip.Prefix{}, fmt.Errorf("%w: HOST %q is no prefix: write ADDRESS/BITS", errUsage, s)

@@ -38,8 +38,10 @@ func run(args []string) int {
 	app.Version(version.Print("tcphup"))
 	app.HelpFlag.Short('h')
 	commands := map[string]command{
-		"hangup": newHangup(app.Command("hangup", "Hang up the flows to a destination (the default command).").Default()),
-		"probe":  newProbe(app.Command("probe", "Try out what can be done here and say what is missing.")),
+		"hangup":       newHangup(app.Command("hangup", "Hang up the flows to a destination (the default command).").Default()),
+		"serve":        newServe(app.Command("serve", "Export metrics and receive alerts.")),
+		"check-config": newCheckConfig(app.Command("check-config", "Check a configuration file.")),
+		"probe":        newProbe(app.Command("probe", "Try out what can be done here and say what is missing.")),
 	}
 
 	name, err := app.Parse(args)

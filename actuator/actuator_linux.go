@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync"
 	"time"
 
 	"tcphup/sockdiag"
@@ -39,6 +40,11 @@ type Actuator struct {
 	// beforeAct is called when a flow has been chosen and before it is looked at
 	// again; tests make things change there.
 	beforeAct func(*Result)
+
+	// watches go on after their action has returned; close ends them.
+	watches sync.WaitGroup
+	closed  context.Context //nolint:containedctx // the life of the Actuator itself
+	close   context.CancelFunc
 }
 
 // New returns an Actuator.
@@ -46,7 +52,10 @@ func New(c Config) *Actuator {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
+	closed, cancel := context.WithCancel(context.Background())
 	return &Actuator{
+		closed:    closed,
+		close:     cancel,
 		logger:    c.Logger,
 		firstSeen: c.FirstSeen,
 		metrics:   newMetrics(),
@@ -55,6 +64,13 @@ func New(c Config) *Actuator {
 		},
 		beforeAct: func(*Result) {},
 	}
+}
+
+// Close ends what actions have left running (see Request.WatchLater) and waits for
+// it.
+func (a *Actuator) Close() {
+	a.close()
+	a.watches.Wait()
 }
 
 // Request says what to hang up and how. The zero Request hangs up nothing.
@@ -85,8 +101,10 @@ type Request struct {
 	// DrainDeadline of 0 waits for none.
 	DrainQuiet, DrainDeadline time.Duration
 	// WatchReconnect is how long to watch where the applications go next; 0 means
-	// not to.
+	// not to. With WatchLater HangUp does not wait for that: what is seen goes to
+	// the log and the metrics alone, until Close.
 	WatchReconnect time.Duration
+	WatchLater     bool
 }
 
 func (r *Request) setDefaults() error {
@@ -168,7 +186,7 @@ func (x *action) run(ctx context.Context) (*Report, error) {
 		watch := x.startWatch(ctx, allowed)
 		acted := x.act(ctx, allowed)
 		x.verify(ctx, acted)
-		watch.finish(ctx, acted)
+		watch.end(ctx, acted)
 	}
 	for _, t := range targets {
 		x.log(ctx, &t.Result)

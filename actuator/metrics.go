@@ -87,8 +87,5 @@ func (m *metrics) observe(policy string, report *Report) {
 		if r.Outcome == Closed {
 			m.duration.WithLabelValues(string(r.Method)).Observe(r.Took.Seconds())
 		}
-		if r.Reconnect != nil && r.Reconnect.Remote.IsValid() {
-			m.reconnect.WithLabelValues(r.Reconnect.to(r.Flow.Remote.Addr())).Observe(r.Reconnect.After.Seconds())
-		}
 	}
 }

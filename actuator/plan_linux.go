@@ -35,7 +35,7 @@ type planner struct {
 	conn      *sockdiag.Conn
 	selector  *sockdiag.Selector
 	path      bool
-	listeners sockdiag.Listeners
+	listeners *sockdiag.Listeners
 
 	// connections by inode. An MPTCP connection without an inode is held by no
 	// process and ends with its subflows, which are TCP flows like any other.
@@ -60,12 +60,14 @@ type connection struct {
 // opened after the first dump then looks outbound and unconnected rather than
 // being mistaken for someone else's path.
 func (p *planner) plan(ctx context.Context) error {
-	for f, err := range p.conn.Flows(ctx, sockdiag.Query{States: sockdiag.States(sockdiag.Listen)}) {
-		if err != nil {
-			return fmt.Errorf("read listeners: %w", err)
-		}
-		p.listeners.Add(&f)
+	ephemeral, err := sockdiag.EphemeralPorts()
+	if err != nil {
+		return err
 	}
+	if p.listeners, err = p.conn.Listeners(ctx); err != nil {
+		return err
+	}
+	p.listeners.SetEphemeral(ephemeral)
 
 	p.connections = make(map[uint32]*connection)
 	for f, err := range p.conn.Flows(ctx, sockdiag.Query{Protocol: sockdiag.MPTCP, States: sockdiag.Open, Info: true}) {

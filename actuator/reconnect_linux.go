@@ -35,8 +35,12 @@ func (r *Reconnect) to(old netip.Addr) string {
 	return toOther
 }
 
-// watchInterval is how often new flows are looked for.
-const watchInterval = 10 * time.Millisecond
+// watchInterval is how often new flows are looked for, at most. Where reading the
+// table takes long, the pauses are watchPause times as long as that.
+const (
+	watchInterval = 10 * time.Millisecond
+	watchPause    = 9
+)
 
 // watch looks for new flows of the processes, or cgroups, whose flows are hung up.
 type watch struct {
@@ -105,6 +109,9 @@ func (x *action) startWatch(ctx context.Context, targets []*target) *watch {
 	for _, f := range before {
 		w.old[f.Cookie] = true
 	}
+	if x.WatchLater {
+		ctx = x.closed
+	}
 	ctx, w.stop = context.WithCancel(ctx)
 	go func() {
 		defer close(w.done)
@@ -139,16 +146,14 @@ func (w *watch) read(ctx context.Context, conn *sockdiag.Conn) ([]sockdiag.Flow,
 
 // run notes new flows until ctx ends.
 func (w *watch) run(ctx context.Context, conn *sockdiag.Conn) error {
-	for ; ctx.Err() == nil; sleep(ctx, watchInterval) {
+	for {
+		start := time.Now()
 		flows, err := w.read(ctx, conn)
 		if ctx.Err() != nil {
 			return nil
 		}
 		if err != nil {
 			return err
-		}
-		if len(flows) == 0 {
-			continue
 		}
 		now := time.Now()
 		pids, err := w.ownersOf(ctx, flows)
@@ -159,8 +164,8 @@ func (w *watch) run(ctx context.Context, conn *sockdiag.Conn) error {
 			w.old[f.Cookie] = true
 			w.add(sighting{flow: f, pids: pids[f.Inode], at: now})
 		}
+		sleep(ctx, max(watchInterval, watchPause*time.Since(start)))
 	}
-	return nil
 }
 
 func (s *sightings) add(one sighting) {
@@ -184,6 +189,9 @@ func (s *sightings) take(t *target) (sighting, bool) {
 
 // ownersOf looks through the watched processes alone.
 func (w *watch) ownersOf(ctx context.Context, flows []sockdiag.Flow) (map[uint32][]int, error) {
+	if len(flows) == 0 {
+		return nil, nil
+	}
 	proc, err := openProc()
 	if err != nil {
 		return nil, err
@@ -206,12 +214,27 @@ func (w *watch) ownersOf(ctx context.Context, flows []sockdiag.Flow) (map[uint32
 	return pids, nil
 }
 
-// finish waits until each flow that was hung up has a successor or
-// WatchReconnect is over, and notes what was seen.
-func (w *watch) finish(ctx context.Context, acted []*target) {
+// end finishes the watch, now or later.
+func (w *watch) end(ctx context.Context, acted []*target) {
 	if w == nil {
 		return
 	}
+	if !w.WatchLater {
+		w.finish(ctx, acted)
+		return
+	}
+	// The results are the caller's from here on, so the watch has its own.
+	own := make([]*target, len(acted))
+	for i, t := range acted {
+		clone := *t
+		own[i] = &clone
+	}
+	w.watches.Go(func() { w.finish(w.closed, own) })
+}
+
+// finish waits until each flow that was hung up has a successor or
+// WatchReconnect is over, and notes what was seen.
+func (w *watch) finish(ctx context.Context, acted []*target) {
 	var until time.Time
 	var waiting []*target
 	for _, t := range acted {
@@ -265,10 +288,14 @@ func (w *watch) tell(ctx context.Context, t *target) {
 		slog.Int("pid", t.PID),
 		slog.String("command", t.Command),
 	}
+	to := t.Reconnect.to(t.Flow.Remote.Addr())
+	if t.Reconnect.Remote.IsValid() {
+		w.metrics.reconnect.WithLabelValues(to).Observe(t.Reconnect.After.Seconds())
+	}
 	switch {
 	case !t.Reconnect.Remote.IsValid():
 		w.logger.LogAttrs(ctx, slog.LevelInfo, "no reconnect seen", append(attrs, slog.Duration("watched", t.Reconnect.After))...)
-	case t.Reconnect.to(t.Flow.Remote.Addr()) == toSame:
+	case to == toSame:
 		w.logger.LogAttrs(ctx, slog.LevelWarn, "reconnected to the address that was just hung up",
 			append(attrs, slog.Duration("after", t.Reconnect.After))...)
 	default:

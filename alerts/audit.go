@@ -43,6 +43,7 @@ type FlowRecord struct {
 	Method             string   `json:"method,omitempty"` // what was really done
 	Outcome            string   `json:"outcome"`
 	Reason             string   `json:"reason,omitempty"` // of a refusal
+	Detail             string   `json:"detail,omitempty"` // why, for people
 	Error              string   `json:"error,omitempty"`
 }
 

@@ -317,7 +317,7 @@ func (r *Receiver) record(j *job, n *notification) {
 		f := &j.flows.Flows[i]
 		r.log.Log(ctx, slog.LevelInfo, "flow handled", "policy", rec.Policy, "fingerprint", rec.Fingerprint,
 			"local", f.Local, "remote", f.Remote, "cookie", f.Cookie, "pid", f.PID, "command", f.Command,
-			"state", f.State, "method", f.Method, "outcome", f.Outcome, "reason", f.Reason, "err", f.Error)
+			"state", f.State, "method", f.Method, "outcome", f.Outcome, "reason", f.Reason, "detail", f.Detail, "err", f.Error)
 		rec.Detail, rec.Flows, rec.Flow = "", nil, f
 		r.audit(rec)
 	}

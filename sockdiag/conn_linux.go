@@ -100,6 +100,11 @@ type Query struct {
 	Selector *Selector
 	// Info asks for TCPInfo or MPTCPInfo, about a third of the kernel's work.
 	Info bool
+	// Ahead lets the kernel produce the next flows, of all families at once, while
+	// the caller handles the last. A long dump is over sooner, for a goroutine, some
+	// buffers and, beyond the first, a connection more for each family. That one is
+	// to the namespace of the thread that iterates. Flows of different families mix.
+	Ahead bool
 }
 
 // Flows yields the sockets of the namespace as the kernel tells them, without
@@ -121,6 +126,10 @@ func (c *Conn) Flows(ctx context.Context, q Query) iter.Seq2[Flow, error] {
 			if program := q.Selector.bytecode(); program != nil {
 				attributes = append(attributes, netlink.Attribute{Type: reqAttrBytecode, Data: program})
 			}
+		}
+		if q.Ahead {
+			c.flowsAhead(ctx, q, families, attributes, yield)
+			return
 		}
 		for _, family := range families {
 			r := request{family: family, protocol: q.Protocol, info: q.Info, states: q.States}
@@ -199,31 +208,14 @@ func protocolAttributes(p Protocol) []netlink.Attribute {
 // has ended it.
 func (c *Conn) exchange(ctx context.Context, kind netlink.HeaderType, flags netlink.HeaderFlags, r request, attributes []netlink.Attribute) iter.Seq2[Flow, error] {
 	return func(yield func(Flow, error) bool) {
-		attrs, err := netlink.MarshalAttributes(attributes)
+		answer, err := c.send(kind, flags, r, attributes)
 		if err != nil {
-			yield(Flow{}, fmt.Errorf("encode request: %w", err))
+			yield(Flow{}, err)
 			return
 		}
-		if c.unfinished {
-			if err := c.redial(); err != nil {
-				yield(Flow{}, err)
-				return
-			}
-		}
-		defer context.AfterFunc(ctx, func() { _ = c.netlink.SetReadDeadline(time.Unix(1, 0)) })()
-
-		c.unfinished = true
-		sent, err := c.netlink.Send(netlink.Message{
-			Header: netlink.Header{Type: kind, Flags: netlink.Request | flags},
-			Data:   append(r.bytes(), attrs...),
-		})
-		if err != nil {
-			yield(Flow{}, fmt.Errorf("send request: %w", err))
-			return
-		}
-		answer := reply{sequence: sent.Header.Sequence, portID: sent.Header.PID}
+		defer c.unblock(ctx)()
 		for {
-			datagram, err := c.datagram(ctx)
+			datagram, err := c.datagram(ctx, c.buffer)
 			if err != nil {
 				yield(Flow{}, err)
 				return
@@ -245,8 +237,46 @@ func (c *Conn) exchange(ctx context.Context, kind netlink.HeaderType, flags netl
 	}
 }
 
-// datagram receives into the connection's buffer.
-func (c *Conn) datagram(ctx context.Context) ([]byte, error) {
+// send sends one request, on a fresh connection if an old answer may still be
+// coming on this one, and returns what its answer is known by.
+func (c *Conn) send(kind netlink.HeaderType, flags netlink.HeaderFlags, r request, attributes []netlink.Attribute) (*reply, error) {
+	attrs, err := netlink.MarshalAttributes(attributes)
+	if err != nil {
+		return nil, fmt.Errorf("encode request: %w", err)
+	}
+	if c.unfinished {
+		if err := c.redial(); err != nil {
+			return nil, err
+		}
+	}
+	c.unfinished = true
+	sent, err := c.netlink.Send(netlink.Message{
+		Header: netlink.Header{Type: kind, Flags: netlink.Request | flags},
+		Data:   append(r.bytes(), attrs...),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("send request: %w", err)
+	}
+	return &reply{sequence: sent.Header.Sequence, portID: sent.Header.PID}, nil
+}
+
+// unblock lets the end of ctx end a wait for the kernel, until stop is called.
+// After that nothing of it is left that could disturb the next wait.
+func (c *Conn) unblock(ctx context.Context) (stop func()) {
+	conn, done := c.netlink, make(chan struct{})
+	cancel := context.AfterFunc(ctx, func() {
+		defer close(done)
+		_ = conn.SetReadDeadline(time.Unix(1, 0))
+	})
+	return func() {
+		if !cancel() {
+			<-done
+		}
+	}
+}
+
+// datagram receives into the buffer.
+func (c *Conn) datagram(ctx context.Context, buffer []byte) ([]byte, error) {
 	if err := c.netlink.SetReadDeadline(time.Now().Add(receiveTimeout)); err != nil {
 		return nil, fmt.Errorf("set deadline: %w", err)
 	}
@@ -255,18 +285,18 @@ func (c *Conn) datagram(ctx context.Context) ([]byte, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	n, sender, err := c.receive(c.buffer)
+	n, sender, err := c.receive(buffer)
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return nil, ctx.Err()
 	case err != nil:
 		return nil, fmt.Errorf("receive answer: %w", err)
-	case n > len(c.buffer):
-		return nil, fmt.Errorf("receive answer: %d bytes do not fit the buffer of %d", n, len(c.buffer))
+	case n > len(buffer):
+		return nil, fmt.Errorf("receive answer: %d bytes do not fit the buffer of %d", n, len(buffer))
 	case sender != 0:
 		return nil, fmt.Errorf("receive answer: sender is port id %d, not the kernel", sender)
 	}
-	return c.buffer[:n], nil
+	return buffer[:n], nil
 }
 
 // redial gives up a connection on which an old answer may still be coming.

@@ -244,30 +244,61 @@ func TestPrivilegedDestroy(t *testing.T) {
 // An abandoned dump must not leak its rest into the next answer.
 func TestPrivilegedAbandonedDump(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
-		for range 500 {
+		for range 250 {
 			pair(t, "127.0.0.1:0", "127.0.0.1", false)
+			pair(t, "[::]:0", "127.0.0.1", false) // one end is an IPv6 socket
+		}
+		for _, ahead := range []bool{false, true} {
+			t.Run(fmt.Sprintf("ahead=%t", ahead), func(t *testing.T) {
+				q := Query{States: Open, Info: true, Ahead: ahead}
+				c := mustDial(t)
+				for range 3 {
+					for _, err := range c.Flows(t.Context(), q) {
+						if err != nil {
+							t.Fatal(err)
+						}
+						break
+					}
+				}
+				if n := len(collect(t, c, q)); n != 1000 {
+					t.Errorf("a dump after abandoned ones yields %d flows, want 1000", n)
+				}
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				var got error
+				for _, err := range c.Flows(ctx, q) {
+					cancel()
+					got = err
+				}
+				if !errors.Is(got, context.Canceled) {
+					t.Errorf("a dump cancelled on its way ends with error %v", got)
+				}
+				if n := len(collect(t, c, q)); n != 1000 {
+					t.Errorf("a dump after a cancelled one yields %d flows, want 1000", n)
+				}
+			})
+		}
+	})
+}
+
+// Reading ahead yields the same flows.
+func TestPrivilegedAhead(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		for range 200 {
+			pair(t, "[::]:0", "127.0.0.1", false)
 		}
 		c := mustDial(t)
-		for range 3 {
-			for _, err := range c.Flows(t.Context(), Query{States: Open, Info: true}) {
-				if err != nil {
-					t.Fatal(err)
-				}
-				break
+		cookies := func(q Query) []uint64 {
+			var all []uint64
+			for _, f := range collect(t, c, q) {
+				all = append(all, f.Cookie)
 			}
+			slices.Sort(all)
+			return all
 		}
-		if n := len(collect(t, c, Query{States: Open, Info: true})); n != 1000 {
-			t.Errorf("a dump after abandoned ones yields %d flows, want 1000", n)
-		}
-		ctx, cancel := context.WithCancel(t.Context())
-		cancel()
-		for _, err := range c.Flows(ctx, Query{States: Open}) {
-			if !errors.Is(err, context.Canceled) {
-				t.Errorf("cancelled dump yields error %v", err)
-			}
-		}
-		if n := len(collect(t, c, Query{States: Open})); n != 1000 {
-			t.Errorf("a dump after a cancelled one yields %d flows, want 1000", n)
+		want := cookies(Query{States: Open})
+		if got := cookies(Query{States: Open, Ahead: true}); len(got) != 400 || !slices.Equal(got, want) {
+			t.Errorf("got cookies %v, want %v", got, want)
 		}
 	})
 }
@@ -347,7 +378,7 @@ func TestReceiveFaults(t *testing.T) {
 		}, text: "unexpected type 99"},
 	}
 	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
+		run := func(t *testing.T, ahead bool) {
 			c := mustDial(t)
 			receive := c.receive
 			c.receive = func(b []byte) (int, uint32, error) {
@@ -361,7 +392,7 @@ func TestReceiveFaults(t *testing.T) {
 			}
 			var flows int
 			var got error
-			for _, err := range c.Flows(t.Context(), Query{States: Open, Families: []Family{IPv4}}) {
+			for _, err := range c.Flows(t.Context(), Query{States: Open, Families: []Family{IPv4}, Ahead: ahead}) {
 				if err != nil {
 					got = err
 					continue
@@ -381,6 +412,8 @@ func TestReceiveFaults(t *testing.T) {
 			case tt.text != "" && (got == nil || !strings.Contains(got.Error(), tt.text)):
 				t.Errorf("got error %v, want one with %q", got, tt.text)
 			}
-		})
+		}
+		t.Run(tt.name, func(t *testing.T) { run(t, false) })
+		t.Run(tt.name+", ahead", func(t *testing.T) { run(t, true) })
 	}
 }

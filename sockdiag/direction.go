@@ -24,9 +24,34 @@ func (d Direction) String() string {
 // namespace. The zero value is empty and ready for use.
 type Listeners struct {
 	exact map[netip.AddrPort]struct{}
-	any4  map[uint16]struct{} // a wildcard that takes IPv4
-	any6  map[uint16]struct{} // a wildcard that takes IPv6
+	any4  portSet // wildcards that take IPv4
+	any6  portSet // wildcards that take IPv6
+
+	ephemeral PortRange
 }
+
+// portSet is a set of ports, one bit each: a look-up for every flow of a dump must
+// cost next to nothing.
+type portSet [1 << 16 / 64]uint64
+
+func (s *portSet) add(port uint16)      { s[port/64] |= 1 << (port % 64) }
+func (s *portSet) has(port uint16) bool { return s[port/64]&(1<<(port%64)) != 0 }
+
+// PortRange is a range of ports, both ends included. The zero value holds none:
+// port 0 is nobody's.
+type PortRange struct{ First, Last uint16 }
+
+// Contains reports whether the range holds the port.
+func (r PortRange) Contains(port uint16) bool {
+	return port != 0 && r.First <= port && port <= r.Last
+}
+
+// SetEphemeral names the ports that the kernel gives to whoever opens a flow
+// without choosing one (see EphemeralPorts). They decide where no listener does,
+// because it has been closed and its flows live on: a flow from one of these
+// ports to a local port that is none of them is inbound. Without a call, or with
+// the zero PortRange, only listeners decide.
+func (l *Listeners) SetEphemeral(r PortRange) { l.ephemeral = r }
 
 // Add puts a flow in state Listen into the set; others are ignored. An IPv6
 // wildcard counts for IPv4 too: whether it was restricted to IPv6 is not known,
@@ -35,33 +60,41 @@ func (l *Listeners) Add(f *Flow) {
 	if f.State != Listen {
 		return
 	}
-	if l.exact == nil {
-		l.exact = make(map[netip.AddrPort]struct{})
-		l.any4 = make(map[uint16]struct{})
-		l.any6 = make(map[uint16]struct{})
-	}
 	switch {
 	case !f.Local.Addr().IsUnspecified():
+		if l.exact == nil {
+			l.exact = make(map[netip.AddrPort]struct{})
+		}
 		l.exact[f.Local] = struct{}{}
 	case f.Family == IPv6:
-		l.any6[f.Local.Port()] = struct{}{}
-		l.any4[f.Local.Port()] = struct{}{}
+		l.any6.add(f.Local.Port())
+		l.any4.add(f.Local.Port())
 	default:
-		l.any4[f.Local.Port()] = struct{}{}
+		l.any4.add(f.Local.Port())
 	}
 }
 
 // Direction returns Inbound when the flow's local endpoint belongs to a listener
-// of the set, else Outbound.
+// of the set, or seems to have belonged to one (see SetEphemeral), else Outbound.
+// During the handshake the state itself tells who began.
 func (l *Listeners) Direction(f *Flow) Direction {
-	wildcards := l.any4
-	if !f.Local.Addr().Is4() {
-		wildcards = l.any6
+	switch f.State {
+	case SynSent:
+		return Outbound
+	case SynRecv, NewSynRecv:
+		return Inbound
 	}
-	if _, ok := wildcards[f.Local.Port()]; ok {
+	wildcards := &l.any4
+	if !f.Local.Addr().Is4() {
+		wildcards = &l.any6
+	}
+	if wildcards.has(f.Local.Port()) {
 		return Inbound
 	}
 	if _, ok := l.exact[f.Local]; ok {
+		return Inbound
+	}
+	if l.ephemeral.Contains(f.Remote.Port()) && !l.ephemeral.Contains(f.Local.Port()) {
 		return Inbound
 	}
 	return Outbound

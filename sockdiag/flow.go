@@ -105,6 +105,9 @@ func (set StateSet) Has(s State) bool { return set&(1<<s) != 0 }
 const Open StateSet = 1<<Established | 1<<SynSent | 1<<SynRecv | 1<<FinWait1 |
 	1<<FinWait2 | 1<<CloseWait | 1<<LastAck | 1<<Closing | 1<<NewSynRecv
 
+// handshake is every state before the peer has agreed to the flow.
+const handshake StateSet = 1<<SynSent | 1<<SynRecv | 1<<NewSynRecv
+
 // Timer is the timer that is running for a socket (idiag_timer).
 type Timer uint8
 
@@ -178,10 +181,13 @@ func (f *Flow) Mapped() bool { return f.Family == IPv6 && f.Remote.Addr().Is4() 
 
 // Idle returns the time since data last went in either direction, from tcp_info
 // or mptcp_info. Keepalive probes do not count as data. It reports false when
-// the kernel did not say: without HasInfo, for TIME_WAIT, and for an MPTCP
-// connection before Linux 6.10.
+// the kernel did not say: without HasInfo, for TIME_WAIT, during the handshake,
+// before which the kernel's clocks do not run and read as the time since boot,
+// and for an MPTCP connection before Linux 6.10.
 func (f *Flow) Idle() (time.Duration, bool) {
 	switch {
+	case handshake.Has(f.State):
+		return 0, false
 	case f.HasInfo:
 		return min(f.TCPInfo.LastDataSent, f.TCPInfo.LastDataReceived), true
 	case f.HasMPTCPInfo && f.MPTCPInfo.HasTimes:
@@ -195,6 +201,8 @@ func (f *Flow) Idle() (time.Duration, bool) {
 // reports false when the kernel did not say, as Idle does.
 func (f *Flow) PeerSilence() (time.Duration, bool) {
 	switch {
+	case handshake.Has(f.State):
+		return 0, false
 	case f.HasInfo:
 		return f.TCPInfo.LastAckReceived, true
 	case f.HasMPTCPInfo && f.MPTCPInfo.HasTimes:

@@ -4,6 +4,7 @@ package nstest
 
 import (
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -61,10 +62,7 @@ func Run(t *testing.T, fn func(t *testing.T)) {
 	}
 	cmd := exec.CommandContext(t.Context(), os.Args[0], args...)
 	cmd.Env = append(os.Environ(), marker+"="+t.Name())
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID,
-		Pdeathsig:  syscall.SIGKILL,
-	}
+	cmd.SysProcAttr = ownNamespaces()
 	out, err := cmd.CombinedOutput()
 	switch {
 	case err != nil:
@@ -73,6 +71,43 @@ func Run(t *testing.T, fn func(t *testing.T)) {
 		t.Fatalf("in namespaces of its own the test did not end with PASS:\n%s", out)
 	}
 	t.Logf("in namespaces of its own:\n%s", out)
+}
+
+// Main is what TestMain of a package exits with whose benchmarks need namespaces
+// too. With -bench it starts the test binary again as a whole, as Run does for
+// one test, and passes its output on; without, it runs the tests.
+func Main(m *testing.M) (code int) {
+	const all = "benchmarks"
+	flag.Parse()
+	switch {
+	case os.Getenv(marker) == all:
+		if err := prepare(); err != nil {
+			fmt.Fprintln(os.Stderr, "prepare namespaces:", err)
+			return 1
+		}
+		fallthrough
+	case flag.Lookup("test.bench").Value.String() == "" || os.Getenv(marker) != "":
+		return m.Run()
+	case os.Geteuid() != 0:
+		fmt.Fprintln(os.Stderr, "benchmarks must run as root: they make namespaces of their own")
+		return 1
+	}
+	cmd := exec.Command(os.Args[0], os.Args[1:]...)
+	cmd.Env = append(os.Environ(), marker+"="+all)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	cmd.SysProcAttr = ownNamespaces()
+	if err := cmd.Run(); err != nil {
+		fmt.Fprintln(os.Stderr, "in namespaces of its own:", err)
+		return 1
+	}
+	return 0
+}
+
+func ownNamespaces() *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{
+		Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID,
+		Pdeathsig:  syscall.SIGKILL,
+	}
 }
 
 // prepare makes the new namespaces usable.

@@ -1,0 +1,32 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/alecthomas/kingpin/v2"
+)
+
+// checkConfig is the command check-config.
+type checkConfig struct {
+	file   string
+	stdout io.Writer
+}
+
+func newCheckConfig(cmd *kingpin.CmdClause) *checkConfig {
+	c := &checkConfig{stdout: os.Stdout}
+	cmd.Arg("FILE", "The file to check.").Required().StringVar(&c.file)
+	return c
+}
+
+func (c *checkConfig) run(context.Context) (int, error) {
+	config, err := loadConfig(c.file)
+	if err != nil {
+		return exitIncomplete, err
+	}
+	fmt.Fprintf(c.stdout, "%s: %d policies, %d services, %d never rules\n",
+		c.file, len(config.Rules.Policies), len(config.Services), len(config.Rules.Never))
+	return exitDone, nil
+}

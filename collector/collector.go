@@ -1,0 +1,154 @@
+// Package collector shows the TCP and MPTCP sockets of a network namespace as
+// Prometheus metrics: what goes to each destination, how long it has been idle,
+// and what has stalled.
+//
+// A scrape reads every socket once and adds it to the group of its destination
+// as it comes. Sockets are not kept; memory grows with the destinations, which
+// are bounded, and by a few words for each outbound flow, to know its age.
+package collector
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"tcphup/sockdiag"
+)
+
+// Defaults of Config.
+const (
+	DefaultMaxDestinations = 500
+	DefaultTimeout         = 10 * time.Second
+)
+
+// Config says what a Collector shows. The zero Config is usable.
+type Config struct {
+	// Logger is told when sockets cannot be read; nil means silence.
+	Logger *slog.Logger
+	// MaxDestinations bounds the values of the label destination (with its port),
+	// and those of the label port of inbound sockets; 0 means
+	// DefaultMaxDestinations. What is more than that is counted together as other.
+	MaxDestinations int
+	// PrefixLengthV4 and PrefixLengthV6 widen a destination to all addresses that
+	// share so many leading bits; 0 means none: each address by itself.
+	PrefixLengthV4, PrefixLengthV6 int
+	// Include holds the addresses that are shown as destinations; none means all.
+	// Exclude holds those that are not, and wins. Flows to an address that is left
+	// out appear nowhere, not even under other.
+	Include, Exclude []netip.Prefix
+	// Pinned reports whether a destination, one address or a whole prefix of them,
+	// must be shown however few its flows are, because something of the
+	// configuration names it. Pinned destinations count towards MaxDestinations,
+	// which holds even when there are more of them. It is called during scrapes,
+	// for each destination that has flows, and must be fast; nil means none.
+	Pinned func(addresses netip.Prefix, port uint16) bool
+	// Timeout bounds a scrape that says nothing about its own deadline; 0 means
+	// DefaultTimeout.
+	Timeout time.Duration
+}
+
+// Collector is a prometheus.Collector. Its methods may be called concurrently.
+type Collector struct {
+	logger  *slog.Logger
+	timeout time.Duration
+	descs   descs
+	fold    *fold // belongs to the pass that is under way
+	shared  shared
+
+	// What a pass takes from the world around it.
+	dial           func() (source, error)
+	ephemeralPorts func() (sockdiag.PortRange, error)
+	now            func() time.Time
+}
+
+// New returns a Collector for the network namespace that each scrape then finds
+// itself in. It reads nothing yet.
+func New(config Config) (*Collector, error) {
+	f := folder{include: config.Include, exclude: config.Exclude, bits4: config.PrefixLengthV4, bits6: config.PrefixLengthV6}
+	if f.bits4 == 0 {
+		f.bits4 = 32
+	}
+	if f.bits6 == 0 {
+		f.bits6 = 128
+	}
+	limit := config.MaxDestinations
+	if limit == 0 {
+		limit = DefaultMaxDestinations
+	}
+	timeout := config.Timeout
+	if timeout == 0 {
+		timeout = DefaultTimeout
+	}
+	switch {
+	case limit < 0:
+		return nil, fmt.Errorf("configure collector: %d destinations", limit)
+	case f.bits4 < 0 || f.bits4 > 32:
+		return nil, fmt.Errorf("configure collector: IPv4 prefix length %d", f.bits4)
+	case f.bits6 < 0 || f.bits6 > 128:
+		return nil, fmt.Errorf("configure collector: IPv6 prefix length %d", f.bits6)
+	case timeout < 0:
+		return nil, fmt.Errorf("configure collector: timeout %v", timeout)
+	}
+	for _, p := range append(config.Include[:len(config.Include):len(config.Include)], config.Exclude...) {
+		if !p.IsValid() {
+			return nil, errors.New("configure collector: invalid prefix among the included or excluded ones")
+		}
+	}
+	pinned := func(netip.AddrPort) bool { return false }
+	if config.Pinned != nil {
+		pinned = func(d netip.AddrPort) bool { return config.Pinned(f.prefix(d.Addr()), d.Port()) }
+	}
+	logger := config.Logger
+	if logger == nil {
+		logger = slog.New(slog.DiscardHandler)
+	}
+	return &Collector{
+		logger:         logger,
+		timeout:        timeout,
+		descs:          newDescs(),
+		fold:           newFold(f, limit, pinned, time.Now),
+		dial:           func() (source, error) { return sockdiag.Dial() },
+		ephemeralPorts: sockdiag.EphemeralPorts,
+		now:            time.Now,
+	}, nil
+}
+
+// Describe implements prometheus.Collector.
+func (c *Collector) Describe(ch chan<- *prometheus.Desc) { c.descs.describe(ch) }
+
+// Collect implements prometheus.Collector for a scrape that has Config.Timeout.
+// Handler serves scrapes that come with a deadline of their own.
+func (c *Collector) Collect(ch chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), c.timeout)
+	defer cancel()
+	c.collect(ctx, ch)
+}
+
+// collect emits the metrics of a pass that it may share with other scrapes. If
+// ctx ends before the pass, nothing but the failure is emitted.
+func (c *Collector) collect(ctx context.Context, ch chan<- prometheus.Metric) {
+	start := c.now()
+	list, err := c.shared.do(ctx, c.pass)
+	if err != nil {
+		took := c.now().Sub(start)
+		list = c.metrics(reading{err: err, took: took}, reading{err: err, took: took})
+	}
+	for _, m := range list {
+		ch <- m
+	}
+}
+
+// FirstSeen returns when the flow with the cookie, a TCP socket or an MPTCP
+// connection, was first seen by a scrape. It reports false for inbound flows and
+// for those that no scrape has seen, or the last one no more.
+func (c *Collector) FirstSeen(cookie uint64) (time.Time, bool) {
+	if at, known := c.fold.tcp.firstSeen(cookie); known {
+		return at, true
+	}
+	return c.fold.mptcp.firstSeen(cookie)
+}

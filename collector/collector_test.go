@@ -1,0 +1,324 @@
+package collector
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"iter"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/prometheus/common/expfmt"
+
+	"tcphup/sockdiag"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+// fakeKernel answers what a kernel cannot be made to answer on demand.
+type fakeKernel struct {
+	flows     []sockdiag.Flow // listeners among them
+	tcpErr    error           // after the flows
+	mptcpErr  error
+	dialErr   error
+	listenErr error
+	wait      <-chan struct{} // a dump of TCP ends when this is closed
+	dumps     *int            // counts dumps of TCP
+}
+
+func (k *fakeKernel) Flows(ctx context.Context, q sockdiag.Query) iter.Seq2[sockdiag.Flow, error] {
+	return func(yield func(sockdiag.Flow, error) bool) {
+		for _, f := range k.flows {
+			if f.Protocol == q.Protocol && q.States.Has(f.State) && !yield(f, nil) {
+				return
+			}
+		}
+		err := k.tcpErr
+		if q.Protocol == sockdiag.MPTCP {
+			err = k.mptcpErr
+		} else {
+			if k.dumps != nil {
+				*k.dumps++
+			}
+			if k.wait != nil {
+				select {
+				case <-k.wait:
+				case <-ctx.Done():
+					err = ctx.Err()
+				}
+			}
+		}
+		if err != nil {
+			yield(sockdiag.Flow{}, err)
+		}
+	}
+}
+
+func (k *fakeKernel) Listeners(context.Context) (*sockdiag.Listeners, error) {
+	var l sockdiag.Listeners
+	for i := range k.flows {
+		l.Add(&k.flows[i])
+	}
+	return &l, k.listenErr
+}
+
+func (k *fakeKernel) Close() error { return nil }
+
+// newTest returns a collector of a fake kernel, whose clock stands still.
+func newTest(t testing.TB, config Config, kernel *fakeKernel) *Collector {
+	t.Helper()
+	c, err := New(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.dial = func() (source, error) { return kernel, kernel.dialErr }
+	c.ephemeralPorts = func() (sockdiag.PortRange, error) {
+		return sockdiag.PortRange{First: 32768, Last: 60999}, nil
+	}
+	c.setClock(func() time.Time { return time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC) })
+	return c
+}
+
+// setClock gives the collector and all its parts another clock.
+func (c *Collector) setClock(now func() time.Time) {
+	c.now = now
+	for _, a := range []*ages{c.fold.tcp, c.fold.mptcp} {
+		a.now = now
+		if a.used == 0 {
+			a.start = now()
+		}
+	}
+}
+
+// flow returns an established flow that a test then changes to its liking. It
+// has its cookie from its addresses.
+func flow(local, remote string, change ...func(*sockdiag.Flow)) sockdiag.Flow {
+	f := sockdiag.Flow{
+		Family:  sockdiag.IPv4,
+		State:   sockdiag.Established,
+		Local:   netip.MustParseAddrPort(local),
+		Remote:  netip.MustParseAddrPort(remote),
+		HasInfo: true,
+		Inode:   1,
+	}
+	f.Cookie = uint64(f.Local.Port())<<16 | uint64(f.Remote.Port())
+	for _, fn := range change {
+		fn(&f)
+	}
+	if f.State == sockdiag.TimeWait || f.State == sockdiag.Listen || f.State == sockdiag.SynRecv {
+		f.HasInfo = false
+	}
+	if f.Protocol == sockdiag.MPTCP {
+		f.HasInfo, f.HasMPTCPInfo = false, true
+	}
+	return f
+}
+
+func state(s sockdiag.State) func(*sockdiag.Flow) { return func(f *sockdiag.Flow) { f.State = s } }
+
+func idle(sent, received, acked time.Duration) func(*sockdiag.Flow) {
+	return func(f *sockdiag.Flow) {
+		f.TCPInfo.LastDataSent, f.TCPInfo.LastDataReceived, f.TCPInfo.LastAckReceived = sent, received, acked
+	}
+}
+
+func timer(t sockdiag.Timer, retries uint8) func(*sockdiag.Flow) {
+	return func(f *sockdiag.Flow) { f.Timer, f.Retries = t, retries }
+}
+
+func queues(receive, send uint32) func(*sockdiag.Flow) {
+	return func(f *sockdiag.Flow) { f.ReceiveQueue, f.SendQueue = receive, send }
+}
+
+func inode(n uint32) func(*sockdiag.Flow) { return func(f *sockdiag.Flow) { f.Inode = n } }
+
+func mptcp(token uint32, flags uint32, subflows uint8) func(*sockdiag.Flow) {
+	return func(f *sockdiag.Flow) {
+		f.Protocol = sockdiag.MPTCP
+		f.MPTCPInfo = sockdiag.MPTCPInfo{Token: token, Flags: flags, SubflowsTotal: subflows}
+	}
+}
+
+func subflow(token uint32, flags sockdiag.SubflowFlags) func(*sockdiag.Flow) {
+	return func(f *sockdiag.Flow) {
+		f.IsSubflow = true
+		f.Subflow = sockdiag.Subflow{Token: token, Flags: flags}
+	}
+}
+
+func TestGolden(t *testing.T) {
+	const s = time.Second
+	tests := []struct {
+		name   string
+		config Config
+		kernel fakeKernel
+	}{
+		{name: "empty"},
+		{name: "states", kernel: fakeKernel{flows: []sockdiag.Flow{
+			flow("10.0.0.1:40000", "10.0.0.2:5432"),
+			flow("10.0.0.1:40001", "10.0.0.2:5432", state(sockdiag.SynSent), idle(1e6*s, 1e6*s, 1e6*s), timer(sockdiag.TimerRetransmit, 2), queues(0, 1)),
+			flow("10.0.0.1:40002", "10.0.0.2:5432", state(sockdiag.FinWait1)),
+			flow("10.0.0.1:40003", "10.0.0.2:5432", state(sockdiag.FinWait2), timer(sockdiag.TimerKeepalive, 0)),
+			flow("10.0.0.1:40004", "10.0.0.2:5432", state(sockdiag.TimeWait), timer(sockdiag.TimerTimeWait, 0)),
+			flow("10.0.0.1:40005", "10.0.0.2:5432", state(sockdiag.CloseWait), queues(1, 0)),
+			flow("10.0.0.1:40006", "10.0.0.2:5432", state(sockdiag.LastAck)),
+			flow("10.0.0.1:40007", "10.0.0.2:5432", state(sockdiag.Closing)),
+		}}},
+		{name: "times", kernel: fakeKernel{flows: []sockdiag.Flow{
+			flow("10.0.0.1:40000", "10.0.0.2:5432", idle(1*s, 2*s, 1*s)),
+			flow("10.0.0.1:40001", "10.0.0.2:5432", idle(90*s, 70*s, 100*s)),
+			flow("10.0.0.1:40002", "10.0.0.2:5432", idle(7200*s, 7200*s, 40*s)),
+			flow("10.0.0.1:40003", "10.0.0.2:5432", idle(7201*s, 9000*s, 10*s)),
+			flow("[2001:db8::1]:40003", "[2001:db8::2]:5432", idle(3*s, 0, 1500*time.Millisecond)),
+		}}},
+		{name: "timers", kernel: fakeKernel{flows: []sockdiag.Flow{
+			flow("10.0.0.1:40000", "10.0.0.2:80"),
+			flow("10.0.0.1:40001", "10.0.0.2:80", timer(sockdiag.TimerKeepalive, 0)),
+			flow("10.0.0.1:40002", "10.0.0.2:80", timer(sockdiag.TimerKeepalive, 3)),
+			flow("10.0.0.1:40003", "10.0.0.2:80", timer(sockdiag.TimerRetransmit, 0), queues(0, 100)),
+			flow("10.0.0.1:40004", "10.0.0.2:80", timer(sockdiag.TimerRetransmit, 5), queues(0, 1000)),
+			flow("10.0.0.1:40005", "10.0.0.2:80", timer(sockdiag.TimerZeroWindow, 0), queues(7, 10000)),
+			flow("10.0.0.1:40006", "10.0.0.2:80", timer(sockdiag.TimerZeroWindow, 1), queues(0, 100000)),
+		}}},
+		{name: "directions", kernel: fakeKernel{flows: []sockdiag.Flow{
+			flow("0.0.0.0:8080", "0.0.0.0:0", state(sockdiag.Listen)),
+			flow("10.0.0.1:9090", "0.0.0.0:0", state(sockdiag.Listen)),
+			flow("10.0.0.1:8080", "10.9.9.9:41000"),
+			flow("10.0.0.1:8080", "10.9.9.8:41000", state(sockdiag.SynRecv), inode(0)),
+			flow("10.0.0.1:8080", "10.9.9.7:41000", state(sockdiag.TimeWait), inode(0)),
+			flow("10.0.0.1:9090", "10.9.9.9:41001", state(sockdiag.CloseWait)),
+			flow("10.0.0.3:9090", "10.9.9.9:2000"),  // another address, and no ephemeral port: opened here
+			flow("10.0.0.1:7070", "10.9.9.9:41002"), // its listener has gone
+			flow("10.0.0.1:40000", "10.0.0.1:8080"), // the other end is on this host
+			flow("10.0.0.1:8080", "10.0.0.1:40000"),
+		}}},
+		{name: "other", config: Config{MaxDestinations: 2}, kernel: fakeKernel{flows: []sockdiag.Flow{
+			flow("10.0.0.1:40000", "10.0.0.2:80"), flow("10.0.0.1:40001", "10.0.0.2:80"),
+			flow("10.0.0.1:40002", "10.0.0.3:80"), flow("10.0.0.1:40003", "10.0.0.3:80"), flow("10.0.0.1:40004", "10.0.0.3:80"),
+			flow("10.0.0.1:40005", "10.0.0.4:80", idle(10*s, 10*s, 10*s)),
+			flow("10.0.0.1:40006", "10.0.0.5:80", idle(20*s, 20*s, 20*s), queues(3, 4)),
+			flow("10.0.0.1:40007", "10.0.0.6:80", state(sockdiag.TimeWait)), // many, but all of them over
+			flow("10.0.0.1:40008", "10.0.0.6:80", state(sockdiag.TimeWait)),
+			flow("10.0.0.1:40009", "10.0.0.6:80", state(sockdiag.TimeWait)),
+			flow("10.0.0.1:1", "10.9.9.9:40000"), flow("10.0.0.1:2", "10.9.9.9:40000"), flow("10.0.0.1:3", "10.9.9.9:40000"),
+			flow("10.0.0.1:3", "10.9.9.9:40001"),
+		}}},
+		{name: "pinned", config: Config{
+			MaxDestinations: 1,
+			Pinned: func(p netip.Prefix, port uint16) bool {
+				return p == netip.MustParsePrefix("10.0.0.3/32") && port == 80
+			},
+		}, kernel: fakeKernel{flows: []sockdiag.Flow{
+			flow("10.0.0.1:40000", "10.0.0.2:80"), flow("10.0.0.1:40001", "10.0.0.2:80"),
+			flow("10.0.0.1:40002", "10.0.0.3:80"),
+		}}},
+		{name: "prefixes", config: Config{PrefixLengthV4: 24, PrefixLengthV6: 64}, kernel: fakeKernel{flows: []sockdiag.Flow{
+			flow("10.0.0.1:40000", "10.0.1.2:80"), flow("10.0.0.1:40001", "10.0.1.200:80"),
+			flow("10.0.0.1:40002", "10.0.2.2:80"),
+			flow("[2001:db8::1]:40003", "[2001:db8::aaaa]:80"), flow("[2001:db8::1]:40003", "[2001:db8::bbbb]:80"),
+		}}},
+		{name: "include_exclude", config: Config{
+			Include: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")},
+			Exclude: []netip.Prefix{netip.MustParsePrefix("10.2.0.0/16")},
+		}, kernel: fakeKernel{flows: []sockdiag.Flow{
+			flow("10.0.0.1:40000", "10.1.0.1:80"), flow("10.0.0.1:40001", "10.2.0.1:80"), flow("10.0.0.1:40002", "192.0.2.1:80"),
+			flow("[2001:db8::1]:40003", "[2001:db8::2]:80"),
+		}}},
+		{name: "mptcp", kernel: fakeKernel{flows: []sockdiag.Flow{
+			flow("0.0.0.0:8080", "0.0.0.0:0", state(sockdiag.Listen)),
+			// Two paths, the second to another address of the peer.
+			flow("10.0.0.1:40000", "10.0.0.2:80", mptcp(1, 0, 2), inode(100)),
+			flow("10.0.0.1:40000", "10.0.0.2:80", subflow(1, sockdiag.SubflowFullyEstablished), inode(100), idle(2*s, 2*s, s)),
+			flow("10.0.1.1:40001", "10.0.1.2:80", subflow(1, sockdiag.SubflowJoinLocal|sockdiag.SubflowBackupLocal), inode(100), idle(70*s, 80*s, s)),
+			// Fell back.
+			flow("10.0.0.1:40002", "10.0.0.2:80", mptcp(2, 1, 1), inode(101)),
+			flow("10.0.0.1:40002", "10.0.0.2:80", inode(101)),
+			// Has lost its paths.
+			flow("10.0.0.1:40003", "10.0.0.2:80", mptcp(3, 0, 0), inode(102)),
+			// Ended between the two dumps: its own account tells of a path.
+			flow("10.0.0.1:40004", "10.0.0.2:80", mptcp(4, 0, 1), inode(103)),
+			// Closed by the application; found by its token.
+			flow("10.0.0.1:40005", "10.0.0.2:80", mptcp(5, 0, 0), inode(0), state(sockdiag.FinWait1)),
+			flow("10.0.0.1:40005", "10.0.0.2:80", subflow(5, 0), inode(0), state(sockdiag.FinWait1)),
+			// Accepted, and a path of it to a port that nobody listens on.
+			flow("10.0.0.1:8080", "10.9.9.9:41000", mptcp(6, 0, 2), inode(104)),
+			flow("10.0.0.1:8080", "10.9.9.9:41000", subflow(6, 0), inode(104)),
+			flow("10.0.1.1:45000", "10.9.9.9:41001", subflow(6, sockdiag.SubflowJoinRemote), inode(104)),
+		}}},
+		{name: "mptcp_pathless_alone", kernel: fakeKernel{flows: []sockdiag.Flow{
+			flow("10.0.0.1:40003", "10.0.0.2:80", mptcp(3, 0, 0), inode(102)),
+		}}},
+		{name: "mptcp_hidden_subflows", kernel: fakeKernel{flows: []sockdiag.Flow{
+			flow("10.0.0.1:40000", "10.0.0.2:80", mptcp(1, 0, 0), inode(100)),
+			flow("10.0.0.1:40000", "10.0.0.2:80", inode(100)),
+			flow("10.0.1.1:40001", "10.0.1.2:80", inode(100)),
+		}}},
+		{name: "tcp_failed", kernel: fakeKernel{
+			flows:  []sockdiag.Flow{flow("10.0.0.1:40000", "10.0.0.2:80"), flow("10.0.0.1:40000", "10.0.0.2:80", mptcp(1, 0, 0))},
+			tcpErr: sockdiag.ErrInterrupted,
+		}},
+		{name: "mptcp_failed", kernel: fakeKernel{
+			flows:    []sockdiag.Flow{flow("10.0.0.1:40000", "10.0.0.2:80"), flow("10.0.0.1:40000", "10.0.0.2:80", mptcp(1, 0, 0))},
+			mptcpErr: os.ErrPermission,
+		}},
+		{name: "mptcp_unsupported", kernel: fakeKernel{
+			flows:    []sockdiag.Flow{flow("10.0.0.1:40000", "10.0.0.2:80")},
+			mptcpErr: os.ErrNotExist,
+		}},
+		{name: "no_sock_diag", kernel: fakeKernel{dialErr: errors.ErrUnsupported}},
+		{name: "no_listeners", kernel: fakeKernel{listenErr: errors.ErrUnsupported, flows: []sockdiag.Flow{flow("10.0.0.1:40000", "10.0.0.2:80")}}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			c := newTest(t, tt.config, &tt.kernel)
+			if problems, err := testutil.CollectAndLint(c); err != nil || len(problems) > 0 {
+				t.Errorf("lint: %v, %v", problems, err)
+			}
+			golden(t, tt.name, c)
+		})
+	}
+}
+
+// golden compares everything that the collector emits with testdata/name.prom.
+func golden(t *testing.T, name string, c prometheus.Collector) {
+	t.Helper()
+	registry := prometheus.NewPedanticRegistry()
+	registry.MustRegister(c)
+	got := text(t, registry)
+	path := filepath.Join("testdata", name+".prom")
+	if *update {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(strings.Split(string(want), "\n"), strings.Split(got, "\n")); diff != "" {
+		t.Errorf("%s (-want +got):\n%s", path, diff)
+	}
+}
+
+func text(t testing.TB, gatherer prometheus.Gatherer) string {
+	t.Helper()
+	families, err := gatherer.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	for _, family := range families {
+		if _, err := expfmt.MetricFamilyToText(&b, family); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return b.String()
+}

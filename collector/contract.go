@@ -1,0 +1,211 @@
+package collector
+
+import (
+	"cmp"
+	"hash/maphash"
+	"math"
+	"math/bits"
+	"net/netip"
+	"slices"
+)
+
+// other is the group of everything that is not counted under a destination of
+// its own.
+const other = 0
+
+// candidatesPerSeries is how many destinations are counted on their own, so that
+// the largest of them can be told, for each one that is shown.
+const candidatesPerSeries = 8
+
+// contract bounds the destinations. It counts flows into one group for each
+// destination as long as there are not too many, the rest into the group other,
+// and then keeps the largest. Its memory is bounded by the limit, however many
+// destinations there are.
+//
+// The choice is exact as long as there are no more candidates than the contract
+// has room for. Beyond, which of them get a group depends on the order of the
+// dump, but what was kept last time and what then turned out to be large among
+// the rest has a place reserved, so that a destination with more than its share
+// is missed once at most. A group that exists is always complete.
+type contract struct {
+	limit  int                                   // destinations that may be kept
+	pinned func(destination netip.AddrPort) bool // must be kept if at all possible
+	groups []group                               // by index; other is always there
+	index  map[netip.AddrPort]int32              // of every destination with a group
+	pins   map[netip.AddrPort]struct{}           // those of them that are pinned
+	kept   map[netip.AddrPort]struct{}           // kept last time
+	rest   heavyHitters                          // those without a group
+}
+
+func newContract(limit int, pinned func(netip.AddrPort) bool) *contract {
+	return &contract{
+		limit:  limit,
+		pinned: pinned,
+		groups: make([]group, 1),
+		index:  make(map[netip.AddrPort]int32),
+		pins:   make(map[netip.AddrPort]struct{}),
+		kept:   make(map[netip.AddrPort]struct{}),
+		rest:   newHeavyHitters(limit),
+	}
+}
+
+// reset empties the groups for another pass.
+func (c *contract) reset() {
+	c.groups = append(c.groups[:0], group{})
+	clear(c.index)
+	clear(c.pins)
+	for d := range c.kept {
+		c.open(d)
+	}
+	for d := range c.rest.counts {
+		c.open(d)
+	}
+	c.rest.reset()
+}
+
+// group returns the index of the group that a flow to the destination is to be
+// counted in. It holds until the next reset.
+func (c *contract) group(d netip.AddrPort) int32 {
+	if i, ok := c.index[d]; ok {
+		return i
+	}
+	room := c.limit * candidatesPerSeries
+	if len(c.groups) <= room+c.limit && c.pinned(d) {
+		return c.open(d)
+	}
+	if len(c.groups) <= room {
+		return c.open(d)
+	}
+	c.rest.add(d)
+	return other
+}
+
+func (c *contract) open(d netip.AddrPort) int32 {
+	i := int32(len(c.groups))
+	c.groups = append(c.groups, group{})
+	c.index[d] = i
+	if c.pinned(d) {
+		c.pins[d] = struct{}{}
+	}
+	return i
+}
+
+// series is a destination that is shown.
+type series struct {
+	destination netip.AddrPort
+	group       group
+}
+
+// choose returns the destinations that are kept, in no particular order, the sum
+// of all others and how many those are.
+func (c *contract) choose() (kept []series, rest group, folded int) {
+	type candidate struct {
+		destination netip.AddrPort
+		index       int32
+		pinned      bool
+		rank        uint64
+	}
+	candidates := make([]candidate, 0, len(c.index))
+	for d, i := range c.index {
+		if c.groups[i].empty() {
+			continue
+		}
+		rank := c.groups[i].size()
+		if _, ok := c.kept[d]; ok {
+			// A newcomer must be larger by a quarter to take a place.
+			rank += rank/4 + 1
+		}
+		_, pinned := c.pins[d]
+		candidates = append(candidates, candidate{d, i, pinned, rank})
+	}
+	slices.SortFunc(candidates, func(a, b candidate) int {
+		return cmp.Or(
+			-cmp.Compare(index(a.pinned), index(b.pinned)),
+			-cmp.Compare(a.rank, b.rank),
+			-cmp.Compare(c.wasKept(a.destination), c.wasKept(b.destination)),
+			a.destination.Compare(b.destination),
+		)
+	})
+
+	keep := min(len(candidates), c.limit)
+	kept = make([]series, 0, keep)
+	for _, k := range candidates[:keep] {
+		kept = append(kept, series{k.destination, c.groups[k.index]})
+	}
+	rest = c.groups[other]
+	for _, k := range candidates[keep:] {
+		rest.merge(&c.groups[k.index])
+	}
+	clear(c.kept)
+	for _, k := range kept {
+		c.kept[k.destination] = struct{}{}
+	}
+	return kept, rest, len(candidates) - keep + c.rest.distinct()
+}
+
+func (c *contract) wasKept(d netip.AddrPort) int {
+	_, ok := c.kept[d]
+	return index(ok)
+}
+
+// heavyHitters finds what is added most often to a stream of any length, in
+// memory for limit counts (Misra and Gries, 1982): whatever makes up more than
+// one part in limit+1 of the stream is among them. Beside it, it estimates how
+// many different ones there were, by how much of a bitmap they have filled.
+type heavyHitters struct {
+	limit  int
+	counts map[netip.AddrPort]uint32
+	seed   maphash.Seed
+	seen   []uint64
+}
+
+// seenBits is the size of the bitmap: off by one or two for a thousand
+// destinations, by less than a percent for millions.
+const seenBits = 1 << 20
+
+func newHeavyHitters(limit int) heavyHitters {
+	return heavyHitters{
+		limit:  limit,
+		counts: make(map[netip.AddrPort]uint32),
+		seed:   maphash.MakeSeed(),
+	}
+}
+
+func (h *heavyHitters) reset() {
+	clear(h.counts)
+	clear(h.seen)
+}
+
+func (h *heavyHitters) add(d netip.AddrPort) {
+	if h.seen == nil {
+		h.seen = make([]uint64, seenBits/64)
+	}
+	bit := maphash.Comparable(h.seed, d) % seenBits
+	h.seen[bit/64] |= 1 << (bit % 64)
+
+	if n, ok := h.counts[d]; ok {
+		h.counts[d] = n + 1
+		return
+	}
+	if len(h.counts) < h.limit {
+		h.counts[d] = 1
+		return
+	}
+	for known, n := range h.counts {
+		if n == 1 {
+			delete(h.counts, known)
+			continue
+		}
+		h.counts[known] = n - 1
+	}
+}
+
+// distinct estimates how many different destinations were added (linear
+// counting: Whang, Vander-Zanden and Taylor, 1990).
+func (h *heavyHitters) distinct() int {
+	empty := seenBits
+	for _, word := range h.seen {
+		empty -= bits.OnesCount64(word)
+	}
+	return int(math.Round(-seenBits * math.Log(float64(max(empty, 1))/seenBits)))
+}

@@ -1,0 +1,106 @@
+package collector
+
+import (
+	"net/netip"
+	"time"
+
+	"tcphup/sockdiag"
+)
+
+// fold adds up the flows of one pass. It keeps no flow, only their groups, what
+// the join of subflows needs of each MPTCP connection, and the ages.
+type fold struct {
+	folder       folder
+	destinations *contract
+	inbound      *contract // by local port; their address is the zero netip.Addr
+	join         join
+	tcp, mptcp   *ages
+}
+
+func newFold(folder folder, limit int, pinned func(netip.AddrPort) bool, now func() time.Time) *fold {
+	return &fold{
+		folder:       folder,
+		destinations: newContract(limit, pinned),
+		inbound:      newContract(limit, func(netip.AddrPort) bool { return false }),
+		tcp:          newAges(now),
+		mptcp:        newAges(now),
+	}
+}
+
+// begin prepares for the flows of another pass.
+func (f *fold) begin() {
+	f.destinations.reset()
+	f.inbound.reset()
+	f.join.reset()
+	f.tcp.begin()
+	f.mptcp.begin()
+}
+
+// end says which protocols the pass has seen every flow of.
+func (f *fold) end(tcp, mptcp bool) {
+	if tcp {
+		f.tcp.finish()
+	}
+	if mptcp {
+		f.mptcp.finish()
+	}
+	if !tcp || !mptcp {
+		return
+	}
+	for i := range f.join.connections {
+		if c := &f.join.connections[i]; c.group >= 0 {
+			f.destinations.groups[c.group].paths().addPaths(c)
+		}
+	}
+}
+
+// addMPTCP counts an MPTCP connection. All of them come before the TCP flows,
+// some of which are their subflows.
+func (f *fold) addMPTCP(flow *sockdiag.Flow, direction sockdiag.Direction, now time.Time) {
+	if direction == sockdiag.Inbound {
+		f.join.add(flow, inbound)
+		return
+	}
+	d, ok := f.folder.destination(flow.Remote)
+	if !ok {
+		f.join.add(flow, excluded)
+		return
+	}
+	i := f.destinations.group(d)
+	f.join.add(flow, i)
+	f.destinations.groups[i].paths().states[min(flow.State, sockdiag.MaxState)][index(flow.MPTCPInfo.Fallback())]++
+	f.mptcp.see(flow.Cookie, now)
+}
+
+// addTCP counts a TCP flow. A subflow has the direction of its connection.
+func (f *fold) addTCP(flow *sockdiag.Flow, listeners *sockdiag.Listeners, now time.Time) {
+	of := f.join.find(flow)
+	direction := sockdiag.Outbound
+	switch {
+	case of == nil:
+		direction = listeners.Direction(flow)
+	case of.group == inbound:
+		direction = sockdiag.Inbound
+	}
+	if of != nil && flow.State != sockdiag.TimeWait {
+		of.paths++
+	}
+	if direction == sockdiag.Inbound {
+		i := f.inbound.group(netip.AddrPortFrom(netip.Addr{}, flow.Local.Port()))
+		f.inbound.groups[i].states[min(flow.State, sockdiag.MaxState)]++
+		return
+	}
+	d, ok := f.folder.destination(flow.Remote)
+	if !ok {
+		return
+	}
+	g := &f.destinations.groups[f.destinations.group(d)]
+	g.add(flow)
+	if flow.State == sockdiag.TimeWait {
+		return
+	}
+	g.age.observe(f.tcp.see(flow.Cookie, now))
+	if of != nil || flow.IsSubflow {
+		g.paths().addSubflow(flow, of)
+	}
+}

@@ -1,0 +1,178 @@
+package collector
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/sys/unix"
+
+	"tcphup/internal/nstest"
+)
+
+// helper names, in the environment, what the test binary is to be instead of
+// tests, with its arguments.
+const helper = "TCPHUP_TEST_HELPER"
+
+func TestMain(m *testing.M) {
+	words := strings.Fields(os.Getenv(helper))
+	if len(words) == 0 {
+		os.Exit(nstest.Main(m))
+	}
+	run := map[string]func([]string) error{"load": load, "serve": serve}[words[0]]
+	if err := run(words[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, words[0]+":", err)
+		os.Exit(1)
+	}
+}
+
+// process is a helper that runs until the test ends.
+type process struct {
+	cmd    *exec.Cmd
+	answer string // the line it says when it is ready
+}
+
+// start starts helpers with the given arguments and waits until all are ready.
+func start(t testing.TB, arguments ...string) []process {
+	t.Helper()
+	var (
+		started []process
+		outputs []*bufio.Reader
+	)
+	for _, args := range arguments {
+		cmd := exec.Command(os.Args[0])
+		cmd.Env = append(os.Environ(), helper+"="+args)
+		cmd.Stderr = os.Stderr
+		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+		stdin, err := cmd.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		stdout, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			_ = stdin.Close()
+			if err := cmd.Wait(); err != nil {
+				t.Errorf("helper %q: %v", args, err)
+			}
+		})
+		started = append(started, process{cmd: cmd})
+		outputs = append(outputs, bufio.NewReader(stdout))
+	}
+	for i, out := range outputs {
+		line, err := out.ReadString('\n')
+		if err != nil {
+			t.Fatalf("helper %q: %v", arguments[i], err)
+		}
+		started[i].answer = strings.TrimSpace(line)
+	}
+	return started
+}
+
+// ready says a line and returns when the test has ended.
+func ready(line string) error {
+	fmt.Println(line)
+	_, err := io.Copy(io.Discard, os.Stdin)
+	return err
+}
+
+// load holds connections, both ends of them, to so many destinations: a listener
+// for both families on one port, by as many loopback addresses. The accepted
+// ends are IPv6 sockets that talk IPv4.
+func load(args []string) error {
+	connections, destinations, err := twoNumbers(args)
+	if err != nil {
+		return err
+	}
+	listener, err := unix.Socket(unix.AF_INET6, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(unix.Bind(listener, &unix.SockaddrInet6{}), unix.Listen(listener, 16)); err != nil {
+		return err
+	}
+	name, err := unix.Getsockname(listener)
+	if err != nil {
+		return err
+	}
+	for i := range connections {
+		s, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		d := i % destinations
+		to := &unix.SockaddrInet4{Port: name.(*unix.SockaddrInet6).Port, Addr: [4]byte{127, 1, byte(d >> 8), byte(d)}}
+		if err := unix.Connect(s, to); err != nil {
+			return fmt.Errorf("connection %d: %w", i, err)
+		}
+		accepted, _, err := unix.Accept4(listener, unix.SOCK_CLOEXEC)
+		if err != nil {
+			return fmt.Errorf("connection %d: %w", i, err)
+		}
+		// The end must not leave TIME_WAIT behind for the next benchmark.
+		abort := &unix.Linger{Onoff: 1}
+		for _, fd := range []int{s, accepted} {
+			if err := unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, abort); err != nil {
+				return err
+			}
+		}
+	}
+	return ready("connected")
+}
+
+func twoNumbers(args []string) (a, b int, err error) {
+	_, err = fmt.Sscan(strings.Join(args, " "), &a, &b)
+	return a, b, err
+}
+
+// serve is an exporter with nothing but this package and what a process tells of
+// itself. It answers with its address.
+func serve([]string) error {
+	c, err := New(Config{})
+	if err != nil {
+		return err
+	}
+	others := prometheus.NewRegistry()
+	others.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	http.Handle("/metrics", c.Handler(others, promhttp.HandlerOpts{DisableCompression: true}))
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	go func() { _ = http.Serve(ln, nil) }()
+	return ready(ln.Addr().String())
+}
+
+// value returns the value of the sample with exactly this name and these labels.
+func value(t testing.TB, exposition []byte, sample string) float64 {
+	t.Helper()
+	for line := range bytes.Lines(exposition) {
+		if rest, ok := bytes.CutPrefix(line, []byte(sample+" ")); ok {
+			v, err := strconv.ParseFloat(strings.TrimSpace(string(rest)), 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return v
+		}
+	}
+	t.Fatalf("no sample %s", sample)
+	return 0
+}

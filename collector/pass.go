@@ -1,0 +1,146 @@
+package collector
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"os"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"tcphup/sockdiag"
+)
+
+// source is where sockets come from: a *sockdiag.Conn.
+type source interface {
+	Flows(ctx context.Context, q sockdiag.Query) iter.Seq2[sockdiag.Flow, error]
+	Listeners(ctx context.Context) (*sockdiag.Listeners, error)
+	Close() error
+}
+
+// reading says how it went to read the sockets of one protocol.
+type reading struct {
+	err  error
+	took time.Duration
+}
+
+// pass reads every socket once and returns the metrics.
+func (c *Collector) pass(ctx context.Context) []prometheus.Metric {
+	c.fold.begin()
+	tcp, mptcp := c.read(ctx)
+	c.fold.end(tcp.err == nil, mptcp.err == nil)
+	if err := errors.Join(tcp.err, mptcp.err); err != nil {
+		c.logger.Error("cannot read sockets", "err", err)
+	}
+	return c.metrics(tcp, mptcp)
+}
+
+// read asks for tcp_info of flows only: finding the listeners takes no look at
+// flows, and sockets in TIME_WAIT have none to give.
+func (c *Collector) read(ctx context.Context) (tcp, mptcp reading) {
+	start := c.now()
+	conn, err := c.dial()
+	if err != nil {
+		return reading{err: err}, reading{}
+	}
+	defer func() { _ = conn.Close() }()
+
+	listeners, err := c.listeners(ctx, conn)
+	tcp = reading{err: err, took: c.now().Sub(start)}
+	if err != nil {
+		return tcp, reading{}
+	}
+
+	// Connections first: their subflows are joined to them as they come.
+	start = c.now()
+	err = c.readMPTCP(ctx, conn, listeners, start)
+	mptcp = reading{err: err, took: c.now().Sub(start)}
+
+	start = c.now()
+	tcp.err = c.readTCP(ctx, conn, listeners, start)
+	tcp.took += c.now().Sub(start)
+	return tcp, mptcp
+}
+
+// listeners returns what tells the direction of flows.
+func (c *Collector) listeners(ctx context.Context, conn source) (*sockdiag.Listeners, error) {
+	listeners, err := conn.Listeners(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ephemeral, err := c.ephemeralPorts()
+	if err != nil {
+		return nil, err
+	}
+	listeners.SetEphemeral(ephemeral)
+	return listeners, nil
+}
+
+func (c *Collector) readMPTCP(ctx context.Context, conn source, listeners *sockdiag.Listeners, now time.Time) error {
+	q := sockdiag.Query{Protocol: sockdiag.MPTCP, States: sockdiag.States(mptcpStates[:]...), Info: true}
+	for flow, err := range conn.Flows(ctx, q) {
+		switch {
+		case errors.Is(err, os.ErrNotExist):
+			return nil // a kernel without MPTCP
+		case err != nil:
+			return err
+		}
+		c.fold.addMPTCP(&flow, listeners.Direction(&flow), now)
+	}
+	return nil
+}
+
+func (c *Collector) readTCP(ctx context.Context, conn source, listeners *sockdiag.Listeners, now time.Time) error {
+	q := sockdiag.Query{States: sockdiag.States(tcpStates[:]...), Info: true, Ahead: true}
+	for flow, err := range conn.Flows(ctx, q) {
+		if err != nil {
+			return err
+		}
+		c.fold.addTCP(&flow, listeners, now)
+	}
+	return nil
+}
+
+// metrics returns what a pass has found. Subflows are TCP sockets, so nothing can
+// be said about MPTCP without them; what failed is left out.
+func (c *Collector) metrics(tcp, mptcp reading) []prometheus.Metric {
+	out := metrics{descs: &c.descs}
+	tcpOK := tcp.err == nil
+	mptcpOK := tcpOK && mptcp.err == nil
+	out.source("tcp", tcpOK, tcp.took)
+	out.source("mptcp", mptcpOK, mptcp.took)
+	if !tcpOK {
+		return out.list
+	}
+
+	add := func(g *group, destination, port string) {
+		d, p := label("destination", destination), label("port", port)
+		out.tcp(g, d, p)
+		if mptcpOK && g.multipath != nil {
+			out.mptcp(g.multipath, d, p)
+		}
+	}
+	kept, rest, folded := c.fold.destinations.choose()
+	for i := range kept {
+		destination, port := c.fold.folder.labels(kept[i].destination)
+		add(&kept[i].group, destination, port)
+	}
+	if folded > 0 {
+		add(&rest, otherLabel, "")
+	}
+	out.list = append(out.list, newSample(c.descs.folded, float64(folded)))
+
+	kept, rest, folded = c.fold.inbound.choose()
+	for i := range kept {
+		_, port := c.fold.folder.labels(kept[i].destination)
+		out.inboundPort(&kept[i].group, label("port", port))
+	}
+	if folded > 0 {
+		out.inboundPort(&rest, label("port", otherLabel))
+	}
+	return out.list
+}
+
+// otherLabel stands for whatever is not shown under a name of its own.
+const otherLabel = "other"

@@ -1,0 +1,82 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/prometheus/common/version"
+	"github.com/prometheus/exporter-toolkit/web"
+)
+
+// webHandler serves what only reads.
+func (x *server) webHandler() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", x.collector.Handler(x.registry, promhttp.HandlerOpts{
+		ErrorLog: errorLog{x},
+		Registry: x.registry,
+	}))
+	mux.HandleFunc("GET /-/healthy", answer("tcphup is healthy.\n"))
+	mux.HandleFunc("GET /-/ready", answer("tcphup is ready.\n"))
+	mux.Handle("GET /api/v1/hangups", x.local(x.audit))
+	if landing, err := x.landingPage(); err == nil {
+		mux.Handle("GET /{$}", landing)
+	} else {
+		x.logger.Error("cannot make landing page", "err", err)
+	}
+	return mux
+}
+
+// alertsHandler serves what acts.
+func (x *server) alertsHandler() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("/alerts", x.receiver)
+	mux.Handle("/-/pause", x.receiver.PauseHandler())
+	mux.Handle("/-/resume", x.receiver.ResumeHandler())
+	mux.Handle("/-/reload", x.receiver.Protect(http.HandlerFunc(x.handleReload)))
+	return mux
+}
+
+func answer(text string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, text) }
+}
+
+func (x *server) landingPage() (http.Handler, error) {
+	return web.NewLandingPage(web.LandingConfig{
+		Name:        "tcphup",
+		Description: "Hangs up stale TCP connections (" + x.mode() + ")",
+		Version:     version.Info(),
+		Links: []web.LandingLinks{
+			{Address: "/metrics", Text: "Metrics"},
+			{Address: "/api/v1/hangups", Text: "Hang-ups", Description: "the last decisions, as JSON; for clients on this host"},
+		},
+	})
+}
+
+// local lets loopback clients alone through, unless the listener knows its
+// clients: what it protects names processes and peers.
+func (x *server) local(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !fromLoopback(r) && (*x.web.WebConfigFile == "" || checkWebConfig(*x.web.WebConfigFile) != nil) {
+			http.Error(w, "for clients on this host only, unless --web.config.file asks for credentials", http.StatusForbidden)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func fromLoopback(r *http.Request) bool {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		return false
+	}
+	a, err := netip.ParseAddr(host)
+	return err == nil && a.Unmap().IsLoopback()
+}
+
+// errorLog is the logger that promhttp wants.
+type errorLog struct{ *server }
+
+func (l errorLog) Println(v ...any) { l.logger.Error("cannot serve metrics", "err", fmt.Sprint(v...)) }

@@ -1,0 +1,141 @@
+package sockdiag
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/mdlayher/netlink"
+)
+
+// aheadBuffers is how many datagrams of a family may be on their way. With fewer
+// of them the kernel and the caller wait for each other now and then.
+const aheadBuffers = 8
+
+// batch is one datagram that has been received and checked.
+type batch struct {
+	buffer   []byte
+	payloads [][]byte // parts of buffer, a flow each
+	err      error    // what ended the answer; the payloads before it count
+	free     chan<- *batch
+}
+
+// flowsAhead is Flows with one reader for each family. All of them have ended
+// when it returns.
+func (c *Conn) flowsAhead(ctx context.Context, q Query, families []Family, attributes []netlink.Attribute, yield func(Flow, error) bool) {
+	fail := func(err error) { yield(Flow{}, fmt.Errorf("dump %s sockets: %w", q.Protocol, err)) }
+	ctx, cancel := context.WithCancel(ctx)
+	full := make(chan *batch, len(families)*aheadBuffers)
+	var readers sync.WaitGroup
+	defer readers.Wait()
+	defer cancel()
+	for i, family := range families {
+		conn := c
+		if i > 0 {
+			var err error
+			if conn, err = Dial(); err != nil {
+				fail(err)
+				return
+			}
+		}
+		r := request{family: family, protocol: q.Protocol, info: q.Info, states: q.States}
+		readers.Go(func() {
+			conn.readAhead(ctx, r, attributes, full)
+			if conn != c {
+				_ = conn.Close()
+			}
+		})
+	}
+
+	for remaining := len(families); remaining > 0; {
+		var b *batch
+		select {
+		case b = <-full:
+		case <-ctx.Done():
+			fail(ctx.Err())
+			return
+		}
+		for _, payload := range b.payloads {
+			f, err := parseFlow(payload, q.Protocol)
+			switch {
+			case err != nil:
+				fail(err)
+				return
+			case q.Selector != nil && !q.Selector.Covers(&f):
+			case !yield(f, nil):
+				return
+			}
+		}
+		switch {
+		case b.err == nil:
+			b.free <- b
+		case errors.Is(b.err, errDone):
+			remaining--
+		default:
+			fail(b.err)
+			return
+		}
+	}
+}
+
+// readAhead receives the answer to one request and hands it on in batches, the
+// last of which says why it is the last. It ends early when ctx does.
+func (c *Conn) readAhead(ctx context.Context, r request, attributes []netlink.Attribute, full chan<- *batch) {
+	answer, err := c.send(typeByFamily, netlink.Dump, r, attributes)
+	if err != nil {
+		hand(ctx, full, &batch{err: err})
+		return
+	}
+	defer c.unblock(ctx)()
+	free, made := make(chan *batch, aheadBuffers), 0
+	next := func() *batch {
+		select {
+		case b := <-free:
+			return b
+		default:
+		}
+		if made < aheadBuffers {
+			made++
+			return &batch{buffer: make([]byte, bufferLen), free: free}
+		}
+		select {
+		case b := <-free:
+			return b
+		case <-ctx.Done():
+			return nil
+		}
+	}
+	for {
+		b := next()
+		if b == nil {
+			return
+		}
+		b.payloads = b.payloads[:0]
+		var datagram []byte
+		if datagram, b.err = c.datagram(ctx, b.buffer); b.err == nil {
+			for payload, err := range answer.messages(datagram) {
+				if err != nil {
+					b.err = err
+					break
+				}
+				b.payloads = append(b.payloads, payload)
+			}
+		}
+		c.unfinished = !answer.ended
+		last := b.err != nil // b is the receiver's once it is handed on
+		if !hand(ctx, full, b) || last {
+			return
+		}
+	}
+}
+
+// hand passes a batch on unless the receiver has lost interest.
+func hand(ctx context.Context, full chan<- *batch, b *batch) bool {
+	select {
+	case full <- b:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

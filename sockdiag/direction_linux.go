@@ -1,0 +1,38 @@
+package sockdiag
+
+import (
+	"context"
+	"fmt"
+	"os"
+)
+
+// ephemeralPortsFile shows the setting of the reader's own network namespace.
+const ephemeralPortsFile = "/proc/sys/net/ipv4/ip_local_port_range"
+
+// EphemeralPorts returns the range that local ports are taken from when a flow is
+// opened without choosing one, of both address families.
+func EphemeralPorts() (PortRange, error) {
+	b, err := os.ReadFile(ephemeralPortsFile)
+	if err != nil {
+		return PortRange{}, fmt.Errorf("read ephemeral ports: %w", err)
+	}
+	var r PortRange
+	if _, err := fmt.Sscan(string(b), &r.First, &r.Last); err != nil {
+		return PortRange{}, fmt.Errorf("read ephemeral ports: %s: %w", ephemeralPortsFile, err)
+	}
+	return r, nil
+}
+
+// Listeners returns the listeners of the namespace. That takes no look at the
+// flows and costs next to nothing beside a dump of them. Ephemeral ports are not
+// set.
+func (c *Conn) Listeners(ctx context.Context) (*Listeners, error) {
+	var l Listeners
+	for f, err := range c.Flows(ctx, Query{States: States(Listen)}) {
+		if err != nil {
+			return nil, fmt.Errorf("find listeners: %w", err)
+		}
+		l.Add(&f)
+	}
+	return &l, nil
+}
