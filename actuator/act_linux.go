@@ -91,7 +91,7 @@ func (x *action) one(ctx context.Context, t *target, now *sockdiag.Flow) bool {
 		return false
 	case t.connection != nil:
 		return x.onePath(ctx, t, now)
-	case now.Inode == 0 && x.Method != Destroy:
+	case (now.Inode == 0 || now.ShutDown) && x.Method != Destroy:
 		return x.orphan(t)
 	case x.Method == Destroy:
 		t.Detail = "destroy was asked for"
@@ -101,11 +101,11 @@ func (x *action) one(ctx context.Context, t *target, now *sockdiag.Flow) bool {
 	}
 }
 
-// orphan is a flow that its application has closed: the FIN is on its way. It has
-// the same time to end as one that we hang up.
+// orphan is a flow that its application has closed, or an earlier action has shut
+// down: the FIN is on its way. It has the same time to end as one that we hang up.
 func (x *action) orphan(t *target) bool {
 	t.Method, t.orphaned = None, true
-	t.Detail = "its application has closed it already"
+	t.Detail = "it has been closed on this side already"
 	if x.DryRun {
 		t.Outcome = Planned
 		return false

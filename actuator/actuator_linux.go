@@ -20,8 +20,8 @@ const DefaultLinger = 3 * time.Second
 
 // Config is what an Actuator needs. The zero value is of use.
 type Config struct {
-	// Logger gets one record for each flow that was acted on or refused; nil
-	// means none.
+	// Logger is told where applications reconnect to, if that is watched; what
+	// became of the flows is in the report. nil means none.
 	Logger *slog.Logger
 	// FirstSeen tells when a flow was first seen, by its cookie; nil means that it
 	// is not known of any. Request.EstablishedBefore relies on it.
@@ -189,7 +189,6 @@ func (x *action) run(ctx context.Context) (*Report, error) {
 		watch.end(ctx, acted)
 	}
 	for _, t := range targets {
-		x.log(ctx, &t.Result)
 		report.Results = append(report.Results, t.Result)
 	}
 	return report, nil
@@ -272,37 +271,4 @@ func (x *action) refuse(t *target, reason Reason, detail string) {
 	if t.Method == "" {
 		t.Method = None
 	}
-}
-
-func (x *action) log(ctx context.Context, r *Result) {
-	level := slog.LevelInfo
-	switch r.Outcome {
-	case Planned, Gone:
-		level = slog.LevelDebug
-	case Failed, Lingering:
-		level = slog.LevelWarn
-	default:
-	}
-	attrs := []slog.Attr{
-		slog.String("policy", x.Policy),
-		slog.String("destination", r.Flow.Remote.Addr().String()),
-		slog.Int("port", int(r.Flow.Remote.Port())),
-		slog.String("local", r.Flow.Local.String()),
-		slog.String("protocol", r.Flow.Protocol.String()),
-		slog.Uint64("cookie", r.Flow.Cookie),
-		slog.Int("pid", r.PID),
-		slog.String("command", r.Command),
-		slog.String("method", string(r.Method)),
-		slog.String("outcome", string(r.Outcome)),
-	}
-	if r.Reason != "" {
-		attrs = append(attrs, slog.String("reason", string(r.Reason)))
-	}
-	if r.Detail != "" {
-		attrs = append(attrs, slog.String("detail", r.Detail))
-	}
-	if r.Err != nil {
-		attrs = append(attrs, slog.Any("err", r.Err))
-	}
-	x.logger.LogAttrs(ctx, level, "flow", attrs...)
 }

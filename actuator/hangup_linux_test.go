@@ -569,3 +569,33 @@ func withFD(t *testing.T, c syscall.Conn, fn func(fd int)) {
 		t.Fatal(err)
 	}
 }
+
+// A flow that has been hung up and whose peer has not closed yet is left alone by
+// the next action.
+func TestPrivilegedTwice(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		noLeaks(t)
+		binary := testapp.Build(t)
+		for _, mptcp := range []bool{false, true} {
+			server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0", MPTCP: mptcp, Hold: true})
+			app := testapp.Start(t, binary)
+			app.Ask("ignore")
+			fd := app.Connect(server.Addr(), false, mptcp)
+			r := Request{Selector: to(server.Addr()), Linger: 100 * time.Millisecond}
+			expect(t, only(t, mustHangUp(t, New(Config{}), r)), HalfClosed, "", Shutdown)
+			if again := mustHangUp(t, New(Config{}), r); len(again.Results) != 0 {
+				t.Errorf("mptcp %v: the second action found %+v", mptcp, again.Results)
+			}
+			// The application's own half-close does not count as hung up.
+			half := app.Connect(server.Addr(), false, mptcp)
+			app.Ask("half %d", half)
+			nstest.Eventually(t, "the peer has read the end", func() bool { return len(server.Ends) == 2 })
+			expect(t, only(t, mustHangUp(t, New(Config{}), r)), HalfClosed, "", Shutdown)
+			for _, fd := range []int{fd, half} {
+				if got := app.Ask("recv %d", fd); got != "recv ok 0" {
+					t.Errorf("mptcp %v: application: %q", mptcp, got)
+				}
+			}
+		}
+	})
+}

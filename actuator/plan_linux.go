@@ -113,8 +113,8 @@ func (p *planner) covers(f *sockdiag.Flow, d sockdiag.Direction) bool {
 
 // addFlow takes a TCP flow that is no path of an MPTCP connection.
 func (p *planner) addFlow(f sockdiag.Flow) {
-	if f.State == sockdiag.FinWait2 && f.Inode == 0 {
-		return // both sides know that it is over; it only waits like TIME_WAIT
+	if isOver(&f) {
+		return
 	}
 	d := p.listeners.Direction(&f)
 	if p.selector.LeftAlone(&f, d) {
@@ -127,6 +127,13 @@ func (p *planner) addFlow(f sockdiag.Flow) {
 	if p.selector.HasEvidence(&f) {
 		p.targets = append(p.targets, &target{Result: Result{Flow: f, Direction: d}})
 	}
+}
+
+// isOver reports whether there is nothing left to hang up: this side has ended the
+// flow, by itself or by an earlier action, and the peer knows. What is left waits
+// for the peer's end like TIME_WAIT.
+func isOver(f *sockdiag.Flow) bool {
+	return f.State == sockdiag.FinWait2 && (f.Inode == 0 || f.ShutDown)
 }
 
 // addConnections takes the MPTCP connections that matched by a path, or that have
@@ -153,6 +160,9 @@ func (p *planner) addConnections(ctx context.Context) error {
 	}
 	for _, c := range p.connections {
 		pathless := len(c.subflows) == 0
+		if pathless && c.flow.ShutDown || isOver(&c.flow) {
+			continue
+		}
 		if !c.candidate || !c.matched && !pathless {
 			continue
 		}

@@ -163,6 +163,10 @@ type Flow struct {
 	// 0 where the kernel does not say (before 5.8, or built without).
 	CgroupID uint64
 
+	// ShutDown says that both directions have been shut down on this side: the
+	// application can neither read nor write any more.
+	ShutDown bool
+
 	// HasInfo says that TCPInfo was asked for and delivered.
 	HasInfo bool
 	TCPInfo TCPInfo

@@ -23,8 +23,11 @@ const (
 	extInfo = 1 << (attrInfo - 1)
 
 	attrInfo     = 2  // INET_DIAG_INFO
+	attrShutdown = 8  // INET_DIAG_SHUTDOWN
 	attrULP      = 19 // INET_DIAG_ULP_INFO
 	attrCgroupID = 21 // INET_DIAG_CGROUP_ID
+
+	shutdownBoth = 3 // RCV_SHUTDOWN and SEND_SHUTDOWN (net/sock.h)
 
 	ulpMPTCP = 3 // INET_ULP_INFO_MPTCP
 
@@ -159,6 +162,10 @@ func parseFlow(b []byte, protocol Protocol) (Flow, error) {
 			}
 		case attrULP:
 			f.Subflow, f.IsSubflow, err = parseULP(value)
+		case attrShutdown:
+			if len(value) >= 1 {
+				f.ShutDown = value[0]&shutdownBoth == shutdownBoth
+			}
 		case attrCgroupID:
 			if len(value) >= 8 {
 				f.CgroupID = binary.NativeEndian.Uint64(value)

@@ -1,0 +1,340 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"tcphup/internal/nstest"
+	"tcphup/internal/testapp"
+)
+
+// Addresses of the programs, each alone in the test's network namespace.
+const (
+	tcphupAddress       = "127.0.0.1:10471"
+	receiverAddress     = "127.0.0.1:10472"
+	prometheusAddress   = "127.0.0.1:9090"
+	alertmanagerAddress = "127.0.0.1:9093"
+)
+
+const token = "a-token-for-the-test-of-the-chain"
+
+// process is a program that runs until the test ends.
+type process struct {
+	t    *testing.T
+	cmd  *exec.Cmd
+	log  string
+	done chan error
+}
+
+func startProcess(t *testing.T, name string, args ...string) *process {
+	t.Helper()
+	p := &process{t: t, cmd: exec.Command(name, args...), log: filepath.Join(t.TempDir(), "log"), done: make(chan error, 1)}
+	log, err := os.Create(p.log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	p.cmd.Stdout, p.cmd.Stderr = log, log
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() { p.done <- p.cmd.Wait() }()
+	t.Cleanup(func() {
+		_ = p.cmd.Process.Kill()
+		<-p.done
+		if t.Failed() {
+			b, err := os.ReadFile(p.log)
+			t.Logf("log of %s (%v):\n%s", name, err, b)
+		}
+	})
+	return p
+}
+
+// stop asks the process to end and returns how it did.
+func (p *process) stop() error {
+	p.t.Helper()
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		p.t.Fatal(err)
+	}
+	select {
+	case err := <-p.done:
+		p.done <- err
+		return err
+	case <-time.After(30 * time.Second):
+		p.t.Fatal("waited 30 s in vain for the process to end")
+		return nil
+	}
+}
+
+// get returns the body of a page, or an error for any answer but 200.
+func get(t *testing.T, url string) (string, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return "", err
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if response.StatusCode != http.StatusOK {
+		err = errors.Join(err, fmt.Errorf("%s: %s", url, response.Status))
+	}
+	return string(body), err
+}
+
+func awaitPage(t *testing.T, url string) {
+	t.Helper()
+	nstest.Eventually(t, url, func() bool {
+		_, err := get(t, url)
+		return err == nil
+	})
+}
+
+// sample returns the value of one series of tcphup, and false when there is none.
+func sample(t *testing.T, series string) (float64, bool) {
+	t.Helper()
+	page, err := get(t, "http://"+tcphupAddress+"/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(page) {
+		if value, ok := strings.CutPrefix(line, series+" "); ok {
+			n, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n, true
+		}
+	}
+	return 0, false
+}
+
+func writeFile(t *testing.T, name, content string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// startPrometheus scrapes tcphup and fires when a flow to the port has been idle.
+func startPrometheus(t *testing.T, port string) {
+	t.Helper()
+	rules := writeFile(t, "rules.yml", fmt.Sprintf(`
+groups:
+  - name: tcphup
+    rules:
+      - alert: StaleSockets
+        expr: tcphup_socket_idle_seconds_count{port=%q} - ignoring(le) tcphup_socket_idle_seconds_bucket{port=%q,le="1"} > 0
+        labels: {tcphup: hangup}
+`, port, port))
+	config := writeFile(t, "prometheus.yml", fmt.Sprintf(`
+global: {scrape_interval: 250ms, scrape_timeout: 250ms, evaluation_interval: 250ms}
+rule_files: [%q]
+scrape_configs: [{job_name: tcphup, static_configs: [{targets: [%q]}]}]
+alerting: {alertmanagers: [{static_configs: [{targets: [%q]}]}]}
+`, rules, tcphupAddress, alertmanagerAddress))
+	startProcess(t, need(t, "prometheus", "prometheus"), "--config.file="+config, "--storage.tsdb.path="+t.TempDir(),
+		"--web.listen-address="+prometheusAddress, "--log.level=warn")
+	awaitPage(t, "http://"+prometheusAddress+"/-/ready")
+}
+
+func startAlertmanager(t *testing.T, token string) {
+	t.Helper()
+	config := writeFile(t, "alertmanager.yml", fmt.Sprintf(`
+route: {receiver: tcphup, group_by: [alertname, destination, port], group_wait: 0s, group_interval: 1s, repeat_interval: 1s}
+receivers:
+  - name: tcphup
+    webhook_configs:
+      - url: http://%s/alerts
+        http_config: {authorization: {credentials_file: %q}}
+`, receiverAddress, writeFile(t, "token", token)))
+	startProcess(t, need(t, "prometheus-alertmanager", "prometheus-alertmanager"), "--config.file="+config, "--storage.path="+t.TempDir(),
+		"--web.listen-address="+alertmanagerAddress, "--cluster.listen-address=", "--log.level=warn")
+	awaitPage(t, "http://"+alertmanagerAddress+"/-/ready")
+}
+
+// server counts the connections that it has accepted and that have ended.
+type keepAliveServer struct {
+	host, port string
+	closed     chan string
+}
+
+func startServer(t *testing.T, address string) *keepAliveServer {
+	t.Helper()
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &keepAliveServer{closed: make(chan string, 100)}
+	if s.host, s.port, err = net.SplitHostPort(listener.Addr().String()); err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{
+		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.RemoteAddr) }),
+		ConnState: func(c net.Conn, state http.ConnState) {
+			if state == http.StateClosed {
+				s.closed <- c.RemoteAddr().String()
+			}
+		},
+	}
+	go func() { _ = server.Serve(listener) }()
+	t.Cleanup(func() { _ = server.Close() })
+	return s
+}
+
+func (s *keepAliveServer) client() *exec.Cmd {
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), goClientVariable+"=http://"+net.JoinHostPort(s.host, s.port))
+	return cmd
+}
+
+// From an idle connection to a new one: Prometheus sees it, Alertmanager posts,
+// tcphup hangs it up, the application reconnects, the alert resolves. Without the
+// right credentials, nothing is closed.
+func TestPrivilegedChain(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		for _, tt := range []struct {
+			name   string
+			args   []string
+			sent   string
+			closes bool
+			series string // must rise above 0
+		}{
+			{
+				name: "armed", args: []string{"--alerts.token-file=" + writeFile(t, "token", token)}, sent: token, closes: true,
+				series: `tcphup_hangups_total{method="shutdown",outcome="closed",policy="labelled"}`,
+			},
+			{
+				name: "no token file", sent: token,
+				series: `tcphup_hangups_total{method="shutdown",outcome="planned",policy="labelled"}`,
+			},
+			{
+				name: "wrong token", args: []string{"--alerts.token-file=" + writeFile(t, "token", token)}, sent: "another-token-of-enough-length",
+				series: `tcphup_notifications_total{code="401"}`,
+			},
+		} {
+			t.Run(tt.name, func(t *testing.T) {
+				victim, bystander := startServer(t, "127.0.0.1:0"), startServer(t, "127.0.0.1:0")
+				ask, askBystander := startClient(t, victim.client()), startClient(t, bystander.client())
+				first, other := ask(), askBystander()
+
+				args := append([]string{"serve", "--web.listen-address=" + tcphupAddress, "--alerts.listen-address=" + receiverAddress}, tt.args...)
+				served := startProcess(t, os.Getenv(binaryVariable), args...)
+				awaitPage(t, "http://"+tcphupAddress+"/-/ready")
+				startAlertmanager(t, tt.sent)
+				startPrometheus(t, victim.port)
+
+				nstest.Eventually(t, tt.series+" rises", func() bool {
+					value, ok := sample(t, tt.series)
+					return ok && value > 0
+				})
+				if tt.closes {
+					closed := <-victim.closed
+					if "200 "+closed+" <nil>" != first {
+						t.Errorf("closed is %q, the client's connection was %q", closed, first)
+					}
+					if next := ask(); next == first || !strings.HasPrefix(next, "200 ") {
+						t.Errorf("the client's next request: %q, before: %q", next, first)
+					}
+					nstest.Eventually(t, "the alert resolves", func() bool {
+						ask() // the new connection is in use
+						alerts, err := get(t, "http://"+alertmanagerAddress+"/api/v2/alerts?active=true")
+						return err == nil && strings.TrimSpace(alerts) == "[]"
+					})
+				} else if again := ask(); again != first || len(victim.closed) != 0 {
+					t.Errorf("without the right credentials the client's connection was closed: %q, then %q", first, again)
+				}
+				if again := askBystander(); again != other || len(bystander.closed) != 0 {
+					t.Errorf("the bystander's connection was closed: %q, then %q", other, again)
+				}
+				if err := served.stop(); err != nil {
+					t.Errorf("tcphup serve after SIGTERM: %v", err)
+				}
+			})
+		}
+	})
+}
+
+// A receiver that everyone can reach and that asks for nothing does not start.
+func TestPrivilegedRefusesToStart(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		for _, address := range []string{":10472", "0.0.0.0:10472", "[::]:10472", "192.0.2.1:10472", "example.com:10472"} {
+			r := tcphup(t, "serve", "--web.listen-address="+tcphupAddress, "--alerts.listen-address="+address)
+			if r.exit != 2 || !strings.Contains(r.stderr, "--alerts.token-file") {
+				t.Errorf("%s: exit %d, %s", address, r.exit, r.stderr)
+			}
+		}
+	})
+}
+
+// An action that is under way when the program is told to stop ends in order, and
+// its sender gets the answer.
+func TestPrivilegedStopsGracefully(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0", Hold: true})
+		app := testapp.Start(t, testapp.Build(t))
+		app.Ask("ignore")
+		fd := app.Connect(server.Addr(), false, false)
+		served := startProcess(t, os.Getenv(binaryVariable), "serve", "--web.listen-address="+tcphupAddress,
+			"--alerts.listen-address="+receiverAddress, "--alerts.token-file="+writeFile(t, "token", token))
+		awaitPage(t, "http://"+tcphupAddress+"/-/ready")
+
+		answers := make(chan string, 1)
+		go func() {
+			answer, err := postAlert(t, server.Addr())
+			answers <- fmt.Sprint(answer, " ", err)
+		}()
+		// The peer holds its end, so the action goes on until its linger is over.
+		if got := app.Ask("recv %d", fd); got != "recv ok 0" {
+			t.Fatalf("application: %q", got)
+		}
+		if err := served.stop(); err != nil {
+			t.Errorf("tcphup serve after SIGTERM: %v", err)
+		}
+		if got := <-answers; !strings.HasPrefix(got, "200 OK") || !strings.Contains(got, `"half_closed":1`) {
+			t.Errorf("the answer is %q", got)
+		}
+	})
+}
+
+// postAlert sends one alert of Alertmanager's about the destination, with the
+// token, and returns status and body of the answer.
+func postAlert(t *testing.T, destination netip.AddrPort) (string, error) {
+	t.Helper()
+	body := fmt.Sprintf(`{"version":"4","status":"firing","alerts":[{"status":"firing","fingerprint":"c0ffee","startsAt":%q,
+		"labels":{"alertname":"Stale","tcphup":"hangup","destination":%q,"port":"%d"}}]}`,
+		time.Now().UTC().Format(time.RFC3339Nano), destination.Addr(), destination.Port())
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+receiverAddress+"/alerts", strings.NewReader(body))
+	if err != nil {
+		return "", err
+	}
+	request.Header.Set("Authorization", "Bearer "+token)
+	request.Header.Set("Content-Type", "application/json")
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return "", err
+	}
+	defer response.Body.Close()
+	answer, err := io.ReadAll(response.Body)
+	return response.Status + " " + string(answer), err
+}
