@@ -86,8 +86,8 @@ func TestSerialised(t *testing.T) {
 			})
 		}
 		wait.Wait()
-		if guard.most != 3 {
-			t.Errorf("%d actions ran at once, want 3", guard.most)
+		if guard.most < 2 || guard.most > 3 {
+			t.Errorf("%d actions ran at once, want more than 1 and at most 3", guard.most)
 		}
 		if n := len(f.claims.held); n != 0 {
 			t.Errorf("%d claims are still held", n)
@@ -285,6 +285,18 @@ func TestPauseDuringAction(t *testing.T) {
 			})
 		})
 	}
+}
+
+// The pause file counts from the moment it is there, not from when it is looked for.
+func TestPauseFileBetweenActions(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "pause")
+	f := newFixture(t, DefaultRules(), func(c *Config) { c.PauseFile, c.MaxActions = file, 1 })
+	f.hang.hangUp = func(context.Context, Action) (Result, error) {
+		writeFile(t, file, "")
+		return outcome(OutcomeClosed, 1), nil
+	}
+	f.post(t, notify(hangup("10.0.0.5", "80"), hangup("10.0.0.6", "80"))).
+		want(t, 503, map[string]int{resultDone: 1, resultPaused: 1})
 }
 
 func TestStop(t *testing.T) {

@@ -76,7 +76,6 @@ func (h *history) begin(now time.Time, p *Policy, t *target) (since time.Time, n
 	case breaker.Actions > 0 && len(d.actions) >= breaker.Actions:
 		h.trips++
 		d.openUntil = now.Add(breaker.Window)
-		d.actions = nil
 		return now, refuse(resultBreakerOpen, "hung up %d times within %s: the breaker opens until %s",
 			breaker.Actions, breaker.Window, stamp(d.openUntil))
 	}

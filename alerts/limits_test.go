@@ -210,6 +210,40 @@ func TestUnfinishedGoesOn(t *testing.T) {
 	f.post(t, body).want(t, 200, map[string]int{resultBreakerOpen: 1})
 }
 
+// The rest after an action counts from its end, also when its last piece found
+// that the rest of the flows had ended by themselves.
+func TestCooldownAfterUnfinished(t *testing.T) {
+	f := newFixture(t, DefaultRules(), nil)
+	r := outcome(OutcomeClosed, 1)
+	r.Unfinished = 1
+	f.hang.hangUp = func(context.Context, Action) (Result, error) { return r, nil }
+	body := notify(hangup("10.0.0.5", "80"))
+	f.post(t, body).want(t, 503, map[string]int{resultUnfinished: 1})
+	r = outcome(OutcomeGone, 1)
+	f.post(t, body).want(t, 200, map[string]int{resultDone: 1})
+	f.post(t, body).want(t, 200, map[string]int{resultCooldown: 1})
+}
+
+// What was left unfinished long ago does not shorten the time to drain of today.
+func TestUnfinishedIsForgotten(t *testing.T) {
+	rules := DefaultRules()
+	rules.Policies[0].Drain = Drain{Quiet: time.Second, Deadline: time.Minute}
+	f := newFixture(t, rules, nil)
+	f.hang.hangUp = func(context.Context, Action) (Result, error) { return Result{Unfinished: 1}, nil }
+	body := notify(hangup("10.0.0.5", "80"))
+	for _, wait := range []time.Duration{0, 30 * time.Second, unfinishedFor + time.Second} {
+		f.advance(wait)
+		f.post(t, body).want(t, 503, map[string]int{resultUnfinished: 1})
+	}
+	var deadlines []time.Duration
+	for _, a := range f.hang.actions {
+		deadlines = append(deadlines, a.DrainDeadline)
+	}
+	if diff := cmp.Diff([]time.Duration{time.Minute, 30 * time.Second, time.Minute}, deadlines); diff != "" {
+		t.Errorf("time to drain (-want +got):\n%s", diff)
+	}
+}
+
 // One notification, alerts of every kind: each gets its own result, and one that
 // should come again makes the answer say so.
 func TestMixedNotification(t *testing.T) {

@@ -66,16 +66,12 @@ func (p *pause) why() error {
 }
 
 // watch returns a context that ends with errPaused as its cause when the switch is
-// turned on. The file is looked at every interval.
+// turned on from now on. The file is looked at every interval.
 func (p *pause) watch(ctx context.Context, interval time.Duration) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	p.mu.Lock()
-	on, turnedOn := p.on, p.turnedOn
+	turnedOn := p.turnedOn
 	p.mu.Unlock()
-	if on {
-		cancel(errPaused)
-		return ctx, func() { cancel(nil) }
-	}
 	go func() {
 		var tick <-chan time.Time
 		if p.file != "" {

@@ -67,7 +67,7 @@ func testRules(t testing.TB) Rules {
 	}
 	return Rules{
 		Policies: []Policy{database, fleet, service},
-		Never:    []Endpoint{{netip.MustParsePrefix("10.20.9.0/24"), 0}, {netip.MustParsePrefix("10.20.8.8/32"), 5432}},
+		Never:    []Endpoint{{netip.MustParsePrefix("10.20.9.0/24"), 0}, {netip.MustParsePrefix("10.20.8.8/32"), 5432}, {netip.MustParsePrefix("192.0.2.53/32"), 53}},
 		Services: []Service{{"db.internal", 5432}, {"quiet.internal", 80}, {"web.internal", 443}},
 	}
 }
@@ -117,6 +117,7 @@ func TestPolicies(t *testing.T) {
 		{"never at this port", pay("10.20.8.8", "5432"), resultDenied, ""},
 		{"never at another port", pay("10.20.8.8", "6432"), resultDone, "database 10.20.8.8/32 6432"},
 		{"never at one of the ports", pay("10.20.8.8", ""), resultDone, "database 10.20.8.8/32 5432 6432"},
+		{"never at one of all ports", alert("peer", "192.0.2.53"), resultDone, "fleet 192.0.2.53/32"},
 		{"first match decides", pay("192.0.2.1", "5432"), resultNotAllowed, ""},
 		{"second policy", alert("peer", "192.0.2.1", "peer_port", "99"), resultDone, "fleet 192.0.2.1/32 99"},
 		{"usual labels do not count", alert("destination", "192.0.2.1"), resultNoDestination, ""},

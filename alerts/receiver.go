@@ -76,8 +76,8 @@ func (r *Receiver) Stop() { r.stopping.Store(true) }
 // server that the receiver runs in.
 func (r *Receiver) ConfigureServer(s *http.Server) {
 	s.ReadHeaderTimeout = headerTimeout
-	// For bodies of requests that are turned away unread; ServeHTTP lifts it once it
-	// has read its own.
+	// For bodies of requests that are turned away unread. It does not end an action:
+	// net/http lifts it once the body has been read.
 	s.ReadTimeout = headerTimeout + bodyTimeout
 	s.IdleTimeout = idleTimeout
 	s.MaxHeaderBytes = 16 << 10
@@ -227,8 +227,7 @@ func readBody(w http.ResponseWriter, req *http.Request) ([]byte, *answer) {
 		return nil, tooLarge
 	}
 	// A recorder in a test has no deadline, and needs none.
-	control := http.NewResponseController(w)
-	_ = control.SetReadDeadline(time.Now().Add(bodyTimeout))
+	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))
 	body, err := io.ReadAll(http.MaxBytesReader(w, req.Body, maxBody))
 	var large *http.MaxBytesError
 	switch {
@@ -237,8 +236,6 @@ func readBody(w http.ResponseWriter, req *http.Request) ([]byte, *answer) {
 	case err != nil:
 		return nil, sayNo(http.StatusServiceUnavailable, "the body did not arrive in time")
 	}
-	// Otherwise this deadline, or that of the server, would end the request's context.
-	_ = control.SetReadDeadline(time.Time{})
 	return body, nil
 }
 

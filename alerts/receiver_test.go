@@ -257,3 +257,23 @@ func TestReceiverAlerts(t *testing.T) {
 		})
 	}
 }
+
+// What the receiver adds to the time that it takes to hang up: from the arrival of
+// one alert to the action, and back to the answer.
+func BenchmarkReceiver(b *testing.B) {
+	rules := DefaultRules()
+	rules.Policies[0].Limits.Cooldown = 0
+	rules.Policies[0].Limits.Breaker = Breaker{}
+	actions := 0
+	r := fuzzReceiver(b, rules, func(Action) { actions++ })
+	body := notify(hangup("10.0.0.5", "80"))
+	b.ReportAllocs()
+	for b.Loop() {
+		if got := send(b, r, newRequest(body)); got.code != http.StatusOK {
+			b.Fatal(got.text)
+		}
+	}
+	if actions != b.N {
+		b.Errorf("%d actions for %d alerts", actions, b.N)
+	}
+}

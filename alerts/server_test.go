@@ -118,6 +118,23 @@ func TestSlowClients(t *testing.T) {
 	}
 }
 
+// A client that does not read its answer is let go, too.
+func TestClientDoesNotRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t, DefaultRules(), nil)
+		c := serveBubble(t, f).dial()
+		defer func() { _ = c.Close() }()
+		body := string(notify(hangup("10.0.0.5", "80")))
+		if _, err := io.WriteString(c, requestHead(testToken, len(body))+body); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute) // of the bubble
+		if n, err := io.Copy(io.Discard, c); n != 0 || err != nil {
+			t.Errorf("after a minute there were still %d bytes to read, %v", n, err)
+		}
+	})
+}
+
 // The deadlines that guard the reading do not end an action that takes longer, and
 // the connection stays good for the next notification.
 func TestLongActionOverKeptConnection(t *testing.T) {
