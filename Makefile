@@ -50,7 +50,7 @@ vet:
 	$(GO) vet ./...
 
 unit:
-	$(GO) test -race -timeout 10m $$($(GO) list ./... | grep -v '/e2e$$')
+	$(GO) test -race -p 1 -timeout 10m $$($(GO) list ./... | grep -v '/e2e$$')
 
 e2e:
 	$(GO) test -timeout 10m ./e2e

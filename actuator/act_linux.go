@@ -29,15 +29,20 @@ func (x *action) act(ctx context.Context, targets []*target) []*target {
 			if !ok {
 				continue
 			}
-			if x.DrainDeadline > 0 && x.isBusy(t, &now) && time.Now().Before(drained) {
+			draining := time.Now().Before(drained)
+			if draining && x.isBusy(t, &now) {
 				busy = append(busy, t)
 				continue
 			}
 			start := time.Now()
-			if x.one(ctx, t, &now) {
+			switch x.one(ctx, t, &now, draining) {
+			case stepActed:
 				t.acted = start
 				pace.used()
 				acted = append(acted, t)
+			case stepBusy:
+				busy = append(busy, t)
+			case stepDecided:
 			}
 		}
 		targets = busy
@@ -66,6 +71,17 @@ func (x *action) lookAgain(ctx context.Context, t *target) (sockdiag.Flow, bool)
 		x.refuse(t, ReasonListener, "the socket accepts connections")
 		return now, false
 	}
+	if !x.showsEvidence(&now) {
+		x.refuse(t, ReasonEvidence, cameToLife)
+		return now, false
+	}
+	return now, true
+}
+
+const cameToLife = "it has come to life since it was chosen"
+
+// showsEvidence is the selector's word on a flow that was chosen before.
+func (x *action) showsEvidence(now *sockdiag.Flow) bool {
 	evidence := x.Selector
 	if now.Protocol == sockdiag.MPTCP {
 		evidence.Stalled = false // said by its paths, never by the connection
@@ -73,22 +89,27 @@ func (x *action) lookAgain(ctx context.Context, t *target) (sockdiag.Flow, bool)
 			evidence.MinIdle, evidence.MinPeerSilence = 0, 0
 		}
 	}
-	if !evidence.HasEvidence(&now) {
-		x.refuse(t, ReasonEvidence, "it has come to life since it was chosen")
-		return now, false
-	}
-	return now, true
+	return evidence.HasEvidence(now)
 }
 
 func ended(s sockdiag.State) bool { return s == sockdiag.TimeWait || s == sockdiag.Close }
 
-// one acts on a flow, or in a dry run finds out what it would do. It reports
-// whether there is something to verify.
-func (x *action) one(ctx context.Context, t *target, now *sockdiag.Flow) bool {
+// step is how far one look at a flow has brought it.
+type step int
+
+const (
+	stepDecided step = iota // its outcome is known
+	stepActed               // its end is to be verified
+	stepBusy                // it is to be looked at again later
+)
+
+// one acts on a flow, or in a dry run finds out what it would do. While draining it
+// leaves a flow that has become busy for later.
+func (x *action) one(ctx context.Context, t *target, now *sockdiag.Flow, draining bool) step {
 	switch {
 	case slices.ContainsFunc(t.holders, func(h holder) bool { return h.pid == os.Getpid() }):
 		x.refuse(t, ReasonSelf, "the socket is tcphup's own")
-		return false
+		return stepDecided
 	case t.connection != nil:
 		return x.onePath(ctx, t, now)
 	case (now.Inode == 0 || now.ShutDown) && x.Method != Destroy:
@@ -97,30 +118,33 @@ func (x *action) one(ctx context.Context, t *target, now *sockdiag.Flow) bool {
 		t.Detail = "destroy was asked for"
 		return x.oneDestroy(ctx, t, now, "", "")
 	default:
-		return x.oneShutdown(ctx, t, now)
+		return x.oneShutdown(ctx, t, now, draining)
 	}
 }
 
 // orphan is a flow that its application has closed, or an earlier action has shut
 // down: the FIN is on its way. It has the same time to end as one that we hang up.
-func (x *action) orphan(t *target) bool {
+func (x *action) orphan(t *target) step {
 	t.Method, t.orphaned = None, true
 	t.Detail = "it has been closed on this side already"
 	if x.DryRun {
 		t.Outcome = Planned
-		return false
+		return stepDecided
 	}
-	return true
+	return stepActed
 }
 
-func (x *action) oneShutdown(ctx context.Context, t *target, now *sockdiag.Flow) bool {
+func (x *action) oneShutdown(ctx context.Context, t *target, now *sockdiag.Flow, draining bool) step {
 	fd, reason, err := x.acquire(t)
 	if reason == ReasonIdentity {
 		// The owner has let go of it since the pass: it may have ended or moved its
 		// descriptors while another process, or number, still leads to the flow.
 		var ok bool
 		if ok, fd, reason, err = x.acquireAnew(ctx, t); !ok {
-			return t.orphaned
+			if t.orphaned && !x.DryRun {
+				return stepActed
+			}
+			return stepDecided
 		}
 	}
 	if err == nil {
@@ -128,18 +152,35 @@ func (x *action) oneShutdown(ctx context.Context, t *target, now *sockdiag.Flow)
 		t.Method, t.Detail = Shutdown, "the owner can be reached"
 		if x.DryRun {
 			t.Outcome = Planned
-			return false
+			return stepDecided
 		}
-		err = hangUp(fd, x.Linger)
+		// Finding the socket took its time; a request may have begun meanwhile. Only
+		// the shutdown itself comes between this look and the end.
+		if err := prepareHangUp(fd, x.Linger); err != nil {
+			t.Outcome, t.Err = Failed, err
+			return stepDecided
+		}
+		if err := refresh(fd, now); err != nil {
+			t.Outcome, t.Err = Failed, err
+			return stepDecided
+		}
+		if draining && x.isBusy(t, now) {
+			return stepBusy
+		}
+		if !x.showsEvidence(now) {
+			x.refuse(t, ReasonEvidence, cameToLife)
+			return stepDecided
+		}
+		err = unix.Shutdown(fd, unix.SHUT_RDWR)
 		switch {
 		case err == nil:
-			return true
+			return stepActed
 		case errors.Is(err, unix.ENOTCONN):
 			t.Outcome = Gone
 		default:
 			t.Outcome, t.Err = Failed, err
 		}
-		return false
+		return stepDecided
 	}
 
 	t.Detail = err.Error()
@@ -154,7 +195,7 @@ func (x *action) oneShutdown(ctx context.Context, t *target, now *sockdiag.Flow)
 	default:
 		t.Method, t.Outcome, t.Err, t.Detail = Shutdown, Failed, err, ""
 	}
-	return false
+	return stepDecided
 }
 
 // acquireAnew looks for the flow's owner once more. It reports false when the flow
@@ -221,7 +262,7 @@ const (
 
 // oneDestroy destroys a flow. When shutdown was refused before, reason and detail
 // say why, and stand if destroying is refused too.
-func (x *action) oneDestroy(ctx context.Context, t *target, now *sockdiag.Flow, reason Reason, detail string) bool {
+func (x *action) oneDestroy(ctx context.Context, t *target, now *sockdiag.Flow, reason Reason, detail string) step {
 	if now.Protocol == sockdiag.MPTCP {
 		const last = "destroying its subflows would leave the application connected to nothing"
 		if reason == "" {
@@ -229,7 +270,7 @@ func (x *action) oneDestroy(ctx context.Context, t *target, now *sockdiag.Flow, 
 		} else {
 			x.refuse(t, reason, detail+"; "+last)
 		}
-		return false
+		return stepDecided
 	}
 	if reason != "" {
 		t.Detail = "shutdown refused: " + detail
@@ -239,9 +280,8 @@ func (x *action) oneDestroy(ctx context.Context, t *target, now *sockdiag.Flow, 
 	switch {
 	case err == nil && x.DryRun:
 		t.Outcome = Planned
-		return false
 	case err == nil:
-		return true
+		return stepActed
 	case errors.Is(err, os.ErrNotExist):
 		t.Outcome = Gone
 	case errors.Is(err, os.ErrPermission), errors.Is(err, errors.ErrUnsupported):
@@ -257,7 +297,7 @@ func (x *action) oneDestroy(ctx context.Context, t *target, now *sockdiag.Flow, 
 	default:
 		t.Outcome, t.Err = Failed, err
 	}
-	return false
+	return stepDecided
 }
 
 // destroyOrProbe destroys the flow, or in a dry run a connection of our own.
@@ -273,13 +313,13 @@ func (x *action) destroyOrProbe(ctx context.Context, now *sockdiag.Flow) error {
 }
 
 // onePath destroys one subflow of an MPTCP connection that keeps another.
-func (x *action) onePath(ctx context.Context, t *target, now *sockdiag.Flow) bool {
+func (x *action) onePath(ctx context.Context, t *target, now *sockdiag.Flow) step {
 	others := 0
 	query := sockdiag.Query{States: sockdiag.States(sockdiag.Established)}
 	for f, err := range x.conn.Flows(ctx, query) {
 		if err != nil {
 			t.Method, t.Outcome, t.Err = None, Failed, err
-			return false
+			return stepDecided
 		}
 		if f.Inode == t.Flow.Inode && f.Cookie != t.Flow.Cookie {
 			others++
@@ -287,7 +327,7 @@ func (x *action) onePath(ctx context.Context, t *target, now *sockdiag.Flow) boo
 	}
 	if others == 0 {
 		x.refuse(t, ReasonLastSubflow, "no other established path of the connection remains")
-		return false
+		return stepDecided
 	}
 	t.Detail = fmt.Sprintf("the connection keeps %d established path(s)", others)
 	return x.oneDestroy(ctx, t, now, "", "")

@@ -82,23 +82,60 @@ func addrPort(sa unix.Sockaddr) netip.AddrPort {
 }
 
 // hangUp ends the connection behind fd in order: what is queued goes out, then a
-// FIN, and the application reads end of file. A peer that does not acknowledge
-// within linger is given up by the kernel (TCP_USER_TIMEOUT, RFC 5482); the MPTCP
-// socket has no such option. A shorter timeout of the application's own is kept;
-// a linger of 0 leaves the kernel's defaults, which are minutes. It returns
-// unix.ENOTCONN when the connection had ended already.
+// FIN, and the application reads end of file. It returns unix.ENOTCONN when the
+// connection had ended already.
 func hangUp(fd int, linger time.Duration) error {
-	if linger > 0 {
-		own, err := unix.GetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT)
-		if ms := int(linger.Milliseconds()); err == nil && (own == 0 || own > ms) {
-			err = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, ms)
-		}
-		if err != nil && !errors.Is(err, unix.ENOPROTOOPT) && !errors.Is(err, unix.EOPNOTSUPP) {
-			return fmt.Errorf("set TCP_USER_TIMEOUT: %w", err)
-		}
+	if err := prepareHangUp(fd, linger); err != nil {
+		return err
 	}
 	if err := unix.Shutdown(fd, unix.SHUT_RDWR); err != nil {
 		return fmt.Errorf("shut down: %w", err)
 	}
+	return nil
+}
+
+// prepareHangUp makes the kernel give up a peer that does not acknowledge within
+// linger (TCP_USER_TIMEOUT, RFC 5482); the MPTCP socket has no such option. A
+// shorter timeout of the application's own is kept; a linger of 0 leaves the
+// kernel's defaults, which are minutes.
+func prepareHangUp(fd int, linger time.Duration) error {
+	if linger <= 0 {
+		return nil
+	}
+	own, err := unix.GetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT)
+	if ms := int(linger.Milliseconds()); err == nil && (own == 0 || own > ms) {
+		err = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, ms)
+	}
+	if err != nil && !errors.Is(err, unix.ENOPROTOOPT) && !errors.Is(err, unix.EOPNOTSUPP) {
+		return fmt.Errorf("set TCP_USER_TIMEOUT: %w", err)
+	}
+	return nil
+}
+
+// refresh reads queues and times of a TCP flow from its socket, which is as much
+// faster than asking for the flow again as a drain needs. An MPTCP connection
+// keeps what it has but for the bytes that wait to be read.
+func refresh(fd int, flow *sockdiag.Flow) error {
+	unread, err := unix.IoctlGetInt(fd, unix.SIOCINQ)
+	if err != nil {
+		return fmt.Errorf("read SIOCINQ: %w", err)
+	}
+	flow.ReceiveQueue = uint32(unread)
+	if flow.Protocol == sockdiag.MPTCP {
+		return nil
+	}
+	unsent, err := unix.IoctlGetInt(fd, unix.SIOCOUTQ)
+	if err != nil {
+		return fmt.Errorf("read SIOCOUTQ: %w", err)
+	}
+	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	if err != nil {
+		return fmt.Errorf("read TCP_INFO: %w", err)
+	}
+	flow.SendQueue = uint32(unsent)
+	flow.TCPInfo.Unacked = info.Unacked
+	flow.TCPInfo.LastDataSent = time.Duration(info.Last_data_sent) * time.Millisecond
+	flow.TCPInfo.LastDataReceived = time.Duration(info.Last_data_recv) * time.Millisecond
+	flow.TCPInfo.LastAckReceived = time.Duration(info.Last_ack_recv) * time.Millisecond
 	return nil
 }

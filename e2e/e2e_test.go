@@ -24,6 +24,14 @@ func TestMain(m *testing.M) {
 		goClient(url)
 		return
 	}
+	if os.Getenv(drainServerVariable) != "" {
+		drainServer()
+		return
+	}
+	if url := os.Getenv(drainClientVariable); url != "" {
+		drainClient(url)
+		return
+	}
 	if os.Getenv(binaryVariable) != "" {
 		os.Exit(m.Run())
 	}

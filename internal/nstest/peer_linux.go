@@ -87,10 +87,18 @@ func (p *Peer) Cut(links ...string) {
 	}
 }
 
+// Restore undoes Cut.
+func (p *Peer) Restore(links ...string) {
+	p.t.Helper()
+	for _, link := range links {
+		Command(p.t, "ip", "-n", "peer", "link", "set", link, "up")
+	}
+}
+
 // Command runs a program and fails the test when that fails.
 func Command(t *testing.T, args ...string) string {
 	t.Helper()
-	out, err := exec.CommandContext(t.Context(), args[0], args[1:]...).CombinedOutput()
+	out, err := exec.Command(args[0], args[1:]...).CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v: %v\n%s", args, err, out)
 	}

@@ -2,9 +2,11 @@
 // waiting after the other, as its standard input tells. Each line of input gets
 // one line of output. SIGPIPE has its default disposition unless told otherwise.
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/io_uring.h>
 #include <netdb.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -155,6 +157,10 @@ static void command(char *line)
 		printf("dup2 %s\n", name(dup2(fd, atoi(b)) < 0 ? errno : 0));
 	} else if (strcmp(verb, "half") == 0) {
 		printf("half %s\n", name(shutdown(fd, SHUT_WR) < 0 ? errno : 0));
+	} else if (strcmp(verb, "netns") == 0) {
+		int ns = open(a, O_RDONLY);
+		printf("netns %s\n", name(ns < 0 || setns(ns, CLONE_NEWNET) < 0 ? errno : 0));
+		close(ns);
 	} else if (strcmp(verb, "fork") == 0) {
 		pid_t pid = fork();
 		if (pid == 0) {

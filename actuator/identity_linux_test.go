@@ -1,0 +1,205 @@
+package actuator
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"tcphup/internal/nstest"
+	"tcphup/internal/testapp"
+	"tcphup/sockdiag"
+)
+
+// A process that could not be told apart from its predecessor would have the
+// wrong connection closed.
+func TestPrivilegedReusedDescriptor(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		noLeaks(t)
+		server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
+		bystander := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
+		app := testapp.Start(t, testapp.Build(t))
+		app.Ask("ignore")
+		for round := range 200 {
+			victim := app.Connect(server.Addr(), false, false)
+			other := app.Connect(bystander.Addr(), false, false)
+			kept := round%2 == 1
+			a := New(Config{})
+			acquired := false
+			a.beforeAct = func(*Result) {
+				if acquired {
+					return
+				}
+				acquired = true
+				if kept { // the flow lives on under another number
+					app.Ask("dup2 %d 99", victim)
+				}
+				app.Ask("dup2 %d %d", other, victim)
+			}
+			r := only(t, mustHangUp(t, a, Request{Selector: to(server.Addr()), Method: Shutdown, Linger: 300 * time.Millisecond}))
+			if kept {
+				expect(t, r, Closed, "", Shutdown)
+			} else if r.Outcome != Gone {
+				t.Errorf("outcome is %s (%s), want gone", r.Outcome, r.Detail)
+			}
+			if got := app.Ask("write %d", other); got != "write ok 1" {
+				t.Fatalf("round %d: the bystander's connection was closed: %s", round, got)
+			}
+			for _, fd := range []int{victim, other, 99} {
+				app.Ask("close %d", fd)
+			}
+			awaitPaths(t, server.Addr().Port(), 0)
+		}
+		if !bystander.Listens() {
+			t.Error("the bystander's listener is gone")
+		}
+	})
+}
+
+// Odd ways to hold a socket.
+func TestPrivilegedHolders(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		noLeaks(t)
+		binary := testapp.Build(t)
+		setup := func(t *testing.T) (*testapp.Server, *testapp.App, int) {
+			server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
+			app := testapp.Start(t, binary)
+			app.Ask("ignore")
+			return server, app, app.Connect(server.Addr(), false, false)
+		}
+		t.Run("descriptor 0", func(t *testing.T) {
+			server, app, fd := setup(t)
+			app.Ask("dup2 %d 0", fd)
+			app.Ask("close %d", fd)
+			expect(t, only(t, mustHangUp(t, New(Config{}), Request{Selector: to(server.Addr())})), Closed, "", Shutdown)
+			if got := app.Ask("recv 0"); got != "recv ok 0" {
+				t.Errorf("application: %q", got)
+			}
+		})
+		t.Run("two processes", func(t *testing.T) {
+			server, app, fd := setup(t)
+			app.Ask("fork")
+			expect(t, only(t, mustHangUp(t, New(Config{}), Request{Selector: to(server.Addr())})), Closed, "", Shutdown)
+			if got := app.Ask("recv %d", fd); got != "recv ok 0" {
+				t.Errorf("application: %q", got)
+			}
+			if got := <-server.Ends; got != "eof" {
+				t.Errorf("peer: %q", got)
+			}
+		})
+		t.Run("process ends meanwhile", func(t *testing.T) {
+			server, app, _ := setup(t)
+			a := New(Config{})
+			a.beforeAct = func(*Result) { app.Kill() }
+			r := only(t, mustHangUp(t, a, Request{Selector: to(server.Addr())}))
+			if r.Outcome != Gone {
+				t.Errorf("outcome is %s (%s), want gone", r.Outcome, r.Detail)
+			}
+		})
+		t.Run("process ends, another one holds it", func(t *testing.T) {
+			server, app, _ := setup(t)
+			app.Ask("fork")
+			a := New(Config{})
+			a.beforeAct = func(*Result) { app.Kill() }
+			expect(t, only(t, mustHangUp(t, a, Request{Selector: to(server.Addr())})), Closed, "", Shutdown)
+			if got := <-server.Ends; got != "eof" {
+				t.Errorf("peer: %q", got)
+			}
+		})
+		t.Run("our own", func(t *testing.T) {
+			server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
+			conn, err := net.Dial("tcp", server.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			for _, method := range Methods() {
+				expect(t, only(t, mustHangUp(t, New(Config{}), Request{Selector: to(server.Addr()), Method: method})), Refused, ReasonSelf, None)
+			}
+		})
+		t.Run("listener", func(t *testing.T) {
+			server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
+			selector := sockdiag.Selector{
+				Destinations: []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0")},
+				Ports:        []uint16{server.Addr().Port()},
+				Direction:    sockdiag.Either,
+				States:       sockdiag.States(sockdiag.Listen),
+			}
+			for _, method := range Methods() {
+				expect(t, only(t, mustHangUp(t, New(Config{}), Request{Selector: selector, Method: method})), Refused, ReasonListener, None)
+			}
+			if !server.Listens() {
+				t.Error("the listener is gone")
+			}
+		})
+	})
+}
+
+// A listening socket that takes the flow's place, even its cookie's, is not ended.
+func TestVerifyRefuses(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	client, err := net.Dial("tcp", listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	remote := client.RemoteAddr().(*net.TCPAddr).AddrPort()
+
+	withFD(t, client.(*net.TCPConn), func(fd int) {
+		cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
+		if err != nil {
+			t.Fatal(err)
+		}
+		flow := sockdiag.Flow{Cookie: cookie, Remote: remote}
+		if err := verify(fd, &flow); err != nil {
+			t.Errorf("the flow itself: %v", err)
+		}
+		other := flow
+		other.Cookie++
+		if err := verify(fd, &other); !errors.Is(err, errIdentity) {
+			t.Errorf("another cookie: %v", err)
+		}
+		other = flow
+		other.Remote = netip.AddrPortFrom(remote.Addr(), remote.Port()+1)
+		if err := verify(fd, &other); !errors.Is(err, errIdentity) {
+			t.Errorf("another peer: %v", err)
+		}
+	})
+	withFD(t, listener.(*net.TCPListener), func(fd int) {
+		cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := verify(fd, &sockdiag.Flow{Cookie: cookie}); !errors.Is(err, errListener) {
+			t.Errorf("a listener: %v", err)
+		}
+	})
+	file, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	if err := verify(int(file.Fd()), &sockdiag.Flow{}); !errors.Is(err, errIdentity) {
+		t.Errorf("a file: %v", err)
+	}
+}
+
+func withFD(t *testing.T, c syscall.Conn, fn func(fd int)) {
+	t.Helper()
+	raw, err := c.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := raw.Control(func(fd uintptr) { fn(int(fd)) }); err != nil {
+		t.Fatal(err)
+	}
+}

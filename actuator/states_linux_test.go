@@ -1,0 +1,207 @@
+package actuator
+
+import (
+	"context"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"tcphup/internal/nstest"
+	"tcphup/internal/testapp"
+	"tcphup/sockdiag"
+)
+
+// States other than an open, idle connection.
+func TestPrivilegedStates(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		noLeaks(t)
+		binary := testapp.Build(t)
+		peer := nstest.NewPeer(t)
+		const linger = 500 * time.Millisecond
+
+		t.Run("close_wait", func(t *testing.T) {
+			server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0", Deaf: true})
+			app := testapp.Start(t, binary)
+			app.Ask("ignore")
+			app.Connect(server.Addr(), false, false)
+			nstest.Eventually(t, "the peer has accepted", func() bool { return server.Accepted() == 1 })
+			server.CloseAll()
+			nstest.Eventually(t, "the flow is half closed", func() bool {
+				flows := sockets(t, server.Addr().Port())
+				return len(flows) == 1 && flows[0].State == sockdiag.CloseWait
+			})
+			expect(t, only(t, mustHangUp(t, New(Config{}), Request{Selector: to(server.Addr())})), Closed, "", Shutdown)
+		})
+
+		t.Run("busy with a full queue", func(t *testing.T) {
+			server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0", Deaf: true})
+			app := testapp.Start(t, binary)
+			app.Ask("ignore")
+			fd := app.Connect(server.Addr(), false, false)
+			app.Block("send", fd, unix.SYS_SENDTO)
+			r := only(t, mustHangUp(t, New(Config{}), Request{Selector: to(server.Addr()), Linger: linger}))
+			expect(t, r, Closed, "", Shutdown)
+			if !strings.Contains(r.Detail, "finished with destroy") {
+				t.Errorf("detail is %q", r.Detail)
+			}
+			if got := app.Hear(); got != "send EPIPE" {
+				t.Errorf("application: %q", got)
+			}
+		})
+
+		t.Run("syn_sent to a black hole", func(t *testing.T) {
+			// The neighbour is known and drops what is not for it.
+			mac := strings.Fields(nstest.Command(t, "ip", "-n", "peer", "-o", "link", "show", "one"))
+			lladdr := ""
+			for i, word := range mac {
+				if word == "link/ether" {
+					lladdr = mac[i+1]
+				}
+			}
+			hole := netip.MustParseAddrPort("10.99.0.66:4242")
+			nstest.Command(t, "ip", "neigh", "add", hole.Addr().String(), "lladdr", lladdr, "dev", "one", "nud", "permanent")
+			for _, method := range []Method{Shutdown, Destroy} {
+				app := testapp.Start(t, binary)
+				app.Ask("ignore")
+				app.Tell("connect %s %d tcp", hole.Addr(), hole.Port())
+				nstest.Eventually(t, "the application is connecting", func() bool {
+					flows := sockets(t, hole.Port())
+					return len(flows) == 1 && flows[0].State == sockdiag.SynSent
+				})
+				expect(t, only(t, mustHangUp(t, New(Config{}), Request{Selector: to(hole), Method: method})), Closed, "", method)
+				// The kernel resets an attempt that is hung up, as it does one that failed.
+				if got := app.Hear(); got != "connect ECONNABORTED -1" && got != "connect ECONNRESET -1" {
+					t.Errorf("%s: application: %q", method, got)
+				}
+			}
+		})
+
+		t.Run("orphan", func(t *testing.T) {
+			for _, tt := range []struct {
+				a       *Actuator
+				method  Method
+				outcome Outcome
+				took    Method
+			}{
+				{a: withoutDestroy(unix.EPERM), method: Auto, outcome: Lingering, took: None},
+				{a: New(Config{}), method: Shutdown, outcome: Lingering, took: None},
+				{a: New(Config{}), method: Auto, outcome: Closed, took: Destroy},
+				{a: New(Config{}), method: Destroy, outcome: Closed, took: Destroy},
+			} {
+				var server *testapp.Server
+				peer.Do(func() { server = testapp.Serve(t, testapp.ServerConfig{Address: "0.0.0.0:0"}) })
+				destination := netip.AddrPortFrom(netip.MustParseAddr(nstest.Peer4), server.Addr().Port())
+				app := testapp.Start(t, binary)
+				fd := app.Connect(destination, false, false)
+				peer.Cut("one")
+				app.Ask("close %d", fd)
+				expect(t, only(t, mustHangUp(t, tt.a, Request{Selector: to(destination), Method: tt.method, Linger: linger})), tt.outcome, "", tt.took)
+				peer.Restore("one")
+			}
+		})
+
+		t.Run("time_wait", func(t *testing.T) {
+			server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
+			app := testapp.Start(t, binary)
+			fd := app.Connect(server.Addr(), false, false)
+			app.Ask("close %d", fd)
+			nstest.Eventually(t, "the flow is in TIME_WAIT", func() bool {
+				flows := sockets(t, server.Addr().Port())
+				return len(flows) == 1 && flows[0].State == sockdiag.TimeWait
+			})
+			if report := mustHangUp(t, New(Config{}), Request{Selector: to(server.Addr())}); len(report.Results) != 0 {
+				t.Errorf("results: %+v", report.Results)
+			}
+		})
+
+		t.Run("holder in another network namespace", func(t *testing.T) {
+			server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
+			app := testapp.Start(t, binary)
+			app.Ask("ignore")
+			fd := app.Connect(server.Addr(), false, false)
+			if got := app.Ask("netns /run/netns/peer"); got != "netns ok" {
+				t.Fatal(got)
+			}
+			expect(t, only(t, mustHangUp(t, New(Config{}), Request{Selector: to(server.Addr())})), Closed, "", Shutdown)
+			if got := app.Ask("recv %d", fd); got != "recv ok 0" {
+				t.Errorf("application: %q", got)
+			}
+		})
+
+		t.Run("never", func(t *testing.T) {
+			server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
+			app := testapp.Start(t, binary)
+			app.Ask("ignore")
+			app.Connect(server.Addr(), false, false)
+			expect(t, only(t, mustHangUp(t, New(Config{}), Request{
+				Selector: sockdiag.Selector{Destinations: everywhere()},
+				Never:    []sockdiag.Selector{to(server.Addr())},
+			})), Refused, ReasonDenied, None)
+		})
+
+		t.Run("comes to life", func(t *testing.T) {
+			server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
+			app := testapp.Start(t, binary)
+			app.Ask("ignore")
+			fd := app.Connect(server.Addr(), false, false)
+			selector := to(server.Addr())
+			selector.MinIdle = 200 * time.Millisecond
+			if report := mustHangUp(t, New(Config{}), Request{Selector: selector}); len(report.Results) != 0 || report.Covered != 1 {
+				t.Errorf("a fresh flow counts as idle: %+v", report)
+			}
+			nstest.Eventually(t, "the flow is idle", func() bool {
+				idle, _ := sockets(t, server.Addr().Port())[0].Idle()
+				return idle >= selector.MinIdle
+			})
+			a := New(Config{})
+			a.beforeAct = func(*Result) { app.Ask("write %d", fd) }
+			expect(t, only(t, mustHangUp(t, a, Request{Selector: selector})), Refused, ReasonEvidence, None)
+			if got := app.Ask("write %d", fd); got != "write ok 1" {
+				t.Errorf("application: %q", got)
+			}
+		})
+
+		t.Run("context ends", func(t *testing.T) {
+			server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
+			app := testapp.Start(t, binary)
+			app.Ask("ignore")
+			for range 5 {
+				app.Connect(server.Addr(), false, false)
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			a := New(Config{})
+			reached := 0
+			a.beforeAct = func(*Result) {
+				if reached++; reached == 3 {
+					cancel()
+				}
+			}
+			report, err := a.HangUp(ctx, Request{Selector: to(server.Addr())})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n := report.Count(Planned); n != 3 || report.Count(Closed, Lingering) != 2 {
+				t.Errorf("%d flows planned: %+v", n, report.Results)
+			}
+			nstest.Eventually(t, "three flows are left", func() bool { return len(sockets(t, server.Addr().Port())) == 3+2 })
+		})
+
+		t.Run("dry run", func(t *testing.T) {
+			server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
+			app := testapp.Start(t, binary)
+			app.Ask("ignore")
+			fd := app.Connect(server.Addr(), false, false)
+			for method, want := range map[Method]Method{Auto: Shutdown, Shutdown: Shutdown, Destroy: Destroy} {
+				expect(t, only(t, mustHangUp(t, New(Config{}), Request{Selector: to(server.Addr()), Method: method, DryRun: true})), Planned, "", want)
+			}
+			expect(t, only(t, mustHangUp(t, withoutDestroy(unix.EPERM), Request{Selector: to(server.Addr()), Method: Destroy, DryRun: true})), Refused, ReasonPermission, None)
+			if got := app.Ask("write %d", fd); got != "write ok 1" {
+				t.Errorf("application: %q", got)
+			}
+		})
+	})
+}
