@@ -38,29 +38,35 @@ func mustHangUp(t *testing.T, a *Actuator, r Request) *Report {
 // checks that no descriptor and no goroutine is left behind.
 func noLeaks(t *testing.T) {
 	t.Helper()
-	fds, goroutines := countDescriptors(t), runtime.NumGoroutine()
+	fds, goroutines := len(descriptors(t)), runtime.NumGoroutine()
 	t.Cleanup(func() {
-		nstest.Eventually(t, fmt.Sprintf("descriptors fall to %d and goroutines to %d", fds, goroutines), func() bool {
-			return countDescriptors(t) <= fds && runtime.NumGoroutine() <= goroutines
+		what := fmt.Sprintf("descriptors fall to %d and goroutines to %d", fds, goroutines)
+		defer func() {
+			if t.Failed() {
+				stacks := make([]byte, 1<<16)
+				t.Logf("open: %v\n%s", descriptors(t), stacks[:runtime.Stack(stacks, true)])
+			}
+		}()
+		nstest.Eventually(t, what, func() bool {
+			return len(descriptors(t)) <= fds && runtime.NumGoroutine() <= goroutines
 		})
 	})
 }
 
-func countDescriptors(t *testing.T) int {
+func descriptors(t *testing.T) (open []string) {
 	t.Helper()
 	dir, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := 0
 	for _, entry := range dir {
 		// The runtime opens its epoll and event descriptors when it first needs them.
 		link, err := os.Readlink("/proc/self/fd/" + entry.Name())
 		if err == nil && !strings.HasPrefix(link, "anon_inode:[event") {
-			n++
+			open = append(open, link)
 		}
 	}
-	return n
+	return open
 }
 
 func only(t *testing.T, report *Report) *Result {

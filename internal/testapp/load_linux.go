@@ -25,7 +25,7 @@ func Load(t *testing.T, binary string, to netip.Addr, n int) (netip.AddrPort, *A
 	server.Tell("accept %d %d", fd, n)
 	client.Tell("many %s %d %d", to, port, n)
 	for _, app := range []*App{client, server} {
-		answer := app.hearWithin(time.Minute)
+		answer := app.HearWithin(time.Minute)
 		if !strings.HasSuffix(answer, fmt.Sprintf(" ok %d", n)) {
 			t.Fatalf("open %d connections: %s", n, answer)
 		}

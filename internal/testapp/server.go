@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"testing"
 
@@ -32,6 +33,7 @@ type ServerConfig struct {
 	MPTCP   bool
 	Hold    bool // do not close a connection that has ended on the other side
 	Deaf    bool // do not read at all, so that the client's queue fills
+	Echo    bool // send back what was read; nothing is told through Ends
 }
 
 // Serve starts a server. It stops when the test ends.
@@ -54,7 +56,11 @@ func Serve(t *testing.T, c ServerConfig) *Server {
 			s.mu.Lock()
 			s.conns = append(s.conns, conn)
 			s.mu.Unlock()
-			if !c.Deaf {
+			switch {
+			case c.Deaf:
+			case c.Echo:
+				done.Go(func() { s.echo(conn) })
+			default:
 				done.Go(func() { s.read(conn) })
 			}
 		}
@@ -65,6 +71,15 @@ func Serve(t *testing.T, c ServerConfig) *Server {
 		done.Wait()
 	})
 	return s
+}
+
+// echo forgets a connection that has ended, however many there are.
+func (s *Server) echo(conn net.Conn) {
+	_, _ = io.Copy(conn, conn)
+	_ = conn.Close()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.conns = slices.DeleteFunc(s.conns, func(c net.Conn) bool { return c == conn })
 }
 
 func (s *Server) read(conn net.Conn) {

@@ -113,10 +113,11 @@ func (a *App) Tell(format string, args ...any) {
 // Hear waits for one result.
 func (a *App) Hear() string {
 	a.t.Helper()
-	return a.hearWithin(10 * time.Second)
+	return a.HearWithin(10 * time.Second)
 }
 
-func (a *App) hearWithin(limit time.Duration) string {
+// HearWithin waits for one result, at most as long as given.
+func (a *App) HearWithin(limit time.Duration) string {
 	a.t.Helper()
 	select {
 	case line := <-a.lines:
