@@ -311,7 +311,7 @@ func TestPrivilegedTruth(t *testing.T) {
 					t.Errorf("idle is %v, ss says %v to %v", idle, idleBefore, idleAfter)
 				}
 				// An answered probe resets it between the two looks of ss.
-				if timed && w.timer != "persist" && (silence < silenceBefore-tolerance || silence > silenceAfter+tolerance) {
+				if timed && before.Timer != "persist" && (silence < silenceBefore-tolerance || silence > silenceAfter+tolerance) {
 					t.Errorf("peer silence is %v, ss says %v to %v", silence, silenceBefore, silenceAfter)
 				}
 				for _, metric := range []string{"tcphup_socket_idle_seconds_count", "tcphup_socket_peer_silence_seconds_count"} {
@@ -324,13 +324,13 @@ func TestPrivilegedTruth(t *testing.T) {
 				}
 
 				keeps := w.state == "established" || w.state == "close_wait"
-				for armed, want := range map[string]bool{"true": w.timer == "keepalive", "false": keeps && w.timer == ""} {
+				for armed, want := range map[string]bool{"true": before.Timer == "keepalive", "false": keeps && before.Timer == ""} {
 					if n := sample("tcphup_sockets_keepalive", `armed="`+armed+`",`, ""); n != float64(index(want)) {
 						t.Errorf("armed=%s is %v, want %v", armed, n, want)
 					}
 				}
 				for reason, timer := range map[string]string{"keepalive_probe": "keepalive", "retransmit": "on", "zero_window": "persist"} {
-					want := w.unanswered && w.timer == timer
+					want := before.Unanswered && before.Timer == timer
 					if n := sample("tcphup_sockets_stalled", "", `,reason="`+reason+`"`); n != float64(index(want)) {
 						t.Errorf("stalled by %s is %v, want %v", reason, n, want)
 					}
