@@ -290,17 +290,17 @@ func (c *Collector) flowJSON(f *sockdiag.Flow, direction sockdiag.Direction, now
 func writeFlows(w http.ResponseWriter, flows []*flowJSON, matched int) error {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
-	b := bufio.NewWriter(w)
-	fmt.Fprintf(b, `{"matched":%d,"truncated":%t,"flows":[`, matched, matched > len(flows))
+	b := bufio.NewWriter(w) // its first error is that of Flush
+	_, _ = fmt.Fprintf(b, `{"matched":%d,"truncated":%t,"flows":[`, matched, matched > len(flows))
 	encoder := json.NewEncoder(b)
 	for i, f := range flows {
 		if i > 0 {
-			b.WriteByte(',')
+			_ = b.WriteByte(',')
 		}
 		if err := encoder.Encode(f); err != nil {
-			return err
+			return fmt.Errorf("encode flow: %w", err)
 		}
 	}
-	b.WriteString("]}\n")
+	_, _ = b.WriteString("]}\n")
 	return b.Flush()
 }

@@ -25,7 +25,7 @@ func (c *Collector) Handler(others prometheus.Gatherer, options promhttp.Handler
 		defer cancel()
 		// A registry of its own gives each scrape a deadline of its own.
 		sockets := prometheus.NewRegistry()
-		sockets.MustRegister(scrape{c, ctx})
+		sockets.MustRegister(scrape{c, func(ch chan<- prometheus.Metric) { c.collect(ctx, ch) }})
 		// Unlike prometheus.Gatherers, this does not go through every metric again.
 		both := prometheus.GathererFunc(func() ([]*dto.MetricFamily, error) {
 			a, errA := others.Gather()
@@ -47,10 +47,11 @@ func (c *Collector) scrapeTimeout(header string) time.Duration {
 	return timeout - min(timeout/4, 500*time.Millisecond)
 }
 
-// scrape is the collector of a single scrape; it lives no longer than its ctx.
+// scrape is the collector of a single scrape.
 type scrape struct {
-	*Collector
-	ctx context.Context
+	prometheus.Collector
+	collect func(ch chan<- prometheus.Metric)
 }
 
-func (s scrape) Collect(ch chan<- prometheus.Metric) { s.collect(s.ctx, ch) }
+// Collect implements prometheus.Collector.
+func (s scrape) Collect(ch chan<- prometheus.Metric) { s.collect(ch) }

@@ -2,6 +2,7 @@ package collector
 
 import (
 	"context"
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"sync"
@@ -27,7 +28,7 @@ func (s *shared) waiting() int {
 
 func get(c *Collector, timeout string) string {
 	w := httptest.NewRecorder()
-	r := httptest.NewRequest("GET", "/metrics", nil)
+	r := httptest.NewRequest(http.MethodGet, "/metrics", nil)
 	r.Header.Set(timeoutHeader, timeout)
 	c.Handler(prometheus.NewRegistry(), promhttp.HandlerOpts{}).ServeHTTP(w, r)
 	return w.Body.String()

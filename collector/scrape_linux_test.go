@@ -48,8 +48,8 @@ func BenchmarkScrape(b *testing.B) {
 
 func benchmarkScrape(b *testing.B, exporter process) {
 	const allocated = "go_memstats_alloc_bytes_total"
+	scrapeURL(b, exporter.answer) // the first one makes room
 	body := scrapeURL(b, exporter.answer)
-	body = scrapeURL(b, exporter.answer)
 	before := value(b, body, allocated)
 	var scrapes, reads, floors []time.Duration
 	for b.Loop() {
