@@ -27,7 +27,8 @@ func fill(c *contract, flows map[netip.AddrPort]int) (kept []netip.AddrPort, res
 	c.reset()
 	for d, n := range flows {
 		for range n {
-			c.groups[c.group(d)].states[sockdiag.Established]++
+			i := c.group(d)
+			c.groups[i].states[sockdiag.Established]++
 		}
 	}
 	all, rest, folded := c.choose()
@@ -86,7 +87,10 @@ func TestLargeAmongMany(t *testing.T) {
 	c := newContract(limit, func(d netip.AddrPort) bool { return d == numbered(123_456) })
 	pass := func() (kept []netip.AddrPort, folded int) {
 		c.reset()
-		add := func(d netip.AddrPort) { c.groups[c.group(d)].states[sockdiag.Established]++ }
+		add := func(d netip.AddrPort) {
+			i := c.group(d)
+			c.groups[i].states[sockdiag.Established]++
+		}
 		for i := range 200_000 {
 			add(numbered(i))
 			if i > 100_000 { // late, when every group is taken

@@ -75,7 +75,7 @@ func orMinusOne(f *float64) float64 {
 
 // FlowsHandler returns a handler of GET /api/v1/flows, which answers with single
 // flows: who looks at them sees the peers of the host, so it is for loopback or
-// for clients with credentials. It knows the parameters
+// for clients with credentials. It knows the parameters, any of which may be empty:
 //
 //	destination  address or prefix of the peer; none means all
 //	port         port of the service; 0 or none means all
@@ -134,6 +134,9 @@ func parseFlowsQuery(raw string) (flowsQuery, error) {
 	for name, values := range parameters {
 		if len(values) > 1 {
 			return q, fmt.Errorf("parameter %q is given more than once", name)
+		}
+		if values[0] == "" {
+			continue // as an empty field of a form is sent
 		}
 		if err := q.set(name, values[0]); err != nil {
 			return q, err
