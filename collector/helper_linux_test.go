@@ -145,9 +145,13 @@ func twoNumbers(args []string) (a, b int, err error) {
 }
 
 // serve is an exporter with nothing but this package and what a process tells of
-// itself. It answers with its address.
-func serve([]string) error {
-	c, err := New(Config{})
+// itself, and so many destinations at most. It answers with its address.
+func serve(args []string) error {
+	var config Config
+	if _, err := fmt.Sscan(strings.Join(args, " "), &config.MaxDestinations); err != nil {
+		return err
+	}
+	c, err := New(config)
 	if err != nil {
 		return err
 	}

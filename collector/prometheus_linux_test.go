@@ -31,7 +31,7 @@ func TestPrivilegedPromtool(t *testing.T) {
 		shell(t, "ip addr add 10.0.0.2 dev lo")
 		start(t, "load 100 3")
 		connect(t, "10.0.0.2", true) // for the metrics of MPTCP
-		body := scrapeURL(t, start(t, "serve")[0].answer)
+		body := scrapeURL(t, start(t, "serve 0")[0].answer)
 		for _, family := range []string{
 			"sockets", "socket_idle_seconds", "socket_peer_silence_seconds", "socket_age_seconds", "sockets_keepalive", "sockets_stalled",
 			"socket_queue_bytes", "mptcp_connections", "mptcp_subflows", "mptcp_connection_subflows", "mptcp_subflow_idle_seconds",
@@ -52,9 +52,12 @@ func TestPrivilegedPromtool(t *testing.T) {
 // A real Prometheus scrapes each second while connections come and go.
 func TestPrivilegedPrometheus(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
-		const scrapes = 20
+		const (
+			scrapes         = 20
+			maxDestinations = 100
+		)
 		start(t, "load 1000 50", "churn 20 3000")
-		address := start(t, "serve")[0].answer
+		address := start(t, fmt.Sprintf("serve %d", maxDestinations))[0].answer
 		dir := t.TempDir()
 		config := filepath.Join(dir, "prometheus.yml")
 		if err := os.WriteFile(config, fmt.Appendf(nil, `
@@ -106,8 +109,8 @@ scrape_configs: [{job_name: tcphup, static_configs: [{targets: ["%s"]}]}]
 				t.Errorf("%s is %v, %t, want %v", expression, got, ok, want)
 			}
 		}
-		if n, ok := query(`count(count by (destination, port) (tcphup_sockets))`); !ok || n > DefaultMaxDestinations+1 {
-			t.Errorf("%v destinations, %t, want %d and the rest at most", n, ok, DefaultMaxDestinations)
+		if n, ok := query(`count(count by (destination, port) (tcphup_sockets))`); !ok || n > maxDestinations+1 {
+			t.Errorf("%v destinations, %t, want %d and the rest at most", n, ok, maxDestinations)
 		}
 		if n, ok := query(`histogram_quantile(0.9, sum by (le) (tcphup_socket_idle_seconds_bucket))`); !ok || !(n > 0) {
 			t.Errorf("quantile is %v, %t", n, ok)

@@ -42,7 +42,7 @@ func BenchmarkScrape(b *testing.B) {
 				arguments[i] = fmt.Sprintf("load %d %d", size.sockets/2/processes, size.destinations/processes)
 			}
 			start(b, arguments...)
-			exporter := start(b, "serve")[0]
+			exporter := start(b, "serve 0")[0]
 			benchmarkScrape(b, exporter)
 		})
 	}
