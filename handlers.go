@@ -17,9 +17,12 @@ func (x *server) webHandler() http.Handler {
 	mux.Handle("GET /metrics", x.collector.Handler(x.registry, promhttp.HandlerOpts{
 		ErrorLog: errorLog{x},
 		Registry: x.registry,
+		// A scrape of many destinations would spend more time on gzip than on sockets.
+		DisableCompression: true,
 	}))
 	mux.HandleFunc("GET /-/healthy", answer("tcphup is healthy.\n"))
 	mux.HandleFunc("GET /-/ready", answer("tcphup is ready.\n"))
+	mux.Handle("GET /api/v1/flows", x.local(x.collector.FlowsHandler()))
 	mux.Handle("GET /api/v1/hangups", x.local(x.audit))
 	if landing, err := x.landingPage(); err == nil {
 		mux.Handle("GET /{$}", landing)
@@ -50,6 +53,7 @@ func (x *server) landingPage() (http.Handler, error) {
 		Version:     version.Info(),
 		Links: []web.LandingLinks{
 			{Address: "/metrics", Text: "Metrics"},
+			{Address: "/api/v1/flows", Text: "Flows", Description: "single flows, as JSON; for clients on this host"},
 			{Address: "/api/v1/hangups", Text: "Hang-ups", Description: "the last decisions, as JSON; for clients on this host"},
 		},
 	})

@@ -45,7 +45,8 @@ type Config struct {
 	// must be shown however few its flows are, because something of the
 	// configuration names it. Pinned destinations count towards MaxDestinations,
 	// which holds even when there are more of them. It is called during scrapes,
-	// for each destination that has flows, and must be fast; nil means none.
+	// for each destination or, with very many of them, each flow, and must be fast;
+	// nil means none.
 	Pinned func(addresses netip.Prefix, port uint16) bool
 	// Timeout bounds a scrape that says nothing about its own deadline; 0 means
 	// DefaultTimeout.

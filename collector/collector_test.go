@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"flag"
+	"flag" //nolint:depguard // -update is a flag of this test
 	"iter"
 	"net/netip"
 	"os"

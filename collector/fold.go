@@ -94,7 +94,8 @@ func (f *fold) addTCP(flow *sockdiag.Flow, listeners *sockdiag.Listeners, now ti
 	if !ok {
 		return
 	}
-	g := &f.destinations.groups[f.destinations.group(d)]
+	i := f.destinations.group(d) // may move the groups
+	g := &f.destinations.groups[i]
 	g.add(flow)
 	if flow.State == sockdiag.TimeWait {
 		return

@@ -68,12 +68,8 @@ func (g *group) add(f *sockdiag.Flow) {
 	// In other states the keepalive timer does the work of another one, and where
 	// a timer for lost data runs it hides the keepalive timer from view.
 	if f.State == sockdiag.Established || f.State == sockdiag.CloseWait {
-		switch f.Timer {
-		case sockdiag.TimerKeepalive:
-			g.armed++
-		case sockdiag.TimerNone:
-			g.unarmed++
-		}
+		g.armed += uint32(index(f.Timer == sockdiag.TimerKeepalive))
+		g.unarmed += uint32(index(f.Timer == sockdiag.TimerNone))
 	}
 	if f.Stalled() {
 		g.stalled[f.Timer]++

@@ -18,14 +18,15 @@ const timeoutHeader = "X-Prometheus-Scrape-Timeout-Seconds"
 // Handler returns a handler of GET /metrics that shows the sockets beside
 // whatever others gathers, whose names must be different ones. A scrape
 // ends a little before the deadline that its header tells, so that the answer,
-// with tcphup_scrape_success 0 if it came to that, still arrives.
+// with tcphup_scrape_success 0 if it came to that, still arrives. Of the options,
+// MaxRequestsInFlight has no effect; DisableCompression spares the host some CPU.
 func (c *Collector) Handler(others prometheus.Gatherer, options promhttp.HandlerOpts) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), c.scrapeTimeout(r.Header.Get(timeoutHeader)))
 		defer cancel()
 		// A registry of its own gives each scrape a deadline of its own.
 		sockets := prometheus.NewRegistry()
-		sockets.MustRegister(scrape{c, ctx})
+		sockets.MustRegister(scrape{c, func(ch chan<- prometheus.Metric) { c.collect(ctx, ch) }})
 		// Unlike prometheus.Gatherers, this does not go through every metric again.
 		both := prometheus.GathererFunc(func() ([]*dto.MetricFamily, error) {
 			a, errA := others.Gather()
@@ -47,10 +48,11 @@ func (c *Collector) scrapeTimeout(header string) time.Duration {
 	return timeout - min(timeout/4, 500*time.Millisecond)
 }
 
-// scrape is the collector of a single scrape; it lives no longer than its ctx.
+// scrape is the collector of a single scrape.
 type scrape struct {
-	*Collector
-	ctx context.Context
+	prometheus.Collector
+	collect func(ch chan<- prometheus.Metric)
 }
 
-func (s scrape) Collect(ch chan<- prometheus.Metric) { s.collect(s.ctx, ch) }
+// Collect implements prometheus.Collector.
+func (s scrape) Collect(ch chan<- prometheus.Metric) { s.collect(ch) }

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -32,7 +33,7 @@ func TestMain(m *testing.M) {
 	if len(words) == 0 {
 		os.Exit(nstest.Main(m))
 	}
-	run := map[string]func([]string) error{"load": load, "serve": serve}[words[0]]
+	run := map[string]func([]string) error{"load": load, "serve": serve, "churn": churn}[words[0]]
 	if err := run(words[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, words[0]+":", err)
 		os.Exit(1)
@@ -144,9 +145,13 @@ func twoNumbers(args []string) (a, b int, err error) {
 }
 
 // serve is an exporter with nothing but this package and what a process tells of
-// itself. It answers with its address.
-func serve([]string) error {
-	c, err := New(Config{})
+// itself, and so many destinations at most. It answers with its address.
+func serve(args []string) error {
+	var config Config
+	if _, err := fmt.Sscan(strings.Join(args, " "), &config.MaxDestinations); err != nil {
+		return err
+	}
+	c, err := New(config)
 	if err != nil {
 		return err
 	}
@@ -175,4 +180,49 @@ func value(t testing.TB, exposition []byte, sample string) float64 {
 	}
 	t.Fatalf("no sample %s", sample)
 	return 0
+}
+
+// churn opens and closes connections to so many destinations, so many at once,
+// until the test has ended.
+func churn(args []string) error {
+	atOnce, destinations, err := twoNumbers(args)
+	if err != nil {
+		return err
+	}
+	ln, err := net.Listen("tcp", ":0")
+	if err != nil {
+		return err
+	}
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				_, _ = io.Copy(c, c)
+				_ = c.Close()
+			}()
+		}
+	}()
+	port := ln.Addr().(*net.TCPAddr).Port
+	for worker := range atOnce {
+		go func() {
+			for i := worker; ; i += atOnce {
+				d := i % destinations
+				c, err := net.Dial("tcp", fmt.Sprintf("127.1.%d.%d:%d", d>>8, d&255, port))
+				if err != nil {
+					continue // out of ports for a while
+				}
+				_, _ = c.Write([]byte("x"))
+				_, _ = c.Read(make([]byte, 1))
+				if i%2 == 0 { // every other one leaves no TIME_WAIT
+					_ = c.(*net.TCPConn).SetLinger(0)
+				}
+				_ = c.Close()
+				time.Sleep(time.Millisecond)
+			}
+		}()
+	}
+	return ready("churning")
 }

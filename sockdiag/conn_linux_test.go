@@ -380,10 +380,10 @@ func TestReceiveFaults(t *testing.T) {
 	for _, tt := range tests {
 		run := func(t *testing.T, ahead bool) {
 			c := mustDial(t)
-			receive := c.receive
+			kernel := c.receive
 			c.receive = func(b []byte) (int, uint32, error) {
 				// The kernel's own answer tells which numbers ours has to carry.
-				n, _, err := receive(b)
+				n, _, err := kernel(b)
 				if err != nil || n < headerLen {
 					t.Fatalf("receive: %d bytes, %v", n, err)
 				}

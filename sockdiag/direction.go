@@ -78,10 +78,10 @@ func (l *Listeners) Add(f *Flow) {
 // of the set, or seems to have belonged to one (see SetEphemeral), else Outbound.
 // During the handshake the state itself tells who began.
 func (l *Listeners) Direction(f *Flow) Direction {
-	switch f.State {
-	case SynSent:
-		return Outbound
-	case SynRecv, NewSynRecv:
+	if handshake.Has(f.State) {
+		if f.State == SynSent {
+			return Outbound
+		}
 		return Inbound
 	}
 	wildcards := &l.any4

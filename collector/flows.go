@@ -1,0 +1,309 @@
+package collector
+
+import (
+	"bufio"
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"tcphup/sockdiag"
+)
+
+// Limits of an answer of FlowsHandler.
+const (
+	DefaultFlowsLimit = 100
+	MaxFlowsLimit     = 10_000
+)
+
+// flowsQuery is what a request for flows asks for.
+type flowsQuery struct {
+	selector sockdiag.Selector
+	protocol sockdiag.Protocol
+	less     func(a, b *flowJSON) int // which comes first
+	limit    int
+}
+
+// flowJSON is one flow of the answer. What is not known is left out.
+type flowJSON struct {
+	Protocol      string         `json:"protocol"`
+	Local         netip.AddrPort `json:"local"`
+	Remote        netip.AddrPort `json:"remote"`
+	State         string         `json:"state"`
+	Direction     string         `json:"direction"`
+	Idle          *float64       `json:"idle_seconds,omitempty"`
+	PeerSilence   *float64       `json:"peer_silence_seconds,omitempty"`
+	Age           *float64       `json:"age_seconds,omitempty"`
+	Timer         string         `json:"timer"`
+	Retries       uint8          `json:"retries"`
+	ReceiveQueue  *uint32        `json:"receive_queue_bytes,omitempty"`
+	SendQueue     uint32         `json:"send_queue_bytes"`
+	Inode         uint32         `json:"inode,omitempty"`
+	UID           uint32         `json:"uid"`
+	Cookie        string         `json:"cookie"` // more than a JSON number holds
+	MPTCPToken    *uint32        `json:"mptcp_token,omitempty"`
+	MPTCPSubflows *uint8         `json:"mptcp_subflows,omitempty"`
+}
+
+// flowOrders are the values of the parameter sort.
+func flowOrders() map[string]func(a, b *flowJSON) int {
+	longest := func(value func(*flowJSON) *float64) func(a, b *flowJSON) int {
+		return func(a, b *flowJSON) int {
+			return cmp.Or(-cmp.Compare(orMinusOne(value(a)), orMinusOne(value(b))), strings.Compare(a.Cookie, b.Cookie))
+		}
+	}
+	return map[string]func(a, b *flowJSON) int{
+		"idle":         longest(func(f *flowJSON) *float64 { return f.Idle }),
+		"peer_silence": longest(func(f *flowJSON) *float64 { return f.PeerSilence }),
+		"age":          longest(func(f *flowJSON) *float64 { return f.Age }),
+	}
+}
+
+func orMinusOne(f *float64) float64 {
+	if f == nil {
+		return -1
+	}
+	return *f
+}
+
+// FlowsHandler returns a handler of GET /api/v1/flows, which answers with single
+// flows: who looks at them sees the peers of the host, so it is for loopback or
+// for clients with credentials. It knows the parameters, any of which may be empty:
+//
+//	destination  address or prefix of the peer; none means all
+//	port         port of the service; 0 or none means all
+//	direction    outbound (the default), inbound or either
+//	protocol     tcp (the default; subflows too) or mptcp (whole connections)
+//	sort         idle (the default), peer_silence or age, the longest first
+//	limit        how many at most; 100 by default, 10,000 at most
+//
+// The answer is an object with the flows, the number of all that match, and
+// whether that is more than are shown. One request at a time is served.
+func (c *Collector) FlowsHandler() http.Handler {
+	turn := make(chan struct{}, 1)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodGet && r.Method != http.MethodHead {
+			w.Header().Set("Allow", "GET, HEAD")
+			http.Error(w, "use GET", http.StatusMethodNotAllowed)
+			return
+		}
+		q, err := parseFlowsQuery(r.URL.RawQuery)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		ctx, cancel := context.WithTimeout(r.Context(), c.timeout)
+		defer cancel()
+		select {
+		case turn <- struct{}{}:
+			defer func() { <-turn }()
+		case <-ctx.Done():
+			http.Error(w, "other requests for flows take too long", http.StatusServiceUnavailable)
+			return
+		}
+		flows, matched, err := c.selectFlows(ctx, q)
+		if err != nil {
+			c.logger.Error("cannot read flows", "err", err)
+			http.Error(w, "cannot read flows: "+err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		if err := writeFlows(w, flows, matched); err != nil {
+			c.logger.Debug("cannot send flows", "err", err)
+		}
+	})
+}
+
+func parseFlowsQuery(raw string) (flowsQuery, error) {
+	all := []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}
+	q := flowsQuery{
+		selector: sockdiag.Selector{Destinations: all},
+		less:     flowOrders()["idle"],
+		limit:    DefaultFlowsLimit,
+	}
+	parameters, err := url.ParseQuery(raw)
+	if err != nil {
+		return q, fmt.Errorf("malformed query: %w", err)
+	}
+	for name, values := range parameters {
+		if len(values) > 1 {
+			return q, fmt.Errorf("parameter %q is given more than once", name)
+		}
+		if values[0] == "" {
+			continue // as an empty field of a form is sent
+		}
+		if err := q.set(name, values[0]); err != nil {
+			return q, err
+		}
+	}
+	return q, nil
+}
+
+func (q *flowsQuery) set(name, value string) error {
+	oneOf := func(choices ...string) (int, error) {
+		if i := slices.Index(choices, value); i >= 0 {
+			return i, nil
+		}
+		return 0, fmt.Errorf("parameter %s is %q, must be one of: %s", name, value, strings.Join(choices, ", "))
+	}
+	number := func(least, most int) (int, error) {
+		n, err := strconv.Atoi(value)
+		if err != nil || n < least || n > most {
+			return 0, fmt.Errorf("parameter %s is %q, must be a number from %d to %d", name, value, least, most)
+		}
+		return n, nil
+	}
+	switch name {
+	case "destination":
+		p, err := parsePrefix(value)
+		if err != nil {
+			return fmt.Errorf("parameter destination is %q, must be an address or a prefix", value)
+		}
+		q.selector.Destinations = []netip.Prefix{p}
+	case "port":
+		n, err := number(0, 65535)
+		if n > 0 {
+			q.selector.Ports = []uint16{uint16(n)}
+		}
+		return err
+	case "direction":
+		i, err := oneOf("outbound", "inbound", "either")
+		q.selector.Direction = sockdiag.Direction(i)
+		return err
+	case "protocol":
+		i, err := oneOf("tcp", "mptcp")
+		q.protocol = sockdiag.Protocol(i)
+		return err
+	case "sort":
+		orders := []string{"idle", "peer_silence", "age"}
+		i, err := oneOf(orders...)
+		q.less = flowOrders()[orders[i]]
+		return err
+	case "limit":
+		n, err := number(1, MaxFlowsLimit)
+		q.limit = n
+		return err
+	default:
+		return fmt.Errorf("unknown parameter %q", name)
+	}
+	return nil
+}
+
+// parsePrefix reads an address or a prefix. One that is IPv4 in an IPv6 form is
+// an IPv4 one.
+func parsePrefix(s string) (netip.Prefix, error) {
+	if !strings.Contains(s, "/") {
+		a, err := netip.ParseAddr(s)
+		if err != nil || a.Zone() != "" {
+			return netip.Prefix{}, fmt.Errorf("not an address: %q", s)
+		}
+		return netip.PrefixFrom(a.Unmap(), a.Unmap().BitLen()), nil
+	}
+	p, err := netip.ParsePrefix(s)
+	if err == nil && p.Addr().Is4In6() && p.Bits() >= 96 {
+		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
+	}
+	return p, err
+}
+
+// selectFlows returns the first flows in the order of the query and how many
+// there are of all that it asks for. It keeps no more than twice its limit.
+func (c *Collector) selectFlows(ctx context.Context, q flowsQuery) (flows []*flowJSON, matched int, err error) {
+	conn, err := c.dial()
+	if err != nil {
+		return nil, 0, err
+	}
+	defer func() { _ = conn.Close() }()
+	listeners, err := c.listeners(ctx, conn)
+	if err != nil {
+		return nil, 0, err
+	}
+	now := c.now()
+	order := func() {
+		slices.SortFunc(flows, q.less)
+		flows = flows[:min(len(flows), q.limit)]
+	}
+	dump := sockdiag.Query{Protocol: q.protocol, States: q.selector.StateSet(), Selector: &q.selector, Info: true}
+	for f, err := range conn.Flows(ctx, dump) {
+		if err != nil {
+			return nil, 0, err
+		}
+		direction := listeners.Direction(&f)
+		if !q.selector.Match(&f, direction) {
+			continue
+		}
+		matched++
+		flows = append(flows, c.flowJSON(&f, direction, now))
+		if len(flows) == 2*q.limit {
+			order()
+		}
+	}
+	order()
+	return flows, matched, nil
+}
+
+func (c *Collector) flowJSON(f *sockdiag.Flow, direction sockdiag.Direction, now time.Time) *flowJSON {
+	out := &flowJSON{
+		Protocol:  f.Protocol.String(),
+		Local:     f.Local,
+		Remote:    f.Remote,
+		State:     f.State.String(),
+		Direction: direction.String(),
+		Timer:     f.Timer.String(),
+		Retries:   f.Retries,
+		SendQueue: f.SendQueue,
+		Inode:     f.Inode,
+		UID:       f.UID,
+		Cookie:    strconv.FormatUint(f.Cookie, 10),
+	}
+	seconds := func(d time.Duration, known bool) *float64 {
+		if !known {
+			return nil
+		}
+		s := d.Seconds()
+		return &s
+	}
+	out.Idle = seconds(f.Idle())
+	out.PeerSilence = seconds(f.PeerSilence())
+	if first, known := c.FirstSeen(f.Cookie); known {
+		out.Age = seconds(max(0, now.Sub(first)), true)
+	}
+	if f.Protocol != sockdiag.MPTCP {
+		out.ReceiveQueue = &f.ReceiveQueue // of an MPTCP connection that is memory, not data
+	}
+	if f.IsSubflow {
+		out.MPTCPToken = &f.Subflow.Token
+	}
+	if f.HasMPTCPInfo {
+		out.MPTCPToken = &f.MPTCPInfo.Token
+		if f.MPTCPInfo.SubflowsTotal > 0 {
+			out.MPTCPSubflows = &f.MPTCPInfo.SubflowsTotal
+		}
+	}
+	return out
+}
+
+// writeFlows sends the answer flow by flow.
+func writeFlows(w http.ResponseWriter, flows []*flowJSON, matched int) error {
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	b := bufio.NewWriter(w) // its first error is that of Flush
+	_, _ = fmt.Fprintf(b, `{"matched":%d,"truncated":%t,"flows":[`, matched, matched > len(flows))
+	encoder := json.NewEncoder(b)
+	for i, f := range flows {
+		if i > 0 {
+			_ = b.WriteByte(',')
+		}
+		if err := encoder.Encode(f); err != nil {
+			return fmt.Errorf("encode flow: %w", err)
+		}
+	}
+	_, _ = b.WriteString("]}\n")
+	return b.Flush()
+}

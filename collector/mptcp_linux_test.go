@@ -1,0 +1,135 @@
+package collector
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"tcphup/internal/nstest"
+	"tcphup/sockdiag"
+)
+
+func TestPrivilegedMPTCP(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		shell(t, `ip addr add 10.0.0.1/24 dev lo; ip addr add 10.0.1.1/24 dev lo; ip addr add 10.0.0.2 dev lo
+			ip mptcp limits set subflow 4 add_addr_accepted 4
+			ip mptcp endpoint add 10.0.1.1 dev lo subflow backup`)
+		c, err := New(Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		client, server, to := connect(t, "10.0.0.2", true)
+		if _, err := client.Write([]byte("hello")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := server.Read(make([]byte, 5)); err != nil {
+			t.Fatal(err)
+		}
+		connection := func(fallback, state string) string {
+			return fmt.Sprintf(`tcphup_mptcp_connections{destination="%s",fallback="%s",port="%d",state="%s"}`, to.Addr(), fallback, to.Port(), state)
+		}
+		subflow := func(role, backup string) string {
+			return fmt.Sprintf(`tcphup_mptcp_subflows{backup="%s",destination="%s",port="%d",role="%s"}`, backup, to.Addr(), to.Port(), role)
+		}
+		other := func(name string) string {
+			return fmt.Sprintf(`%s{destination="%s",port="%d"}`, name, to.Addr(), to.Port())
+		}
+		check := func(what string, want map[string]float64) {
+			t.Helper()
+			var diff string
+			defer func() {
+				if t.Failed() {
+					t.Log(diff, shell(t, "ss -tOnie; ss -MOnie"))
+				}
+			}()
+			nstest.Eventually(t, what, func() bool {
+				exposition := scrapeText(t, c)
+				got := map[string]float64{}
+				for name := range want {
+					if strings.Contains(exposition, name+" ") {
+						got[name] = value(t, []byte(exposition), name)
+					}
+				}
+				diff = cmp.Diff(want, got)
+				return diff == ""
+			})
+		}
+		check("a connection with two paths", map[string]float64{
+			connection("false", "established"):                                              1,
+			subflow("initial", "false"):                                                     1,
+			subflow("join", "true"):                                                         1,
+			subflow("join", "false"):                                                        0,
+			other("tcphup_mptcp_connection_subflows_sum"):                                   2,
+			other("tcphup_mptcp_connection_subflows_count"):                                 1,
+			other("tcphup_mptcp_subflow_idle_seconds_count"):                                2,
+			other("tcphup_mptcp_connections_pathless"):                                      0,
+			other("tcphup_socket_idle_seconds_count"):                                       2,
+			fmt.Sprintf(`tcphup_inbound_sockets{port="%d",state="established"}`, to.Port()): 2,
+		})
+
+		// The cookie of the connection, not of a subflow.
+		var cookie uint64
+		onSocket(t, client, func(fd int) (err error) {
+			cookie, err = unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
+			return err
+		})
+		if _, known := c.FirstSeen(cookie); !known {
+			t.Error("first sight of the connection is not known")
+		}
+
+		conn, err := sockdiag.Dial()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = conn.Close() }()
+		var paths []sockdiag.Flow
+		for f, err := range conn.Flows(context.Background(), sockdiag.Query{States: sockdiag.Open, Info: true}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if f.Remote == to {
+				paths = append(paths, f)
+			}
+		}
+		for i := range paths {
+			if err := conn.Destroy(t.Context(), &paths[i]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		check("a connection without a path", map[string]float64{
+			connection("false", "established"):              1,
+			subflow("initial", "false"):                     0,
+			other("tcphup_mptcp_connection_subflows_sum"):   0,
+			other("tcphup_mptcp_connection_subflows_count"): 1,
+			other("tcphup_mptcp_connections_pathless"):      1,
+		})
+
+		// A server that does not speak MPTCP.
+		fallen := dial(t, tcpOnly(t), true)
+		to = fallen.RemoteAddr().(*net.TCPAddr).AddrPort()
+		check("a connection that fell back", map[string]float64{
+			connection("true", "established"):             1,
+			subflow("initial", "false"):                   1,
+			other("tcphup_mptcp_connection_subflows_sum"): 1,
+			other("tcphup_mptcp_connections_pathless"):    0,
+		})
+	})
+}
+
+// tcpOnly returns the address of a listener that does not speak MPTCP.
+func tcpOnly(t *testing.T) string {
+	t.Helper()
+	var lc net.ListenConfig
+	lc.SetMultipathTCP(false)
+	ln, err := lc.Listen(t.Context(), "tcp", "10.0.0.2:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = ln.Close() })
+	return ln.Addr().String()
+}

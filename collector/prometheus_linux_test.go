@@ -1,0 +1,119 @@
+package collector
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"tcphup/internal/nstest"
+)
+
+// tool returns the path of a program that must be installed.
+func tool(t *testing.T, name string) string {
+	t.Helper()
+	path, err := exec.LookPath(name)
+	if err != nil {
+		t.Fatalf("%v: this test needs Debian's package prometheus, which has %s", err, name)
+	}
+	return path
+}
+
+// promtool finds nothing wrong with what a real exporter answers.
+func TestPrivilegedPromtool(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		shell(t, "ip addr add 10.0.0.2 dev lo")
+		start(t, "load 100 3")
+		connect(t, "10.0.0.2", true) // for the metrics of MPTCP
+		body := scrapeURL(t, start(t, "serve 0")[0].answer)
+		for _, family := range []string{
+			"sockets", "socket_idle_seconds", "socket_peer_silence_seconds", "socket_age_seconds", "sockets_keepalive", "sockets_stalled",
+			"socket_queue_bytes", "mptcp_connections", "mptcp_subflows", "mptcp_connection_subflows", "mptcp_subflow_idle_seconds",
+			"mptcp_connections_pathless", "inbound_sockets", "destinations_folded", "scrape_success", "scrape_duration_seconds",
+		} {
+			if !strings.Contains(string(body), "# TYPE tcphup_"+family+" ") {
+				t.Errorf("tcphup_%s is missing", family)
+			}
+		}
+		check := exec.CommandContext(t.Context(), tool(t, "promtool"), "check", "metrics")
+		check.Stdin = strings.NewReader(string(body))
+		if out, err := check.CombinedOutput(); err != nil || len(out) > 0 {
+			t.Errorf("promtool check metrics: %v\n%s", err, out)
+		}
+	})
+}
+
+// A real Prometheus scrapes each second while connections come and go.
+func TestPrivilegedPrometheus(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		const (
+			scrapes         = 20
+			maxDestinations = 100
+		)
+		start(t, "load 1000 50", "churn 20 3000")
+		address := start(t, fmt.Sprintf("serve %d", maxDestinations))[0].answer
+		dir := t.TempDir()
+		config := filepath.Join(dir, "prometheus.yml")
+		if err := os.WriteFile(config, fmt.Appendf(nil, `
+global: {scrape_interval: 1s, scrape_timeout: 1s}
+scrape_configs: [{job_name: tcphup, static_configs: [{targets: ["%s"]}]}]
+`, address), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		const listen = "127.0.0.1:19090"
+		prometheus := exec.CommandContext(t.Context(), tool(t, "prometheus"), "--config.file="+config,
+			"--storage.tsdb.path="+dir, "--web.listen-address="+listen, "--log.level=warn")
+		prometheus.Stderr = os.Stderr
+		prometheus.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+		if err := prometheus.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			_ = prometheus.Process.Kill()
+			_ = prometheus.Wait()
+		})
+
+		query := func(expression string) (value float64, ok bool) {
+			response, err := http.Get("http://" + listen + "/api/v1/query?query=" + url.QueryEscape(expression))
+			if err != nil {
+				return 0, false // not up yet
+			}
+			defer func() { _ = response.Body.Close() }()
+			var answer struct {
+				Data struct{ Result []struct{ Value [2]any } }
+			}
+			if err := json.NewDecoder(response.Body).Decode(&answer); err != nil || len(answer.Data.Result) == 0 {
+				return 0, false
+			}
+			_, err = fmt.Sscan(answer.Data.Result[0].Value[1].(string), &value)
+			return value, err == nil
+		}
+		for n := range scrapes {
+			nstest.Eventually(t, "Prometheus scrapes again", func() bool {
+				done, ok := query("count_over_time(up[5m])")
+				return ok && done > float64(n)
+			})
+		}
+		for expression, want := range map[string]float64{
+			`min_over_time(up[5m])`:                                       1,
+			`min(min_over_time(tcphup_scrape_success[5m]))`:               1,
+			`max(max_over_time(tcphup_destinations_folded[5m])) > bool 0`: 1, // the contract is at work
+		} {
+			if got, ok := query(expression); !ok || got != want {
+				t.Errorf("%s is %v, %t, want %v", expression, got, ok, want)
+			}
+		}
+		if n, ok := query(`count(count by (destination, port) (tcphup_sockets))`); !ok || n > maxDestinations+1 {
+			t.Errorf("%v destinations, %t, want %d and the rest at most", n, ok, maxDestinations)
+		}
+		if n, ok := query(`histogram_quantile(0.9, sum by (le) (tcphup_socket_idle_seconds_bucket))`); !ok || !(n > 0) {
+			t.Errorf("quantile is %v, %t", n, ok)
+		}
+	})
+}

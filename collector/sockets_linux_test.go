@@ -1,0 +1,123 @@
+package collector
+
+import (
+	"net"
+	"net/netip"
+	"os/exec"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// shell runs a command of iproute2 and returns what it says.
+func shell(t testing.TB, command string) string {
+	t.Helper()
+	out, err := exec.Command("sh", "-ec", command).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", command, err, out)
+	}
+	return string(out)
+}
+
+// silentPeer is a local address that can be made to fall silent.
+const silentPeer = "10.1.0.2"
+
+func addSilentPeer(t *testing.T) {
+	t.Helper()
+	shell(t, "ip addr add 10.1.0.1 dev lo; ip route add local "+silentPeer+" dev lo table local src 10.1.0.1 mtu 1500")
+}
+
+// cutLink lets all packets to silentPeer vanish.
+func cutLink(t *testing.T) {
+	t.Helper()
+	shell(t, `ip link add void type veth peer name end; ip link set void up; ip link set end up
+		ip neigh add `+silentPeer+` lladdr 02:00:00:00:00:01 dev void
+		ip route del local `+silentPeer+` dev lo table local; ip route add `+silentPeer+` dev void src 10.1.0.1`)
+}
+
+// connect opens a flow to a new listener at the address and returns both ends and
+// the destination.
+func connect(t *testing.T, address string, mptcp bool, control ...func(fd int) error) (client, server *net.TCPConn, to netip.AddrPort) {
+	t.Helper()
+	var lc net.ListenConfig
+	lc.SetMultipathTCP(mptcp)
+	ln, err := lc.Listen(t.Context(), "tcp", net.JoinHostPort(address, "0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = ln.Close() })
+	client = dial(t, ln.Addr().String(), mptcp)
+	for _, fn := range control {
+		onSocket(t, client, fn)
+	}
+	accepted, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = accepted.Close() })
+	return client, accepted.(*net.TCPConn), client.RemoteAddr().(*net.TCPAddr).AddrPort()
+}
+
+func dial(t *testing.T, address string, mptcp bool) *net.TCPConn {
+	t.Helper()
+	d := net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: false}, KeepAlive: -1}
+	d.SetMultipathTCP(mptcp)
+	c, err := d.DialContext(t.Context(), "tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return c.(*net.TCPConn)
+}
+
+func onSocket(t *testing.T, c *net.TCPConn, fn func(fd int) error) {
+	t.Helper()
+	raw, err := c.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var fnErr error
+	if err := raw.Control(func(fd uintptr) { fnErr = fn(int(fd)) }); err != nil || fnErr != nil {
+		t.Fatal(err, fnErr)
+	}
+}
+
+// keepalive arms the keepalive timer: a probe after so many seconds and each
+// second from then on.
+func keepalive(seconds int) func(fd int) error {
+	return func(fd int) error {
+		for _, o := range [][3]int{
+			{unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, seconds},
+			{unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 1},
+			{unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 100},
+			{unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
+		} {
+			if err := unix.SetsockoptInt(fd, o[0], o[1], o[2]); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+// stuff writes until no more fits.
+func stuff(t *testing.T, c *net.TCPConn) {
+	t.Helper()
+	onSocket(t, c, func(fd int) error {
+		block := make([]byte, 64<<10)
+		for quiet := 0; quiet < 10; {
+			switch _, err := unix.Write(fd, block); err {
+			case nil:
+				quiet = 0
+			case unix.EAGAIN:
+				// What is on its way may still make room.
+				quiet++
+				time.Sleep(5 * time.Millisecond)
+			default:
+				return err
+			}
+		}
+		return nil
+	})
+}
