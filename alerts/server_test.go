@@ -78,6 +78,7 @@ func exchange(t *testing.T, c net.Conn, text string) (status int, took time.Dura
 		return 0, took
 	}
 	_, _ = io.Copy(io.Discard, resp.Body)
+	_ = resp.Body.Close()
 	return resp.StatusCode, took
 }
 

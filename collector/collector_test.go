@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"flag" //nolint:depguard // -update is a flag of this test
+	"flag"
 	"iter"
 	"net/netip"
 	"os"

@@ -54,13 +54,20 @@ func startProcess(t *testing.T, name string, args ...string) *process {
 	go func() { p.done <- p.cmd.Wait() }()
 	t.Cleanup(func() {
 		_ = p.cmd.Process.Kill()
-		<-p.done
+		_ = p.wait()
 		if t.Failed() {
 			b, err := os.ReadFile(p.log)
 			t.Logf("log of %s (%v):\n%s", name, err, b)
 		}
 	})
 	return p
+}
+
+// wait returns how the process ended, to each who asks.
+func (p *process) wait() error {
+	err := <-p.done
+	p.done <- err
+	return err
 }
 
 // stop asks the process to end and returns how it did.
