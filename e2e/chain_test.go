@@ -41,7 +41,12 @@ type process struct {
 
 func startProcess(t *testing.T, name string, args ...string) *process {
 	t.Helper()
-	p := &process{t: t, cmd: exec.Command(name, args...), log: filepath.Join(t.TempDir(), "log"), done: make(chan error, 1)}
+	return startCommand(t, exec.Command(name, args...))
+}
+
+func startCommand(t *testing.T, cmd *exec.Cmd) *process {
+	t.Helper()
+	p := &process{t: t, cmd: cmd, log: filepath.Join(t.TempDir(), "log"), done: make(chan error, 1)}
 	log, err := os.Create(p.log)
 	if err != nil {
 		t.Fatal(err)
@@ -57,7 +62,7 @@ func startProcess(t *testing.T, name string, args ...string) *process {
 		_ = p.wait()
 		if t.Failed() {
 			b, err := os.ReadFile(p.log)
-			t.Logf("log of %s (%v):\n%s", name, err, b)
+			t.Logf("log of %v (%v):\n%s", cmd, err, b)
 		}
 	})
 	return p

@@ -78,10 +78,16 @@ func tcphup(t *testing.T, args ...string) result {
 
 func runProgram(t *testing.T, as *syscall.Credential, name string, args ...string) result {
 	t.Helper()
+	return runAs(t, &syscall.SysProcAttr{Credential: as}, name, args...)
+}
+
+// runAs runs a program to its end, as another user or with other capabilities.
+func runAs(t *testing.T, attr *syscall.SysProcAttr, name string, args ...string) result {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: as}
+	cmd.SysProcAttr = attr
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	start := time.Now()

@@ -34,6 +34,12 @@ func Build(t *testing.T) string {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("compile the test application (a C compiler is needed: apt-get install gcc libc6-dev): %v\n%s", err, out)
 	}
+	// Other users run it too.
+	for _, path := range []string{dir, filepath.Dir(dir)} {
+		if err := os.Chmod(path, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
 	return binary
 }
 
