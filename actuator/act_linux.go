@@ -213,7 +213,7 @@ func (x *action) acquireAnew(ctx context.Context, t *target) (ok bool, fd int, r
 	if err != nil {
 		return true, -1, "", fmt.Errorf("find owner: %w", err)
 	}
-	t.setHolders(found.byInode[now.Inode])
+	x.setHolders(t, found.byInode[now.Inode])
 	fd, reason, err = x.acquire(t)
 	return true, fd, reason, err
 }
@@ -225,8 +225,8 @@ func (x *action) acquire(t *target) (fd int, reason Reason, err error) {
 		return -1, ReasonPermission, errors.New("no process that holds it can be seen: " + howToSee)
 	}
 	for _, h := range t.holders {
-		if sigpipeKills(h.pid) {
-			return -1, ReasonSIGPIPE, fmt.Errorf("process %d (%s) neither ignores nor catches SIGPIPE: its next write would kill it", h.pid, commandOf(h.pid))
+		if p := x.known.process(h.pid); p.sigpipeKills {
+			return -1, ReasonSIGPIPE, fmt.Errorf("process %d (%s) neither ignores nor catches SIGPIPE: its next write would kill it", h.pid, p.command)
 		}
 	}
 	var errs []error

@@ -159,6 +159,8 @@ type action struct {
 	*Actuator
 	Request
 	conn *sockdiag.Conn
+	// known are the owners that have been looked at.
+	known processes
 	// destroyUsable is the answer of the probe, which is asked for once.
 	destroyUsable *error
 }
@@ -261,9 +263,17 @@ func (x *action) findOwners(ctx context.Context, targets []*target, report *Repo
 	report.OwnersTook = time.Since(start)
 	report.Processes, report.Unreadable = found.processes, found.unreadable
 	for _, t := range targets {
-		t.setHolders(found.byInode[t.Flow.Inode])
+		x.setHolders(t, found.byInode[t.Flow.Inode])
 	}
 	return nil
+}
+
+func (x *action) setHolders(t *target, holders []holder) {
+	t.holders, t.PID, t.Command = holders, 0, ""
+	if len(holders) > 0 {
+		t.PID = holders[0].pid
+		t.Command = x.known.process(t.PID).command
+	}
 }
 
 func (x *action) refuse(t *target, reason Reason, detail string) {

@@ -22,14 +22,6 @@ type target struct {
 	connection *sockdiag.Flow
 }
 
-func (t *target) setHolders(holders []holder) {
-	t.holders, t.PID, t.Command = holders, 0, ""
-	if len(holders) > 0 {
-		t.PID = holders[0].pid
-		t.Command = commandOf(t.PID)
-	}
-}
-
 // planner sorts one reading of the kernel's table into targets.
 type planner struct {
 	conn      *sockdiag.Conn

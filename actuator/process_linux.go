@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -93,6 +94,31 @@ func cgroupMount() string {
 		return hybrid
 	}
 	return cgroupRoot
+}
+
+// process is what an action has to know of an owner.
+type process struct {
+	command      string
+	sigpipeKills bool
+	read         time.Time
+}
+
+// processes remembers owners for a moment: a pool of hundreds of flows has but
+// one, and what it does about SIGPIPE it decides at its start.
+type processes map[int]process
+
+const processFresh = 100 * time.Millisecond
+
+func (known *processes) process(pid int) process {
+	if p, ok := (*known)[pid]; ok && time.Since(p.read) < processFresh {
+		return p
+	}
+	if *known == nil {
+		*known = make(processes)
+	}
+	p := process{command: commandOf(pid), sigpipeKills: sigpipeKills(pid), read: time.Now()}
+	(*known)[pid] = p
+	return p
 }
 
 // sigpipeKills reports whether the process would die of a SIGPIPE: it neither

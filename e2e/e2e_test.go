@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"tcphup/internal/nstest"
 )
 
 // binaryVariable hands the path of the binary under test to the processes that
@@ -33,7 +35,7 @@ func TestMain(m *testing.M) {
 		return
 	}
 	if os.Getenv(binaryVariable) != "" {
-		os.Exit(m.Run())
+		os.Exit(nstest.Main(m))
 	}
 	dir, err := os.MkdirTemp("", "tcphup-e2e")
 	if err != nil {
@@ -42,7 +44,7 @@ func TestMain(m *testing.M) {
 	}
 	exit := build(dir)
 	if exit == 0 {
-		exit = m.Run()
+		exit = nstest.Main(m)
 	}
 	if err := os.RemoveAll(dir); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -71,18 +73,18 @@ type result struct {
 }
 
 // tcphup runs the binary under test to its end.
-func tcphup(t *testing.T, args ...string) result {
+func tcphup(t testing.TB, args ...string) result {
 	t.Helper()
 	return runProgram(t, nil, os.Getenv(binaryVariable), args...)
 }
 
-func runProgram(t *testing.T, as *syscall.Credential, name string, args ...string) result {
+func runProgram(t testing.TB, as *syscall.Credential, name string, args ...string) result {
 	t.Helper()
 	return runAs(t, &syscall.SysProcAttr{Credential: as}, name, args...)
 }
 
 // runAs runs a program to its end, as another user or with other capabilities.
-func runAs(t *testing.T, attr *syscall.SysProcAttr, name string, args ...string) result {
+func runAs(t testing.TB, attr *syscall.SysProcAttr, name string, args ...string) result {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
@@ -104,7 +106,7 @@ func runAs(t *testing.T, attr *syscall.SysProcAttr, name string, args ...string)
 }
 
 // mustExit fails the test unless the program ended with the exit code.
-func (r result) mustExit(t *testing.T, exit int) {
+func (r result) mustExit(t testing.TB, exit int) {
 	t.Helper()
 	if r.exit != exit {
 		t.Fatalf("exit code %d, want %d\nstdout: %s\nstderr: %s", r.exit, exit, r.stdout, r.stderr)
@@ -112,7 +114,7 @@ func (r result) mustExit(t *testing.T, exit int) {
 }
 
 // need fails the test, and says how to go on, when a program is missing.
-func need(t *testing.T, program, debianPackage string) string {
+func need(t testing.TB, program, debianPackage string) string {
 	t.Helper()
 	path, err := exec.LookPath(program)
 	if err != nil {
