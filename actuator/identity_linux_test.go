@@ -27,8 +27,9 @@ func TestPrivilegedReusedDescriptor(t *testing.T) {
 		app.Ask("ignore")
 		for round := range 200 {
 			victim := app.Connect(server.Addr(), false, false)
-			other := app.Connect(bystander.Addr(), false, false)
-			kept := round%2 == 1
+			bystanding := app.Connect(bystander.Addr(), false, false)
+			other := bystanding
+			kept, sameDestination := round%2 == 1, round%4 >= 2
 			a := New(Config{})
 			acquired := false
 			a.beforeAct = func(*Result) {
@@ -38,6 +39,9 @@ func TestPrivilegedReusedDescriptor(t *testing.T) {
 				acquired = true
 				if kept { // the flow lives on under another number
 					app.Ask("dup2 %d 99", victim)
+				}
+				if sameDestination { // a new connection of which the action knows nothing
+					other = app.Connect(server.Addr(), false, false)
 				}
 				app.Ask("dup2 %d %d", other, victim)
 			}
@@ -50,7 +54,7 @@ func TestPrivilegedReusedDescriptor(t *testing.T) {
 			if got := app.Ask("write %d", other); got != "write ok 1" {
 				t.Fatalf("round %d: the bystander's connection was closed: %s", round, got)
 			}
-			for _, fd := range []int{victim, other, 99} {
+			for _, fd := range []int{victim, other, bystanding, 99} {
 				app.Ask("close %d", fd)
 			}
 			awaitPaths(t, server.Addr().Port(), 0)

@@ -37,19 +37,26 @@ func TestPrivilegedOwners(t *testing.T) {
 				}
 			}
 		}
-		found, err := findOwners(t.Context(), []uint32{byPID[ignores.PID()], byPID[dies.PID()], 4294967295}, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := found.byInode[byPID[ignores.PID()]]; len(got) != 1 || got[0].pid != ignores.PID() {
-			t.Errorf("holders of the one: %+v", got)
-		}
-		// A holder that a SIGPIPE would kill is found though another one is known.
-		if got := found.byInode[byPID[dies.PID()]]; len(got) != 2 {
-			t.Errorf("holders of the other: %+v, and %s", got, forked)
-		}
-		if len(found.byInode) != 2 {
-			t.Errorf("holders of nothing: %+v", found.byInode)
+		const nobodys = 4294967295
+		for round := range 50 {
+			inodes := []uint32{byPID[ignores.PID()], byPID[dies.PID()]}
+			if round%2 == 1 {
+				inodes = append(inodes, nobodys)
+			}
+			found, err := findOwners(t.Context(), inodes, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := found.byInode[byPID[ignores.PID()]]; len(got) != 1 || got[0].pid != ignores.PID() {
+				t.Errorf("holders of the one: %+v", got)
+			}
+			// A holder that a SIGPIPE would kill is found though another one is known.
+			if got := found.byInode[byPID[dies.PID()]]; len(got) != 2 {
+				t.Fatalf("round %d: holders of the other: %+v, and %s", round, got, forked)
+			}
+			if len(found.byInode) != 2 {
+				t.Errorf("holders of nothing: %+v", found.byInode)
+			}
 		}
 	})
 }
