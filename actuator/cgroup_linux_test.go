@@ -1,0 +1,75 @@
+package actuator
+
+import (
+	"os"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"testing"
+
+	"tcphup/internal/nstest"
+	"tcphup/internal/testapp"
+)
+
+// A socket tells the cgroup of its creator, and the cgroup its processes: where to
+// look first.
+func TestPrivilegedCgroup(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		root := cgroupMount()
+		if _, err := os.Stat(filepath.Join(root, "cgroup.procs")); err != nil {
+			t.Fatalf("this test needs cgroup v2 mounted at %s: %v", root, err)
+		}
+		server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
+		app := testapp.Start(t, testapp.Build(t))
+		group := filepath.Join(root, "tcphup-test-"+strconv.Itoa(int(ownNumber(t))))
+		if err := os.Mkdir(group, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			app.Kill()
+			if err := os.Remove(group); err != nil {
+				t.Error(err)
+			}
+		})
+		if err := os.WriteFile(filepath.Join(group, "cgroup.procs"), []byte(strconv.Itoa(app.PID())), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		app.Connect(server.Addr(), false, false)
+
+		info, err := os.Stat(group)
+		if err != nil {
+			t.Fatal(err)
+		}
+		flow := sockets(t, server.Addr().Port())[0]
+		if id := info.Sys().(*syscall.Stat_t).Ino; flow.CgroupID != id {
+			t.Errorf("the socket's cgroup is %d, the directory's inode %d", flow.CgroupID, id)
+		}
+		if members := cgroupMembers([]uint64{flow.CgroupID}); len(members) != 1 || !members[app.PID()] {
+			t.Errorf("members are %v, want process %d", members, app.PID())
+		}
+
+		proc, err := openProc()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer syscall.Close(proc)
+		pids, err := listProcesses(proc)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ranked := rank(proc, pids, []uint64{flow.CgroupID}); len(ranked) != 2 || ranked[0] != os.Getpid() || ranked[1] != app.PID() {
+			t.Errorf("order is %v, want ourselves and then process %d", ranked, app.PID())
+		}
+	})
+}
+
+// ownNumber is a number that no other run of the test has at this time: the inode of
+// this process's own pid namespace.
+func ownNumber(t *testing.T) uint64 {
+	t.Helper()
+	info, err := os.Stat("/proc/self/ns/pid")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return info.Sys().(*syscall.Stat_t).Ino
+}

@@ -1,0 +1,47 @@
+package main
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/prometheus/exporter-toolkit/web"
+)
+
+// What names processes and peers is for this host, or for clients that are known.
+func TestLocal(t *testing.T) {
+	users := filepath.Join(t.TempDir(), "web.yml")
+	if err := os.WriteFile(users, []byte("basic_auth_users: {someone: $2y$10$abcdefghijklmnopqrstuv}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	open := filepath.Join(t.TempDir(), "web.yml")
+	if err := os.WriteFile(open, []byte("http_server_config: {http2: false}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		client, config string
+		code           int
+	}{
+		{client: "127.0.0.1:1234", code: http.StatusOK},
+		{client: "127.8.9.10:1234", code: http.StatusOK},
+		{client: "[::1]:1234", code: http.StatusOK},
+		{client: "[::ffff:127.0.0.1]:1234", code: http.StatusOK},
+		{client: "10.0.0.1:1234", code: http.StatusForbidden},
+		{client: "[2001:db8::1]:1234", code: http.StatusForbidden},
+		{client: "nonsense", code: http.StatusForbidden},
+		{client: "10.0.0.1:1234", config: open, code: http.StatusForbidden},
+		{client: "10.0.0.1:1234", config: "/nonexistent", code: http.StatusForbidden},
+		{client: "10.0.0.1:1234", config: users, code: http.StatusOK},
+	} {
+		x := &server{serve: &serve{web: &web.FlagConfig{WebConfigFile: &tt.config}}}
+		request := httptest.NewRequest(http.MethodGet, "/api/v1/flows", nil)
+		request.RemoteAddr = tt.client
+		answer := httptest.NewRecorder()
+		x.local(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})).ServeHTTP(answer, request)
+		if answer.Code != tt.code {
+			t.Errorf("client %s, web configuration %q: code %d, want %d", tt.client, tt.config, answer.Code, tt.code)
+		}
+	}
+}
