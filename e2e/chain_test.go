@@ -33,18 +33,18 @@ const token = "a-token-for-the-test-of-the-chain"
 
 // process is a program that runs until the test ends.
 type process struct {
-	t    *testing.T
+	t    testing.TB
 	cmd  *exec.Cmd
 	log  string
 	done chan error
 }
 
-func startProcess(t *testing.T, name string, args ...string) *process {
+func startProcess(t testing.TB, name string, args ...string) *process {
 	t.Helper()
 	return startCommand(t, exec.Command(name, args...))
 }
 
-func startCommand(t *testing.T, cmd *exec.Cmd) *process {
+func startCommand(t testing.TB, cmd *exec.Cmd) *process {
 	t.Helper()
 	p := &process{t: t, cmd: cmd, log: filepath.Join(t.TempDir(), "log"), done: make(chan error, 1)}
 	log, err := os.Create(p.log)
@@ -92,7 +92,7 @@ func (p *process) stop() error {
 }
 
 // get returns the body of a page, or an error for any answer but 200.
-func get(t *testing.T, url string) (string, error) {
+func get(t testing.TB, url string) (string, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
@@ -112,7 +112,7 @@ func get(t *testing.T, url string) (string, error) {
 	return string(body), err
 }
 
-func awaitPage(t *testing.T, url string) {
+func awaitPage(t testing.TB, url string) {
 	t.Helper()
 	nstest.Eventually(t, url, func() bool {
 		_, err := get(t, url)
@@ -121,7 +121,7 @@ func awaitPage(t *testing.T, url string) {
 }
 
 // sample returns the value of one series of tcphup, and false when there is none.
-func sample(t *testing.T, series string) (float64, bool) {
+func sample(t testing.TB, series string) (float64, bool) {
 	t.Helper()
 	page, err := get(t, "http://"+tcphupAddress+"/metrics")
 	if err != nil {
@@ -139,7 +139,7 @@ func sample(t *testing.T, series string) (float64, bool) {
 	return 0, false
 }
 
-func writeFile(t *testing.T, name, content string) string {
+func writeFile(t testing.TB, name, content string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), name)
 	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
