@@ -33,13 +33,13 @@ const token = "a-token-for-the-test-of-the-chain"
 
 // process is a program that runs until the test ends.
 type process struct {
-	t    *testing.T
+	t    testing.TB
 	cmd  *exec.Cmd
 	log  string
 	done chan error
 }
 
-func startProcess(t *testing.T, name string, args ...string) *process {
+func startProcess(t testing.TB, name string, args ...string) *process {
 	t.Helper()
 	p := &process{t: t, cmd: exec.Command(name, args...), log: filepath.Join(t.TempDir(), "log"), done: make(chan error, 1)}
 	log, err := os.Create(p.log)
@@ -79,8 +79,26 @@ func (p *process) stop() error {
 	}
 }
 
+// kill ends the process at once, whatever it is at.
+func (p *process) kill() {
+	p.t.Helper()
+	if err := p.cmd.Process.Kill(); err != nil {
+		p.t.Fatal(err)
+	}
+	p.done <- <-p.done
+}
+
+// serve runs tcphup as a service until the test ends.
+func serve(t testing.TB, args ...string) *process {
+	t.Helper()
+	p := startProcess(t, os.Getenv(binaryVariable),
+		append([]string{"serve", "--web.listen-address=" + tcphupAddress, "--alerts.listen-address=" + receiverAddress}, args...)...)
+	awaitPage(t, "http://"+tcphupAddress+"/-/ready")
+	return p
+}
+
 // get returns the body of a page, or an error for any answer but 200.
-func get(t *testing.T, url string) (string, error) {
+func get(t testing.TB, url string) (string, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
@@ -100,7 +118,7 @@ func get(t *testing.T, url string) (string, error) {
 	return string(body), err
 }
 
-func awaitPage(t *testing.T, url string) {
+func awaitPage(t testing.TB, url string) {
 	t.Helper()
 	nstest.Eventually(t, url, func() bool {
 		_, err := get(t, url)
@@ -109,9 +127,15 @@ func awaitPage(t *testing.T, url string) {
 }
 
 // sample returns the value of one series of tcphup, and false when there is none.
-func sample(t *testing.T, series string) (float64, bool) {
+func sample(t testing.TB, series string) (float64, bool) {
 	t.Helper()
-	page, err := get(t, "http://"+tcphupAddress+"/metrics")
+	return sampleOf(t, "http://"+tcphupAddress, series)
+}
+
+// sampleOf does so for any program with a page /metrics.
+func sampleOf(t testing.TB, url, series string) (float64, bool) {
+	t.Helper()
+	page, err := get(t, url+"/metrics")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,7 +151,7 @@ func sample(t *testing.T, series string) (float64, bool) {
 	return 0, false
 }
 
-func writeFile(t *testing.T, name, content string) string {
+func writeFile(t testing.TB, name, content string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), name)
 	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
@@ -158,22 +182,7 @@ alerting: {alertmanagers: [{static_configs: [{targets: [%q]}]}]}
 	awaitPage(t, "http://"+prometheusAddress+"/-/ready")
 }
 
-func startAlertmanager(t *testing.T, token string) {
-	t.Helper()
-	config := writeFile(t, "alertmanager.yml", fmt.Sprintf(`
-route: {receiver: tcphup, group_by: [alertname, destination, port], group_wait: 0s, group_interval: 1s, repeat_interval: 1s}
-receivers:
-  - name: tcphup
-    webhook_configs:
-      - url: http://%s/alerts
-        http_config: {authorization: {credentials_file: %q}}
-`, receiverAddress, writeFile(t, "token", token)))
-	startProcess(t, need(t, "prometheus-alertmanager", "prometheus-alertmanager"), "--config.file="+config, "--storage.path="+t.TempDir(),
-		"--web.listen-address="+alertmanagerAddress, "--cluster.listen-address=", "--log.level=warn")
-	awaitPage(t, "http://"+alertmanagerAddress+"/-/ready")
-}
-
-// server counts the connections that it has accepted and that have ended.
+// keepAliveServer counts the connections that it has accepted and that have ended.
 type keepAliveServer struct {
 	host, port string
 	closed     chan string
@@ -238,10 +247,8 @@ func TestPrivilegedChain(t *testing.T) {
 				ask, askBystander := startClient(t, victim.client()), startClient(t, bystander.client())
 				first, other := ask(), askBystander()
 
-				args := append([]string{"serve", "--web.listen-address=" + tcphupAddress, "--alerts.listen-address=" + receiverAddress}, tt.args...)
-				served := startProcess(t, os.Getenv(binaryVariable), args...)
-				awaitPage(t, "http://"+tcphupAddress+"/-/ready")
-				startAlertmanager(t, tt.sent)
+				served := serve(t, tt.args...)
+				startAlertmanager(t, alertmanagerConfig{groupBy: "alertname, destination, port", token: tt.sent})
 				startPrometheus(t, victim.port)
 
 				nstest.Eventually(t, tt.series+" rises", func() bool {
@@ -295,9 +302,7 @@ func TestPrivilegedStopsGracefully(t *testing.T) {
 		app := testapp.Start(t, testapp.Build(t))
 		app.Ask("ignore")
 		fd := app.Connect(server.Addr(), false, false)
-		served := startProcess(t, os.Getenv(binaryVariable), "serve", "--web.listen-address="+tcphupAddress,
-			"--alerts.listen-address="+receiverAddress, "--alerts.token-file="+writeFile(t, "token", token))
-		awaitPage(t, "http://"+tcphupAddress+"/-/ready")
+		served := serveArmed(t)
 
 		answers := make(chan string, 1)
 		go func() {
@@ -319,7 +324,7 @@ func TestPrivilegedStopsGracefully(t *testing.T) {
 
 // postAlert sends one alert of Alertmanager's about the destination, with the
 // token, and returns status and body of the answer.
-func postAlert(t *testing.T, destination netip.AddrPort) (string, error) {
+func postAlert(t testing.TB, destination netip.AddrPort) (string, error) {
 	t.Helper()
 	body := fmt.Sprintf(`{"version":"4","status":"firing","alerts":[{"status":"firing","fingerprint":"c0ffee","startsAt":%q,
 		"labels":{"alertname":"Stale","tcphup":"hangup","destination":%q,"port":"%d"}}]}`,

@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"tcphup/internal/nstest"
 )
 
 // binaryVariable hands the path of the binary under test to the processes that
@@ -25,7 +27,7 @@ func TestMain(m *testing.M) {
 		return
 	}
 	if os.Getenv(binaryVariable) != "" {
-		os.Exit(m.Run())
+		os.Exit(nstest.Main(m))
 	}
 	dir, err := os.MkdirTemp("", "tcphup-e2e")
 	if err != nil {
@@ -34,7 +36,7 @@ func TestMain(m *testing.M) {
 	}
 	exit := build(dir)
 	if exit == 0 {
-		exit = m.Run()
+		exit = nstest.Main(m)
 	}
 	if err := os.RemoveAll(dir); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -98,7 +100,7 @@ func (r result) mustExit(t *testing.T, exit int) {
 }
 
 // need fails the test, and says how to go on, when a program is missing.
-func need(t *testing.T, program, debianPackage string) string {
+func need(t testing.TB, program, debianPackage string) string {
 	t.Helper()
 	path, err := exec.LookPath(program)
 	if err != nil {

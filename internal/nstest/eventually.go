@@ -7,7 +7,7 @@ import (
 
 // Eventually waits until condition holds and fails the test, saying what it
 // waited for, when that takes more than ten seconds.
-func Eventually(t *testing.T, what string, condition func() bool) {
+func Eventually(t testing.TB, what string, condition func() bool) {
 	t.Helper()
 	deadline := time.Now().Add(10 * time.Second)
 	for pause := time.Millisecond; !condition(); pause = min(2*pause, 50*time.Millisecond) {

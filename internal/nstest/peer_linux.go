@@ -88,7 +88,7 @@ func (p *Peer) Cut(links ...string) {
 }
 
 // Command runs a program and fails the test when that fails.
-func Command(t *testing.T, args ...string) string {
+func Command(t testing.TB, args ...string) string {
 	t.Helper()
 	out, err := exec.CommandContext(t.Context(), args[0], args[1:]...).CombinedOutput()
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 // and a port of the kernel's choice, and keeps them until the test ends. The
 // processes ignore SIGPIPE, as most long-lived ones do. It returns where the
 // connections lead and the process that opened them.
-func Load(t *testing.T, binary string, to netip.Addr, n int) (netip.AddrPort, *App) {
+func Load(t testing.TB, binary string, to netip.Addr, n int) (netip.AddrPort, *App) {
 	t.Helper()
 	server, client := Start(t, binary), Start(t, binary)
 	server.Ask("ignore")

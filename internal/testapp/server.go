@@ -13,7 +13,7 @@ import (
 
 // Server accepts connections and tells how each of them ended.
 type Server struct {
-	t        *testing.T
+	t        testing.TB
 	listener net.Listener
 	mptcp    bool
 	hold     bool
@@ -35,7 +35,7 @@ type ServerConfig struct {
 }
 
 // Serve starts a server. It stops when the test ends.
-func Serve(t *testing.T, c ServerConfig) *Server {
+func Serve(t testing.TB, c ServerConfig) *Server {
 	t.Helper()
 	var config net.ListenConfig
 	config.SetMultipathTCP(c.MPTCP)

@@ -25,7 +25,7 @@ var source string
 
 // Build compiles the application and returns the path of its binary. It needs a C
 // compiler, as the race detector does.
-func Build(t *testing.T) string {
+func Build(t testing.TB) string {
 	t.Helper()
 	dir := t.TempDir()
 	binary := filepath.Join(dir, "app")
@@ -39,7 +39,7 @@ func Build(t *testing.T) string {
 
 // App is a running application.
 type App struct {
-	t     *testing.T
+	t     testing.TB
 	cmd   *exec.Cmd
 	stdin io.WriteCloser
 	lines chan string
@@ -49,20 +49,20 @@ type App struct {
 }
 
 // Start runs the application until the test ends.
-func Start(t *testing.T, binary string) *App {
+func Start(t testing.TB, binary string) *App {
 	t.Helper()
 	return start(t, exec.Command(binary))
 }
 
 // StartAs runs it with another uid and gid.
-func StartAs(t *testing.T, binary string, id uint32) *App {
+func StartAs(t testing.TB, binary string, id uint32) *App {
 	t.Helper()
 	cmd := exec.Command(binary)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: id, Gid: id}}
 	return start(t, cmd)
 }
 
-func start(t *testing.T, cmd *exec.Cmd) *App {
+func start(t testing.TB, cmd *exec.Cmd) *App {
 	t.Helper()
 	a := &App{t: t, cmd: cmd, lines: make(chan string, 16), exited: make(chan struct{})}
 	var err error
