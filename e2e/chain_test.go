@@ -326,15 +326,8 @@ func TestPrivilegedStopsGracefully(t *testing.T) {
 // token, and returns status and body of the answer.
 func postAlert(t testing.TB, destination netip.AddrPort) (string, error) {
 	t.Helper()
-	body := fmt.Sprintf(`{"version":"4","status":"firing","alerts":[{"status":"firing","fingerprint":"c0ffee","startsAt":%q,
-		"labels":{"alertname":"Stale","tcphup":"hangup","destination":%q,"port":"%d"}}]}`,
-		time.Now().UTC().Format(time.RFC3339Nano), destination.Addr(), destination.Port())
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+receiverAddress+"/alerts", strings.NewReader(body))
-	if err != nil {
-		return "", err
-	}
+	request := alertRequest(t, "http://"+receiverAddress+"/alerts", destination)
 	request.Header.Set("Authorization", "Bearer "+token)
-	request.Header.Set("Content-Type", "application/json")
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
 		return "", err
@@ -342,4 +335,18 @@ func postAlert(t testing.TB, destination netip.AddrPort) (string, error) {
 	defer response.Body.Close()
 	answer, err := io.ReadAll(response.Body)
 	return response.Status + " " + string(answer), err
+}
+
+// alertRequest is what Alertmanager sends of one alert, without credentials.
+func alertRequest(t testing.TB, url string, destination netip.AddrPort) *http.Request {
+	t.Helper()
+	body := fmt.Sprintf(`{"version":"4","status":"firing","alerts":[{"status":"firing","fingerprint":"c0ffee","startsAt":%q,
+		"labels":{"alertname":"Stale","tcphup":"hangup","destination":%q,"port":"%d"}}]}`,
+		time.Now().UTC().Format(time.RFC3339Nano), destination.Addr(), destination.Port())
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("Content-Type", "application/json")
+	return request
 }
