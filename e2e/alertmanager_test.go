@@ -167,7 +167,8 @@ const (
 
 func alertsWith(result string) string { return fmt.Sprintf("tcphup_alerts_total{result=%q}", result) }
 
-// flowsWith names the counter of flows that were shut down, or would have been.
-func flowsWith(policy, outcome string) string {
-	return fmt.Sprintf(`tcphup_hangups_total{method="shutdown",outcome=%q,policy=%q}`, outcome, policy)
+// flowsWith names the counter of the flows that the policy of policyFile has shut
+// down, or would have.
+func flowsWith(outcome string) string {
+	return fmt.Sprintf(`tcphup_hangups_total{method="shutdown",outcome=%q,policy="test"}`, outcome)
 }

@@ -13,16 +13,22 @@ import (
 	"tcphup/internal/nstest"
 )
 
-// backend is a server that knows each of its connections by the address of the
-// client. It holds them until the client closes, or the test ends.
+// backend is a server that knows how each of its connections ended. It holds them
+// until the client closes, or the test ends.
 type backend struct {
 	t        testing.TB
 	listener net.Listener
 	done     sync.WaitGroup
 
 	mu   sync.Mutex
-	open map[netip.AddrPort]net.Conn
-	ends map[netip.AddrPort]string // "eof", "reset" or what else the read said
+	open map[net.Conn]bool
+	ends []end
+}
+
+// end is how a connection ended.
+type end struct {
+	client netip.AddrPort
+	how    string // "eof", "reset" or what else the read said
 }
 
 func startBackend(t testing.TB, address string) *backend {
@@ -31,7 +37,7 @@ func startBackend(t testing.TB, address string) *backend {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &backend{t: t, listener: listener, open: make(map[netip.AddrPort]net.Conn), ends: make(map[netip.AddrPort]string)}
+	b := &backend{t: t, listener: listener, open: make(map[net.Conn]bool)}
 	b.done.Go(func() {
 		for {
 			conn, err := listener.Accept()
@@ -39,7 +45,7 @@ func startBackend(t testing.TB, address string) *backend {
 				return
 			}
 			b.mu.Lock()
-			b.open[remote(conn)] = conn
+			b.open[conn] = true
 			b.mu.Unlock()
 			b.done.Go(func() { b.read(conn) })
 		}
@@ -47,7 +53,7 @@ func startBackend(t testing.TB, address string) *backend {
 	t.Cleanup(func() {
 		b.stopListening()
 		b.mu.Lock()
-		for _, conn := range b.open {
+		for conn := range b.open {
 			_ = conn.Close()
 		}
 		b.mu.Unlock()
@@ -56,23 +62,20 @@ func startBackend(t testing.TB, address string) *backend {
 	return b
 }
 
-func remote(conn net.Conn) netip.AddrPort { return conn.RemoteAddr().(*net.TCPAddr).AddrPort() }
-
 func (b *backend) read(conn net.Conn) {
 	_, err := io.Copy(io.Discard, conn)
 	_ = conn.Close()
+	how := "eof"
+	switch {
+	case errors.Is(err, unix.ECONNRESET):
+		how = "reset"
+	case err != nil:
+		how = err.Error()
+	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	client := remote(conn)
-	delete(b.open, client)
-	switch {
-	case err == nil:
-		b.ends[client] = "eof"
-	case errors.Is(err, unix.ECONNRESET):
-		b.ends[client] = "reset"
-	default:
-		b.ends[client] = err.Error()
-	}
+	delete(b.open, conn)
+	b.ends = append(b.ends, end{conn.RemoteAddr().(*net.TCPAddr).AddrPort(), how})
 }
 
 // stopListening keeps the connections.
@@ -108,9 +111,9 @@ func (b *backend) mustCount(open, ended int) {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for client, end := range b.ends {
-		if end != "eof" {
-			b.t.Errorf("the connection of %v ended with %s", client, end)
+	for _, end := range b.ends {
+		if end.how != "eof" {
+			b.t.Errorf("the connection of %v ended with %s", end.client, end.how)
 		}
 	}
 }
@@ -166,7 +169,8 @@ func (d *dialer) open(to netip.AddrPort) error {
 		_ = conn.Close()
 		d.mu.Lock()
 		delete(d.conns, conn)
-		again := d.reconnect && !d.stopped
+		// The context of a test ends before anything that it has started does.
+		again := d.reconnect && d.t.Context().Err() == nil
 		d.mu.Unlock()
 		if !again {
 			return

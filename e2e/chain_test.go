@@ -33,15 +33,17 @@ const token = "a-token-for-the-test-of-the-chain"
 
 // process is a program that runs until the test ends.
 type process struct {
-	t    testing.TB
-	cmd  *exec.Cmd
-	log  string
-	done chan error
+	t   testing.TB
+	cmd *exec.Cmd
+	log string
+	// exited is closed when the process has ended; err, how it did, may be read then.
+	exited chan struct{}
+	err    error
 }
 
 func startProcess(t testing.TB, name string, args ...string) *process {
 	t.Helper()
-	p := &process{t: t, cmd: exec.Command(name, args...), log: filepath.Join(t.TempDir(), "log"), done: make(chan error, 1)}
+	p := &process{t: t, cmd: exec.Command(name, args...), log: filepath.Join(t.TempDir(), "log"), exited: make(chan struct{})}
 	log, err := os.Create(p.log)
 	if err != nil {
 		t.Fatal(err)
@@ -51,10 +53,13 @@ func startProcess(t testing.TB, name string, args ...string) *process {
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	go func() { p.done <- p.cmd.Wait() }()
+	go func() {
+		defer close(p.exited)
+		p.err = p.cmd.Wait()
+	}()
 	t.Cleanup(func() {
 		_ = p.cmd.Process.Kill()
-		<-p.done
+		<-p.exited
 		if t.Failed() {
 			b, err := os.ReadFile(p.log)
 			t.Logf("log of %s (%v):\n%s", name, err, b)
@@ -70,9 +75,8 @@ func (p *process) stop() error {
 		p.t.Fatal(err)
 	}
 	select {
-	case err := <-p.done:
-		p.done <- err
-		return err
+	case <-p.exited:
+		return p.err
 	case <-time.After(30 * time.Second):
 		p.t.Fatal("waited 30 s in vain for the process to end")
 		return nil
@@ -85,7 +89,7 @@ func (p *process) kill() {
 	if err := p.cmd.Process.Kill(); err != nil {
 		p.t.Fatal(err)
 	}
-	p.done <- <-p.done
+	<-p.exited
 }
 
 // serve runs tcphup as a service until the test ends.
@@ -160,8 +164,9 @@ func writeFile(t testing.TB, name, content string) string {
 	return path
 }
 
-// startPrometheus scrapes tcphup and fires when a flow to the port has been idle.
-func startPrometheus(t *testing.T, port string) {
+// startPrometheus scrapes tcphup at these addresses and fires when a flow to the
+// port has been idle.
+func startPrometheus(t *testing.T, port string, targets ...string) {
 	t.Helper()
 	rules := writeFile(t, "rules.yml", fmt.Sprintf(`
 groups:
@@ -174,9 +179,9 @@ groups:
 	config := writeFile(t, "prometheus.yml", fmt.Sprintf(`
 global: {scrape_interval: 250ms, scrape_timeout: 250ms, evaluation_interval: 250ms}
 rule_files: [%q]
-scrape_configs: [{job_name: tcphup, static_configs: [{targets: [%q]}]}]
+scrape_configs: [{job_name: tcphup, static_configs: [{targets: [%s]}]}]
 alerting: {alertmanagers: [{static_configs: [{targets: [%q]}]}]}
-`, rules, tcphupAddress, alertmanagerAddress))
+`, rules, strings.Join(targets, ", "), alertmanagerAddress))
 	startProcess(t, need(t, "prometheus", "prometheus"), "--config.file="+config, "--storage.tsdb.path="+t.TempDir(),
 		"--web.listen-address="+prometheusAddress, "--log.level=warn")
 	awaitPage(t, "http://"+prometheusAddress+"/-/ready")
@@ -249,7 +254,7 @@ func TestPrivilegedChain(t *testing.T) {
 
 				served := serve(t, tt.args...)
 				startAlertmanager(t, alertmanagerConfig{groupBy: "alertname, destination, port", token: tt.sent})
-				startPrometheus(t, victim.port)
+				startPrometheus(t, victim.port, tcphupAddress)
 
 				nstest.Eventually(t, tt.series+" rises", func() bool {
 					value, ok := sample(t, tt.series)
