@@ -163,12 +163,8 @@ const (
 	answered200 = `tcphup_notifications_total{code="200"}`
 	answered401 = `tcphup_notifications_total{code="401"}`
 	answered503 = `tcphup_notifications_total{code="503"}`
+	// flowsClosed counts what the policy of policyFile has shut down.
+	flowsClosed = `tcphup_hangups_total{method="shutdown",outcome="closed",policy="test"}`
 )
 
 func alertsWith(result string) string { return fmt.Sprintf("tcphup_alerts_total{result=%q}", result) }
-
-// flowsWith names the counter of the flows that the policy of policyFile has shut
-// down, or would have.
-func flowsWith(outcome string) string {
-	return fmt.Sprintf(`tcphup_hangups_total{method="shutdown",outcome=%q,policy="test"}`, outcome)
-}

@@ -67,7 +67,7 @@ func pair(t *testing.T, settings, second string) {
 		return open == flows && ended == flows
 	})
 	server.mustCount(flows, flows)
-	mustSample(t, flowsWith("closed"), flows)
+	mustSample(t, flowsClosed, flows)
 
 	closed := make(map[string]int) // by cookie
 	results := make(map[string]string)

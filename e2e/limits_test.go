@@ -32,7 +32,7 @@ func TestPrivilegedSameAddress(t *testing.T) {
 		}
 		before.mustCount(0, flows)
 		after.mustCount(flows, 0)
-		mustSample(t, flowsWith("closed"), flows)
+		mustSample(t, flowsClosed, flows)
 		done := 0
 		for _, r := range hangups(t) {
 			if r.Flow == nil && r.Result == "done" {
@@ -103,7 +103,7 @@ func TestPrivilegedWrongAlert(t *testing.T) {
 				server.mustCount((destinations-tt.closes)*each, tt.closes*each)
 
 				mustSample(t, alertsWith(tt.result), float64(tt.refused))
-				mustSample(t, flowsWith("closed"), float64(tt.closes*each))
+				mustSample(t, flowsClosed, float64(tt.closes*each))
 				mustSample(t, "tcphup_breaker_trips_total", tt.trips)
 				mustSample(t, `tcphup_breakers_open{policy="test"}`, tt.trips)
 				mustSample(t, `tcphup_hangup_refusals_total{policy="test",reason="budget"}`, tt.budget)

@@ -71,7 +71,7 @@ func TestPrivilegedGroup(t *testing.T) {
 		server.awaitEnded(destinations * each)
 		awaitSample(t, alertsWith("done"), destinations)
 		mustSample(t, answered200, 1)
-		mustSample(t, flowsWith("closed"), destinations*each)
+		mustSample(t, flowsClosed, destinations*each)
 		server.mustCount(each, destinations*each)
 	})
 }
@@ -88,7 +88,7 @@ func TestPrivilegedRepeats(t *testing.T) {
 			am.post(alertAbout(server.addr()))
 			server.awaitEnded(3 * 3)
 			awaitSample(t, alertsWith("done"), 3)
-			awaitSample(t, flowsWith("closed"), 3*3)
+			awaitSample(t, flowsClosed, 3*3)
 		})
 		t.Run("cooldown", func(t *testing.T) {
 			server := startBackend(t, "127.0.0.1:0")
@@ -184,7 +184,7 @@ func TestPrivilegedKilled(t *testing.T) {
 		serveArmed(t, config)
 		server.awaitEnded(flows)
 		awaitSample(t, alertsWith("done"), 1)
-		mustSample(t, flowsWith("closed"), float64(flows-before))
+		mustSample(t, flowsClosed, float64(flows-before))
 		server.mustCount(0, flows)
 		other.mustCount(bystanders, 0)
 		if !app.Alive() {
