@@ -154,6 +154,49 @@ func TestPrivilegedPause(t *testing.T) {
 	})
 }
 
+// A pause ends an action that is under way: it starts nothing new, and what is
+// left is done after the pause.
+func TestPrivilegedPausedMidway(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		const flows = 40
+		server := startBackend(t, "127.0.0.1:0")
+		dial(t, false, flows, server.addr())
+		serveArmed(t, "--config.file="+policyFile(t, "    limits: {rate: 20}"))
+		am := startAlertmanager(t, alertmanagerConfig{groupBy: "alertname", interval: "5m", token: token})
+		am.post(alertAbout(server.addr()))
+		server.awaitEnded(flows / 8)
+		mustCommand(t, "/-/pause", http.StatusOK)
+		awaitSample(t, alertsWith("paused"), 1)
+		nstest.Eventually(t, "the flows that were hung up have ended", func() bool {
+			_, ended := server.counts()
+			return float64(ended) == hungUp(t)
+		})
+		_, before := server.counts()
+		if before >= flows {
+			t.Fatalf("all %d flows were hung up before the pause", before)
+		}
+		awaitSample(t, answered503, 3) // the action's, and two tries after it
+		server.mustCount(flows-before, before)
+		mustCommand(t, "/-/resume", http.StatusOK)
+		server.awaitEnded(flows)
+		awaitSample(t, alertsWith("done"), 1)
+		server.mustCount(0, flows)
+		if n := hungUp(t); n != flows {
+			t.Errorf("%v flows were hung up, want %d once each", n, flows)
+		}
+		t.Logf("%d flows were hung up before the pause, %d after it", before, flows-before)
+	})
+}
+
+// hungUp returns how many flows the policy of policyFile has shut down, whether
+// their end was seen or not.
+func hungUp(t *testing.T) float64 {
+	t.Helper()
+	closed, _ := sample(t, flowsClosed)
+	lingering, _ := sample(t, strings.Replace(flowsClosed, "closed", "lingering", 1))
+	return closed + lingering
+}
+
 // A receiver that is killed in the middle of an action leaves it half done, and
 // Alertmanager's retry has the next one do the rest.
 func TestPrivilegedKilled(t *testing.T) {
