@@ -20,10 +20,15 @@ type alertmanager struct {
 	url string
 }
 
+// oneNotification is the wait that makes alerts posted together go out together:
+// Alertmanager takes them up one by one.
+const oneNotification = "500ms"
+
 // alertmanagerConfig says how to run one with a single receiver.
 type alertmanagerConfig struct {
 	address  string // "" means alertmanagerAddress
 	groupBy  string
+	wait     string   // for more alerts of a new group; "" means none
 	interval string   // between notifications about a group, repeats included; "" means 1s
 	url      string   // of the receiver; "" means that of the tcphup under test
 	token    string   // "" means none
@@ -44,6 +49,9 @@ func startAlertmanager(t testing.TB, c alertmanagerConfig) alertmanager {
 	if c.url == "" {
 		c.url = "http://" + receiverAddress + "/alerts"
 	}
+	if c.wait == "" {
+		c.wait = "0s"
+	}
 	if c.interval == "" {
 		c.interval = "1s"
 	}
@@ -54,14 +62,14 @@ func startAlertmanager(t testing.TB, c alertmanagerConfig) alertmanager {
 		c.args = []string{"--cluster.listen-address="}
 	}
 	config := fmt.Sprintf(`
-route: {receiver: tcphup, group_by: [%s], group_wait: 0s, group_interval: %s, repeat_interval: %[2]s}
+route: {receiver: tcphup, group_by: [%s], group_wait: %s, group_interval: %s, repeat_interval: %[3]s}
 receivers:
   - name: tcphup
     webhook_configs:
       - url: %s
         %s}
         %s
-`, c.groupBy, c.interval, c.url, http, c.webhook)
+`, c.groupBy, c.wait, c.interval, c.url, http, c.webhook)
 	return runAlertmanager(t, need(t, "prometheus-alertmanager", "prometheus-alertmanager"), c.address, config, c.args...)
 }
 

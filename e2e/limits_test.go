@@ -95,7 +95,7 @@ func TestPrivilegedWrongAlert(t *testing.T) {
 					alerts[0].Labels["destination"] = "127.0.0.0/8"
 				}
 				serveArmed(t, "--config.file="+policyFile(t, tt.settings))
-				am := startAlertmanager(t, alertmanagerConfig{groupBy: tt.groupBy, interval: "5m", token: token})
+				am := startAlertmanager(t, alertmanagerConfig{groupBy: tt.groupBy, wait: oneNotification, interval: "5m", token: token})
 				am.post(alerts...)
 				awaitSample(t, alertsWith(tt.result), float64(tt.refused))
 				awaitSample(t, alertsWith("done"), float64(tt.closes))

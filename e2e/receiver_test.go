@@ -66,7 +66,7 @@ func TestPrivilegedGroup(t *testing.T) {
 		bystander := netip.AddrPortFrom(netip.MustParseAddr("127.0.2.1"), server.addr().Port())
 		dial(t, false, each, bystander)
 		serveArmed(t, "--config.file="+policyFile(t, "    limits: {breaker: {destinations: 30}}"))
-		am := startAlertmanager(t, alertmanagerConfig{groupBy: "alertname", interval: "5m", token: token})
+		am := startAlertmanager(t, alertmanagerConfig{groupBy: "alertname", wait: oneNotification, interval: "5m", token: token})
 		am.post(alerts...)
 		server.awaitEnded(destinations * each)
 		awaitSample(t, alertsWith("done"), destinations)
