@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
+	"math"
 	"net"
 	"os"
 	"time"
@@ -63,7 +65,9 @@ func (h *hangup) run(ctx context.Context) (int, error) {
 	if err := h.parse(ctx); err != nil {
 		return exitUsage, err
 	}
-	report, err := actuator.New(actuator.Config{}).HangUp(ctx, h.request)
+	// The report says what became of the flows; what else goes wrong is told here.
+	logger := slog.New(slog.NewTextHandler(h.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	report, err := actuator.New(actuator.Config{Logger: logger}).HangUp(ctx, h.request)
 	if err != nil {
 		return exitIncomplete, err
 	}
@@ -101,7 +105,7 @@ func (h *hangup) parse(ctx context.Context) error {
 			return fmt.Errorf("%w: HOST %s covers a large part of all addresses; add --yes if that is meant", errUsage, p)
 		}
 	}
-	if h.minIdle < 0 || h.request.Linger <= 0 || h.request.Rate < 0 || h.request.MaxFlows < 0 ||
+	if h.minIdle < 0 || h.request.Linger <= 0 || h.request.Rate < 0 || math.IsNaN(h.request.Rate) || math.IsInf(h.request.Rate, 0) || h.request.MaxFlows < 0 ||
 		h.request.DrainQuiet < 0 || h.request.DrainDeadline < 0 || h.request.WatchReconnect < 0 {
 		return fmt.Errorf("%w: --linger must be above 0, --min-idle, --rate, --max-flows, --drain-quiet, --drain-deadline and --watch-reconnect must not be below 0", errUsage)
 	}
