@@ -160,9 +160,9 @@ func (h *history) forget(now time.Time, keep time.Duration) bool {
 	return len(h.addresses) < before
 }
 
-// trim keeps the history within maxAddresses: what goes first is the former
-// address that has been without a flow for longest, then the current one that has
-// been missing for longest. One of the last answer always stays.
+// trim keeps the history within maxAddresses: what goes first has been missing, or
+// as a former address without a flow, for longest. What is in the last answer
+// stays.
 func (h *history) trim() {
 	if len(h.addresses) <= maxAddresses {
 		return
@@ -175,17 +175,19 @@ func (h *history) trim() {
 	}
 	slices.SortFunc(gone, func(x, y netip.Addr) int {
 		a, b := h.addresses[x], h.addresses[y]
-		if a.former != b.former {
-			if a.former {
-				return -1
-			}
-			return 1
-		}
-		return cmp.Or(a.lastFlow.Compare(b.lastFlow), a.absent.Compare(b.absent), x.Compare(y))
+		return cmp.Or(a.lastUse().Compare(b.lastUse()), x.Compare(y))
 	})
 	for _, addr := range gone[:min(len(gone), len(h.addresses)-maxAddresses)] {
 		delete(h.addresses, addr)
 	}
+}
+
+// lastUse is when an address that is not in the last answer was last of use.
+func (a *address) lastUse() time.Time {
+	if a.former {
+		return a.lastFlow
+	}
+	return a.absent
 }
 
 // list returns the addresses, sorted.

@@ -72,7 +72,7 @@ func (s *system) lookup(ctx context.Context, service Service) (answer, error) {
 		return answer{}, fail("resolv.conf", "read %s: %w", s.resolv.path, err)
 	}
 	r := dnsResolver{config}
-	err = errNoName
+	none := errNoName
 	for _, full := range config.NameList(name) {
 		var a answer
 		if isSRV(name) {
@@ -81,11 +81,14 @@ func (s *system) lookup(ctx context.Context, service Service) (answer, error) {
 			a, err = r.addresses(ctx, full)
 		}
 		// Only what is known not to be there lets another name stand in for it.
-		if !errors.Is(err, errNoName) && !errors.Is(err, errEmpty) {
+		switch {
+		case errors.Is(err, errEmpty):
+			none = errEmpty
+		case !errors.Is(err, errNoName):
 			return a, err
 		}
 	}
-	return answer{}, err
+	return answer{}, none
 }
 
 // isSRV reports whether the name is that of SRV records (RFC 2782).

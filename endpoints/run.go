@@ -157,6 +157,11 @@ func (w *Watcher) pause(known *watch, a answer, err error) time.Duration {
 	if err == nil && known.history.unsure() {
 		pause = min(pause, max(settle/lookupsPerSettle, minPause))
 	}
+	if known.lookups == 1 {
+		// All names are looked up at once when a process starts; from then on they are
+		// spread.
+		return time.Duration(rand.Float64() * float64(pause))
+	}
 	return pause + time.Duration(rand.Float64()*jitter*float64(pause))
 }
 
