@@ -43,8 +43,8 @@ type Config struct {
 	// forgotten.
 	Keep time.Duration
 	// Interval is how long an answer without a lifetime of its own, from /etc/hosts,
-	// is good for, and how long after a failure the next lookup follows; 0 means
-	// DefaultInterval.
+	// is good for, and how long it takes at most from a failed lookup to the next; 0
+	// means DefaultInterval.
 	Interval time.Duration
 }
 
@@ -95,6 +95,7 @@ type watch struct {
 
 	lookups, failures uint64
 	failing           string // why the last lookup failed; empty when it did not
+	inARow            int    // failures since the last that did not
 }
 
 // New returns a Watcher with what its state file holds. It looks nothing up

@@ -3,9 +3,11 @@ package endpoints
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"net/netip"
+	"strings"
 	"sync"
 	"time"
 )
@@ -24,6 +26,10 @@ const (
 	// maxLifetime.
 	minLifetime = 5 * time.Second
 	maxLifetime = 5 * time.Minute
+
+	// After a failed lookup the next comes soon, and later with every one that fails
+	// too.
+	firstRetry = time.Second
 
 	// While an address is missing there are so many lookups within settle, which is
 	// enough for a name that has moved from one address to another; but none sooner
@@ -106,7 +112,7 @@ func (w *Watcher) lookEverythingUp() {
 	defer w.mu.Unlock()
 	now := time.Now()
 	for _, known := range w.watches {
-		known.due = now
+		known.due, known.inARow = now, 0
 	}
 }
 
@@ -132,17 +138,17 @@ func (w *Watcher) look(ctx context.Context, known *watch) {
 	}
 	now := time.Now()
 	known.lookups++
-	if err != nil {
+	known.inARow++
+	if err == nil {
+		known.inARow = 0
+	} else {
 		known.failures++
 	}
 	w.logFailure(ctx, known, err)
 	if events := known.history.take(now, a); len(events) > 0 {
 		w.dirty = true
 		w.flows.Store(nil)
-		for _, e := range events {
-			w.logger.LogAttrs(ctx, slog.LevelInfo, "address of a service has changed", slog.String("service", known.service.Name),
-				slog.String("destination", e.addr.String()), slog.String("change", e.kind))
-		}
+		w.logEvents(ctx, known.service.Name, events)
 	}
 	known.due = now.Add(w.pause(known, a, err))
 }
@@ -151,7 +157,10 @@ func (w *Watcher) look(ctx context.Context, known *watch) {
 func (w *Watcher) pause(known *watch, a answer, err error) time.Duration {
 	settle := known.service.Settle
 	pause := w.interval
-	if err == nil && a.ttl >= 0 {
+	switch {
+	case err != nil:
+		pause = min(pause, firstRetry<<min(known.inARow-1, 16))
+	case a.ttl >= 0:
 		pause = min(max(a.ttl, min(minLifetime, settle/4)), maxLifetime)
 	}
 	if err == nil && known.history.unsure() {
@@ -163,6 +172,31 @@ func (w *Watcher) pause(known *watch, a answer, err error) time.Duration {
 		return time.Duration(rand.Float64() * float64(pause))
 	}
 	return pause + time.Duration(rand.Float64()*jitter*float64(pause))
+}
+
+// logEvents says in one line what has changed, and names the first few addresses.
+func (w *Watcher) logEvents(ctx context.Context, service string, events []event) {
+	const few = 10
+	attrs := []slog.Attr{slog.String("service", service)}
+	for _, kind := range []string{came, cameBack, left} {
+		var addrs []string
+		count := 0
+		for _, e := range events {
+			if e.kind != kind {
+				continue
+			}
+			if count++; count <= few {
+				addrs = append(addrs, e.addr.String())
+			}
+		}
+		if count > few {
+			addrs = append(addrs, fmt.Sprintf("and %d more", count-few))
+		}
+		if count > 0 {
+			attrs = append(attrs, slog.String(kind, strings.Join(addrs, " ")))
+		}
+	}
+	w.logger.LogAttrs(ctx, slog.LevelInfo, "addresses of service have changed", attrs...)
 }
 
 // logFailure logs when lookups of a name begin to fail, fail for another reason or
