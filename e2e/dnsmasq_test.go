@@ -69,9 +69,8 @@ func (s *nameServer) signal(sig syscall.Signal) {
 	}
 }
 
-// bind puts content in place of a file, for this test's mount namespace only, and
-// returns the path at which it can be changed.
-func bind(t *testing.T, over, content string) string {
+// bind puts content in place of a file, for this test's mount namespace only.
+func bind(t *testing.T, over, content string) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), filepath.Base(over))
 	if err := os.WriteFile(file, []byte(content), 0o644); err != nil {
@@ -80,7 +79,6 @@ func bind(t *testing.T, over, content string) string {
 	if err := unix.Mount(file, over, "", unix.MS_BIND, ""); err != nil {
 		t.Fatal(err)
 	}
-	return file
 }
 
 // serveServices runs tcphup with the arguments and returns the process.
@@ -103,13 +101,13 @@ func becomes(t *testing.T, series string, want float64) {
 	})
 }
 
-// addressesOf and socketsOf are series of a service.
+// addressesOf is a series of any service, socketsOf one of serviceName.
 func addressesOf(service, which string) string {
 	return fmt.Sprintf(`tcphup_service_addresses{address=%q,service=%q}`, which, service)
 }
 
-func socketsOf(service, which string) string {
-	return fmt.Sprintf(`tcphup_service_sockets{address=%q,service=%q}`, which, service)
+func socketsOf(which string) string {
+	return fmt.Sprintf(`tcphup_service_sockets{address=%q,service=%q}`, which, serviceName)
 }
 
 func mustAddrPort(t *testing.T, host string, port uint16) netip.AddrPort {

@@ -3,6 +3,7 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -73,8 +74,8 @@ services: [{name: %[1]s, port: %[2]s, settle: %[3]s}]
 `, serviceName, port, failoverSettle))
 		serveServices(t, "--config.file="+config)
 		becomes(t, addressesOf(serviceName, "current"), 1)
-		becomes(t, socketsOf(serviceName, "current"), 1)
-		becomes(t, socketsOf(serviceName, "former"), 0)
+		becomes(t, socketsOf("current"), 1)
+		becomes(t, socketsOf("former"), 0)
 		startAlertmanager(t, token)
 		startPrometheusWithShippedRules(t)
 
@@ -98,8 +99,8 @@ services: [{name: %[1]s, port: %[2]s, settle: %[3]s}]
 		if !strings.HasPrefix(next, "200 "+newAddress) {
 			t.Fatalf("after the hang-up: %q; before: %q", next, first)
 		}
-		becomes(t, socketsOf(serviceName, "former"), 0)
-		becomes(t, socketsOf(serviceName, "current"), 1)
+		becomes(t, socketsOf("former"), 0)
+		becomes(t, socketsOf("current"), 1)
 		nstest.Eventually(t, "the alert resolves", func() bool {
 			alerts, err := get(t, "http://"+alertmanagerAddress+"/api/v2/alerts?active=true")
 			return err == nil && strings.TrimSpace(alerts) == "[]"
@@ -148,22 +149,22 @@ func postStale(t *testing.T) string {
 	t.Helper()
 	body := fmt.Sprintf(`{"version":"4","status":"firing","alerts":[{"status":"firing","fingerprint":"c0ffee","startsAt":%q,
 		"labels":{"alertname":"TcphupStaleSockets","tcphup":"hangup","service":%q}}]}`, time.Now().UTC().Format(time.RFC3339Nano), serviceName)
-	answer, err := post(t, body)
-	if err != nil || !strings.HasPrefix(answer, "200 ") {
-		t.Fatalf("%s, %v", answer, err)
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+receiverAddress+"/alerts", strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
 	}
-	return answer
-}
-
-func post(t *testing.T, body string) (string, error) {
-	t.Helper()
-	r := runProgram(t, nil, need(t, "curl", "curl"), "--silent", "--show-error", "--write-out", "\n%{http_code}",
-		"--header", "Authorization: Bearer "+token, "--json", body, "http://"+receiverAddress+"/alerts")
-	if r.exit != 0 {
-		return "", fmt.Errorf("curl: %s", r.stderr)
+	request.Header.Set("Authorization", "Bearer "+token)
+	request.Header.Set("Content-Type", "application/json")
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
 	}
-	at := strings.LastIndex(r.stdout, "\n")
-	return r.stdout[at+1:] + " " + r.stdout[:at], nil
+	defer response.Body.Close()
+	answer, err := io.ReadAll(response.Body)
+	if err != nil || response.StatusCode != http.StatusOK {
+		t.Fatalf("%s: %s, %v", response.Status, answer, err)
+	}
+	return string(answer)
 }
 
 // Both families of one name, an IPv4-mapped socket and an MPTCP connection one of
@@ -197,25 +198,25 @@ func TestPrivilegedStaleFlows(t *testing.T) {
 		kept := map[string]int{"ipv4": connect(nstest.Peer4, false, false), "mapped": connect(nstest.Peer4, true, false)}
 
 		state := filepath.Join(t.TempDir(), "state.json")
-		args := []string{fmt.Sprintf("--service=%s:%d", serviceName, port), "--endpoints.state-file=" + state}
-		config := writeFile(t, "tcphup.yml", fmt.Sprintf("services: [{name: %s, port: %d, settle: 1s}]\n", serviceName, port))
-		args[0] = "--config.file=" + config
+		services := fmt.Sprintf("services:\n- {name: %s, port: %d, settle: 1s}\n", serviceName, port)
+		config := writeFile(t, "tcphup.yml", services)
+		args := []string{"--config.file=" + config, "--endpoints.state-file=" + state}
 		served := serveServices(t, args...)
 		becomes(t, addressesOf(serviceName, "current"), 2)
-		becomes(t, socketsOf(serviceName, "current"), 4)
+		becomes(t, socketsOf("current"), 4)
 
 		// There and back: nothing current is ever hung up.
 		dns.set(serviceName + " " + nstest.Peer4)
 		becomes(t, addressesOf(serviceName, "former"), 2)
-		becomes(t, socketsOf(serviceName, "former"), 4)
+		becomes(t, socketsOf("former"), 4)
 		dns.set(serviceName + " " + former)
-		becomes(t, socketsOf(serviceName, "former"), 0)
+		becomes(t, socketsOf("former"), 0)
 		if answer := postStale(t); strings.Contains(answer, `"closed":`) {
 			t.Errorf("after the name went back: %s", answer)
 		}
-		becomes(t, socketsOf(serviceName, "former"), 3) // to Peer4, two and a path
+		becomes(t, socketsOf("former"), 3) // to Peer4, two and a path
 		dns.set(serviceName + " " + nstest.Peer4)
-		becomes(t, socketsOf(serviceName, "former"), 4)
+		becomes(t, socketsOf("former"), 4)
 		if idle, ok := sample(t, fmt.Sprintf(`tcphup_service_former_idle_max_seconds{service=%q}`, serviceName)); !ok || idle <= 0 {
 			t.Errorf("longest idle: %v %t", idle, ok)
 		}
@@ -235,12 +236,23 @@ func TestPrivilegedStaleFlows(t *testing.T) {
 			t.Errorf("after a dry run: %s", got)
 		}
 
-		// What is former survives a restart.
+		// What is former survives a reload and a restart.
+		if err := os.WriteFile(config, []byte(services+"- {name: more.internal, port: 80}\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := served.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+		nstest.Eventually(t, "the new service is watched", func() bool {
+			n, _ := sample(t, `tcphup_service_lookups_total{service="more.internal"}`)
+			return n > 0
+		})
+		becomes(t, socketsOf("former"), 4)
 		if err := served.stop(); err != nil {
 			t.Fatal(err)
 		}
 		served = serveServices(t, args...)
-		becomes(t, socketsOf(serviceName, "former"), 4)
+		becomes(t, socketsOf("former"), 4)
 		if answer := postStale(t); !strings.Contains(answer, `"closed":4`) {
 			t.Errorf("answer: %s", answer)
 		}
@@ -254,154 +266,10 @@ func TestPrivilegedStaleFlows(t *testing.T) {
 				t.Errorf("to a current address, %s: %q", name, got)
 			}
 		}
-		becomes(t, socketsOf(serviceName, "former"), 0)
-		becomes(t, socketsOf(serviceName, "current"), 2)
+		becomes(t, socketsOf("former"), 0)
+		becomes(t, socketsOf("current"), 2)
 		if err := served.stop(); err != nil {
 			t.Error(err)
-		}
-	})
-}
-
-// What the DNS does when it fails changes nothing, whatever it is; /etc/hosts and
-// resolv.conf are followed.
-func TestPrivilegedLookupFailures(t *testing.T) {
-	nstest.Run(t, func(t *testing.T) {
-		dns := startNameServer(t, "--txt-record=empty.internal,nothing else", "--srv-host=_pg._tcp.internal,db.internal,5432")
-		var many []string
-		for i := range 100 {
-			many = append(many, fmt.Sprintf("10.0.%d.1 fd00::%d", i, i))
-		}
-		names := []string{serviceName + " 127.0.1.1", "many.internal " + strings.Join(many, " ")}
-		dns.set(names...)
-		serveServices(t, "--config.file="+writeFile(t, "tcphup.yml", `
-services:
-  - {name: db, port: 5432, settle: 1s}
-  - {name: db.internal, port: 5432, settle: 1s}
-  - {name: _pg._tcp.internal, port: 5432, settle: 1s}
-  - {name: many.internal, port: 80, settle: 1s}
-  - {name: empty.internal, port: 80, settle: 1s}
-  - {name: gone.internal, port: 80, settle: 1s}
-  - {name: hosted.internal, port: 80, settle: 1s}
-`))
-		watched := []string{"db", serviceName, "_pg._tcp.internal"}
-		for _, name := range watched {
-			becomes(t, addressesOf(name, "current"), 1)
-		}
-		becomes(t, addressesOf("many.internal", "current"), 200) // too many for UDP
-		failures := func(name string) float64 {
-			n, _ := sample(t, fmt.Sprintf("tcphup_service_lookup_failures_total{service=%q}", name))
-			return n
-		}
-		fails := func(why string, names ...string) {
-			t.Helper()
-			before := make(map[string]float64)
-			for _, name := range names {
-				before[name] = failures(name)
-			}
-			for _, name := range names {
-				nstest.Eventually(t, why+" is counted for "+name, func() bool { return failures(name) > before[name] })
-			}
-		}
-		unchanged := func(when string) {
-			t.Helper()
-			for _, name := range watched {
-				current, _ := sample(t, addressesOf(name, "current"))
-				former, _ := sample(t, addressesOf(name, "former"))
-				if current != 1 || former != 0 {
-					t.Errorf("%s: %s has %v current and %v former addresses", when, name, current, former)
-				}
-			}
-		}
-		// Names of this kind were never found, so nothing is said about their addresses.
-		for _, name := range []string{"empty.internal", "gone.internal"} {
-			nstest.Eventually(t, "a failure of "+name, func() bool { return failures(name) > 0 })
-			if _, ok := sample(t, addressesOf(name, "current")); ok {
-				t.Errorf("%s has addresses", name)
-			}
-		}
-		dns.set(names[1]) // NXDOMAIN
-		fails("NXDOMAIN", watched...)
-		unchanged("NXDOMAIN")
-		dns.set(names...)
-		dns.signal(syscall.SIGSTOP)
-		hosts, err := os.OpenFile("/etc/hosts", os.O_APPEND|os.O_WRONLY, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer hosts.Close()
-		// A change of the file makes every name due at once.
-		if _, err := hosts.WriteString("127.0.3.1 hosted.internal\n::1 hosted.internal\n"); err != nil {
-			t.Fatal(err)
-		}
-		becomes(t, addressesOf("hosted.internal", "current"), 2)
-		fails("a timeout", watched...)
-		unchanged("timeout")
-		dns.signal(syscall.SIGCONT)
-		if err := os.WriteFile("/etc/resolv.conf", []byte("nameserver 127.0.0.2\nsearch internal\n"), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		fails("a server that is not there", watched...)
-		unchanged("no server")
-		if err := os.WriteFile("/etc/resolv.conf", []byte("nameserver 127.0.0.2\nnameserver 127.0.0.1\nsearch internal\n"), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		dns.set(serviceName+" 127.0.1.2", names[1])
-		for _, name := range watched {
-			becomes(t, addressesOf(name, "former"), 1)
-		}
-	})
-}
-
-// What --stale cannot be sure of touches nothing.
-func TestPrivilegedStaleUsage(t *testing.T) {
-	nstest.Run(t, func(t *testing.T) {
-		bind(t, "/etc/hosts", newAddress+" "+serviceName+"\n")
-		bind(t, "/etc/resolv.conf", "nameserver 127.0.0.1\n")
-		server := testapp.Serve(t, testapp.ServerConfig{Address: oldAddress + ":0"})
-		current := testapp.Serve(t, testapp.ServerConfig{Address: mustAddrPort(t, newAddress, server.Addr().Port()).String()})
-		app := testapp.Start(t, testapp.Build(t))
-		app.Ask("ignore")
-		fd, other := app.Connect(server.Addr(), false, false), app.Connect(current.Addr(), false, false)
-		service := fmt.Sprintf("--stale=%s:%d", serviceName, server.Addr().Port())
-		damaged := writeFile(t, "damaged", "{")
-		for _, tt := range []struct {
-			args []string
-			says string
-		}{
-			{[]string{service}, "--endpoints.state-file or --former"},
-			{[]string{service, "--former=" + oldAddress, "127.0.0.1", "80"}, "in place of"},
-			{[]string{"--former=" + oldAddress, "127.0.0.1", "80"}, "--stale"},
-			{[]string{service, "--former=" + serviceName}, "not an address"},
-			{[]string{"--stale=127.0.0.1:80", "--former=" + oldAddress}, "not a host name"},
-			{[]string{"--stale=" + serviceName + ":0", "--former=" + oldAddress}, "65535"},
-			{[]string{"--stale=gone.internal:80", "--former=" + oldAddress}, "where gone.internal is now is not known"},
-			{[]string{service, "--endpoints.state-file=/nonexistent"}, "/nonexistent"},
-			{[]string{service, "--endpoints.state-file=" + damaged}, "not the state of services"},
-		} {
-			r := tcphup(t, tt.args...)
-			if r.exit != 2 || !strings.Contains(strings.ReplaceAll(r.stderr, "takes the place", "in place"), tt.says) || r.stdout != "" {
-				t.Errorf("tcphup %v: exit %d, %s; want exit 2 and %q", tt.args, r.exit, r.stderr, tt.says)
-			}
-		}
-		if _, err := os.Stat(damaged); err != nil {
-			t.Errorf("a file that was only read was set aside: %v", err)
-		}
-		// A current address that is named as a former one is left alone.
-		r := tcphup(t, service, "--former="+oldAddress, "--former="+newAddress)
-		r.mustExit(t, 0)
-		if !strings.Contains(r.stderr, newAddress+" is an address of "+serviceName+" now") || !strings.Contains(r.stderr, "1 closed") {
-			t.Errorf("stderr: %s", r.stderr)
-		}
-		if got := app.Ask("recv %d", fd); got != "recv ok 0" {
-			t.Errorf("former: %q", got)
-		}
-		if got := app.Ask("write %d", other); got != "write ok 1" {
-			t.Errorf("current: %q", got)
-		}
-		r = tcphup(t, service, "--former="+newAddress)
-		r.mustExit(t, 0)
-		if !strings.Contains(r.stderr, "no flow matches") {
-			t.Errorf("stderr: %s", r.stderr)
 		}
 	})
 }

@@ -82,6 +82,7 @@ type Watcher struct {
 	running int       // lookups under way
 	dirty   bool      // the state is not the one in the file
 	noted   time.Time // when flows last made it so
+	unsaved bool      // it could not be written
 
 	flows atomic.Pointer[flowIndex] // where flows of services lead; nil when out of date
 }

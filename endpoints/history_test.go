@@ -35,13 +35,12 @@ func texts(addrs []netip.Addr) string {
 func TestHistory(t *testing.T) {
 	// A step is so many answers, one every two seconds; settle is a minute.
 	type step struct {
-		times            int
-		answer           string
-		no4, no6         bool
-		pause            time.Duration // before
-		current, former  string        // after
-		events           string        // of all its answers
-		unchanged, count bool
+		times           int
+		answer          string
+		no4, no6        bool
+		pause           time.Duration // before
+		current, former string        // after
+		events          string        // of all its answers
 	}
 	tests := []struct {
 		name  string

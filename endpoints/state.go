@@ -155,7 +155,8 @@ func (w *Watcher) load() {
 	}
 }
 
-// save writes the state file if it has to be.
+// save writes the state file if it has to be. What cannot be written is logged once
+// and tried again.
 func (w *Watcher) save() {
 	w.mu.Lock()
 	dirty := w.dirty
@@ -164,12 +165,14 @@ func (w *Watcher) save() {
 	if !dirty || w.state == "" {
 		return
 	}
-	if err := w.state.write(w.snapshot()); err != nil {
+	err := w.state.write(w.snapshot())
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err != nil && !w.unsaved {
 		w.logger.Error("cannot save state of services", "err", err)
-		w.mu.Lock()
-		w.dirty = true
-		w.mu.Unlock()
 	}
+	w.unsaved = err != nil
+	w.dirty = w.dirty || w.unsaved
 }
 
 func (w *Watcher) snapshot() stateJSON {
