@@ -31,7 +31,7 @@ need-root:
 	@test "$$(id -u)" = 0 || { echo "make test needs root: its privileged tests make namespaces of their own" >&2; exit 1; }
 
 need-programs:
-	@for p in cc curl ip ss python3 prometheus promtool prometheus-alertmanager amtool; do \
+	@for p in amtool cc curl dnsmasq ip ss python3 prometheus promtool prometheus-alertmanager; do \
 		command -v $$p >/dev/null || missing="$$missing $$p"; \
 	done; \
 	test -z "$$missing" || { echo "make test needs:$$missing (on Debian and Ubuntu .ci/run installs them)" >&2; exit 1; }

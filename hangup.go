@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math"
 	"net"
+	"net/netip"
 	"os"
 	"time"
 
@@ -25,6 +26,7 @@ type hangup struct {
 	mptcp     string
 	output    string
 	minIdle   time.Duration
+	stale     stale
 	request   actuator.Request
 
 	stdout, stderr io.Writer
@@ -47,6 +49,11 @@ func newHangup(cmd *kingpin.CmdClause) *hangup {
 	cmd.Flag("drain-quiet", "With --drain-deadline: how long a flow must have been quiet before it is hung up.").Default("1s").DurationVar(&h.request.DrainQuiet)
 	cmd.Flag("drain-deadline", "How long to wait for busy flows to fall quiet; 0 means not to.").Default("0s").DurationVar(&h.request.DrainDeadline)
 	cmd.Flag("watch-reconnect", "How long to watch where the applications go next; 0 means not to.").Default("0s").DurationVar(&h.request.WatchReconnect)
+	cmd.Flag("stale", "In place of HOST and PORT: the flows to where this name was, and is no more (NAME or NAME:PORT). Needs --endpoints.state-file or --former.").
+		StringVar(&h.stale.service)
+	cmd.Flag("former", "With --stale: an address that the name had before (repeatable).").StringsVar(&h.stale.former)
+	cmd.Flag("endpoints.state-file", "With --stale: the file of the same flag of tcphup serve, which knows the addresses that the name had before.").
+		StringVar(&h.stale.file)
 	cmd.Flag("yes", fmt.Sprintf("Allow a prefix shorter than /%d.", widestPrefix)).BoolVar(&h.yes)
 	cmd.Flag("output", "table or json.").Default("table").EnumVar(&h.output, "table", "json")
 	cmd.Arg("HOST... PORT", "Destination: one or more addresses, prefixes or names, then a port; 0 means every port.").StringsVar(&h.targets)
@@ -88,15 +95,7 @@ func (h *hangup) run(ctx context.Context) (int, error) {
 
 // parse completes the request from the command line.
 func (h *hangup) parse(ctx context.Context) error {
-	if len(h.targets) < 2 {
-		return fmt.Errorf("%w: tcphup HOST... PORT: both are needed; PORT 0 means every port", errUsage)
-	}
-	last := len(h.targets) - 1
-	ports, err := parsePort(ctx, h.targets[last])
-	if err != nil {
-		return err
-	}
-	prefixes, err := parseHosts(ctx, h.targets[:last], net.DefaultResolver)
+	prefixes, ports, err := h.destinations(ctx)
 	if err != nil {
 		return err
 	}
@@ -121,6 +120,29 @@ func (h *hangup) parse(ctx context.Context) error {
 		return fmt.Errorf("%w: --mptcp=path needs --method=auto or destroy: a single path cannot be shut down", errUsage)
 	}
 	return nil
+}
+
+// destinations returns what the command line names.
+func (h *hangup) destinations(ctx context.Context) ([]netip.Prefix, []uint16, error) {
+	if h.stale.service != "" {
+		if len(h.targets) > 0 {
+			return nil, nil, fmt.Errorf("%w: --stale takes the place of HOST and PORT: write NAME:PORT to name a port", errUsage)
+		}
+		return h.stale.destinations(ctx, h.stderr)
+	}
+	if len(h.stale.former) > 0 || h.stale.file != "" {
+		return nil, nil, fmt.Errorf("%w: --former and --endpoints.state-file need --stale NAME[:PORT]", errUsage)
+	}
+	if len(h.targets) < 2 {
+		return nil, nil, fmt.Errorf("%w: tcphup HOST... PORT: both are needed; PORT 0 means every port", errUsage)
+	}
+	last := len(h.targets) - 1
+	ports, err := parsePort(ctx, h.targets[last])
+	if err != nil {
+		return nil, nil, err
+	}
+	prefixes, err := parseHosts(ctx, h.targets[:last], net.DefaultResolver)
+	return prefixes, ports, err
 }
 
 func parseDirection(s string) sockdiag.Direction {
