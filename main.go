@@ -39,6 +39,7 @@ func run(args []string) int {
 	app.HelpFlag.Short('h')
 	commands := map[string]command{
 		"hangup":       newHangup(app.Command("hangup", "Hang up the flows to a destination (the default command).").Default()),
+		"list":         newList(app.Command("list", "List destinations, or flows, the oldest idle ones first.")),
 		"serve":        newServe(app.Command("serve", "Export metrics and receive alerts.")),
 		"check-config": newCheckConfig(app.Command("check-config", "Check a configuration file.")),
 		"probe":        newProbe(app.Command("probe", "Try out what can be done here and say what is missing.")),
