@@ -67,7 +67,7 @@ func newHistogram(counts []int) histogram {
 	}
 	for i, bound := range bounds {
 		switch bound {
-		case time.Second, 30 * time.Second, 5 * time.Minute, time.Hour:
+		case time.Second, 30 * time.Second, 5 * time.Minute, veryLongIdle:
 			h.Ticks = append(h.Ticks, tick{X: (i + 1) * barStep, Text: roundText(bound)})
 		}
 	}

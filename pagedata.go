@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"net"
 	"net/http"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/prometheus/common/version"
 
@@ -21,8 +23,8 @@ import (
 // How much the page shows at most; the rest is in the metrics and at the JSON
 // endpoints.
 const (
-	pageDestinations = 50
-	pageDecisions    = 30
+	pageDestinations = 20
+	pageDecisions    = 20
 )
 
 // pageData is what the template of the status page is given.
@@ -132,6 +134,7 @@ func (d *pageData) setChecks(checks []actuator.Check) {
 		if c.Usable && (c.Name == string(actuator.Shutdown) || c.Name == string(actuator.Destroy)) {
 			d.Unusable = false
 		}
+		c.Detail = visible(c.Detail)
 		if !d.Private {
 			c.Detail = ""
 		}
@@ -218,7 +221,7 @@ func boundText(bounds []time.Duration, i int) string {
 func (d *pageData) setDecisions(records []alerts.Record) {
 	slices.Reverse(records)
 	for _, r := range records[:min(len(records), pageDecisions)] {
-		e := decision{Record: r, Outcome: r.Result, Why: r.Detail}
+		e := decision{Record: r, Outcome: r.Result, Why: cmp.Or(r.Detail, outcomeCounts(r.Flows))}
 		if r.Destination != "" {
 			e.Where = net.JoinHostPort(r.Destination, cmp.Or(r.Port, "0"))
 		}
@@ -229,9 +232,10 @@ func (d *pageData) setDecisions(records []alerts.Record) {
 			}
 			e.Why = joinNonEmpty(": ", f.Method, f.Reason, f.Detail, f.Error)
 		}
+		e.Where, e.Process, e.Why = visible(e.Where), visible(e.Process), visible(e.Why)
 		e.Class = outcomeClass(e.Outcome)
 		if !d.Private {
-			e.Record, e.Where, e.Process, e.Why = alerts.Record{Time: r.Time, Policy: r.Policy, Shadow: r.Shadow}, "", "", ""
+			e.Record, e.Where, e.Process, e.Why = alerts.Record{Time: r.Time, Policy: r.Policy, Shadow: r.Shadow}, "", "", outcomeCounts(r.Flows)
 			if r.Flow != nil {
 				e.Why = r.Flow.Reason
 				e.Flow = new(alerts.FlowRecord)
@@ -239,6 +243,30 @@ func (d *pageData) setDecisions(records []alerts.Record) {
 		}
 		d.Decisions = append(d.Decisions, e)
 	}
+}
+
+// outcomeCounts says what became of an alert's flows.
+func outcomeCounts(flows map[string]int) string {
+	var parts []string
+	for _, o := range actuator.Outcomes() {
+		if n := flows[string(o)]; n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", n, o))
+		}
+	}
+	return strings.Join(parts, ", ")
+}
+
+// visible spells out what would not be seen, or would turn the text after it around.
+func visible(s string) string {
+	var b strings.Builder
+	for _, r := range s {
+		if unicode.IsPrint(r) {
+			b.WriteRune(r)
+		} else {
+			b.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
+		}
+	}
+	return b.String()
 }
 
 func joinNonEmpty(separator string, parts ...string) string {

@@ -51,11 +51,11 @@ func examplePage(private bool) *pageData {
 		return &alerts.FlowRecord{Local: local, Remote: remote, Command: command, PID: pid, Method: method, Outcome: outcome, Reason: reason, Detail: detail}
 	}
 	d.setDecisions([]alerts.Record{
-		{Time: at(3 * time.Hour), Policy: "partner-api", Destination: "203.0.113.40", Port: "443", Result: "shadow", Shadow: true},
+		{Time: at(3 * time.Hour), Policy: "partner-api", Destination: "203.0.113.40", Port: "443", Result: "shadow", Shadow: true, Flows: map[string]int{"planned": 1}},
 		{Time: at(3 * time.Hour), Policy: "partner-api", Result: "shadow", Shadow: true, Flow: flow("10.20.0.1:40122", "203.0.113.40:443", "java", 2211, "shutdown", "planned", "", "")},
 		{Time: at(41 * time.Minute), Policy: "stale-cache", Destination: "10.20.7.11", Port: "6379", Result: "breaker_open", Detail: "hung up 10 times within 1h0m0s: the breaker opens until 2026-03-14T09:45:12Z"},
 		{Time: at(12 * time.Minute), Result: "not_allowed", Destination: "10.99.0.1", Port: "22", Policy: "stale-database", Detail: "10.99.0.1 is outside of what the policy allows"},
-		{Time: at(2 * time.Minute), Policy: "stale-database", Destination: "10.20.0.5", Port: "5432", Result: "refused"},
+		{Time: at(2 * time.Minute), Policy: "stale-database", Destination: "10.20.0.5", Port: "5432", Result: "refused", Flows: map[string]int{"closed": 1, "half_closed": 1, "refused": 1}},
 		{Time: at(2 * time.Minute), Policy: "stale-database", Result: "refused", Flow: flow("10.20.0.1:51004", "10.20.0.5:5432", "pgbouncer", 871, "shutdown", "closed", "", "")},
 		{Time: at(2 * time.Minute), Policy: "stale-database", Result: "refused", Flow: flow("10.20.0.1:51010", "10.20.0.5:5432", "pgbouncer", 871, "shutdown", "half_closed", "", "the peer holds its end")},
 		{Time: at(2 * time.Minute), Policy: "stale-database", Result: "refused", Flow: flow("10.20.0.1:51044", "10.20.0.5:5432", "report.py", 4093, "none", "refused", "sigpipe", "its next write would kill process 4093")},
@@ -82,7 +82,7 @@ func TestStatusPage(t *testing.T) {
 		"10.20.0.5:5432", "[2001:db8:0:12::40]:443", "other (12 destinations)", "1 pathless",
 		"<title>Sockets by idle time: 1 up to 5 s; 2 up to 30 s; 3 up to 5 min; 5 up to 10 min; 11 up to 30 min; 9 up to 1 h; 6 up to 2 h; 11 over 2 h</title>",
 		"stale-cache", "1 open", "pgbouncer (871)", "sigpipe: its next write would kill process 4093",
-		"10.20.0.1:51044 → 10.20.0.5:5432", "breaker_open", "grant CAP_NET_ADMIN",
+		"10.20.0.1:51044 → 10.20.0.5:5432", "breaker_open", "grant CAP_NET_ADMIN", "1 closed, 1 half_closed, 1 refused",
 		`<time datetime="2026-03-14T09:24:53Z">2026-03-14 09:24:53</time>`,
 	} {
 		if !strings.Contains(page, want) {
@@ -148,6 +148,9 @@ func TestStatusPageEscapes(t *testing.T) {
 	if n := strings.Count(page, "&lt;script&gt;alert(1)&lt;/script&gt;"); n < 15 {
 		t.Errorf("%d times shown as text, want more", n)
 	}
+	if !strings.Contains(page, `\x1b[2J\x00\u202e (1)`) {
+		t.Error("the process's name does not show what it is made of")
+	}
 	d.Failed = hostile
 	if page, _ := render(t, d); strings.Contains(page, "<img") {
 		t.Error("an error gets into the page")
@@ -164,7 +167,7 @@ func TestStatusPageForStrangers(t *testing.T) {
 			t.Errorf("a stranger sees %s", secret)
 		}
 	}
-	for _, want := range []string{"stale-database", "half_closed", "sigpipe", "not_allowed", "grant CAP_NET_ADMIN", "--web.config.file"} {
+	for _, want := range []string{"stale-database", "half_closed", "sigpipe", "not_allowed", "grant CAP_NET_ADMIN", "--web.config.file", "1 closed, 1 half_closed, 1 refused"} {
 		if !strings.Contains(page, want) {
 			t.Errorf("a stranger does not see %s", want)
 		}

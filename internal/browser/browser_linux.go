@@ -123,6 +123,12 @@ func (b *Browser) Screenshot() []byte {
 	return do(b, chromedp.FullScreenshot(lossless))
 }
 
+// Top returns the part of the page that the view shows, as a PNG.
+func (b *Browser) Top() []byte {
+	b.t.Helper()
+	return do(b, chromedp.CaptureScreenshot())
+}
+
 // Messages returns what the browser itself has complained about so far: what it
 // could not load, and what the page's policy forbade.
 func (b *Browser) Messages() (messages []string) {
