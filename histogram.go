@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -66,8 +67,7 @@ func newHistogram(counts []int) histogram {
 		h.Title = "No socket tells its idle time"
 	}
 	for i, bound := range bounds {
-		switch bound {
-		case time.Second, 30 * time.Second, 5 * time.Minute, veryLongIdle:
+		if slices.Contains([]time.Duration{time.Second, 30 * time.Second, 5 * time.Minute, veryLongIdle}, bound) {
 			h.Ticks = append(h.Ticks, tick{X: (i + 1) * barStep, Text: roundText(bound)})
 		}
 	}

@@ -7,9 +7,8 @@
   let on = true;
   const tell = (text) => { told.textContent = text; };
   const show = () => {
-    button.setAttribute("aria-pressed", String(on));
-    button.textContent = on ? "Pause" : "Resume";
-    tell(on ? "refreshes every " + interval / 1000 + " s" : "does not refresh");
+    button.textContent = on ? "Stop refreshing" : "Refresh";
+    tell(on ? "every " + interval / 1000 + " s" : "this stands still");
   };
   const refresh = async () => {
     if (!on || document.hidden) return;
