@@ -1,6 +1,7 @@
 # make run      build, make a token if there is none, serve on loopback
 # make test     everything that CI runs; as root
 # make bench    figures beside those of peers; as root
+# make man      the man page, as tcphup.1
 # make help     this text
 
 GO            ?= go
@@ -12,13 +13,16 @@ VERSION_PKG   := github.com/prometheus/common/version
 LDFLAGS       := -s -w -X $(VERSION_PKG).Version=$(VERSION) -X $(VERSION_PKG).Revision=$(REVISION)
 TOKEN         := tcphup.token
 
-.PHONY: help build run test lint format vet unit fuzz e2e bench clean need-root need-programs
+.PHONY: help build man run test lint format vet unit fuzz e2e bench clean need-root need-programs
 
 help:
 	@sed -n 's/^# //p' Makefile
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o tcphup .
+
+man: build
+	./tcphup --help-man > tcphup.1
 
 run: build
 	@test -e $(TOKEN) || (umask 077 && od -An -N24 -tx1 /dev/urandom | tr -d ' \n' > $(TOKEN) && echo >> $(TOKEN))
@@ -31,7 +35,7 @@ need-root:
 	@test "$$(id -u)" = 0 || { echo "make test needs root: its privileged tests make namespaces of their own" >&2; exit 1; }
 
 need-programs:
-	@for p in amtool cc curl dnsmasq ip ss python3 prometheus promtool prometheus-alertmanager; do \
+	@for p in amtool cc chromium curl dnsmasq groff ip npm ss python3 prometheus promtool prometheus-alertmanager zsh; do \
 		command -v $$p >/dev/null || missing="$$missing $$p"; \
 	done; \
 	test -z "$$missing" || { echo "make test needs:$$missing (on Debian and Ubuntu .ci/run installs them)" >&2; exit 1; }
@@ -59,4 +63,4 @@ bench: need-root
 	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 30m ./...
 
 clean:
-	rm -rf tcphup bin
+	rm -rf tcphup tcphup.1 bin

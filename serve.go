@@ -95,10 +95,12 @@ type server struct {
 	receiver  *alerts.Receiver
 	audit     *alerts.Audit
 	reloads   reloadMetrics
+	started   time.Time
+	checks    []actuator.Check // what the self-test found at the start
 }
 
 func (s *serve) run(ctx context.Context) (int, error) {
-	x := &server{serve: s, logger: promslog.New(&s.log), registry: prometheus.NewRegistry()}
+	x := &server{serve: s, logger: promslog.New(&s.log), registry: prometheus.NewRegistry(), started: time.Now()}
 	config, err := x.load()
 	if err != nil {
 		return exitUsage, fmt.Errorf("%w: %w", errUsage, err)
@@ -202,7 +204,8 @@ func (x *server) mode() string {
 func (x *server) probe(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	for _, c := range x.actuator.Probe(ctx) {
+	x.checks = x.actuator.Probe(ctx)
+	for _, c := range x.checks {
 		level := slog.LevelDebug
 		if !c.Usable {
 			level = slog.LevelWarn
