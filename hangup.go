@@ -49,11 +49,7 @@ func newHangup(cmd *kingpin.CmdClause) *hangup {
 	cmd.Flag("drain-quiet", "With --drain-deadline: how long a flow must have been quiet before it is hung up.").Default("1s").DurationVar(&h.request.DrainQuiet)
 	cmd.Flag("drain-deadline", "How long to wait for busy flows to fall quiet; 0 means not to.").Default("0s").DurationVar(&h.request.DrainDeadline)
 	cmd.Flag("watch-reconnect", "How long to watch where the applications go next; 0 means not to.").Default("0s").DurationVar(&h.request.WatchReconnect)
-	cmd.Flag("stale", "In place of HOST and PORT: the flows to where this name was, and is no more (NAME or NAME:PORT). Needs --endpoints.state-file or --former.").
-		StringVar(&h.stale.service)
-	cmd.Flag("former", "With --stale: an address that the name had before (repeatable).").StringsVar(&h.stale.former)
-	cmd.Flag("endpoints.state-file", "With --stale: the file of the same flag of tcphup serve, which knows the addresses that the name had before.").
-		StringVar(&h.stale.file)
+	h.stale.addFlags(cmd)
 	cmd.Flag("yes", fmt.Sprintf("Allow a prefix shorter than /%d.", widestPrefix)).BoolVar(&h.yes)
 	cmd.Flag("output", "table or json.").Default("table").EnumVar(&h.output, "table", "json")
 	cmd.Arg("HOST... PORT", "Destination: one or more addresses, prefixes or names, then a port; 0 means every port.").StringsVar(&h.targets)
@@ -124,14 +120,10 @@ func (h *hangup) parse(ctx context.Context) error {
 
 // destinations returns what the command line names.
 func (h *hangup) destinations(ctx context.Context) ([]netip.Prefix, []uint16, error) {
-	if h.stale.service != "" {
-		if len(h.targets) > 0 {
-			return nil, nil, fmt.Errorf("%w: --stale takes the place of HOST and PORT: write NAME:PORT to name a port", errUsage)
-		}
+	if asked, err := h.stale.isAsked(len(h.targets) > 0); err != nil {
+		return nil, nil, err
+	} else if asked {
 		return h.stale.destinations(ctx, h.stderr)
-	}
-	if len(h.stale.former) > 0 || h.stale.file != "" {
-		return nil, nil, fmt.Errorf("%w: --former and --endpoints.state-file need --stale NAME[:PORT]", errUsage)
 	}
 	if len(h.targets) < 2 {
 		return nil, nil, fmt.Errorf("%w: tcphup HOST... PORT: both are needed; PORT 0 means every port", errUsage)

@@ -26,6 +26,7 @@ type list struct {
 	watch      bool
 	interval   time.Duration
 	output     string
+	stale      stale
 	selector   sockdiag.Selector
 
 	stdin          *os.File
@@ -40,6 +41,7 @@ func newList(cmd *kingpin.CmdClause) *list {
 	cmd.Flag("direction", "Which flows: outbound (opened here), inbound (accepted here; PORT is then the local one) or either.").
 		Default("outbound").EnumVar(&l.direction, "outbound", "inbound", "either")
 	cmd.Flag("output", "table or json.").Default("table").EnumVar(&l.output, "table", "json")
+	l.stale.addFlags(cmd)
 	cmd.Arg("HOST", "An address, a prefix or a name; none means every destination.").StringVar(&l.host)
 	cmd.Arg("PORT", "A port; none or 0 means every port.").StringVar(&l.port)
 	return l
@@ -70,7 +72,14 @@ func (l *list) parse(ctx context.Context) error {
 		return fmt.Errorf("%w: --interval must be at least 100ms", errUsage)
 	}
 	l.selector = sockdiag.Selector{Destinations: everywhere(), Direction: parseDirection(l.direction)}
-	var err error
+	asked, err := l.stale.isAsked(l.host != "")
+	switch {
+	case err != nil:
+		return err
+	case asked:
+		l.selector.Destinations, l.selector.Ports, err = l.stale.destinations(ctx, l.stderr)
+		return err
+	}
 	if l.host != "" {
 		if l.selector.Destinations, err = parseHosts(ctx, []string{l.host}, net.DefaultResolver); err != nil {
 			return err

@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/alecthomas/kingpin/v2"
+
 	"tcphup/endpoints"
 )
 
@@ -16,6 +18,27 @@ type stale struct {
 	service string // NAME or NAME:PORT
 	former  []string
 	file    string // state file
+}
+
+func (s *stale) addFlags(cmd *kingpin.CmdClause) {
+	cmd.Flag("stale", "In place of HOST and PORT: the flows to where this name was, and is no more (NAME or NAME:PORT). Needs --endpoints.state-file or --former.").
+		StringVar(&s.service)
+	cmd.Flag("former", "With --stale: an address that the name had before (repeatable).").StringsVar(&s.former)
+	cmd.Flag("endpoints.state-file", "With --stale: the file of the same flag of tcphup serve, which knows the addresses that the name had before.").
+		StringVar(&s.file)
+}
+
+// isAsked reports whether the flags are to be used, given whether the command line
+// names a destination as well.
+func (s *stale) isAsked(named bool) (bool, error) {
+	switch {
+	case s.service != "" && named:
+		return false, fmt.Errorf("%w: --stale takes the place of HOST and PORT: write NAME:PORT to name a port", errUsage)
+	case s.service == "" && (len(s.former) > 0 || s.file != ""):
+		return false, fmt.Errorf("%w: --former and --endpoints.state-file need --stale NAME[:PORT]", errUsage)
+	default:
+		return s.service != "", nil
+	}
 }
 
 // destinations returns the former addresses and the port, without a port those of

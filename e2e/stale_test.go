@@ -235,6 +235,11 @@ func TestPrivilegedStaleFlows(t *testing.T) {
 		if got := app.Ask("write %d", stale["ipv6"]); got != "write ok 1" {
 			t.Errorf("after a dry run: %s", got)
 		}
+		r = tcphup(t, "list", "--stale="+serviceName, "--endpoints.state-file="+state)
+		r.mustExit(t, 0)
+		if !strings.Contains(r.stdout, nstest.Peer4Two+":") || strings.Contains(r.stdout, nstest.Peer4+":") {
+			t.Errorf("list: %s", r.stdout)
+		}
 
 		// What is former survives a reload and a restart.
 		if err := os.WriteFile(config, []byte(services+"- {name: more.internal, port: 80}\n"), 0o600); err != nil {
