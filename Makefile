@@ -57,6 +57,7 @@ unit:
 	$(GO) test -race -p 1 -timeout 10m $$($(GO) list ./... | grep -v '/e2e$$')
 
 e2e:
+	$(GO) test -run TestPrivilegedPrometheus -timeout 5m ./collector
 	$(GO) test -timeout 10m ./e2e
 
 bench: need-root

@@ -15,6 +15,7 @@ import (
 
 	"tcphup/internal/nstest"
 	"tcphup/internal/testapp"
+	"tcphup/sockdiag"
 )
 
 // A peer that is slow and alive gets all that was queued, and the FIN behind it,
@@ -40,8 +41,9 @@ func TestPrivilegedSlowPeer(t *testing.T) {
 			conn, err := listener.Accept()
 			for buffer := make([]byte, 1<<10); err == nil; {
 				_, err = conn.Read(buffer)
-				time.Sleep(25 * time.Millisecond) // this is how slow it is
+				time.Sleep(20 * time.Millisecond) // this is how slow it is
 			}
+			_ = conn.Close()
 			end <- err
 		}()
 		app := testapp.Start(t, testapp.Build(t))
@@ -54,7 +56,7 @@ func TestPrivilegedSlowPeer(t *testing.T) {
 			return len(flows) == 1 && flows[0].SendQueue > 100<<10
 		})
 
-		r := only(t, mustHangUp(t, New(Config{}), Request{Selector: to(destination)}))
+		r := only(t, mustHangUp(t, New(Config{}), Request{Selector: to(destination), Linger: 8 * time.Second}))
 		if r.Method != Shutdown || strings.Contains(r.Detail, "destroy") || r.Outcome == Lingering && !strings.Contains(r.Detail, "still taking") {
 			t.Errorf("outcome %s, method %s: %s", r.Outcome, r.Method, r.Detail)
 		}
@@ -62,4 +64,18 @@ func TestPrivilegedSlowPeer(t *testing.T) {
 			t.Errorf("the peer reads %v, want end of file", err)
 		}
 	})
+}
+
+// When linger is over, what the peer has taken in the last part of it decides.
+func TestFinishLeavesSlowPeer(t *testing.T) {
+	a := New(Config{})
+	a.destroy = func(context.Context, *sockdiag.Conn, *sockdiag.Flow) error {
+		t.Error("the flow was destroyed")
+		return nil
+	}
+	x := &action{Actuator: a, Request: Request{Linger: time.Second}}
+	slow := &target{Result: Result{Outcome: Lingering}, queuedFirst: 100_000, queuedLast: 60_000}
+	if x.finish(t.Context(), slow) || slow.Outcome != Lingering || !strings.Contains(slow.Detail, "still taking") {
+		t.Errorf("got %+v", slow.Result)
+	}
 }

@@ -185,6 +185,8 @@ func value(t testing.TB, exposition []byte, sample string) float64 {
 // churn opens and closes connections to so many destinations, so many at once,
 // until the test has ended.
 func churn(args []string) error {
+	// A few thousand connections a second leave some of the machine to the others.
+	const churnPause = 5 * time.Millisecond
 	atOnce, destinations, err := twoNumbers(args)
 	if err != nil {
 		return err
@@ -209,6 +211,7 @@ func churn(args []string) error {
 	for worker := range atOnce {
 		go func() {
 			for i := worker; ; i += atOnce {
+				time.Sleep(churnPause)
 				d := i % destinations
 				c, err := net.Dial("tcp", fmt.Sprintf("127.1.%d.%d:%d", d>>8, d&255, port))
 				if err != nil {
