@@ -1,5 +1,6 @@
 # make run      build, make a token if there is none, serve on loopback
 # make test     everything that CI runs; as root
+# make image    a container image with the binary and nothing else
 # make bench    figures beside those of peers; as root
 # make help     this text
 
@@ -10,9 +11,10 @@ VERSION       ?= $(shell git describe --tags --always --dirty 2>/dev/null || ech
 REVISION      ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 VERSION_PKG   := github.com/prometheus/common/version
 LDFLAGS       := -s -w -X $(VERSION_PKG).Version=$(VERSION) -X $(VERSION_PKG).Revision=$(REVISION)
+IMAGE         ?= tcphup:$(VERSION)
 TOKEN         := tcphup.token
 
-.PHONY: help build run test lint format vet unit fuzz e2e bench clean need-root need-programs
+.PHONY: help build run test lint format vet unit fuzz e2e image bench clean need-root need-programs
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -31,7 +33,7 @@ need-root:
 	@test "$$(id -u)" = 0 || { echo "make test needs root: its privileged tests make namespaces of their own" >&2; exit 1; }
 
 need-programs:
-	@for p in cc curl ip ss python3 prometheus promtool prometheus-alertmanager; do \
+	@for p in cc curl docker dockerd ip ss python3 prometheus promtool prometheus-alertmanager; do \
 		command -v $$p >/dev/null || missing="$$missing $$p"; \
 	done; \
 	test -z "$$missing" || { echo "make test needs:$$missing (on Debian and Ubuntu .ci/run installs them)" >&2; exit 1; }
@@ -54,6 +56,9 @@ unit:
 
 e2e:
 	$(GO) test -timeout 10m ./e2e
+
+image: build
+	docker build --target prebuilt --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) -t $(IMAGE) .
 
 bench: need-root
 	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 30m ./...

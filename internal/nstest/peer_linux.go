@@ -62,19 +62,25 @@ func NewPeer(t *testing.T) *Peer {
 // Do calls fn in the peer's namespace; the sockets that it opens stay there.
 func (p *Peer) Do(fn func()) {
 	p.t.Helper()
+	InNetwork(p.t, p.ns, fn)
+}
+
+// InNetwork calls fn in the network namespace; the sockets that it opens stay there.
+func InNetwork(t *testing.T, ns *os.File, fn func()) {
+	t.Helper()
 	done := make(chan error)
 	go func() {
 		// The thread is not unlocked, so it ends with the goroutine and never runs
 		// anything else in the wrong namespace.
 		runtime.LockOSThread()
-		err := unix.Setns(int(p.ns.Fd()), unix.CLONE_NEWNET)
+		err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET)
 		if err == nil {
 			fn()
 		}
 		done <- err
 	}()
 	if err := <-done; err != nil {
-		p.t.Fatalf("enter the peer's namespace: %v", err)
+		t.Fatalf("enter the network namespace: %v", err)
 	}
 }
 
