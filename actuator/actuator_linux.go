@@ -182,10 +182,13 @@ func (x *action) run(ctx context.Context) (*Report, error) {
 		allowed = nil
 	}
 	if len(allowed) > 0 {
-		if err := x.findOwners(ctx, allowed, report); err != nil {
+		watch := x.newWatch(ctx, allowed)
+		err := x.findOwners(ctx, allowed, report)
+		watch.start(allowed)
+		if err != nil {
+			watch.abandon()
 			return nil, err
 		}
-		watch := x.startWatch(ctx, allowed)
 		acted := x.act(ctx, allowed)
 		x.verify(ctx, acted)
 		watch.end(ctx, acted)

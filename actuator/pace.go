@@ -25,12 +25,20 @@ func interval(rate float64) time.Duration {
 }
 
 // wait returns when the next action may be taken, or when ctx ends.
-func (p *pacer) wait(ctx context.Context) { sleep(ctx, time.Until(p.next)) }
+func (p *pacer) wait(ctx context.Context) {
+	if d := time.Until(p.next); d >= time.Millisecond {
+		sleep(ctx, d)
+	}
+}
 
 // used says that an action has been taken.
 func (p *pacer) used() {
 	if p.interval > 0 {
-		p.next = time.Now().Add(p.interval/2 + rand.N(p.interval))
+		now := time.Now()
+		if p.next.Before(now.Add(-p.interval)) {
+			p.next = now
+		}
+		p.next = p.next.Add(p.interval/2 + rand.N(p.interval))
 	}
 }
 

@@ -43,10 +43,12 @@ const (
 )
 
 // watch looks for new flows of the processes, or cgroups, whose flows are hung up.
+// A nil watch is fine to use and does nothing.
 type watch struct {
 	*action
 	selector sockdiag.Selector
 	old      map[uint64]bool // cookies of the flows before the action
+	owners   chan []int      // takes the processes to watch, once
 	pids     []int
 	stop     context.CancelFunc
 	sightings
@@ -68,9 +70,10 @@ type sighting struct {
 	at   time.Time
 }
 
-// startWatch notes what there is before the action and begins to watch. It returns
-// nil, which is fine to finish, when there is nothing to watch.
-func (x *action) startWatch(ctx context.Context, targets []*target) *watch {
+// newWatch prepares to watch for new flows to the ports of the targets, and begins
+// to read those that are there already: until start returns, nothing may be hung up.
+// It returns nil when there is nothing to watch.
+func (x *action) newWatch(ctx context.Context, targets []*target) *watch {
 	if x.WatchReconnect == 0 || x.DryRun {
 		return nil
 	}
@@ -78,47 +81,58 @@ func (x *action) startWatch(ctx context.Context, targets []*target) *watch {
 		action:    x,
 		selector:  sockdiag.Selector{Destinations: everywhere(), States: sockdiag.States(sockdiag.Established)},
 		old:       make(map[uint64]bool),
+		owners:    make(chan []int),
 		sightings: sightings{done: make(chan struct{})},
 	}
 	for _, t := range targets {
-		if t.Direction != sockdiag.Outbound || t.connection != nil {
-			continue
-		}
-		w.selector.Ports = append(w.selector.Ports, t.Flow.Remote.Port())
-		for _, h := range t.holders {
-			w.pids = append(w.pids, h.pid)
+		if t.isWatched() {
+			w.selector.Ports = append(w.selector.Ports, t.Flow.Remote.Port())
 		}
 	}
 	if len(w.selector.Ports) == 0 {
 		return nil
 	}
 	w.selector.Ports = sortCompact(w.selector.Ports)
-	w.pids = sortCompact(w.pids)
-
-	conn, err := sockdiag.Dial()
-	if err != nil {
-		x.logger.LogAttrs(ctx, slog.LevelWarn, "cannot watch for reconnects", slog.Any("err", err))
-		return nil
-	}
-	before, err := w.read(ctx, conn)
-	if err != nil {
-		_ = conn.Close()
-		x.logger.LogAttrs(ctx, slog.LevelWarn, "cannot watch for reconnects", slog.Any("err", err))
-		return nil
-	}
-	for _, f := range before {
-		w.old[f.Cookie] = true
-	}
 	if x.WatchLater {
 		ctx = x.closed
 	}
 	ctx, w.stop = context.WithCancel(ctx)
 	go func() {
 		defer close(w.done)
-		defer conn.Close()
-		w.err = w.run(ctx, conn)
+		w.err = w.run(ctx)
 	}()
 	return w
+}
+
+// isWatched reports whether the target's owner may be expected to reconnect.
+func (t *target) isWatched() bool {
+	return t.Direction == sockdiag.Outbound && t.connection == nil
+}
+
+// start is called when the owners of the targets are known, and returns when what
+// was there before has been read.
+func (w *watch) start(targets []*target) {
+	if w == nil {
+		return
+	}
+	var pids []int
+	for _, t := range targets {
+		for _, h := range t.holders {
+			pids = append(pids, h.pid)
+		}
+	}
+	select {
+	case w.owners <- sortCompact(pids):
+	case <-w.done:
+	}
+}
+
+// abandon ends a watch of an action that has come to nothing.
+func (w *watch) abandon() {
+	if w != nil {
+		w.stop()
+		<-w.done
+	}
 }
 
 func everywhere() []netip.Prefix {
@@ -145,7 +159,27 @@ func (w *watch) read(ctx context.Context, conn *sockdiag.Conn) ([]sockdiag.Flow,
 }
 
 // run notes new flows until ctx ends.
-func (w *watch) run(ctx context.Context, conn *sockdiag.Conn) error {
+func (w *watch) run(ctx context.Context) error {
+	conn, err := sockdiag.Dial()
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	before, err := w.read(ctx, conn)
+	if ctx.Err() != nil {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, f := range before {
+		w.old[f.Cookie] = true
+	}
+	select {
+	case w.pids = <-w.owners:
+	case <-ctx.Done():
+		return nil
+	}
 	for {
 		start := time.Now()
 		flows, err := w.read(ctx, conn)
@@ -238,7 +272,7 @@ func (w *watch) finish(ctx context.Context, acted []*target) {
 	var until time.Time
 	var waiting []*target
 	for _, t := range acted {
-		if t.Direction == sockdiag.Outbound && t.connection == nil && !t.orphaned {
+		if t.isWatched() && !t.orphaned {
 			waiting = append(waiting, t)
 			until = t.acted.Add(w.WatchReconnect)
 		}
@@ -252,7 +286,7 @@ func (w *watch) finish(ctx context.Context, acted []*target) {
 			}
 			return ok
 		})
-		if len(waiting) == 0 || ctx.Err() != nil || !time.Now().Before(until) {
+		if len(waiting) == 0 || ctx.Err() != nil || w.hasEnded() || !time.Now().Before(until) {
 			break
 		}
 		sleep(ctx, watchInterval)
@@ -266,6 +300,15 @@ func (w *watch) finish(ctx context.Context, acted []*target) {
 	for _, t := range waiting {
 		t.Reconnect = &Reconnect{After: time.Since(t.acted)}
 		w.tell(ctx, t)
+	}
+}
+
+func (w *watch) hasEnded() bool {
+	select {
+	case <-w.done:
+		return true
+	default:
+		return false
 	}
 }
 

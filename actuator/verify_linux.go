@@ -9,11 +9,25 @@ import (
 	"tcphup/sockdiag"
 )
 
+// lastLook is how long an action whose time is over may look what it has done.
+const lastLook = 250 * time.Millisecond
+
 // verify looks the flows up again until each has ended or Linger is over. What
 // lingers then is finished with destroy, unless shutdown alone was asked for.
+//
+// When ctx has ended there is one look all the same, which takes microseconds for a
+// flow: most flows of an action that was paused or ran out of time ended long ago.
 func (x *action) verify(ctx context.Context, targets []*target) {
-	x.await(ctx, targets, x.Linger)
-	if x.Method == Shutdown || ctx.Err() != nil {
+	if ctx.Err() == nil {
+		x.await(ctx, targets, x.Linger)
+	}
+	if ctx.Err() != nil {
+		look, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastLook)
+		defer cancel()
+		x.await(look, targets, 0)
+		return
+	}
+	if x.Method == Shutdown {
 		return
 	}
 	var finished []*target

@@ -3,6 +3,8 @@ package e2e
 import (
 	"fmt"
 	"net/netip"
+	"os"
+	"os/exec"
 	"slices"
 	"strconv"
 	"strings"
@@ -60,4 +62,47 @@ func benchmarkHangUp(b *testing.B, sockets int) {
 func median(d []time.Duration) time.Duration {
 	slices.Sort(d)
 	return d[len(d)/2]
+}
+
+// BenchmarkServe measures the side-car as it runs: what a scrape of it takes and
+// what memory it holds after some.
+func BenchmarkServe(b *testing.B) {
+	for _, sockets := range []int{1_000, 200_000} {
+		b.Run(fmt.Sprintf("sockets=%d", sockets), func(b *testing.B) {
+			binary := testapp.Build(b)
+			const pairs = 6
+			for i := range pairs {
+				testapp.Load(b, binary, netip.AddrFrom4([4]byte{127, 0, 1, byte(i + 1)}), sockets/2/pairs)
+			}
+			p := startCommand(b, exec.Command(os.Getenv(binaryVariable), "serve", "--web.listen-address="+tcphupAddress, "--alerts.listen-address="+receiverAddress))
+			awaitPage(b, "http://"+tcphupAddress+"/-/ready")
+			var scrapes []time.Duration
+			for b.Loop() {
+				start := time.Now()
+				page, err := get(b, "http://"+tcphupAddress+"/metrics")
+				if err != nil || !strings.Contains(page, "tcphup_scrape_success{source=\"tcp\"} 1") {
+					b.Fatalf("scrape failed: %v", err)
+				}
+				scrapes = append(scrapes, time.Since(start))
+			}
+			b.ReportMetric(0, "ns/op")
+			b.ReportMetric(median(scrapes).Seconds()*1e3, "scrape-ms")
+			b.ReportMetric(float64(residentBytes(b, p.cmd.Process.Pid))/1e6, "resident-MB")
+		})
+	}
+}
+
+// residentBytes is VmRSS of a process.
+func residentBytes(t testing.TB, pid int) int {
+	t.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(status), "VmRSS:")
+	var kilobytes int
+	if _, err := fmt.Sscanf(rest, "%d kB", &kilobytes); err != nil {
+		t.Fatal(err)
+	}
+	return kilobytes << 10
 }

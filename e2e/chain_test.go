@@ -33,20 +33,22 @@ const token = "a-token-for-the-test-of-the-chain"
 
 // process is a program that runs until the test ends.
 type process struct {
-	t    *testing.T
-	cmd  *exec.Cmd
-	log  string
-	done chan error
+	t   testing.TB
+	cmd *exec.Cmd
+	log string
+	// exited is closed when the process has ended; err, how it did, may be read then.
+	exited chan struct{}
+	err    error
 }
 
-func startProcess(t *testing.T, name string, args ...string) *process {
+func startProcess(t testing.TB, name string, args ...string) *process {
 	t.Helper()
 	return startCommand(t, exec.Command(name, args...))
 }
 
-func startCommand(t *testing.T, cmd *exec.Cmd) *process {
+func startCommand(t testing.TB, cmd *exec.Cmd) *process {
 	t.Helper()
-	p := &process{t: t, cmd: cmd, log: filepath.Join(t.TempDir(), "log"), done: make(chan error, 1)}
+	p := &process{t: t, cmd: cmd, log: filepath.Join(t.TempDir(), "log"), exited: make(chan struct{})}
 	log, err := os.Create(p.log)
 	if err != nil {
 		t.Fatal(err)
@@ -56,23 +58,19 @@ func startCommand(t *testing.T, cmd *exec.Cmd) *process {
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	go func() { p.done <- p.cmd.Wait() }()
+	go func() {
+		defer close(p.exited)
+		p.err = p.cmd.Wait()
+	}()
 	t.Cleanup(func() {
 		_ = p.cmd.Process.Kill()
-		_ = p.wait()
+		<-p.exited
 		if t.Failed() {
 			b, err := os.ReadFile(p.log)
 			t.Logf("log of %v (%v):\n%s", cmd, err, b)
 		}
 	})
 	return p
-}
-
-// wait returns how the process ended, to each who asks.
-func (p *process) wait() error {
-	err := <-p.done
-	p.done <- err
-	return err
 }
 
 // stop asks the process to end and returns how it did.
@@ -82,17 +80,34 @@ func (p *process) stop() error {
 		p.t.Fatal(err)
 	}
 	select {
-	case err := <-p.done:
-		p.done <- err
-		return err
+	case <-p.exited:
+		return p.err
 	case <-time.After(30 * time.Second):
 		p.t.Fatal("waited 30 s in vain for the process to end")
 		return nil
 	}
 }
 
+// kill ends the process at once, whatever it is at.
+func (p *process) kill() {
+	p.t.Helper()
+	if err := p.cmd.Process.Kill(); err != nil {
+		p.t.Fatal(err)
+	}
+	<-p.exited
+}
+
+// serve runs tcphup as a service until the test ends.
+func serve(t testing.TB, args ...string) *process {
+	t.Helper()
+	p := startProcess(t, os.Getenv(binaryVariable),
+		append([]string{"serve", "--web.listen-address=" + tcphupAddress, "--alerts.listen-address=" + receiverAddress}, args...)...)
+	awaitPage(t, "http://"+tcphupAddress+"/-/ready")
+	return p
+}
+
 // get returns the body of a page, or an error for any answer but 200.
-func get(t *testing.T, url string) (string, error) {
+func get(t testing.TB, url string) (string, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
@@ -112,7 +127,7 @@ func get(t *testing.T, url string) (string, error) {
 	return string(body), err
 }
 
-func awaitPage(t *testing.T, url string) {
+func awaitPage(t testing.TB, url string) {
 	t.Helper()
 	nstest.Eventually(t, url, func() bool {
 		_, err := get(t, url)
@@ -121,9 +136,15 @@ func awaitPage(t *testing.T, url string) {
 }
 
 // sample returns the value of one series of tcphup, and false when there is none.
-func sample(t *testing.T, series string) (float64, bool) {
+func sample(t testing.TB, series string) (float64, bool) {
 	t.Helper()
-	page, err := get(t, "http://"+tcphupAddress+"/metrics")
+	return sampleOf(t, "http://"+tcphupAddress, series)
+}
+
+// sampleOf does so for any program with a page /metrics.
+func sampleOf(t testing.TB, url, series string) (float64, bool) {
+	t.Helper()
+	page, err := get(t, url+"/metrics")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -139,7 +160,7 @@ func sample(t *testing.T, series string) (float64, bool) {
 	return 0, false
 }
 
-func writeFile(t *testing.T, name, content string) string {
+func writeFile(t testing.TB, name, content string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), name)
 	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
@@ -148,8 +169,9 @@ func writeFile(t *testing.T, name, content string) string {
 	return path
 }
 
-// startPrometheus scrapes tcphup and fires when a flow to the port has been idle.
-func startPrometheus(t *testing.T, port string) {
+// startPrometheus scrapes tcphup at these addresses and fires when a flow to the
+// port has been idle.
+func startPrometheus(t *testing.T, port string, targets ...string) {
 	t.Helper()
 	rules := writeFile(t, "rules.yml", fmt.Sprintf(`
 groups:
@@ -162,30 +184,15 @@ groups:
 	config := writeFile(t, "prometheus.yml", fmt.Sprintf(`
 global: {scrape_interval: 250ms, scrape_timeout: 250ms, evaluation_interval: 250ms}
 rule_files: [%q]
-scrape_configs: [{job_name: tcphup, static_configs: [{targets: [%q]}]}]
+scrape_configs: [{job_name: tcphup, static_configs: [{targets: [%s]}]}]
 alerting: {alertmanagers: [{static_configs: [{targets: [%q]}]}]}
-`, rules, tcphupAddress, alertmanagerAddress))
+`, rules, strings.Join(targets, ", "), alertmanagerAddress))
 	startProcess(t, need(t, "prometheus", "prometheus"), "--config.file="+config, "--storage.tsdb.path="+t.TempDir(),
 		"--web.listen-address="+prometheusAddress, "--log.level=warn")
 	awaitPage(t, "http://"+prometheusAddress+"/-/ready")
 }
 
-func startAlertmanager(t *testing.T, token string) {
-	t.Helper()
-	config := writeFile(t, "alertmanager.yml", fmt.Sprintf(`
-route: {receiver: tcphup, group_by: [alertname, destination, port], group_wait: 0s, group_interval: 1s, repeat_interval: 1s}
-receivers:
-  - name: tcphup
-    webhook_configs:
-      - url: http://%s/alerts
-        http_config: {authorization: {credentials_file: %q}}
-`, receiverAddress, writeFile(t, "token", token)))
-	startProcess(t, need(t, "prometheus-alertmanager", "prometheus-alertmanager"), "--config.file="+config, "--storage.path="+t.TempDir(),
-		"--web.listen-address="+alertmanagerAddress, "--cluster.listen-address=", "--log.level=warn")
-	awaitPage(t, "http://"+alertmanagerAddress+"/-/ready")
-}
-
-// server counts the connections that it has accepted and that have ended.
+// keepAliveServer counts the connections that it has accepted and that have ended.
 type keepAliveServer struct {
 	host, port string
 	closed     chan string
@@ -250,11 +257,9 @@ func TestPrivilegedChain(t *testing.T) {
 				ask, askBystander := startClient(t, victim.client()), startClient(t, bystander.client())
 				first, other := ask(), askBystander()
 
-				args := append([]string{"serve", "--web.listen-address=" + tcphupAddress, "--alerts.listen-address=" + receiverAddress}, tt.args...)
-				served := startProcess(t, os.Getenv(binaryVariable), args...)
-				awaitPage(t, "http://"+tcphupAddress+"/-/ready")
-				startAlertmanager(t, tt.sent)
-				startPrometheus(t, victim.port)
+				served := serve(t, tt.args...)
+				startAlertmanager(t, alertmanagerConfig{groupBy: "alertname, destination, port", token: tt.sent})
+				startPrometheus(t, victim.port, tcphupAddress)
 
 				nstest.Eventually(t, tt.series+" rises", func() bool {
 					value, ok := sample(t, tt.series)
@@ -307,9 +312,7 @@ func TestPrivilegedStopsGracefully(t *testing.T) {
 		app := testapp.Start(t, testapp.Build(t))
 		app.Ask("ignore")
 		fd := app.Connect(server.Addr(), false, false)
-		served := startProcess(t, os.Getenv(binaryVariable), "serve", "--web.listen-address="+tcphupAddress,
-			"--alerts.listen-address="+receiverAddress, "--alerts.token-file="+writeFile(t, "token", token))
-		awaitPage(t, "http://"+tcphupAddress+"/-/ready")
+		served := serveArmed(t)
 
 		answers := make(chan string, 1)
 		go func() {
@@ -331,17 +334,10 @@ func TestPrivilegedStopsGracefully(t *testing.T) {
 
 // postAlert sends one alert of Alertmanager's about the destination, with the
 // token, and returns status and body of the answer.
-func postAlert(t *testing.T, destination netip.AddrPort) (string, error) {
+func postAlert(t testing.TB, destination netip.AddrPort) (string, error) {
 	t.Helper()
-	body := fmt.Sprintf(`{"version":"4","status":"firing","alerts":[{"status":"firing","fingerprint":"c0ffee","startsAt":%q,
-		"labels":{"alertname":"Stale","tcphup":"hangup","destination":%q,"port":"%d"}}]}`,
-		time.Now().UTC().Format(time.RFC3339Nano), destination.Addr(), destination.Port())
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+receiverAddress+"/alerts", strings.NewReader(body))
-	if err != nil {
-		return "", err
-	}
+	request := alertRequest(t, "http://"+receiverAddress+"/alerts", destination)
 	request.Header.Set("Authorization", "Bearer "+token)
-	request.Header.Set("Content-Type", "application/json")
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
 		return "", err
@@ -349,4 +345,18 @@ func postAlert(t *testing.T, destination netip.AddrPort) (string, error) {
 	defer response.Body.Close()
 	answer, err := io.ReadAll(response.Body)
 	return response.Status + " " + string(answer), err
+}
+
+// alertRequest is what Alertmanager sends of one alert, without credentials.
+func alertRequest(t testing.TB, url string, destination netip.AddrPort) *http.Request {
+	t.Helper()
+	body := fmt.Sprintf(`{"version":"4","status":"firing","alerts":[{"status":"firing","fingerprint":"c0ffee","startsAt":%q,
+		"labels":{"alertname":"Stale","tcphup":"hangup","destination":%q,"port":"%d"}}]}`,
+		time.Now().UTC().Format(time.RFC3339Nano), destination.Addr(), destination.Port())
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("Content-Type", "application/json")
+	return request
 }

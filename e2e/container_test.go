@@ -77,13 +77,10 @@ func TestPrivilegedContainers(t *testing.T) {
 func (s *side) try(t *testing.T, d *docker, name string) string {
 	app := testapp.StartCommand(t, d.container(t, name, "--user="+s.app, "--cap-drop=ALL", "app"))
 	app.Ask("ignore") // SIGPIPE
-	ns, err := os.Open("/proc/" + d.inspect(name, "{{.State.Pid}}") + "/ns/net")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ns.Close()
 	var server *testapp.Server
-	nstest.InNetwork(t, ns, func() { server = testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0", MPTCP: s.mptcp}) })
+	nstest.NamespaceOf(t, d.inspect(name, "{{.State.Pid}}")).Do(func() {
+		server = testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0", MPTCP: s.mptcp})
+	})
 	fd := app.Connect(server.Addr(), false, s.mptcp)
 
 	flags := s.flags(name)

@@ -53,10 +53,11 @@ func TestMain(m *testing.M) {
 	os.Exit(exit)
 }
 
-// build makes the binary under test, static as it is shipped and readable for every user.
+// build makes the binary under test the way `make build` does, readable for every
+// user.
 func build(dir string) int {
 	binary := filepath.Join(dir, "tcphup")
-	cmd := exec.Command("go", "build", "-o", binary, "tcphup")
+	cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", binary, "tcphup")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	if err := errors.Join(cmd.Run(), os.Chmod(dir, 0o755), os.Setenv(binaryVariable, binary)); err != nil {

@@ -130,7 +130,7 @@ func resets(t *testing.T, peer *nstest.Peer) string {
 func awaitPaths(t *testing.T, port uint16, n int) {
 	t.Helper()
 	nstest.Eventually(t, fmt.Sprintf("%d paths", n), func() bool {
-		out := nstest.Command(t, "ss", "-Htn", "state", "established", fmt.Sprintf("dport = :%d", port))
+		out := nstest.Command(t, "ss", "-Htn", "state", "established", fmt.Sprintf("dport = :%d and not dst 127.0.0.1", port))
 		return strings.Count(out, "\n") == n
 	})
 }

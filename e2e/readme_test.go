@@ -45,7 +45,7 @@ func TestPrivilegedReadme(t *testing.T) {
 		if answer == "" || !strings.Contains(string(readme), "`"+answer+"`") {
 			t.Errorf("the answer is %s, the README says otherwise", answer)
 		}
-		_ = client.wait()
+		<-client.exited
 		log, err := os.ReadFile(client.log)
 		if err != nil || !strings.Contains(string(log), "read b''") {
 			t.Errorf("the client says %q, %v", log, err)

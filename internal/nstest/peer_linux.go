@@ -1,19 +1,14 @@
 package nstest
 
 import (
-	"os"
 	"os/exec"
-	"runtime"
 	"testing"
-
-	"golang.org/x/sys/unix"
 )
 
 // Peer is a second host: a network namespace behind two links, each with an IPv4
 // and an IPv6 address on both ends.
 type Peer struct {
-	t  *testing.T
-	ns *os.File
+	*Namespace
 }
 
 // Addresses of the links. The peer announces its second IPv4 address as a path to
@@ -27,11 +22,8 @@ const (
 // NewPeer makes the peer. It is for tests inside Run only and needs iproute2.
 func NewPeer(t *testing.T) *Peer {
 	t.Helper()
-	if os.Getenv(marker) == "" {
-		t.Fatal("NewPeer outside of Run would change this machine's network")
-	}
+	peer := &Peer{NewNamespace(t, "peer")}
 	for _, command := range [][]string{
-		{"ip", "netns", "add", "peer"},
 		{"ip", "link", "add", "one", "type", "veth", "peer", "name", "one", "netns", "peer"},
 		{"ip", "link", "add", "two", "type", "veth", "peer", "name", "two", "netns", "peer"},
 		{"ip", "addr", "add", Local4 + "/24", "dev", "one"},
@@ -43,7 +35,6 @@ func NewPeer(t *testing.T) *Peer {
 		{"ip", "-n", "peer", "addr", "add", Peer4 + "/24", "dev", "one"},
 		{"ip", "-n", "peer", "addr", "add", Peer6 + "/64", "dev", "one", "nodad"},
 		{"ip", "-n", "peer", "addr", "add", Peer4Two + "/24", "dev", "two"},
-		{"ip", "-n", "peer", "link", "set", "lo", "up"},
 		{"ip", "-n", "peer", "link", "set", "one", "up"},
 		{"ip", "-n", "peer", "link", "set", "two", "up"},
 		{"ip", "-n", "peer", "mptcp", "limits", "set", "subflow", "2", "add_addr_accepted", "2"},
@@ -51,37 +42,7 @@ func NewPeer(t *testing.T) *Peer {
 	} {
 		Command(t, command...)
 	}
-	ns, err := os.Open("/run/netns/peer")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = ns.Close() })
-	return &Peer{t: t, ns: ns}
-}
-
-// Do calls fn in the peer's namespace; the sockets that it opens stay there.
-func (p *Peer) Do(fn func()) {
-	p.t.Helper()
-	InNetwork(p.t, p.ns, fn)
-}
-
-// InNetwork calls fn in the network namespace; the sockets that it opens stay there.
-func InNetwork(t *testing.T, ns *os.File, fn func()) {
-	t.Helper()
-	done := make(chan error)
-	go func() {
-		// The thread is not unlocked, so it ends with the goroutine and never runs
-		// anything else in the wrong namespace.
-		runtime.LockOSThread()
-		err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET)
-		if err == nil {
-			fn()
-		}
-		done <- err
-	}()
-	if err := <-done; err != nil {
-		t.Fatalf("enter the network namespace: %v", err)
-	}
+	return peer
 }
 
 // Cut takes the peer's ends of the links down: what is sent to it is lost, and
@@ -102,7 +63,7 @@ func (p *Peer) Restore(links ...string) {
 }
 
 // Command runs a program and fails the test when that fails.
-func Command(t *testing.T, args ...string) string {
+func Command(t testing.TB, args ...string) string {
 	t.Helper()
 	out, err := exec.Command(args[0], args[1:]...).CombinedOutput()
 	if err != nil {
