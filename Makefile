@@ -14,7 +14,7 @@ LDFLAGS       := -s -w -X $(VERSION_PKG).Version=$(VERSION) -X $(VERSION_PKG).Re
 IMAGE         ?= tcphup:$(VERSION)
 TOKEN         := tcphup.token
 
-.PHONY: help build run test lint format vet unit fuzz e2e image bench clean need-root need-programs
+.PHONY: help build run test lint format vet unit tools fuzz e2e image bench clean need-root need-programs
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -26,7 +26,7 @@ run: build
 	@test -e $(TOKEN) || (umask 077 && od -An -N24 -tx1 /dev/urandom | tr -d ' \n' > $(TOKEN) && echo >> $(TOKEN))
 	./tcphup serve --web.listen-address=127.0.0.1:10471 --alerts.listen-address=127.0.0.1:10472 --alerts.token-file=$(TOKEN)
 
-test: need-root need-programs format lint vet unit e2e
+test: need-root need-programs format lint vet unit tools e2e
 
 # Tests that need rights fail without them; this says so before anything is built.
 need-root:
@@ -47,12 +47,18 @@ $(LINT):
 
 lint: $(LINT)
 	$(LINT) run ./...
+	cd tools && ../$(LINT) run ./...
 
 vet:
 	$(GO) vet ./...
 
 unit:
 	$(GO) test -race -p 1 -timeout 10m $$($(GO) list ./... | grep -v '/e2e$$')
+
+# What is shipped beside the program; a module of its own.
+tools:
+	$(GO) -C tools vet ./...
+	$(GO) -C tools test -timeout 5m ./...
 
 e2e:
 	$(GO) test -timeout 10m ./e2e
