@@ -1,6 +1,7 @@
 # make run      build, make a token if there is none, serve on loopback
 # make test     everything that CI runs; as root
 # make image    a container image with the binary and nothing else
+# make packages deb and rpm, in dist/
 # make bench    figures beside those of peers; as root
 # make help     this text
 
@@ -12,15 +13,21 @@ REVISION      ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 VERSION_PKG   := github.com/prometheus/common/version
 LDFLAGS       := -s -w -X $(VERSION_PKG).Version=$(VERSION) -X $(VERSION_PKG).Revision=$(REVISION)
 IMAGE         ?= tcphup:$(VERSION)
+NFPM_VERSION  := v2.45.0
+NFPM          := bin/nfpm-$(NFPM_VERSION)
+BINARY        ?= tcphup
+DIST          ?= dist
+# A package's version begins with a digit.
+PACKAGE_VERSION = $(if $(filter v%,$(VERSION)),$(VERSION:v%=%),0.0.0~$(VERSION))
 TOKEN         := tcphup.token
 
-.PHONY: help build run test lint format vet unit tools fuzz e2e image bench clean need-root need-programs
+.PHONY: help build run test lint format vet unit tools fuzz e2e image packages bench clean need-root need-programs
 
 help:
 	@sed -n 's/^# //p' Makefile
 
 build:
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o tcphup .
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BINARY) .
 
 run: build
 	@test -e $(TOKEN) || (umask 077 && od -An -N24 -tx1 /dev/urandom | tr -d ' \n' > $(TOKEN) && echo >> $(TOKEN))
@@ -33,7 +40,7 @@ need-root:
 	@test "$$(id -u)" = 0 || { echo "make test needs root: its privileged tests make namespaces of their own" >&2; exit 1; }
 
 need-programs:
-	@for p in cc curl docker dockerd ip ss python3 prometheus promtool prometheus-alertmanager amtool; do \
+	@for p in cc curl docker dockerd ip ss python3 prometheus promtool prometheus-alertmanager amtool rpm systemd-analyze; do \
 		command -v $$p >/dev/null || missing="$$missing $$p"; \
 	done; \
 	test -z "$$missing" || { echo "make test needs:$$missing (on Debian and Ubuntu .ci/run installs them)" >&2; exit 1; }
@@ -63,6 +70,17 @@ tools:
 e2e:
 	$(GO) test -timeout 10m ./e2e
 
+$(NFPM):
+	GOBIN=$(CURDIR)/bin $(GO) install github.com/goreleaser/nfpm/v2/cmd/nfpm@$(NFPM_VERSION)
+	mv bin/nfpm $(NFPM)
+
+packages: build $(NFPM)
+	mkdir -p $(DIST)
+	for packager in deb rpm; do \
+		ARCH=$$($(GO) env GOARCH) BINARY=$(BINARY) PACKAGE_VERSION=$(PACKAGE_VERSION) \
+			$(NFPM) package --config deploy/package/nfpm.yml --packager $$packager --target $(DIST)/ || exit; \
+	done
+
 image: build
 	docker build --target prebuilt --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) -t $(IMAGE) .
 
@@ -70,4 +88,4 @@ bench: need-root
 	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 30m ./...
 
 clean:
-	rm -rf tcphup bin
+	rm -rf tcphup bin dist
