@@ -40,7 +40,7 @@ need-root:
 	@test "$$(id -u)" = 0 || { echo "make test needs root: its privileged tests make namespaces of their own" >&2; exit 1; }
 
 need-programs:
-	@for p in cc curl docker dockerd ip ss python3 prometheus promtool prometheus-alertmanager amtool rpm systemd-analyze; do \
+	@for p in cc curl docker dockerd ip ss python3 prometheus promtool prometheus-alertmanager amtool rpm systemd-analyze npm; do \
 		command -v $$p >/dev/null || missing="$$missing $$p"; \
 	done; \
 	test -z "$$missing" || { echo "make test needs:$$missing (on Debian and Ubuntu .ci/run installs them)" >&2; exit 1; }
