@@ -7,6 +7,8 @@ import (
 	"syscall"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"tcphup/internal/nstest"
 	"tcphup/internal/testapp"
 )
@@ -52,7 +54,7 @@ func TestPrivilegedCgroup(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer syscall.Close(proc)
+		defer unix.Close(proc)
 		pids, err := listProcesses(proc)
 		if err != nil {
 			t.Fatal(err)

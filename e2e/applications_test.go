@@ -12,7 +12,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"tcphup/internal/nstest"
 	"tcphup/internal/testapp"
@@ -130,39 +129,12 @@ func TestPrivilegedKeepAliveClients(t *testing.T) {
 // startClient runs a client and returns how to make it request once.
 func startClient(t *testing.T, cmd *exec.Cmd) func() string {
 	t.Helper()
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd.Stderr = os.Stderr
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	})
-	lines := make(chan string, 1)
-	go func() {
-		for scanner := bufio.NewScanner(stdout); scanner.Scan(); {
-			lines <- scanner.Text()
-		}
-	}()
+	p := startPartner(t, cmd)
 	return func() string {
 		t.Helper()
-		if _, err := io.WriteString(stdin, "\n"); err != nil {
+		if _, err := io.WriteString(p.stdin, "\n"); err != nil {
 			t.Fatal(err)
 		}
-		select {
-		case line := <-lines:
-			return line
-		case <-time.After(10 * time.Second):
-			t.Fatal("waited 10 s in vain for the client")
-			return ""
-		}
+		return p.line()
 	}
 }

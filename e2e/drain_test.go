@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"bufio"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -85,42 +84,12 @@ func drainClient(url string) {
 	fmt.Println(done.Load(), lost.Load())
 }
 
-// role is a process of the drain test.
-type role struct {
-	t     *testing.T
-	stdin io.WriteCloser
-	lines *bufio.Scanner
-}
-
-func startRole(t *testing.T, variable, value string) *role {
+// startRole runs the test binary in one of its roles.
+func startRole(t *testing.T, variable, value string) *partner {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), variable+"="+value)
-	cmd.Stderr = os.Stderr
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	})
-	return &role{t: t, stdin: stdin, lines: bufio.NewScanner(stdout)}
-}
-
-func (r *role) line() string {
-	r.t.Helper()
-	if !r.lines.Scan() {
-		r.t.Fatalf("the process has ended: %v", r.lines.Err())
-	}
-	return r.lines.Text()
+	return startPartner(t, cmd)
 }
 
 // Requests that are under way are not cut. On the side that asks, drain loses none
