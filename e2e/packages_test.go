@@ -30,14 +30,7 @@ func TestPrivilegedPackages(t *testing.T) {
 			{
 				name: need(t, "dpkg", "dpkg"), file: "*.deb",
 				install: []string{"--install"}, remove: []string{"--purge", "tcphup"},
-				prepare: func(t *testing.T, root string) {
-					for _, dir := range []string{"info", "updates", "triggers"} {
-						mkdir(t, filepath.Join(root, "var/lib/dpkg", dir))
-					}
-					if err := os.WriteFile(filepath.Join(root, "var/lib/dpkg/status"), nil, 0o644); err != nil {
-						t.Fatal(err)
-					}
-				},
+				prepare: prepareDpkg,
 			},
 			{
 				// Of what it depends on, a shell, this root has no package.
@@ -95,6 +88,17 @@ func TestPrivilegedPackages(t *testing.T) {
 	})
 }
 
+// prepareDpkg makes an empty database.
+func prepareDpkg(t *testing.T, root string) {
+	t.Helper()
+	for _, dir := range []string{"info", "updates", "triggers"} {
+		mkdir(t, filepath.Join(root, "var/lib/dpkg", dir))
+	}
+	if err := os.WriteFile(filepath.Join(root, "var/lib/dpkg/status"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func mkdir(t *testing.T, path string) {
 	t.Helper()
 	if err := os.MkdirAll(path, 0o755); err != nil {
@@ -114,6 +118,10 @@ func cleanRoot(t *testing.T) (root, written string) {
 	root = filepath.Join(dir, "root")
 	for _, name := range []string{"upper", "work", "root/usr", "root/etc", "root/var/lib", "root/tmp", "root/proc", "root/dev"} {
 		mkdir(t, filepath.Join(dir, name))
+	}
+	// A service's namespace wants a mount for its root.
+	if err := unix.Mount(root, root, "", unix.MS_BIND, ""); err != nil {
+		t.Fatal(err)
 	}
 	for _, link := range []string{"bin", "sbin", "lib", "lib64"} {
 		if err := os.Symlink("usr/"+link, filepath.Join(root, link)); err != nil {
