@@ -3,6 +3,7 @@
 # make image    a container image with the binary and nothing else
 # make packages deb and rpm, in dist/
 # make bench    figures beside those of peers; as root
+# make man      the man page, as tcphup.1
 # make help     this text
 
 GO            ?= go
@@ -21,13 +22,16 @@ DIST          ?= dist
 PACKAGE_VERSION = $(if $(filter v%,$(VERSION)),$(VERSION:v%=%),0.0.0~$(VERSION))
 TOKEN         := tcphup.token
 
-.PHONY: help build run test lint format vet unit tools fuzz e2e image packages bench clean need-root need-programs
+.PHONY: help build man run test lint format vet unit tools fuzz e2e image packages bench clean need-root need-programs
 
 help:
 	@sed -n 's/^# //p' Makefile
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BINARY) .
+
+man: build
+	./tcphup --help-man > tcphup.1
 
 run: build
 	@test -e $(TOKEN) || (umask 077 && od -An -N24 -tx1 /dev/urandom | tr -d ' \n' > $(TOKEN) && echo >> $(TOKEN))
@@ -40,7 +44,7 @@ need-root:
 	@test "$$(id -u)" = 0 || { echo "make test needs root: its privileged tests make namespaces of their own" >&2; exit 1; }
 
 need-programs:
-	@for p in cc curl docker dockerd ip ss python3 prometheus promtool prometheus-alertmanager amtool rpm systemd-analyze npm; do \
+	@for p in amtool cc chromium curl dnsmasq docker dockerd groff ip npm prometheus prometheus-alertmanager promtool python3 rpm ss systemd-analyze zsh; do \
 		command -v $$p >/dev/null || missing="$$missing $$p"; \
 	done; \
 	test -z "$$missing" || { echo "make test needs:$$missing (on Debian and Ubuntu .ci/run installs them)" >&2; exit 1; }
@@ -88,4 +92,4 @@ bench: need-root
 	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 30m ./...
 
 clean:
-	rm -rf tcphup bin dist
+	rm -rf tcphup tcphup.1 bin dist

@@ -7,8 +7,6 @@ import (
 	"net/netip"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-	"github.com/prometheus/common/version"
-	"github.com/prometheus/exporter-toolkit/web"
 )
 
 // webHandler serves what only reads.
@@ -24,11 +22,7 @@ func (x *server) webHandler() http.Handler {
 	mux.HandleFunc("GET /-/ready", answer("tcphup is ready.\n"))
 	mux.Handle("GET /api/v1/flows", x.local(x.collector.FlowsHandler()))
 	mux.Handle("GET /api/v1/hangups", x.local(x.audit))
-	if landing, err := x.landingPage(); err == nil {
-		mux.Handle("GET /{$}", landing)
-	} else {
-		x.logger.Error("cannot make landing page", "err", err)
-	}
+	mux.Handle("GET /{$}", statusPage(x.pageData, x.logger))
 	return mux
 }
 
@@ -46,29 +40,22 @@ func answer(text string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, text) }
 }
 
-func (x *server) landingPage() (http.Handler, error) {
-	return web.NewLandingPage(web.LandingConfig{
-		Name:        "tcphup",
-		Description: "Hangs up stale TCP connections (" + x.mode() + ")",
-		Version:     version.Info(),
-		Links: []web.LandingLinks{
-			{Address: "/metrics", Text: "Metrics"},
-			{Address: "/api/v1/flows", Text: "Flows", Description: "single flows, as JSON; for clients on this host"},
-			{Address: "/api/v1/hangups", Text: "Hang-ups", Description: "the last decisions, as JSON; for clients on this host"},
-		},
-	})
-}
-
 // local lets loopback clients alone through, unless the listener knows its
 // clients: what it protects names processes and peers.
 func (x *server) local(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !fromLoopback(r) && (*x.web.WebConfigFile == "" || checkWebConfig(*x.web.WebConfigFile) != nil) {
+		if !x.maySeePeers(r) {
 			http.Error(w, "for clients on this host only, unless --web.config.file asks for credentials", http.StatusForbidden)
 			return
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+// maySeePeers reports whether the client may see what names processes and peers:
+// it is on this host, or the listener knows its clients.
+func (x *server) maySeePeers(r *http.Request) bool {
+	return fromLoopback(r) || *x.web.WebConfigFile != "" && checkWebConfig(*x.web.WebConfigFile) == nil
 }
 
 func fromLoopback(r *http.Request) bool {

@@ -4,7 +4,10 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
+	"math"
 	"net"
+	"net/netip"
 	"os"
 	"time"
 
@@ -23,6 +26,7 @@ type hangup struct {
 	mptcp     string
 	output    string
 	minIdle   time.Duration
+	stale     stale
 	request   actuator.Request
 
 	stdout, stderr io.Writer
@@ -45,6 +49,11 @@ func newHangup(cmd *kingpin.CmdClause) *hangup {
 	cmd.Flag("drain-quiet", "With --drain-deadline: how long a flow must have been quiet before it is hung up.").Default("1s").DurationVar(&h.request.DrainQuiet)
 	cmd.Flag("drain-deadline", "How long to wait for busy flows to fall quiet; 0 means not to.").Default("0s").DurationVar(&h.request.DrainDeadline)
 	cmd.Flag("watch-reconnect", "How long to watch where the applications go next; 0 means not to.").Default("0s").DurationVar(&h.request.WatchReconnect)
+	cmd.Flag("stale", "In place of HOST and PORT: the flows to where this name was, and is no more (NAME or NAME:PORT). Needs --endpoints.state-file or --former.").
+		StringVar(&h.stale.service)
+	cmd.Flag("former", "With --stale: an address that the name had before (repeatable).").StringsVar(&h.stale.former)
+	cmd.Flag("endpoints.state-file", "With --stale: the file of the same flag of tcphup serve, which knows the addresses that the name had before.").
+		StringVar(&h.stale.file)
 	cmd.Flag("yes", fmt.Sprintf("Allow a prefix shorter than /%d.", widestPrefix)).BoolVar(&h.yes)
 	cmd.Flag("output", "table or json.").Default("table").EnumVar(&h.output, "table", "json")
 	cmd.Arg("HOST... PORT", "Destination: one or more addresses, prefixes or names, then a port; 0 means every port.").StringsVar(&h.targets)
@@ -63,7 +72,9 @@ func (h *hangup) run(ctx context.Context) (int, error) {
 	if err := h.parse(ctx); err != nil {
 		return exitUsage, err
 	}
-	report, err := actuator.New(actuator.Config{}).HangUp(ctx, h.request)
+	// The report says what became of the flows; what else goes wrong is told here.
+	logger := slog.New(slog.NewTextHandler(h.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	report, err := actuator.New(actuator.Config{Logger: logger}).HangUp(ctx, h.request)
 	if err != nil {
 		return exitIncomplete, err
 	}
@@ -84,15 +95,7 @@ func (h *hangup) run(ctx context.Context) (int, error) {
 
 // parse completes the request from the command line.
 func (h *hangup) parse(ctx context.Context) error {
-	if len(h.targets) < 2 {
-		return fmt.Errorf("%w: tcphup HOST... PORT: both are needed; PORT 0 means every port", errUsage)
-	}
-	last := len(h.targets) - 1
-	ports, err := parsePort(ctx, h.targets[last])
-	if err != nil {
-		return err
-	}
-	prefixes, err := parseHosts(ctx, h.targets[:last], net.DefaultResolver)
+	prefixes, ports, err := h.destinations(ctx)
 	if err != nil {
 		return err
 	}
@@ -101,7 +104,7 @@ func (h *hangup) parse(ctx context.Context) error {
 			return fmt.Errorf("%w: HOST %s covers a large part of all addresses; add --yes if that is meant", errUsage, p)
 		}
 	}
-	if h.minIdle < 0 || h.request.Linger <= 0 || h.request.Rate < 0 || h.request.MaxFlows < 0 ||
+	if h.minIdle < 0 || h.request.Linger <= 0 || h.request.Rate < 0 || math.IsNaN(h.request.Rate) || math.IsInf(h.request.Rate, 0) || h.request.MaxFlows < 0 ||
 		h.request.DrainQuiet < 0 || h.request.DrainDeadline < 0 || h.request.WatchReconnect < 0 {
 		return fmt.Errorf("%w: --linger must be above 0, --min-idle, --rate, --max-flows, --drain-quiet, --drain-deadline and --watch-reconnect must not be below 0", errUsage)
 	}
@@ -117,6 +120,29 @@ func (h *hangup) parse(ctx context.Context) error {
 		return fmt.Errorf("%w: --mptcp=path needs --method=auto or destroy: a single path cannot be shut down", errUsage)
 	}
 	return nil
+}
+
+// destinations returns what the command line names.
+func (h *hangup) destinations(ctx context.Context) ([]netip.Prefix, []uint16, error) {
+	if h.stale.service != "" {
+		if len(h.targets) > 0 {
+			return nil, nil, fmt.Errorf("%w: --stale takes the place of HOST and PORT: write NAME:PORT to name a port", errUsage)
+		}
+		return h.stale.destinations(ctx, h.stderr)
+	}
+	if len(h.stale.former) > 0 || h.stale.file != "" {
+		return nil, nil, fmt.Errorf("%w: --former and --endpoints.state-file need --stale NAME[:PORT]", errUsage)
+	}
+	if len(h.targets) < 2 {
+		return nil, nil, fmt.Errorf("%w: tcphup HOST... PORT: both are needed; PORT 0 means every port", errUsage)
+	}
+	last := len(h.targets) - 1
+	ports, err := parsePort(ctx, h.targets[last])
+	if err != nil {
+		return nil, nil, err
+	}
+	prefixes, err := parseHosts(ctx, h.targets[:last], net.DefaultResolver)
+	return prefixes, ports, err
 }
 
 func parseDirection(s string) sockdiag.Direction {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/alecthomas/kingpin/v2"
@@ -35,10 +36,22 @@ func main() {
 
 func run(args []string) int {
 	app := kingpin.New("tcphup", "Hangs up stale TCP and Multipath TCP connections in order, by hand or because an alert asks for it.")
-	app.Version(version.Print("tcphup"))
+	app.UsageWriter(os.Stdout)
 	app.HelpFlag.Short('h')
+	// Not kingpin's own: it would put every line of this into the title of the man page.
+	showVersion := app.Flag("version", "Show what was built, from what and with what.").PreAction(func(*kingpin.ParseContext) error {
+		fmt.Println(version.Print("tcphup"))
+		os.Exit(exitDone)
+		return nil
+	})
+	showVersion.Bool()
+	hangup := app.Command("hangup", "Hang up the flows to a destination (the default command).")
+	if !completesCommand(args) {
+		hangup.Default()
+	}
 	commands := map[string]command{
-		"hangup":       newHangup(app.Command("hangup", "Hang up the flows to a destination (the default command).").Default()),
+		"hangup":       newHangup(hangup),
+		"list":         newList(app.Command("list", "List destinations, or flows, the oldest idle ones first.")),
 		"serve":        newServe(app.Command("serve", "Export metrics and receive alerts.")),
 		"check-config": newCheckConfig(app.Command("check-config", "Check a configuration file.")),
 		"probe":        newProbe(app.Command("probe", "Try out what can be done here and say what is missing.")),
@@ -63,4 +76,10 @@ func run(args []string) int {
 	default:
 		return exit
 	}
+}
+
+// completesCommand reports whether a shell asks what the first word could be. With
+// a default command kingpin would take that word for one of its arguments.
+func completesCommand(args []string) bool {
+	return len(args) > 0 && args[0] == "--completion-bash" && (len(args) == 1 || len(args) == 2 && !strings.HasPrefix(args[1], "-"))
 }

@@ -34,10 +34,14 @@ func (m reloadMetrics) set(ok bool) {
 
 // load reads the configuration file, if there is one.
 func (x *server) load() (config, error) {
-	if x.configFile == "" {
-		return defaultConfig(), nil
+	c := defaultConfig()
+	if x.configFile != "" {
+		var err error
+		if c, err = loadConfig(x.configFile); err != nil {
+			return config{}, err
+		}
 	}
-	return loadConfig(x.configFile)
+	return c, c.addServices(x.services)
 }
 
 // reload puts the file's present content in force, or leaves everything as it is.
@@ -45,6 +49,9 @@ func (x *server) reload() error {
 	c, err := x.load()
 	if err == nil {
 		err = x.receiver.Reload(c.Rules)
+	}
+	if err == nil {
+		err = x.endpoints.Reload(c.watched())
 	}
 	x.reloads.set(err == nil)
 	if err != nil {

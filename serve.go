@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 	"time"
 
@@ -25,6 +26,7 @@ import (
 	"tcphup/actuator"
 	"tcphup/alerts"
 	"tcphup/collector"
+	"tcphup/endpoints"
 )
 
 // stopTimeout is how long the servers get to end what is under way.
@@ -41,6 +43,8 @@ type serve struct {
 	watchReconnect                 time.Duration
 	alerts                         alerts.Config
 	collector                      collector.Config
+	services                       services
+	endpoints                      endpoints.Config
 }
 
 func newServe(cmd *kingpin.CmdClause) *serve {
@@ -61,6 +65,9 @@ func newServe(cmd *kingpin.CmdClause) *serve {
 	cmd.Flag("collector.prefix-length-v6", "Widen IPv6 destinations to prefixes of this length.").Default("128").IntVar(&s.collector.PrefixLengthV6)
 	cmd.Flag("collector.include", "Show these destinations only (address or prefix, repeatable).").SetValue((*prefixes)(&s.collector.Include))
 	cmd.Flag("collector.exclude", "Do not show these destinations (address or prefix, repeatable).").SetValue((*prefixes)(&s.collector.Exclude))
+	cmd.Flag("service", "Watch which addresses this name has and had, and the flows to its port (NAME:PORT, repeatable); as services of the configuration file.").
+		SetValue(&s.services)
+	cmd.Flag("endpoints.state-file", "File that keeps the addresses of watched names over a restart.").StringVar(&s.endpoints.StateFile)
 	cmd.Flag("log.level", "Only log messages with the given severity or above: debug, info, warn, error.").Default("info").SetValue(s.log.Level)
 	cmd.Flag("log.format", "Output format of log messages: logfmt or json.").Default("logfmt").SetValue(s.log.Format)
 	return s
@@ -84,13 +91,16 @@ type server struct {
 	registry  *prometheus.Registry
 	collector *collector.Collector
 	actuator  *actuator.Actuator
+	endpoints *endpoints.Watcher
 	receiver  *alerts.Receiver
 	audit     *alerts.Audit
 	reloads   reloadMetrics
+	started   time.Time
+	checks    []actuator.Check // what the self-test found at the start
 }
 
 func (s *serve) run(ctx context.Context) (int, error) {
-	x := &server{serve: s, logger: promslog.New(&s.log), registry: prometheus.NewRegistry()}
+	x := &server{serve: s, logger: promslog.New(&s.log), registry: prometheus.NewRegistry(), started: time.Now()}
 	config, err := x.load()
 	if err != nil {
 		return exitUsage, fmt.Errorf("%w: %w", errUsage, err)
@@ -119,12 +129,17 @@ func (s *serve) run(ctx context.Context) (int, error) {
 // build makes the parts and lets them meet.
 func (x *server) build(c config) error {
 	var err error
+	x.serve.endpoints.Logger, x.serve.endpoints.Services = x.logger, c.watched()
+	if x.endpoints, err = endpoints.New(x.serve.endpoints); err != nil {
+		return err
+	}
 	x.serve.collector.Logger = x.logger
+	x.serve.collector.Pinned, x.serve.collector.Observer = x.endpoints.Pinned, x.endpoints.Sockets()
 	if x.collector, err = collector.New(x.serve.collector); err != nil {
 		return err
 	}
 	x.actuator = actuator.New(actuator.Config{Logger: x.logger, FirstSeen: x.collector.FirstSeen})
-	x.alerts.Audit = x.audit
+	x.alerts.Audit, x.alerts.Names = x.audit, x.endpoints
 	x.receiver, err = alerts.NewReceiver(x.alerts, c.Rules, hangUpper{x.actuator, x.watchReconnect}, x.logger)
 	if err != nil {
 		return err
@@ -135,7 +150,7 @@ func (x *server) build(c config) error {
 		versioncollector.NewCollector("tcphup"),
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		x.actuator, x.receiver, x.reloads.successful, x.reloads.time,
+		x.actuator, x.endpoints, x.receiver, x.reloads.successful, x.reloads.time,
 	} {
 		if err := x.registry.Register(c); err != nil {
 			return fmt.Errorf("register metrics: %w", err)
@@ -189,7 +204,8 @@ func (x *server) mode() string {
 func (x *server) probe(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	for _, c := range x.actuator.Probe(ctx) {
+	x.checks = x.actuator.Probe(ctx)
+	for _, c := range x.checks {
 		level := slog.LevelDebug
 		if !c.Usable {
 			level = slog.LevelWarn
@@ -225,6 +241,9 @@ func (x *server) serveUntilDone(ctx context.Context) error {
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	watching.Go(func() { x.endpoints.Run(ctx) })
 
 	metrics := &http.Server{Handler: x.webHandler(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute}
 	servers := []*http.Server{metrics}

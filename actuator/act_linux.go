@@ -19,11 +19,14 @@ import (
 func (x *action) act(ctx context.Context, targets []*target) []*target {
 	var acted []*target
 	pace := pacer{interval: interval(x.Rate)}
-	drained := time.Now().Add(x.DrainDeadline)
+	drained := time.Now()
+	if !x.DryRun {
+		drained = drained.Add(x.DrainDeadline)
+	}
 	for len(targets) > 0 {
 		var busy []*target
 		for _, t := range targets {
-			pace.wait(ctx)
+			x.passTime(ctx, pace.delay(), acted)
 			x.beforeAct(&t.Result)
 			now, ok := x.lookAgain(ctx, t)
 			if !ok {
@@ -59,9 +62,9 @@ func (x *action) lookAgain(ctx context.Context, t *target) (sockdiag.Flow, bool)
 	now, err := x.conn.Lookup(ctx, &t.Flow)
 	switch {
 	case ctx.Err() != nil:
-		t.Method, t.Outcome, t.Detail = None, Planned, "the action ended before its turn came"
+		x.notReached(t)
 		return now, false
-	case errors.Is(err, os.ErrNotExist), err == nil && ended(now.State):
+	case errors.Is(err, os.ErrNotExist), err == nil && hasEnded(now.State):
 		t.Method, t.Outcome = None, Gone
 		return now, false
 	case err != nil:
@@ -71,28 +74,52 @@ func (x *action) lookAgain(ctx context.Context, t *target) (sockdiag.Flow, bool)
 		x.refuse(t, ReasonListener, "the socket accepts connections")
 		return now, false
 	}
-	if !x.showsEvidence(&now) {
+	if now.Protocol == sockdiag.MPTCP {
+		paths, err := refreshPaths(ctx, x.conn, &now, t.Subflows)
+		if err != nil {
+			t.Method = None
+			x.fail(ctx, t, err)
+			return now, false
+		}
+		t.Subflows = paths
+		if x.denied(t) {
+			x.refuse(t, ReasonDenied, deniedByRule)
+			return now, false
+		}
+	}
+	if !x.showsEvidence(t, &now) {
 		x.refuse(t, ReasonEvidence, cameToLife)
 		return now, false
 	}
 	return now, true
 }
 
+// notReached is the outcome of a flow whose turn did not come.
+func (x *action) notReached(t *target) {
+	t.Method, t.Outcome, t.Detail = None, Planned, "the action ended before its turn came"
+}
+
+// fail is the outcome of a flow to which an error has happened before anything was
+// done to it.
+func (x *action) fail(ctx context.Context, t *target, err error) {
+	if ctx.Err() != nil {
+		x.notReached(t)
+		return
+	}
+	t.Outcome, t.Err = Failed, err
+}
+
 const cameToLife = "it has come to life since it was chosen"
 
 // showsEvidence is the selector's word on a flow that was chosen before.
-func (x *action) showsEvidence(now *sockdiag.Flow) bool {
-	evidence := x.Selector
+func (x *action) showsEvidence(t *target, now *sockdiag.Flow) bool {
 	if now.Protocol == sockdiag.MPTCP {
-		evidence.Stalled = false // said by its paths, never by the connection
-		if !now.MPTCPInfo.HasTimes {
-			evidence.MinIdle, evidence.MinPeerSilence = 0, 0
-		}
+		return connectionShows(&x.Selector, now, t.Subflows)
 	}
-	return evidence.HasEvidence(now)
+	return x.Selector.HasEvidence(now)
 }
 
-func ended(s sockdiag.State) bool { return s == sockdiag.TimeWait || s == sockdiag.Close }
+func hasEnded(s sockdiag.State) bool { return s == sockdiag.TimeWait || s == sockdiag.Close }
 
 // step is how far one look at a flow has brought it.
 type step int
@@ -106,12 +133,30 @@ const (
 // one acts on a flow, or in a dry run finds out what it would do. While draining it
 // leaves a flow that has become busy for later.
 func (x *action) one(ctx context.Context, t *target, now *sockdiag.Flow, draining bool) step {
+	if now.Inode != 0 && now.Inode != t.Flow.Inode {
+		// A process has accepted it since it was chosen.
+		found, err := findOwners(ctx, []uint32{now.Inode}, nil)
+		if err != nil {
+			x.fail(ctx, t, fmt.Errorf("find owner: %w", err))
+			return stepDecided
+		}
+		t.Flow.Inode = now.Inode
+		x.setHolders(t, found.byInode[now.Inode])
+	}
 	switch {
 	case slices.ContainsFunc(t.holders, func(h holder) bool { return h.pid == os.Getpid() }):
 		x.refuse(t, ReasonSelf, "the socket is tcphup's own")
 		return stepDecided
 	case t.connection != nil:
 		return x.onePath(ctx, t, now)
+	case now.Inode == 0 && !isClosing(now.State):
+		const waits = "no process has accepted it yet"
+		if x.Method == Shutdown {
+			x.refuse(t, ReasonPermission, waits)
+			return stepDecided
+		}
+		t.Detail = waits
+		return x.oneDestroy(ctx, t, now, "", "")
 	case (now.Inode == 0 || now.ShutDown) && x.Method != Destroy:
 		return x.orphan(t)
 	case x.Method == Destroy:
@@ -156,10 +201,6 @@ func (x *action) oneShutdown(ctx context.Context, t *target, now *sockdiag.Flow,
 		}
 		// Finding the socket took its time; a request may have begun meanwhile. Only
 		// the shutdown itself comes between this look and the end.
-		if err := prepareHangUp(fd, x.Linger); err != nil {
-			t.Outcome, t.Err = Failed, err
-			return stepDecided
-		}
 		if err := refresh(fd, now); err != nil {
 			t.Outcome, t.Err = Failed, err
 			return stepDecided
@@ -167,13 +208,16 @@ func (x *action) oneShutdown(ctx context.Context, t *target, now *sockdiag.Flow,
 		if draining && x.isBusy(t, now) {
 			return stepBusy
 		}
-		if !x.showsEvidence(now) {
+		if !x.showsEvidence(t, now) {
 			x.refuse(t, ReasonEvidence, cameToLife)
 			return stepDecided
 		}
 		err = unix.Shutdown(fd, unix.SHUT_RDWR)
 		switch {
 		case err == nil:
+			if err := giveUpAfter(fd, x.Linger); err != nil {
+				t.Detail += "; " + err.Error()
+			}
 			return stepActed
 		case errors.Is(err, unix.ENOTCONN):
 			t.Outcome = Gone
@@ -193,7 +237,8 @@ func (x *action) oneShutdown(ctx context.Context, t *target, now *sockdiag.Flow,
 	case ReasonIdentity, ReasonListener:
 		x.refuse(t, reason, t.Detail)
 	default:
-		t.Method, t.Outcome, t.Err, t.Detail = Shutdown, Failed, err, ""
+		t.Method, t.Detail = Shutdown, ""
+		x.fail(ctx, t, err)
 	}
 	return stepDecided
 }
@@ -263,7 +308,8 @@ const (
 // oneDestroy destroys a flow. When shutdown was refused before, reason and detail
 // say why, and stand if destroying is refused too.
 func (x *action) oneDestroy(ctx context.Context, t *target, now *sockdiag.Flow, reason Reason, detail string) step {
-	if now.Protocol == sockdiag.MPTCP {
+	// A path is for onePath alone, and that looks whether another one remains.
+	if now.Protocol == sockdiag.MPTCP || isLivePath(now) && t.connection == nil {
 		const last = "destroying its subflows would leave the application connected to nothing"
 		if reason == "" {
 			x.refuse(t, ReasonLastSubflow, last)
@@ -275,6 +321,10 @@ func (x *action) oneDestroy(ctx context.Context, t *target, now *sockdiag.Flow, 
 	if reason != "" {
 		t.Detail = "shutdown refused: " + detail
 	}
+	if now.Inode == 0 && isClosing(now.State) && !destroysOrphans() {
+		x.refuse(t, ReasonPermission, "before Linux 6.11 SOCK_DESTROY would leave an orphan without a timer; the kernel ends it by net.ipv4.tcp_orphan_retries")
+		return stepDecided
+	}
 	t.Method = Destroy
 	err := x.destroyOrProbe(ctx, now)
 	switch {
@@ -282,8 +332,10 @@ func (x *action) oneDestroy(ctx context.Context, t *target, now *sockdiag.Flow, 
 		t.Outcome = Planned
 	case err == nil:
 		return stepActed
-	case errors.Is(err, os.ErrNotExist):
+	case errors.Is(err, os.ErrNotExist), errors.Is(err, errors.ErrUnsupported) && x.isGone(ctx, t):
 		t.Outcome = Gone
+	case ctx.Err() != nil && !x.DryRun:
+		return stepActed // the kernel may have done it, or not: the last look tells
 	case errors.Is(err, os.ErrPermission), errors.Is(err, errors.ErrUnsupported):
 		missing := howToDestroy
 		if errors.Is(err, errors.ErrUnsupported) {
@@ -295,9 +347,16 @@ func (x *action) oneDestroy(ctx context.Context, t *target, now *sockdiag.Flow, 
 		t.Method = None
 		x.refuse(t, reason, strings.TrimPrefix(detail+"; destroy refused: "+missing, "; "))
 	default:
-		t.Outcome, t.Err = Failed, err
+		x.fail(ctx, t, err)
 	}
 	return stepDecided
+}
+
+// isGone reports whether the flow has ended. A kernel may say that it cannot destroy
+// one that has just become TIME_WAIT.
+func (x *action) isGone(ctx context.Context, t *target) bool {
+	state, err := x.stateOf(ctx, &t.Flow)
+	return err == nil && hasEnded(state)
 }
 
 // destroyOrProbe destroys the flow, or in a dry run a connection of our own.
@@ -314,14 +373,19 @@ func (x *action) destroyOrProbe(ctx context.Context, now *sockdiag.Flow) error {
 
 // onePath destroys one subflow of an MPTCP connection that keeps another.
 func (x *action) onePath(ctx context.Context, t *target, now *sockdiag.Flow) step {
+	// Paths that have joined since are not counted: at worst too few are.
 	others := 0
-	query := sockdiag.Query{States: sockdiag.States(sockdiag.Established)}
-	for f, err := range x.conn.Flows(ctx, query) {
+	for i := range t.siblings {
+		if t.siblings[i].Cookie == t.Flow.Cookie {
+			continue
+		}
+		state, err := x.stateOf(ctx, &t.siblings[i])
 		if err != nil {
-			t.Method, t.Outcome, t.Err = None, Failed, err
+			t.Method = None
+			x.fail(ctx, t, err)
 			return stepDecided
 		}
-		if f.Inode == t.Flow.Inode && f.Cookie != t.Flow.Cookie {
+		if state == sockdiag.Established {
 			others++
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -43,9 +44,15 @@ type Actuator struct {
 
 	// watches go on after their action has returned; close ends them.
 	watches sync.WaitGroup
-	closed  context.Context //nolint:containedctx // the life of the Actuator itself
-	close   context.CancelFunc
+	// watching has an element for each watch that goes on.
+	watching chan struct{}
+	closed   context.Context //nolint:containedctx // the life of the Actuator itself
+	close    context.CancelFunc
 }
+
+// maxWatches bounds how many actions are watched for reconnects at a time: each
+// reads the table again and again.
+const maxWatches = 4
 
 // New returns an Actuator.
 func New(c Config) *Actuator {
@@ -55,6 +62,7 @@ func New(c Config) *Actuator {
 	closed, cancel := context.WithCancel(context.Background())
 	return &Actuator{
 		closed:    closed,
+		watching:  make(chan struct{}, maxWatches),
 		close:     cancel,
 		logger:    c.Logger,
 		firstSeen: c.FirstSeen,
@@ -124,6 +132,8 @@ func (r *Request) setDefaults() error {
 		return fmt.Errorf("unknown MPTCP mode %q", r.MPTCP)
 	case r.MPTCP == Path && r.Method == Shutdown:
 		return errors.New("a single MPTCP path cannot be shut down, only destroyed: use method auto or destroy")
+	case math.IsNaN(r.Rate), math.IsInf(r.Rate, 0), math.IsNaN(r.MaxFraction):
+		return errors.New("a bound is no number")
 	case r.Linger < 0, r.Rate < 0, r.MaxFlows < 0, r.MaxFraction < 0, r.DrainQuiet < 0, r.DrainDeadline < 0, r.WatchReconnect < 0:
 		return errors.New("a bound or a duration is negative")
 	}
@@ -217,13 +227,15 @@ func (x *action) deny(targets []*target) []*target {
 	allowed := make([]*target, 0, len(targets))
 	for _, t := range targets {
 		if x.denied(t) {
-			x.refuse(t, ReasonDenied, "a never rule covers this destination")
+			x.refuse(t, ReasonDenied, deniedByRule)
 			continue
 		}
 		allowed = append(allowed, t)
 	}
 	return allowed
 }
+
+const deniedByRule = "a never rule covers this destination"
 
 // denied holds an MPTCP connection to all of its paths.
 func (x *action) denied(t *target) bool {

@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -163,7 +164,7 @@ func TestVerifyRefuses(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		flow := sockdiag.Flow{Cookie: cookie, Remote: remote}
+		flow := sockdiag.Flow{Cookie: cookie, Local: client.LocalAddr().(*net.TCPAddr).AddrPort(), Remote: remote}
 		if err := verify(fd, &flow); err != nil {
 			t.Errorf("the flow itself: %v", err)
 		}
@@ -171,6 +172,11 @@ func TestVerifyRefuses(t *testing.T) {
 		other.Cookie++
 		if err := verify(fd, &other); !errors.Is(err, errIdentity) {
 			t.Errorf("another cookie: %v", err)
+		}
+		other = flow
+		other.Local = netip.AddrPortFrom(remote.Addr(), flow.Local.Port()+1)
+		if err := verify(fd, &other); !errors.Is(err, errIdentity) {
+			t.Errorf("another connection to the same peer: %v", err)
 		}
 		other = flow
 		other.Remote = netip.AddrPortFrom(remote.Addr(), remote.Port()+1)
@@ -205,5 +211,15 @@ func withFD(t *testing.T, c syscall.Conn, fn func(fd int)) {
 	}
 	if err := raw.Control(func(fd uintptr) { fn(int(fd)) }); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// disconnect makes a connected socket an unconnected one (connect(2), AF_UNSPEC).
+func disconnect(t *testing.T, fd int) {
+	t.Helper()
+	var unspecified [16]byte
+	_, _, errno := unix.Syscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&unspecified[0])), uintptr(len(unspecified)))
+	if errno != 0 {
+		t.Fatalf("disconnect: %v", errno)
 	}
 }

@@ -21,14 +21,16 @@ func interval(rate float64) time.Duration {
 	if rate <= 0 {
 		return 0
 	}
-	return time.Duration(float64(time.Second) / rate)
+	return time.Duration(min(float64(time.Second)/rate, float64(time.Hour)))
 }
 
-// wait returns when the next action may be taken, or when ctx ends.
-func (p *pacer) wait(ctx context.Context) {
+// delay is how long to wait before the next action. Waits too short for a timer are
+// left out; the schedule catches up.
+func (p *pacer) delay() time.Duration {
 	if d := time.Until(p.next); d >= time.Millisecond {
-		sleep(ctx, d)
+		return d
 	}
+	return 0
 }
 
 // used says that an action has been taken.

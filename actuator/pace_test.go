@@ -18,7 +18,7 @@ func TestPacer(t *testing.T) {
 		start, last := time.Now(), time.Now()
 		gaps := make(map[time.Duration]bool)
 		for i := range n {
-			p.wait(t.Context())
+			sleep(t.Context(), p.delay())
 			gap := time.Since(last)
 			if i > 0 && (gap < p.interval/2 || gap > p.interval*3/2) {
 				t.Fatalf("action %d comes %v after the last one, want %v give or take a half", i, gap, p.interval)
@@ -37,7 +37,7 @@ func TestPacer(t *testing.T) {
 		start = time.Now()
 		unpaced := pacer{interval: interval(0)}
 		for range n {
-			unpaced.wait(t.Context())
+			sleep(t.Context(), unpaced.delay())
 			unpaced.used()
 		}
 		if took := time.Since(start); took != 0 {
@@ -47,7 +47,7 @@ func TestPacer(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
 		start = time.Now()
-		p.wait(ctx)
+		sleep(ctx, p.delay())
 		if took := time.Since(start); took != 0 {
 			t.Errorf("after the end of its context the pacer waited %v", took)
 		}

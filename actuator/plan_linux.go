@@ -18,8 +18,13 @@ type target struct {
 	orphaned bool
 	// acted is when it was acted on.
 	acted time.Time
-	// connection has, in Path mode, the MPTCP connection that Flow is a path of.
+	// connection has, in Path mode, the MPTCP connection that Flow is a path of, and
+	// siblings all of its paths.
 	connection *sockdiag.Flow
+	siblings   []sockdiag.Flow
+	// queuedFirst and queuedLast are what the peer had still to take, in bytes, when
+	// a quarter of Linger had passed, and when the flow was last looked at.
+	queuedFirst, queuedLast uint32
 }
 
 // planner sorts one reading of the kernel's table into targets.
@@ -29,28 +34,13 @@ type planner struct {
 	path      bool
 	listeners *sockdiag.Listeners
 
-	// connections by inode. An MPTCP connection without an inode is held by no
-	// process and ends with its subflows, which are TCP flows like any other.
-	connections map[uint32]*connection
+	multipath *multipath
 
 	targets            []*target
 	covered, leftAlone int
 }
 
-// connection is an MPTCP connection and what the dumps tell of it.
-type connection struct {
-	flow      sockdiag.Flow
-	direction sockdiag.Direction
-	// candidate says that a path of it, or its own address, matches.
-	candidate bool
-	// matched says that a path of it does.
-	matched  bool
-	subflows []sockdiag.Flow
-}
-
-// plan reads listeners, MPTCP connections and TCP flows, in this order: what was
-// opened after the first dump then looks outbound and unconnected rather than
-// being mistaken for someone else's path.
+// plan reads listeners, MPTCP connections and TCP flows, in this order.
 func (p *planner) plan(ctx context.Context) error {
 	ephemeral, err := sockdiag.EphemeralPorts()
 	if err != nil {
@@ -61,17 +51,11 @@ func (p *planner) plan(ctx context.Context) error {
 	}
 	p.listeners.SetEphemeral(ephemeral)
 
-	p.connections = make(map[uint32]*connection)
-	for f, err := range p.conn.Flows(ctx, sockdiag.Query{Protocol: sockdiag.MPTCP, States: sockdiag.Open, Info: true}) {
-		if err != nil {
-			return fmt.Errorf("read MPTCP connections: %w", err)
-		}
-		if f.Inode == 0 {
-			continue
-		}
-		c := &connection{flow: f, direction: p.listeners.Direction(&f)}
-		c.candidate = p.covers(&f, c.direction)
-		p.connections[f.Inode] = c
+	if p.multipath, err = readMultipath(ctx, p.conn, p.listeners); err != nil {
+		return err
+	}
+	for _, c := range p.multipath.byToken {
+		c.candidate = p.covers(&c.flow, c.direction)
 	}
 
 	query := sockdiag.Query{States: p.selector.StateSet(), Selector: p.selector, Info: true}
@@ -79,22 +63,18 @@ func (p *planner) plan(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("read flows: %w", err)
 		}
-		if c := p.connectionOf(&f); c != nil {
+		if c := p.multipath.of(&f); c != nil {
 			if p.covers(&f, c.direction) {
 				c.candidate, c.matched = true, true
 			}
 			continue
 		}
+		if isLivePath(&f) {
+			continue // of a connection that is younger than this plan
+		}
 		p.addFlow(f)
 	}
 	return p.addConnections(ctx)
-}
-
-func (p *planner) connectionOf(f *sockdiag.Flow) *connection {
-	if f.Inode == 0 {
-		return nil
-	}
-	return p.connections[f.Inode]
 }
 
 // covers is the selector's word on addresses, ports and direction, where a flow
@@ -133,7 +113,7 @@ func isOver(f *sockdiag.Flow) bool {
 // that, which the selector kept back.
 func (p *planner) addConnections(ctx context.Context) error {
 	candidates := 0
-	for _, c := range p.connections {
+	for _, c := range p.multipath.byToken {
 		if c.candidate {
 			candidates++
 		}
@@ -146,11 +126,11 @@ func (p *planner) addConnections(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("read subflows: %w", err)
 		}
-		if c := p.connectionOf(&f); c != nil && c.candidate {
+		if c := p.multipath.of(&f); c != nil && c.candidate {
 			c.subflows = append(c.subflows, f)
 		}
 	}
-	for _, c := range p.connections {
+	for _, c := range p.multipath.byToken {
 		pathless := len(c.subflows) == 0
 		if pathless && c.flow.ShutDown || isOver(&c.flow) {
 			continue
@@ -167,31 +147,11 @@ func (p *planner) addConnections(ctx context.Context) error {
 			continue
 		}
 		p.covered++
-		if p.selector.StateSet().Has(c.flow.State) && p.connectionShows(c) {
+		if p.selector.StateSet().Has(c.flow.State) && connectionShows(p.selector, &c.flow, c.subflows) {
 			p.targets = append(p.targets, &target{Result: Result{Flow: c.flow, Subflows: c.subflows, Direction: c.direction}})
 		}
 	}
 	return nil
-}
-
-// connectionShows asks the connection for the evidence, or, on kernels that do
-// not tell its times, all of its subflows. It is stalled when each path is.
-func (p *planner) connectionShows(c *connection) bool {
-	flow := *p.selector
-	flow.Stalled = false
-	if c.flow.MPTCPInfo.HasTimes && !flow.HasEvidence(&c.flow) {
-		return false
-	}
-	if c.flow.MPTCPInfo.HasTimes {
-		flow.MinIdle, flow.MinPeerSilence = 0, 0
-	}
-	flow.Stalled = p.selector.Stalled
-	for i := range c.subflows {
-		if !flow.HasEvidence(&c.subflows[i]) {
-			return false
-		}
-	}
-	return c.flow.MPTCPInfo.HasTimes || len(c.subflows) > 0 || p.selector.MinIdle == 0 && p.selector.MinPeerSilence == 0
 }
 
 // addPaths takes the matching subflows of a connection.
@@ -205,6 +165,7 @@ func (p *planner) addPaths(c *connection) {
 			p.targets = append(p.targets, &target{
 				Result:     Result{Flow: f, Direction: c.direction},
 				connection: &c.flow,
+				siblings:   c.subflows,
 			})
 		}
 	}

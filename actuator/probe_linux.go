@@ -106,6 +106,10 @@ func (l *loopback) open(ctx context.Context, address string, protocol sockdiag.P
 		return fmt.Errorf("open a loopback connection: %w", err)
 	}
 	l.client = client.(*net.TCPConn)
+	// Where connections are redirected the dial may have ended elsewhere.
+	if err := listener.(*net.TCPListener).SetDeadline(time.Now().Add(probeTimeout)); err != nil {
+		return err
+	}
 	server, err := listener.Accept()
 	if err != nil {
 		return fmt.Errorf("open a loopback connection: %w", err)
@@ -221,7 +225,7 @@ func (a *Actuator) probeDestroy(ctx context.Context) error {
 		return err
 	}
 	if _, err := l.client.Read(make([]byte, 1)); !errors.Is(err, unix.ECONNABORTED) {
-		return fmt.Errorf("after destroy the client read %w instead of ECONNABORTED", err)
+		return fmt.Errorf("after destroy the client read %s instead of ECONNABORTED", text(err))
 	}
 	return nil
 }
@@ -237,9 +241,17 @@ func (a *Actuator) probeDestroyPath(ctx context.Context) error {
 		return err
 	}
 	if _, err := l.conn.Lookup(ctx, &l.subflow); !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("after destroy the path was still there (%w)", err)
+		return fmt.Errorf("after destroy the path was still there (%s)", text(err))
 	}
 	return nil
+}
+
+// text is an error's, or "nothing wrong".
+func text(err error) string {
+	if err == nil {
+		return "nothing wrong"
+	}
+	return err.Error()
 }
 
 func destroyCheck(name string, err error) Check {

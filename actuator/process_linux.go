@@ -58,11 +58,10 @@ func cgroupMembers(ids []uint64) map[int]bool {
 		return nil
 	}
 	defer unix.Close(root)
-	const rootID = 1 // everything is below it; preferring it prefers nothing
 	members := make(map[int]bool)
 	for _, id := range ids {
-		if id <= rootID {
-			return nil
+		if id <= rootCgroup {
+			return nil // everything is below it; preferring it prefers nothing
 		}
 		handle := unix.NewFileHandle(kernfsHandle, cgroupHandle(id))
 		dir, err := unix.OpenByHandleAt(root, handle, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC)
@@ -166,6 +165,28 @@ func commandOf(pid int) string {
 }
 
 func cgroupHandle(id uint64) []byte { return binary.NativeEndian.AppendUint64(nil, id) }
+
+// destroysOrphans reports whether SOCK_DESTROY ends a socket that no process holds.
+// Before Linux 6.11 it emptied its queue and stopped its timers, and left it in
+// FIN_WAIT1 for good (mended by "tcp: fix forever orphan socket caused by
+// tcp_abort").
+func destroysOrphans() bool {
+	var name unix.Utsname
+	if err := unix.Uname(&name); err != nil {
+		return false
+	}
+	return releaseAtLeast(unix.ByteSliceToString(name.Release[:]), 6, 11)
+}
+
+// releaseAtLeast compares the first two numbers of a kernel's release, such as
+// "6.1.0-18-amd64".
+func releaseAtLeast(release string, major, minor int) bool {
+	var a, b int
+	if n, err := fmt.Sscanf(release, "%d.%d", &a, &b); n < 2 || err != nil {
+		return false
+	}
+	return a > major || a == major && b >= minor
+}
 
 // effectiveCapabilities returns the set of this process, one bit each
 // (capabilities(7)); 0 when it cannot be read.

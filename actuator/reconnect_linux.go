@@ -1,6 +1,7 @@
 package actuator
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"net/netip"
@@ -50,6 +51,7 @@ type watch struct {
 	old      map[uint64]bool // cookies of the flows before the action
 	owners   chan []int      // takes the processes to watch, once
 	pids     []int
+	cgroups  []uint64 // of the flows that are hung up, the root left out
 	stop     context.CancelFunc
 	sightings
 }
@@ -85,19 +87,31 @@ func (x *action) newWatch(ctx context.Context, targets []*target) *watch {
 		sightings: sightings{done: make(chan struct{})},
 	}
 	for _, t := range targets {
-		if t.isWatched() {
-			w.selector.Ports = append(w.selector.Ports, t.Flow.Remote.Port())
+		if !t.isWatched() {
+			continue
+		}
+		w.selector.Ports = append(w.selector.Ports, t.Flow.Remote.Port())
+		if t.Flow.CgroupID > rootCgroup {
+			w.cgroups = append(w.cgroups, t.Flow.CgroupID)
 		}
 	}
 	if len(w.selector.Ports) == 0 {
 		return nil
 	}
 	w.selector.Ports = sortCompact(w.selector.Ports)
+	w.cgroups = sortCompact(w.cgroups)
 	if x.WatchLater {
 		ctx = x.closed
 	}
+	select {
+	case x.watching <- struct{}{}:
+	default:
+		x.logger.LogAttrs(ctx, slog.LevelWarn, "not watching for reconnects: too many actions are being watched")
+		return nil
+	}
 	ctx, w.stop = context.WithCancel(ctx)
 	go func() {
+		defer func() { <-x.watching }()
 		defer close(w.done)
 		w.err = w.run(ctx)
 	}()
@@ -139,10 +153,13 @@ func everywhere() []netip.Prefix {
 	return []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0)}
 }
 
-func sortCompact[T int | uint16 | uint32](s []T) []T {
+func sortCompact[T cmp.Ordered](s []T) []T {
 	slices.Sort(s)
 	return slices.Compact(s)
 }
+
+// rootCgroup is the id of the cgroup that every process is in that is in no other.
+const rootCgroup = 1
 
 // read returns the established flows to the watched ports that are not old.
 func (w *watch) read(ctx context.Context, conn *sockdiag.Conn) ([]sockdiag.Flow, error) {
@@ -189,14 +206,16 @@ func (w *watch) run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		now := time.Now()
 		pids, err := w.ownersOf(ctx, flows)
 		if err != nil {
 			return err
 		}
 		for _, f := range flows {
 			w.old[f.Cookie] = true
-			w.add(sighting{flow: f, pids: pids[f.Inode], at: now})
+			// Whoever else opens flows to these ports is of no interest, nor worth memory.
+			if len(pids[f.Inode]) > 0 || slices.Contains(w.cgroups, f.CgroupID) {
+				w.add(sighting{flow: f, pids: pids[f.Inode], at: start})
+			}
 		}
 		sleep(ctx, max(watchInterval, watchPause*time.Since(start)))
 	}
@@ -318,7 +337,6 @@ func (s *sighting) succeeds(t *target) bool {
 	if s.flow.Remote.Port() != t.Flow.Remote.Port() || s.at.Before(t.acted) {
 		return false
 	}
-	const rootCgroup = 1
 	return t.Flow.CgroupID > rootCgroup && s.flow.CgroupID == t.Flow.CgroupID ||
 		slices.ContainsFunc(t.holders, func(h holder) bool { return slices.Contains(s.pids, h.pid) })
 }

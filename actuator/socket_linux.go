@@ -58,10 +58,17 @@ func verify(fd int, flow *sockdiag.Flow) error {
 	case accepts != 0:
 		return errListener
 	}
+	local, err := unix.Getsockname(fd)
+	switch {
+	case err != nil:
+		return fmt.Errorf("read own address: %w", err)
+	case addrPort(local) != flow.Local:
+		return errIdentity
+	}
 	peer, err := unix.Getpeername(fd)
 	switch {
 	case errors.Is(err, unix.ENOTCONN):
-		return nil // still connecting, or ended meanwhile: it has no other peer
+		return nil // still connecting, or ended meanwhile
 	case err != nil:
 		return fmt.Errorf("read peer: %w", err)
 	case addrPort(peer) != flow.Remote:
@@ -81,29 +88,27 @@ func addrPort(sa unix.Sockaddr) netip.AddrPort {
 	}
 }
 
-// hangUp ends the connection behind fd in order: what is queued goes out, then a
-// FIN, and the application reads end of file. It returns unix.ENOTCONN when the
-// connection had ended already.
+// hangUp ends the connection behind fd in order: what is queued goes out, as long
+// as the peer takes it, then a FIN, and the application reads end of file. It
+// returns unix.ENOTCONN when the connection had ended already.
 func hangUp(fd int, linger time.Duration) error {
-	if err := prepareHangUp(fd, linger); err != nil {
-		return err
-	}
 	if err := unix.Shutdown(fd, unix.SHUT_RDWR); err != nil {
 		return fmt.Errorf("shut down: %w", err)
 	}
-	return nil
+	return giveUpAfter(fd, linger)
 }
 
-// prepareHangUp makes the kernel give up a peer that does not acknowledge within
-// linger (TCP_USER_TIMEOUT, RFC 5482); the MPTCP socket has no such option. A
-// shorter timeout of the application's own is kept; a linger of 0 leaves the
-// kernel's defaults, which are minutes.
-func prepareHangUp(fd int, linger time.Duration) error {
+// giveUpAfter makes the kernel end a flow that has been shut down when its peer
+// does not acknowledge, or keeps its window shut, for as long as linger
+// (TCP_USER_TIMEOUT, RFC 5482); the MPTCP socket has no such option. A shorter
+// timeout of the application's own is kept; a linger of 0 leaves the kernel's
+// defaults, which are minutes.
+func giveUpAfter(fd int, linger time.Duration) error {
 	if linger <= 0 {
 		return nil
 	}
 	own, err := unix.GetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT)
-	if ms := int(linger.Milliseconds()); err == nil && (own == 0 || own > ms) {
+	if ms := max(int(linger.Milliseconds()), 1); err == nil && (own == 0 || own > ms) {
 		err = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, ms)
 	}
 	if err != nil && !errors.Is(err, unix.ENOPROTOOPT) && !errors.Is(err, unix.EOPNOTSUPP) {
@@ -117,6 +122,9 @@ func prepareHangUp(fd int, linger time.Duration) error {
 // keeps what it has but for the bytes that wait to be read.
 func refresh(fd int, flow *sockdiag.Flow) error {
 	unread, err := unix.IoctlGetInt(fd, unix.SIOCINQ)
+	if errors.Is(err, unix.ENOTTY) && flow.Protocol == sockdiag.MPTCP {
+		return nil // before Linux 5.17
+	}
 	if err != nil {
 		return fmt.Errorf("read SIOCINQ: %w", err)
 	}

@@ -42,7 +42,7 @@ func TestPrivilegedStates(t *testing.T) {
 			app.Ask("ignore")
 			fd := app.Connect(server.Addr(), false, false)
 			app.Block("send", fd, unix.SYS_SENDTO)
-			r := only(t, mustHangUp(t, New(Config{}), Request{Selector: to(server.Addr()), Linger: linger}))
+			r := only(t, mustHangUp(t, New(Config{}), Request{Selector: to(server.Addr()), Linger: 4 * linger}))
 			expect(t, r, Closed, "", Shutdown)
 			if !strings.Contains(r.Detail, "finished with destroy") {
 				t.Errorf("detail is %q", r.Detail)
@@ -184,7 +184,7 @@ func TestPrivilegedStates(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if n := report.Count(Planned); n != 3 || report.Count(Closed, Lingering) != 2 {
+			if n := report.Count(Planned); n != 3 || report.Count(Closed, HalfClosed, Lingering) != 2 {
 				t.Errorf("%d flows planned: %+v", n, report.Results)
 			}
 			nstest.Eventually(t, "three flows are left", func() bool { return len(sockets(t, server.Addr().Port())) == 3+2 })

@@ -37,6 +37,22 @@ func (x *action) verify(ctx context.Context, targets []*target) {
 		}
 	}
 	x.await(ctx, finished, time.Second)
+	for _, t := range finished {
+		if t.Outcome != Lingering {
+			t.Detail = "the peer did not answer the FIN within " + x.Linger.String() + ": finished with destroy"
+		}
+	}
+}
+
+// passTime waits for the next action, and meanwhile sees those end that were taken
+// before.
+func (x *action) passTime(ctx context.Context, d time.Duration, acted []*target) {
+	if d <= 0 {
+		return
+	}
+	until := time.Now().Add(d)
+	x.await(ctx, acted, d)
+	sleep(ctx, time.Until(until))
 }
 
 // await polls until each target has ended, for at most the given time, and notes
@@ -46,6 +62,9 @@ func (x *action) await(ctx context.Context, targets []*target, limit time.Durati
 	for pause := 500 * time.Microsecond; ; pause = min(2*pause, 50*time.Millisecond) {
 		var open []*target
 		for _, t := range targets {
+			if !t.isOpen() {
+				continue
+			}
 			outcome, err := x.see(ctx, t)
 			if ctx.Err() != nil {
 				// What the last look showed stands, if there was one.
@@ -55,7 +74,7 @@ func (x *action) await(ctx context.Context, targets []*target, limit time.Durati
 				continue
 			}
 			t.Outcome, t.Err, t.Took = outcome, err, time.Since(t.acted)
-			if outcome == HalfClosed || outcome == Lingering {
+			if t.isOpen() {
 				open = append(open, t)
 			}
 		}
@@ -67,17 +86,23 @@ func (x *action) await(ctx context.Context, targets []*target, limit time.Durati
 	}
 }
 
+// isOpen reports whether the target has been acted on and not been seen to end.
+func (t *target) isOpen() bool {
+	return t.Outcome == "" || t.Outcome == HalfClosed || t.Outcome == Lingering
+}
+
 // see returns what is left of a flow that was acted on.
 func (x *action) see(ctx context.Context, t *target) (Outcome, error) {
-	done := Closed
-	if t.orphaned && t.Method == None {
-		done = Gone
-	}
-	state, err := x.stateOf(ctx, &t.Flow)
+	now, err := x.look(ctx, &t.Flow)
 	if err != nil {
 		return Failed, err
 	}
-	if t.Flow.Protocol == sockdiag.MPTCP && (ended(state) || state == sockdiag.FinWait1) {
+	// What was on its way at the start arrives whether or not the peer reads.
+	if time.Since(t.acted) < x.Linger/4 {
+		t.queuedFirst = now.SendQueue
+	}
+	t.queuedLast = now.SendQueue
+	if t.Flow.Protocol == sockdiag.MPTCP && (hasEnded(now.State) || now.State == sockdiag.FinWait1) {
 		// An MPTCP connection is over when its paths are; without one it has nothing
 		// to send a FIN on and ends when the application closes it.
 		for i := range t.Subflows {
@@ -85,45 +110,64 @@ func (x *action) see(ctx context.Context, t *target) (Outcome, error) {
 			switch {
 			case err != nil:
 				return Failed, err
-			case !ended(path) && path != sockdiag.FinWait2:
+			case !hasEnded(path) && path != sockdiag.FinWait2:
 				return Lingering, nil
 			}
 		}
-		if !ended(state) {
+		if !hasEnded(now.State) {
 			return HalfClosed, nil
 		}
 	}
 	switch {
-	case ended(state):
-		return done, nil
-	case state == sockdiag.FinWait2:
+	case hasEnded(now.State) && t.orphaned && t.Method == None:
+		return Gone, nil
+	case hasEnded(now.State):
+		return Closed, nil
+	case now.State == sockdiag.FinWait2:
 		return HalfClosed, nil
 	default:
 		return Lingering, nil
 	}
 }
 
-// stateOf returns the present state of a flow; Close stands for one that is gone.
-func (x *action) stateOf(ctx context.Context, f *sockdiag.Flow) (sockdiag.State, error) {
+// look returns a flow as it is now; one that is gone is in state Close.
+func (x *action) look(ctx context.Context, f *sockdiag.Flow) (sockdiag.Flow, error) {
 	now, err := x.conn.Lookup(ctx, f)
-	switch {
-	case errors.Is(err, os.ErrNotExist):
-		return sockdiag.Close, nil
-	case err != nil:
-		return 0, err
+	if errors.Is(err, os.ErrNotExist) {
+		return sockdiag.Flow{State: sockdiag.Close}, nil
 	}
-	return now.State, nil
+	return now, err
+}
+
+// stateOf is look for callers who need no more than the state.
+func (x *action) stateOf(ctx context.Context, f *sockdiag.Flow) (sockdiag.State, error) {
+	now, err := x.look(ctx, f)
+	return now.State, err
 }
 
 // finish destroys a flow whose peer does not answer, after the application has
-// had its end of file. The paths of an MPTCP connection may all be taken then. It
-// reports whether there is something to verify.
+// had its end of file. The paths of an MPTCP connection, those included that have
+// joined meanwhile, may all be taken then. It reports whether there is something to
+// verify.
 func (x *action) finish(ctx context.Context, t *target) bool {
+	if t.queuedLast < t.queuedFirst {
+		t.Detail = "the peer is still taking what is queued, and gets the FIN behind it"
+		return false
+	}
 	flows := []sockdiag.Flow{t.Flow}
 	if t.Flow.Protocol == sockdiag.MPTCP {
-		flows = t.Subflows
+		paths, err := readPaths(ctx, x.conn, &t.Flow)
+		if err != nil {
+			t.Outcome, t.Err = Failed, err
+			return false
+		}
+		t.Subflows, flows = paths, paths
 	}
 	for i := range flows {
+		if flows[i].Inode == 0 && !destroysOrphans() {
+			t.Detail = "the peer does not answer; before Linux 6.11 SOCK_DESTROY would leave an orphan without a timer, so the kernel finishes it: " + x.kernelGivesUp(t)
+			return false
+		}
 		err := x.destroy(ctx, x.conn, &flows[i])
 		switch {
 		case err == nil, errors.Is(err, os.ErrNotExist):
@@ -141,7 +185,6 @@ func (x *action) finish(ctx context.Context, t *target) bool {
 	if t.orphaned {
 		t.Method = Destroy
 	}
-	t.Detail = "the peer did not answer the FIN within " + x.Linger.String() + ": finished with destroy"
 	return true
 }
 

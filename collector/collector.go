@@ -48,9 +48,24 @@ type Config struct {
 	// for each destination or, with very many of them, each flow, and must be fast;
 	// nil means none.
 	Pinned func(addresses netip.Prefix, port uint16) bool
+	// Observer is shown the flows of each pass and adds to its metrics; nil means
+	// that nobody is.
+	Observer Observer
 	// Timeout bounds a scrape that says nothing about its own deadline; 0 means
 	// DefaultTimeout.
 	Timeout time.Duration
+}
+
+// Observer looks on while flows are read, so that nobody has to read them twice.
+type Observer interface {
+	// Describe sends the descriptors of the metrics that done returns.
+	Describe(ch chan<- *prometheus.Desc)
+	// Observe begins a pass; there is one at a time. see is called for each outbound
+	// TCP flow, subflows and those that Include and Exclude leave out among them, but
+	// not for what is in TIME_WAIT; it must be fast and must not keep the flow. done is
+	// called after the last one and not at all when flows are missing; its metrics
+	// become part of the scrape.
+	Observe() (see func(*sockdiag.Flow), done func() []prometheus.Metric)
 }
 
 // Collector is a prometheus.Collector. Its methods may be called concurrently.
@@ -60,6 +75,8 @@ type Collector struct {
 	descs   descs
 	fold    *fold // belongs to the pass that is under way
 	shared  shared
+
+	observer Observer
 
 	// What a pass takes from the world around it.
 	dial           func() (source, error)
@@ -114,13 +131,19 @@ func New(config Config) (*Collector, error) {
 		descs:          newDescs(),
 		fold:           newFold(f, limit, pinned, time.Now),
 		dial:           func() (source, error) { return sockdiag.Dial() },
+		observer:       config.Observer,
 		ephemeralPorts: sockdiag.EphemeralPorts,
 		now:            time.Now,
 	}, nil
 }
 
 // Describe implements prometheus.Collector.
-func (c *Collector) Describe(ch chan<- *prometheus.Desc) { c.descs.describe(ch) }
+func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
+	c.descs.describe(ch)
+	if c.observer != nil {
+		c.observer.Describe(ch)
+	}
+}
 
 // Collect implements prometheus.Collector for a scrape that has Config.Timeout.
 // Handler serves scrapes that come with a deadline of their own.

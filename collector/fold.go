@@ -15,6 +15,7 @@ type fold struct {
 	inbound      *contract // by local port; their address is the zero netip.Addr
 	join         join
 	tcp, mptcp   *ages
+	see          func(*sockdiag.Flow) // an Observer's; nil: nobody looks on
 }
 
 func newFold(folder folder, limit int, pinned func(netip.AddrPort) bool, now func() time.Time) *fold {
@@ -89,6 +90,9 @@ func (f *fold) addTCP(flow *sockdiag.Flow, listeners *sockdiag.Listeners, now ti
 		i := f.inbound.group(netip.AddrPortFrom(netip.Addr{}, flow.Local.Port()))
 		f.inbound.groups[i].states[min(flow.State, sockdiag.MaxState)]++
 		return
+	}
+	if f.see != nil && flow.State != sockdiag.TimeWait {
+		f.see(flow)
 	}
 	d, ok := f.folder.destination(flow.Remote)
 	if !ok {

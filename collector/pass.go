@@ -28,12 +28,20 @@ type reading struct {
 // pass reads every socket once and returns the metrics.
 func (c *Collector) pass(ctx context.Context) []prometheus.Metric {
 	c.fold.begin()
+	observed := func() []prometheus.Metric { return nil }
+	if c.observer != nil {
+		c.fold.see, observed = c.observer.Observe()
+	}
 	tcp, mptcp := c.read(ctx)
 	c.fold.end(tcp.err == nil, mptcp.err == nil)
 	if err := errors.Join(tcp.err, mptcp.err); err != nil {
 		c.logger.Error("cannot read sockets", "err", err)
 	}
-	return c.metrics(tcp, mptcp)
+	list := c.metrics(tcp, mptcp)
+	if tcp.err == nil {
+		list = append(list, observed()...)
+	}
+	return list
 }
 
 // read asks for tcp_info of flows only: finding the listeners takes no look at

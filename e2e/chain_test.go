@@ -73,6 +73,12 @@ func startCommand(t testing.TB, cmd *exec.Cmd) *process {
 	return p
 }
 
+// wait returns how the process has ended.
+func (p *process) wait() error {
+	<-p.exited
+	return p.err
+}
+
 // stop asks the process to end and returns how it did.
 func (p *process) stop() error {
 	p.t.Helper()

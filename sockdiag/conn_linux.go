@@ -110,8 +110,9 @@ type Query struct {
 // Flows yields the sockets of the namespace as the kernel tells them, without
 // keeping any. An error is yielded last, with a zero Flow, and means that flows
 // may be missing; ErrInterrupted and a context that ended are such errors. A
-// kernel without support for the protocol yields nothing. The connection cannot
-// be used for another call until the iteration is over; it may be broken off.
+// kernel without support for the protocol answers with an error for which
+// errors.Is tells os.ErrNotExist. The connection cannot be used for another call
+// until the iteration is over; it may be broken off.
 func (c *Conn) Flows(ctx context.Context, q Query) iter.Seq2[Flow, error] {
 	return func(yield func(Flow, error) bool) {
 		families := q.Families

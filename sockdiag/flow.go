@@ -187,7 +187,7 @@ func (f *Flow) Mapped() bool { return f.Family == IPv6 && f.Remote.Addr().Is4() 
 // or mptcp_info. Keepalive probes do not count as data. It reports false when
 // the kernel did not say: without HasInfo, for TIME_WAIT, during the handshake,
 // before which the kernel's clocks do not run and read as the time since boot,
-// and for an MPTCP connection before Linux 6.10.
+// and for an MPTCP connection before Linux 6.10 or after a fallback to TCP.
 func (f *Flow) Idle() (time.Duration, bool) {
 	switch {
 	case handshake.Has(f.State):

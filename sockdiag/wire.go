@@ -237,7 +237,7 @@ func parseMPTCPInfo(b []byte) (MPTCPInfo, bool) {
 	if len(b) > subflowsTotal {
 		info.SubflowsTotal = b[subflowsTotal]
 	}
-	if len(b) >= times+12 {
+	if len(b) >= times+12 && !info.Fallback() {
 		info.HasTimes = true
 		info.LastDataSent = milliseconds(b[times:])
 		info.LastDataReceived = milliseconds(b[times+4:])

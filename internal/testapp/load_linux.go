@@ -17,18 +17,14 @@ func Load(t testing.TB, binary string, to netip.Addr, n int) (netip.AddrPort, *A
 	server, client := Start(t, binary), Start(t, binary)
 	server.Ask("ignore")
 	client.Ask("ignore")
-	answer := server.Ask("listen %s", to)
-	var fd, port int
-	if _, err := fmt.Sscanf(answer, "listen ok %d %d", &fd, &port); err != nil {
-		t.Fatalf("%s: %v", answer, err)
-	}
+	fd, address := server.Listen(to.String())
 	server.Tell("accept %d %d", fd, n)
-	client.Tell("many %s %d %d", to, port, n)
+	client.Tell("many %s %d %d", to, address.Port(), n)
 	for _, app := range []*App{client, server} {
 		answer := app.HearWithin(time.Minute)
 		if !strings.HasSuffix(answer, fmt.Sprintf(" ok %d", n)) {
 			t.Fatalf("open %d connections: %s", n, answer)
 		}
 	}
-	return netip.AddrPortFrom(to, uint16(port)), client
+	return address, client
 }

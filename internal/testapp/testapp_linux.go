@@ -183,6 +183,19 @@ func (a *App) Connect(to netip.AddrPort, mapped, mptcp bool) int {
 	return n
 }
 
+// Listen opens a listener on a port of the kernel's choice and returns its
+// descriptor and address.
+func (a *App) Listen(host string) (int, netip.AddrPort) {
+	a.t.Helper()
+	answer := a.Ask("listen %s", host)
+	var fd int
+	var port uint16
+	if _, err := fmt.Sscanf(answer, "listen ok %d %d", &fd, &port); err != nil {
+		a.t.Fatalf("%s: %v", answer, err)
+	}
+	return fd, netip.AddrPortFrom(netip.MustParseAddr(host), port)
+}
+
 // Block sends a command and waits until the application sleeps in one of the
 // given system calls.
 func (a *App) Block(command string, fd int, calls ...uintptr) {

@@ -1,0 +1,106 @@
+package actuator
+
+import (
+	"errors"
+	"io"
+	"net"
+	"testing"
+	"time"
+
+	"tcphup/internal/nstest"
+	"tcphup/internal/testapp"
+	"tcphup/sockdiag"
+)
+
+// A connection that no process has accepted has no inode, like one that its
+// process has closed. It is not mistaken for that: nobody waits for its end, and
+// the process that accepts it in time keeps it.
+func TestPrivilegedUnaccepted(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		for _, tt := range []struct {
+			name    string
+			mptcp   bool
+			method  Method
+			outcome Outcome
+			reason  Reason
+			took    Method
+		}{
+			{name: "tcp", outcome: Closed, took: Destroy},
+			{name: "tcp shutdown", method: Shutdown, outcome: Refused, reason: ReasonPermission, took: None},
+			{name: "mptcp", mptcp: true, outcome: Refused, reason: ReasonLastSubflow, took: None},
+			{name: "mptcp destroy", mptcp: true, method: Destroy, outcome: Refused, reason: ReasonLastSubflow, took: None},
+			{name: "mptcp shutdown", mptcp: true, method: Shutdown, outcome: Refused, reason: ReasonPermission, took: None},
+		} {
+			t.Run(tt.name, func(t *testing.T) {
+				listener, client := dialUnaccepted(t, tt.mptcp)
+				selector := to(listener.Addr().(*net.TCPAddr).AddrPort())
+				selector.Direction = sockdiag.Inbound
+				start := time.Now()
+				r := only(t, mustHangUp(t, New(Config{}), Request{Selector: selector, Method: tt.method}))
+				expect(t, r, tt.outcome, tt.reason, tt.took)
+				if took := time.Since(start); took > DefaultLinger/2 {
+					t.Errorf("it took %v: something was waited for", took)
+				}
+				if tt.outcome == Closed {
+					return
+				}
+				server, err := listener.Accept()
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer server.Close()
+				if _, err := client.Write([]byte("x")); err != nil {
+					t.Errorf("client: %v", err)
+				}
+				if _, err := io.ReadFull(server, make([]byte, 1)); err != nil {
+					t.Errorf("the accepting side: %v", err)
+				}
+			})
+		}
+
+		t.Run("accepted before its turn", func(t *testing.T) {
+			binary := testapp.Build(t)
+			app := testapp.Start(t, binary)
+			app.Ask("ignore")
+			fd, address := app.Listen("127.0.0.1")
+			client, err := net.Dial("tcp", address.String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer client.Close()
+			selector := to(address)
+			selector.Direction = sockdiag.Inbound
+			a := New(Config{})
+			a.beforeAct = func(*Result) { app.Ask("accept %d 1", fd) }
+			r := only(t, mustHangUp(t, a, Request{Selector: selector, Linger: 100 * time.Millisecond}))
+			if r.Method != Shutdown || r.PID != app.PID() {
+				t.Errorf("got %+v", r)
+			}
+			if _, err := client.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+				t.Errorf("client: %v", err)
+			}
+		})
+	})
+}
+
+func dialUnaccepted(t *testing.T, mptcp bool) (net.Listener, net.Conn) {
+	t.Helper()
+	var config net.ListenConfig
+	config.SetMultipathTCP(mptcp)
+	listener, err := config.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = listener.Close() })
+	var dialer net.Dialer
+	dialer.SetMultipathTCP(mptcp)
+	client, err := dialer.DialContext(t.Context(), "tcp", listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = client.Close() })
+	if _, err := client.Write([]byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	return listener, client
+}

@@ -1,0 +1,74 @@
+package collector
+
+import (
+	"errors"
+	"net/netip"
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"tcphup/sockdiag"
+)
+
+// watcher is an Observer that notes what it is shown.
+type watcher struct {
+	desc         *prometheus.Desc
+	seen         []string
+	begun, ended int
+}
+
+func (w *watcher) Describe(ch chan<- *prometheus.Desc) { ch <- w.desc }
+
+func (w *watcher) Observe() (func(*sockdiag.Flow), func() []prometheus.Metric) {
+	w.begun++
+	w.seen = nil
+	return func(f *sockdiag.Flow) { w.seen = append(w.seen, f.Remote.String()) },
+		func() []prometheus.Metric {
+			w.ended++
+			return []prometheus.Metric{prometheus.MustNewConstMetric(w.desc, prometheus.GaugeValue, float64(len(w.seen)))}
+		}
+}
+
+// An Observer sees outbound flows, also those that are left out of the metrics,
+// and adds to a pass that was complete.
+func TestObserver(t *testing.T) {
+	w := &watcher{desc: prometheus.NewDesc("observed", "Flows.", nil, nil)}
+	kernel := &fakeKernel{flows: []sockdiag.Flow{
+		flow("0.0.0.0:80", "0.0.0.0:0", state(sockdiag.Listen)),
+		flow("10.0.0.9:80", "10.0.0.1:40000"),
+		flow("10.0.0.9:40001", "10.0.0.1:5432"),
+		flow("10.0.0.9:40002", "10.0.0.2:5432", state(sockdiag.TimeWait)),
+		flow("10.0.0.9:40003", "10.0.0.3:5432"),
+	}}
+	c := newTest(t, Config{Observer: w, Exclude: []netip.Prefix{netip.MustParsePrefix("10.0.0.3/32")}}, kernel)
+	scrape := func() (values []float64) {
+		registry := prometheus.NewPedanticRegistry()
+		if err := registry.Register(c); err != nil {
+			t.Fatal(err)
+		}
+		families, err := registry.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range families {
+			if f.GetName() == "observed" {
+				values = append(values, f.GetMetric()[0].GetGauge().GetValue())
+			}
+		}
+		return values
+	}
+	values := scrape()
+	slices.Sort(w.seen)
+	if diff := cmp.Diff([]string{"10.0.0.1:5432", "10.0.0.3:5432"}, w.seen); diff != "" {
+		t.Errorf("seen (-want +got):\n%s", diff)
+	}
+	if len(values) != 1 || values[0] != 2 {
+		t.Errorf("values %v", values)
+	}
+	kernel.tcpErr = errors.New("broken")
+	if values := scrape(); values != nil || w.begun != 2 || w.ended != 1 {
+		t.Errorf("after a failed pass: values %v, begun %d, ended %d", values, w.begun, w.ended)
+	}
+}

@@ -1,0 +1,57 @@
+package collector
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	gocmp "github.com/google/go-cmp/cmp"
+
+	"tcphup/sockdiag"
+)
+
+// A snapshot says what the metrics of the same pass say.
+func TestSnapshot(t *testing.T) {
+	const s = time.Second
+	kernel := &fakeKernel{flows: []sockdiag.Flow{
+		flow("10.0.0.1:40000", "10.0.0.5:5432", idle(1*s, 1*s, 0), timer(sockdiag.TimerKeepalive, 0)),
+		flow("10.0.0.1:40001", "10.0.0.5:5432", idle(2*s, 2*s, 0), timer(sockdiag.TimerRetransmit, 2)),
+		flow("10.0.0.1:40002", "10.0.0.5:5432", idle(9000*s, 9000*s, 0)),
+		flow("10.0.0.1:40003", "10.0.0.5:5432", state(sockdiag.TimeWait)),
+		flow("10.0.0.1:40004", "10.0.0.6:443", mptcp(7, 0, 1), inode(9)),
+		flow("10.0.0.1:40004", "10.0.0.6:443", idle(60*s, 60*s, 0), subflow(7, 0), inode(9)),
+		flow("10.0.0.1:40005", "10.0.0.7:1"),
+		flow("10.0.0.1:22", "10.0.0.8:40000", state(sockdiag.SynRecv)),
+	}}
+	c := newTest(t, Config{MaxDestinations: 2}, kernel)
+	got, err := c.Snapshot(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.SortFunc(got.Destinations, func(a, b Destination) int { return cmp.Compare(a.Address, b.Address) })
+	want := &Snapshot{
+		Destinations: []Destination{
+			{Address: "10.0.0.5", Port: "5432", Sockets: 3, Idle: []int{1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1}, Stalled: 1, Armed: 1},
+			{Address: "10.0.0.6", Port: "443", Sockets: 1, Idle: []int{0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0}, Paths: 1, Connections: 1},
+			{Address: "other", Sockets: 1, Idle: []int{1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}},
+		},
+		Folded:  1,
+		Inbound: 1,
+	}
+	if diff := gocmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if got.Destinations[0].Other() || !got.Destinations[2].Other() {
+		t.Error("which one is the sum of the others?")
+	}
+	if got, want := len(IdleBuckets()), len(idleBuckets); got != want {
+		t.Errorf("%d buckets, want %d", got, want)
+	}
+
+	kernel.tcpErr = sockdiag.ErrInterrupted
+	if got, err := c.Snapshot(t.Context()); err == nil || !strings.Contains(err.Error(), "incomplete") {
+		t.Errorf("of an interrupted pass: %+v, %v", got, err)
+	}
+}

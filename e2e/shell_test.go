@@ -1,0 +1,82 @@
+package e2e
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// The completion scripts, as each shell runs them when Tab is pressed.
+func TestCompletion(t *testing.T) {
+	bash := `eval "$("$0" --completion-script-bash)" && COMP_WORDS=("$0" "$@") COMP_CWORD=$# &&
+		_tcphup_bash_autocomplete && printf '%s\n' "${COMPREPLY[@]}"`
+	// What the completion system of zsh would provide.
+	zsh := `compdef() { completes=$1 }; _files() { }; compadd() { print -rl -- "${(@P)2}" }
+		eval "$("$0" --completion-script-zsh)" && words=("$0" "$@") CURRENT=$(($# + 1)) && $completes`
+	for _, shell := range []struct {
+		name   string
+		args   []string
+		prefix bool // shows what begins with the word alone; zsh chooses by itself
+	}{
+		{name: "bash", args: []string{"--norc", "-c", bash}, prefix: true},
+		{name: "zsh", args: []string{"-f", "-c", zsh}},
+	} {
+		t.Run(shell.name, func(t *testing.T) {
+			program := need(t, shell.name, shell.name)
+			for _, tt := range []struct {
+				words      []string
+				want, none string
+			}{
+				{words: []string{""}, want: "list"},
+				{words: []string{""}, want: "check-config"},
+				{words: []string{"li"}, want: "list", none: "serve"},
+				{words: []string{"list", "--"}, want: "--flows"},
+				{words: []string{"list", "--wa"}, want: "--watch", none: "--flows"},
+				{words: []string{"list", "--output", ""}, want: "json"},
+				{words: []string{"hangup", "--method", ""}, want: "destroy"},
+				{words: []string{"serve", "--alerts"}, want: "--alerts.token-file", none: "--config.file"},
+			} {
+				r := runProgram(t, nil, program, slices.Concat(shell.args, []string{os.Getenv(binaryVariable)}, tt.words)...)
+				r.mustExit(t, 0)
+				offered := strings.Split(strings.TrimSpace(r.stdout), "\n")
+				if !slices.Contains(offered, tt.want) || shell.prefix && slices.Contains(offered, tt.none) || r.stderr != "" {
+					t.Errorf("%q: offered %q, %s", tt.words, offered, r.stderr)
+				}
+			}
+		})
+	}
+}
+
+// The man page is one that groff has nothing to say about, and shows each command.
+func TestManPage(t *testing.T) {
+	groff := need(t, "groff", "groff-base")
+	r := tcphup(t, "--help-man")
+	r.mustExit(t, 0)
+	page := filepath.Join(t.TempDir(), "tcphup.1")
+	if err := os.WriteFile(page, []byte(r.stdout), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r = runProgram(t, nil, groff, "-man", "-Tutf8", "-ww", "-P-c", "-P-b", "-P-u", page)
+	r.mustExit(t, 0)
+	if r.stderr != "" {
+		t.Errorf("groff says: %s", r.stderr)
+	}
+	for _, want := range []string{"tcphup(1)", "hangup [<flags>]", "list [<flags>]", "--alerts.token-file", "probe [<flags>]"} {
+		if !strings.Contains(strings.ReplaceAll(r.stdout, "‐", "-"), want) {
+			t.Errorf("the page does not show %s", want)
+		}
+	}
+}
+
+// Help and version are what was asked for, not a complaint.
+func TestHelpGoesToStandardOutput(t *testing.T) {
+	for _, flag := range []string{"--help", "--version"} {
+		r := tcphup(t, flag)
+		r.mustExit(t, 0)
+		if !strings.Contains(r.stdout, "tcphup") || r.stderr != "" {
+			t.Errorf("%s: stdout %q, stderr %q", flag, r.stdout, r.stderr)
+		}
+	}
+}

@@ -1,0 +1,136 @@
+package endpoints
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"tcphup/sockdiag"
+)
+
+// names are what a fake DNS says; it is only for times that no real one can be
+// waited for.
+type names struct {
+	mu      sync.Mutex
+	answer  func(service string) (answer, error)
+	lookups []time.Time
+}
+
+func (n *names) lookup(_ context.Context, s Service) (answer, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.lookups = append(n.lookups, time.Now())
+	return n.answer(s.Name)
+}
+
+func (n *names) set(answer func(service string) (answer, error)) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.answer = answer
+}
+
+// says is a fixed answer.
+func says(t testing.TB, text string, ttl time.Duration) func(string) (answer, error) {
+	a := answer{addrs: addrs(t, text), ttl: ttl}
+	return func(string) (answer, error) { return a, nil }
+}
+
+// start runs a Watcher with these names until the test ends.
+func start(t *testing.T, c Config, lookup func(context.Context, Service) (answer, error)) *Watcher {
+	t.Helper()
+	w, stop := run(t, c, lookup)
+	t.Cleanup(stop)
+	return w
+}
+
+// run is start for one that is to be stopped before the test ends.
+func run(t *testing.T, c Config, lookup func(context.Context, Service) (answer, error)) (w *Watcher, stop func()) {
+	t.Helper()
+	w, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.lookup, w.changed = lookup, func() bool { return false }
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		w.Run(ctx)
+	}()
+	return w, func() {
+		cancel()
+		<-done
+	}
+}
+
+// is fails the test unless the addresses of a name are these.
+func is(t *testing.T, w *Watcher, name, current, former string) {
+	t.Helper()
+	c, f := w.Addresses(name)
+	if texts(c) != current || texts(f) != former {
+		t.Fatalf("%s: current %q, former %q; want %q and %q", name, texts(c), texts(f), current, former)
+	}
+}
+
+func one(settle time.Duration) Config {
+	return Config{Services: []Service{{Name: "db.internal", Port: 5432, Settle: settle}}}
+}
+
+// gather returns the Watcher's metrics with those of a pass over the flows, as
+// text by series.
+func gather(t *testing.T, w *Watcher, flows ...sockdiag.Flow) map[string]float64 {
+	t.Helper()
+	registry := prometheus.NewPedanticRegistry()
+	for _, c := range []prometheus.Collector{w, passCollector{w.Sockets(), flows}} {
+		if err := registry.Register(c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	series := make(map[string]float64)
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			var labels []string
+			for _, l := range m.GetLabel() {
+				labels = append(labels, fmt.Sprintf("%s=%q", l.GetName(), l.GetValue()))
+			}
+			series[f.GetName()+"{"+strings.Join(labels, ",")+"}"] = m.GetGauge().GetValue() + m.GetCounter().GetValue()
+		}
+	}
+	return series
+}
+
+// metric returns the sum over all series of a metric.
+func metric(t *testing.T, w *Watcher, name string) (sum float64) {
+	t.Helper()
+	for series, value := range gather(t, w) {
+		if strings.HasPrefix(series, name+"{") {
+			sum += value
+		}
+	}
+	return sum
+}
+
+// passCollector shows a pass over fixed flows.
+type passCollector struct {
+	Sockets
+	flows []sockdiag.Flow
+}
+
+func (p passCollector) Collect(ch chan<- prometheus.Metric) {
+	see, done := p.Observe()
+	for i := range p.flows {
+		see(&p.flows[i])
+	}
+	for _, m := range done() {
+		ch <- m
+	}
+}

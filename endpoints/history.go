@@ -1,0 +1,205 @@
+package endpoints
+
+import (
+	"cmp"
+	"math"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+const (
+	// mistake is how likely it may be that an address which a name still has in
+	// rotation is taken for one that it has given up.
+	mistake = 1e-6
+
+	// maxAddresses bounds what is remembered of one name. A single answer has
+	// maxAnswer addresses at most.
+	maxAddresses = 512
+	maxAnswer    = 256
+)
+
+// answer is what a lookup has found.
+type answer struct {
+	// addrs are distinct and never IPv4-mapped, unspecified or multicast. None means
+	// that nothing was found.
+	addrs []netip.Addr
+	// no4 and no6 say that nothing is known about addresses of the family, because
+	// the question for them was not answered.
+	no4, no6 bool
+	// ttl is how long the answer is good for; below 0 it does not say.
+	ttl time.Duration
+}
+
+// tells reports whether the answer says of the address that it is there or not.
+func (a *answer) tells(addr netip.Addr) bool {
+	return addr.Is4() && !a.no4 || addr.Is6() && !a.no6
+}
+
+// history is what is known of the addresses of a name. It has no clock and no
+// lock of its own. The zero history knows nothing.
+type history struct {
+	settle    time.Duration
+	addresses map[netip.Addr]*address
+	changed   time.Time // when an address last came or went; zero: never
+}
+
+// address is one that the name has or had.
+type address struct {
+	former bool
+	// missing counts the answers in a row without the address, the first of them
+	// at absent. They do not count any more for a former one.
+	missing int
+	absent  time.Time
+	// lastFlow is when a flow to the former address was last seen, or else when it
+	// became former.
+	lastFlow time.Time
+}
+
+// event is a change of one address.
+type event struct {
+	addr netip.Addr
+	kind string
+}
+
+// The kinds of events.
+const (
+	came     = "came"     // never seen before, or forgotten
+	cameBack = "returned" // was former
+	left     = "left"     // is former now
+)
+
+// take notes an answer. One that is empty changes nothing. An address becomes
+// former when it has been missing for settle, and from so many answers in a row
+// that rotation among all of the name's addresses does not explain it; failures in
+// between and times at which nobody asked count for nothing.
+func (h *history) take(now time.Time, a answer) (events []event) {
+	if len(a.addrs) == 0 {
+		return nil
+	}
+	first := len(h.addresses) == 0
+	if first {
+		h.addresses = make(map[netip.Addr]*address)
+	}
+	here := make(map[netip.Addr]bool, len(a.addrs))
+	for _, addr := range a.addrs {
+		here[addr] = true
+		switch known := h.addresses[addr]; {
+		case known == nil:
+			h.addresses[addr] = &address{}
+			events = append(events, event{addr, came})
+		case known.former:
+			*known = address{}
+			events = append(events, event{addr, cameBack})
+		default:
+			known.missing = 0
+		}
+	}
+	candidates := 0
+	for addr, known := range h.addresses {
+		if !known.former && a.tells(addr) {
+			candidates++
+		}
+	}
+	for addr, known := range h.addresses {
+		if known.former || here[addr] || !a.tells(addr) {
+			continue
+		}
+		if known.missing == 0 {
+			known.absent = now
+		}
+		known.missing++
+		if now.Sub(known.absent) >= h.settle && known.missing >= enough(len(a.addrs), candidates) {
+			*known = address{former: true, lastFlow: now}
+			events = append(events, event{addr, left})
+		}
+	}
+	h.trim()
+	if len(events) > 0 && !first {
+		h.changed = now
+	}
+	return events
+}
+
+// enough returns in how many answers in a row an address must be missing, when
+// each holds so many of all of them: as many as make it a mistake's chance that
+// answers drawn at random would all have left it out.
+func enough(per, all int) int {
+	if per >= all {
+		return 1
+	}
+	return int(math.Ceil(math.Log(mistake) / math.Log1p(-float64(per)/float64(all))))
+}
+
+// unsure reports whether an address is missing and not yet former.
+func (h *history) unsure() bool {
+	for _, known := range h.addresses {
+		if known.missing > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// flow notes that a flow to the address was seen.
+func (h *history) flow(now time.Time, addr netip.Addr) {
+	if known := h.addresses[addr]; known != nil && known.former {
+		known.lastFlow = now
+	}
+}
+
+// forget drops the former addresses that had no flow for so long and reports
+// whether there were any.
+func (h *history) forget(now time.Time, keep time.Duration) bool {
+	before := len(h.addresses)
+	for addr, known := range h.addresses {
+		if known.former && now.Sub(known.lastFlow) > keep {
+			delete(h.addresses, addr)
+		}
+	}
+	return len(h.addresses) < before
+}
+
+// trim keeps the history within maxAddresses: what goes first has been missing, or
+// as a former address without a flow, for longest. What is in the last answer
+// stays.
+func (h *history) trim() {
+	if len(h.addresses) <= maxAddresses {
+		return
+	}
+	var gone []netip.Addr
+	for addr, known := range h.addresses {
+		if known.former || known.missing > 0 {
+			gone = append(gone, addr)
+		}
+	}
+	slices.SortFunc(gone, func(x, y netip.Addr) int {
+		a, b := h.addresses[x], h.addresses[y]
+		return cmp.Or(a.lastUse().Compare(b.lastUse()), x.Compare(y))
+	})
+	for _, addr := range gone[:min(len(gone), len(h.addresses)-maxAddresses)] {
+		delete(h.addresses, addr)
+	}
+}
+
+// lastUse is when an address that is not in the last answer was last of use.
+func (a *address) lastUse() time.Time {
+	if a.former {
+		return a.lastFlow
+	}
+	return a.absent
+}
+
+// list returns the addresses, sorted.
+func (h *history) list() (current, former []netip.Addr) {
+	for addr, known := range h.addresses {
+		if known.former {
+			former = append(former, addr)
+		} else {
+			current = append(current, addr)
+		}
+	}
+	slices.SortFunc(current, netip.Addr.Compare)
+	slices.SortFunc(former, netip.Addr.Compare)
+	return current, former
+}

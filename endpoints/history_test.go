@@ -1,0 +1,204 @@
+package endpoints
+
+import (
+	"math/rand/v2"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// addrs reads addresses with spaces between them.
+func addrs(t testing.TB, text string) []netip.Addr {
+	t.Helper()
+	var out []netip.Addr
+	for _, word := range strings.Fields(text) {
+		a, err := netip.ParseAddr(word)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, a)
+	}
+	return distinct(out)
+}
+
+func texts(addrs []netip.Addr) string {
+	var words []string
+	for _, a := range addrs {
+		words = append(words, a.String())
+	}
+	return strings.Join(words, " ")
+}
+
+func TestHistory(t *testing.T) {
+	// A step is so many answers, one every two seconds; settle is a minute.
+	type step struct {
+		times           int
+		answer          string
+		no4, no6        bool
+		pause           time.Duration // before
+		current, former string        // after
+		events          string        // of all its answers
+	}
+	tests := []struct {
+		name  string
+		steps []step
+	}{
+		{"stays", []step{
+			{times: 100, answer: "10.0.0.1 10.0.0.2", current: "10.0.0.1 10.0.0.2", events: "came came"},
+		}},
+		{"failover", []step{
+			{times: 1, answer: "10.0.0.1", current: "10.0.0.1", events: "came"},
+			{times: 30, answer: "10.0.0.2", current: "10.0.0.1 10.0.0.2", events: "came"},
+			{times: 1, answer: "10.0.0.2", current: "10.0.0.2", former: "10.0.0.1", events: "left"},
+			{times: 100, answer: "10.0.0.2", current: "10.0.0.2", former: "10.0.0.1"},
+		}},
+		{"one of three goes", []step{
+			{times: 5, answer: "10.0.0.1 10.0.0.2 10.0.0.3", current: "10.0.0.1 10.0.0.2 10.0.0.3", events: "came came came"},
+			{times: 31, answer: "10.0.0.1 10.0.0.3", current: "10.0.0.1 10.0.0.3", former: "10.0.0.2", events: "left"},
+		}},
+		{"back before settle", []step{
+			{times: 1, answer: "10.0.0.1", current: "10.0.0.1", events: "came"},
+			{times: 29, answer: "10.0.0.2", current: "10.0.0.1 10.0.0.2", events: "came"},
+			{times: 1, answer: "10.0.0.1", current: "10.0.0.1 10.0.0.2"},
+			{times: 29, answer: "10.0.0.2", current: "10.0.0.1 10.0.0.2"},
+		}},
+		{"back after settle is current at once", []step{
+			{times: 1, answer: "10.0.0.1", current: "10.0.0.1", events: "came"},
+			{times: 31, answer: "10.0.0.2", current: "10.0.0.2", former: "10.0.0.1", events: "came left"},
+			{times: 1, answer: "10.0.0.1", current: "10.0.0.1 10.0.0.2", events: "returned"},
+			{times: 30, answer: "10.0.0.1", current: "10.0.0.1", former: "10.0.0.2", events: "left"},
+		}},
+		{"nobody asked for an hour", []step{
+			{times: 1, answer: "10.0.0.1", current: "10.0.0.1", events: "came"},
+			{times: 1, answer: "10.0.0.2", current: "10.0.0.1 10.0.0.2", events: "came"},
+			{times: 18, answer: "10.0.0.2", pause: time.Hour, current: "10.0.0.1 10.0.0.2"},
+			{times: 1, answer: "10.0.0.2", current: "10.0.0.2", former: "10.0.0.1", events: "left"},
+		}},
+		{"empty answers change nothing", []step{
+			{times: 1, answer: "10.0.0.1", current: "10.0.0.1", events: "came"},
+			{times: 500, answer: "", current: "10.0.0.1"},
+			{times: 30, answer: "10.0.0.2", current: "10.0.0.1 10.0.0.2", events: "came"},
+			{times: 500, answer: "", current: "10.0.0.1 10.0.0.2"},
+		}},
+		{"a family that was not answered", []step{
+			{times: 1, answer: "10.0.0.1 fd00::1", current: "10.0.0.1 fd00::1", events: "came came"},
+			{times: 500, answer: "fd00::2", no4: true, current: "10.0.0.1 fd00::2", former: "fd00::1", events: "came left"},
+			{times: 500, answer: "10.0.0.2", no6: true, current: "10.0.0.2 fd00::2", former: "10.0.0.1 fd00::1", events: "came left"},
+		}},
+		{"both families move", []step{
+			{times: 1, answer: "10.0.0.1 fd00::1", current: "10.0.0.1 fd00::1", events: "came came"},
+			{times: 31, answer: "10.0.0.2 fd00::2", current: "10.0.0.2 fd00::2", former: "10.0.0.1 fd00::1", events: "came came left left"},
+		}},
+		{"a family goes", []step{
+			{times: 1, answer: "10.0.0.1 fd00::1", current: "10.0.0.1 fd00::1", events: "came came"},
+			{times: 31, answer: "10.0.0.1", current: "10.0.0.1", former: "fd00::1", events: "left"},
+		}},
+		{"two of eight in turn", []step{
+			{times: 1, answer: "10.0.0.1 10.0.0.2", current: "10.0.0.1 10.0.0.2", events: "came came"},
+			{times: 1, answer: "10.0.0.3 10.0.0.4", current: "10.0.0.1 10.0.0.2 10.0.0.3 10.0.0.4", events: "came came"},
+			{times: 32, answer: "10.0.0.5 10.0.0.6", current: "10.0.0.1 10.0.0.2 10.0.0.3 10.0.0.4 10.0.0.5 10.0.0.6", events: "came came"},
+			{times: 1, answer: "10.0.0.1 10.0.0.3", current: "10.0.0.1 10.0.0.2 10.0.0.3 10.0.0.4 10.0.0.5 10.0.0.6"},
+		}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			now := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
+			h := history{settle: time.Minute}
+			for i, s := range tt.steps {
+				var events []string
+				now = now.Add(s.pause)
+				for range s.times {
+					for _, e := range h.take(now, answer{addrs: addrs(t, s.answer), no4: s.no4, no6: s.no6}) {
+						events = append(events, e.kind)
+					}
+					now = now.Add(2 * time.Second)
+				}
+				current, former := h.list()
+				got := []string{texts(current), texts(former), strings.Join(events, " ")}
+				if diff := cmp.Diff([]string{s.current, s.former, s.events}, got); diff != "" {
+					t.Fatalf("step %d (-want +got):\n%s", i, diff)
+				}
+			}
+		})
+	}
+}
+
+func TestEnough(t *testing.T) {
+	for _, tt := range []struct{ per, all, want int }{
+		{1, 1, 1}, {1, 2, 20}, {2, 3, 13}, {2, 8, 49}, {1, 8, 104},
+	} {
+		if got := enough(tt.per, tt.all); got != tt.want {
+			t.Errorf("%d of %d: %d answers, want %d", tt.per, tt.all, got, tt.want)
+		}
+	}
+}
+
+// A former address is kept as long as flows to it are seen, and for keep longer.
+func TestKeep(t *testing.T) {
+	now := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
+	old := addrs(t, "10.0.0.1")[0]
+	h := history{settle: time.Minute, addresses: map[netip.Addr]*address{old: {former: true, lastFlow: now}, addrs(t, "10.0.0.2")[0]: {}}}
+	for range 100 {
+		now = now.Add(23 * time.Hour)
+		h.flow(now, old)
+		if h.forget(now, 24*time.Hour) {
+			t.Fatal("forgotten while flows to it were seen")
+		}
+	}
+	if h.forget(now.Add(24*time.Hour), 24*time.Hour) {
+		t.Error("forgotten too soon")
+	}
+	if now = now.Add(24*time.Hour + 1); !h.forget(now, 24*time.Hour) {
+		t.Error("not forgotten")
+	}
+	if current, former := h.list(); texts(current) != "10.0.0.2" || former != nil {
+		t.Errorf("current %v, former %v", current, former)
+	}
+}
+
+// A name that goes through any number of addresses is remembered in part: the last
+// answer always, of the rest what had flows last.
+func TestBounded(t *testing.T) {
+	h := history{settle: time.Minute}
+	now := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
+	precious := addrs(t, "10.255.0.1")[0]
+	h.take(now, answer{addrs: []netip.Addr{precious}})
+	h.addresses[precious].former = true
+	for i := range 1500 {
+		now = now.Add(time.Second)
+		last := netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)})
+		h.flow(now, precious)
+		h.take(now, answer{addrs: []netip.Addr{last}})
+		if h.addresses[last] == nil || len(h.addresses) > maxAddresses {
+			t.Fatalf("after %d answers: %d addresses", i, len(h.addresses))
+		}
+	}
+	if h.addresses[precious] == nil {
+		t.Error("the address with flows was forgotten first")
+	}
+}
+
+// Random subsets, as many services hand out, for a long time.
+func TestRandomSubsets(t *testing.T) {
+	all := addrs(t, "10.0.0.1 10.0.0.2 10.0.0.3 10.0.0.4 10.0.0.5 10.0.0.6 10.0.0.7 10.0.0.8")
+	r := rand.New(rand.NewPCG(1, 2))
+	h := history{settle: time.Minute}
+	now := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
+	wrong := 0
+	for range 10 * 60 * 30 { // ten hours, an answer every two seconds
+		r.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+		for _, e := range h.take(now, answer{addrs: all[:2]}) {
+			if e.kind == left {
+				wrong++
+			}
+		}
+		now = now.Add(2 * time.Second)
+	}
+	t.Logf("%d addresses taken for former in 10 hours", wrong)
+	if wrong > 1 {
+		t.Errorf("%d addresses of a rotation were taken for former", wrong)
+	}
+}
