@@ -62,8 +62,8 @@ func TestPrivilegedPackages(t *testing.T) {
 				in := &syscall.SysProcAttr{Chroot: root}
 				version := runAs(t, in, "/usr/bin/tcphup", "--version")
 				version.mustExit(t, 0)
-				if !strings.Contains(version.stderr, "version v1.2.3") {
-					t.Errorf("--version: %s", version.stderr)
+				if !strings.Contains(version.stdout, "version v1.2.3") {
+					t.Errorf("--version: %s", version.stdout)
 				}
 				runAs(t, in, "/usr/bin/tcphup", "check-config", "/usr/share/doc/tcphup/deploy/tcphup.example.yml").mustExit(t, 0)
 				runAs(t, in, "/usr/bin/tcphup", "probe").mustExit(t, 0)
