@@ -1,5 +1,7 @@
 # make run      build, make a token if there is none, serve on loopback
 # make test     everything that CI runs; as root
+# make image    a container image with the binary and nothing else
+# make packages deb and rpm, in dist/
 # make bench    figures beside those of peers; as root
 # make man      the man page, as tcphup.1
 # make help     this text
@@ -11,15 +13,22 @@ VERSION       ?= $(shell git describe --tags --always --dirty 2>/dev/null || ech
 REVISION      ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 VERSION_PKG   := github.com/prometheus/common/version
 LDFLAGS       := -s -w -X $(VERSION_PKG).Version=$(VERSION) -X $(VERSION_PKG).Revision=$(REVISION)
+IMAGE         ?= tcphup:$(VERSION)
+NFPM_VERSION  := v2.45.0
+NFPM          := bin/nfpm-$(NFPM_VERSION)
+BINARY        ?= tcphup
+DIST          ?= dist
+# A package's version begins with a digit.
+PACKAGE_VERSION = $(if $(filter v%,$(VERSION)),$(VERSION:v%=%),0.0.0~$(VERSION))
 TOKEN         := tcphup.token
 
-.PHONY: help build man run test lint format vet unit fuzz e2e bench clean need-root need-programs
+.PHONY: help build man run test lint format vet unit tools fuzz e2e image packages bench clean need-root need-programs
 
 help:
 	@sed -n 's/^# //p' Makefile
 
 build:
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o tcphup .
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BINARY) .
 
 man: build
 	./tcphup --help-man > tcphup.1
@@ -28,14 +37,14 @@ run: build
 	@test -e $(TOKEN) || (umask 077 && od -An -N24 -tx1 /dev/urandom | tr -d ' \n' > $(TOKEN) && echo >> $(TOKEN))
 	./tcphup serve --web.listen-address=127.0.0.1:10471 --alerts.listen-address=127.0.0.1:10472 --alerts.token-file=$(TOKEN)
 
-test: need-root need-programs format lint vet unit e2e
+test: need-root need-programs format lint vet unit tools e2e
 
 # Tests that need rights fail without them; this says so before anything is built.
 need-root:
 	@test "$$(id -u)" = 0 || { echo "make test needs root: its privileged tests make namespaces of their own" >&2; exit 1; }
 
 need-programs:
-	@for p in amtool cc chromium curl dnsmasq groff ip npm ss python3 prometheus promtool prometheus-alertmanager zsh; do \
+	@for p in amtool cc chromium curl dnsmasq docker dockerd groff ip npm prometheus prometheus-alertmanager promtool python3 rpm ss systemd-analyze zsh; do \
 		command -v $$p >/dev/null || missing="$$missing $$p"; \
 	done; \
 	test -z "$$missing" || { echo "make test needs:$$missing (on Debian and Ubuntu .ci/run installs them)" >&2; exit 1; }
@@ -49,6 +58,7 @@ $(LINT):
 
 lint: $(LINT)
 	$(LINT) run ./...
+	cd tools && ../$(LINT) run ./...
 
 vet:
 	$(GO) vet ./...
@@ -56,12 +66,31 @@ vet:
 unit:
 	$(GO) test -race -p 1 -timeout 10m $$($(GO) list ./... | grep -v '/e2e$$')
 
+# What is shipped beside the program; a module of its own.
+tools:
+	$(GO) -C tools vet ./...
+	$(GO) -C tools test -timeout 5m ./...
+
 e2e:
 	$(GO) test -run TestPrivilegedPrometheus -timeout 5m ./collector
 	$(GO) test -timeout 10m ./e2e
+
+$(NFPM):
+	GOBIN=$(CURDIR)/bin $(GO) install github.com/goreleaser/nfpm/v2/cmd/nfpm@$(NFPM_VERSION)
+	mv bin/nfpm $(NFPM)
+
+packages: build $(NFPM)
+	mkdir -p $(DIST)
+	for packager in deb rpm; do \
+		ARCH=$$($(GO) env GOARCH) BINARY=$(BINARY) PACKAGE_VERSION=$(PACKAGE_VERSION) \
+			$(NFPM) package --config deploy/package/nfpm.yml --packager $$packager --target $(DIST)/ || exit; \
+	done
+
+image: build
+	docker build --target prebuilt --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) -t $(IMAGE) .
 
 bench: need-root
 	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 30m ./...
 
 clean:
-	rm -rf tcphup tcphup.1 bin
+	rm -rf tcphup tcphup.1 bin dist

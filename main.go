@@ -55,6 +55,7 @@ func run(args []string) int {
 		"serve":        newServe(app.Command("serve", "Export metrics and receive alerts.")),
 		"check-config": newCheckConfig(app.Command("check-config", "Check a configuration file.")),
 		"probe":        newProbe(app.Command("probe", "Try out what can be done here and say what is missing.")),
+		"healthcheck":  newHealthcheck(app.Command("healthcheck", "Ask a running tcphup serve whether it is well, as a container's health check does.")),
 	}
 
 	name, err := app.Parse(args)

@@ -32,6 +32,17 @@ func NewNamespace(t testing.TB, name string) *Namespace {
 	return &Namespace{t: t, ns: ns}
 }
 
+// NamespaceOf returns the network namespace that a process has, a container's say.
+func NamespaceOf(t testing.TB, pid string) *Namespace {
+	t.Helper()
+	ns, err := os.Open("/proc/" + pid + "/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = ns.Close() })
+	return &Namespace{t: t, ns: ns}
+}
+
 // Do calls fn in the namespace; the sockets that it opens stay there.
 func (n *Namespace) Do(fn func()) {
 	n.t.Helper()

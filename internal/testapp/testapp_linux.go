@@ -27,9 +27,21 @@ var source string
 // compiler, as the race detector does.
 func Build(t testing.TB) string {
 	t.Helper()
+	return build(t)
+}
+
+// BuildStatic makes a binary that needs no other file, for a container that has none.
+func BuildStatic(t testing.TB) string {
+	t.Helper()
+	return build(t, "-static")
+}
+
+func build(t testing.TB, flags ...string) string {
+	t.Helper()
 	dir := t.TempDir()
 	binary := filepath.Join(dir, "app")
-	cmd := exec.CommandContext(t.Context(), "cc", "-D_GNU_SOURCE", "-Wall", "-Werror", "-O1", "-x", "c", "-o", binary, "-")
+	flags = append(flags, "-D_GNU_SOURCE", "-Wall", "-Werror", "-O1", "-x", "c", "-o", binary, "-")
+	cmd := exec.CommandContext(t.Context(), "cc", flags...)
 	cmd.Stdin = strings.NewReader(source)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("compile the test application (a C compiler is needed: apt-get install gcc libc6-dev): %v\n%s", err, out)
@@ -65,6 +77,12 @@ func StartAs(t testing.TB, binary string, id uint32) *App {
 	t.Helper()
 	cmd := exec.Command(binary)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: id, Gid: id}}
+	return start(t, cmd)
+}
+
+// StartCommand runs it by another program, which hands input and output through.
+func StartCommand(t testing.TB, cmd *exec.Cmd) *App {
+	t.Helper()
 	return start(t, cmd)
 }
 

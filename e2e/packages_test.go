@@ -1,0 +1,174 @@
+package e2e
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"tcphup/internal/nstest"
+)
+
+// Both packages install into a root that holds nothing else, work there, and leave it
+// as it was.
+func TestPrivilegedPackages(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		dist := t.TempDir()
+		nstest.Command(t, "make", "--no-print-directory", "-C", "..", "packages",
+			"DIST="+dist, "BINARY="+dist+"/tcphup", "VERSION=v1.2.3")
+		for _, tt := range []struct {
+			name, file      string
+			install, remove []string // after --root=ROOT
+			prepare         func(t *testing.T, root string)
+		}{
+			{
+				name: need(t, "dpkg", "dpkg"), file: "*.deb",
+				install: []string{"--install"}, remove: []string{"--purge", "tcphup"},
+				prepare: prepareDpkg,
+			},
+			{
+				// Of what it depends on, a shell, this root has no package.
+				name: need(t, "rpm", "rpm"), file: "*.rpm",
+				install: []string{"--nodeps", "--install"}, remove: []string{"--erase", "tcphup"},
+				prepare: func(t *testing.T, root string) {
+					nstest.Command(t, "rpm", "--root="+root, "--initdb")
+				},
+			},
+		} {
+			t.Run(filepath.Base(tt.name), func(t *testing.T) {
+				files, err := filepath.Glob(filepath.Join(dist, tt.file))
+				if err != nil || len(files) != 1 {
+					t.Fatalf("packages: %v, %v", files, err)
+				}
+				root, written := cleanRoot(t)
+				tt.prepare(t, root)
+				manage := append([]string{tt.name, "--root=" + root}, tt.install...)
+				nstest.Command(t, append(manage, files[0])...)
+
+				for _, path := range []string{
+					"usr/bin/tcphup", "usr/lib/systemd/system/tcphup.service", "etc/default/tcphup", "etc/tcphup",
+					"usr/share/doc/tcphup/copyright", "usr/share/doc/tcphup/deploy/rules.yml",
+				} {
+					if _, err := os.Stat(filepath.Join(root, path)); err != nil {
+						t.Error(err)
+					}
+				}
+				in := &syscall.SysProcAttr{Chroot: root}
+				version := runAs(t, in, "/usr/bin/tcphup", "--version")
+				version.mustExit(t, 0)
+				if !strings.Contains(version.stdout, "version v1.2.3") {
+					t.Errorf("--version: %s", version.stdout)
+				}
+				runAs(t, in, "/usr/bin/tcphup", "check-config", "/usr/share/doc/tcphup/deploy/tcphup.example.yml").mustExit(t, 0)
+				runAs(t, in, "/usr/bin/tcphup", "probe").mustExit(t, 0)
+
+				nstest.Command(t, append([]string{tt.name, "--root=" + root}, tt.remove...)...)
+				for _, dir := range []string{written, filepath.Join(root, "etc")} {
+					if _, err := os.Stat(dir); os.IsNotExist(err) {
+						continue // dpkg removes an empty /etc as well
+					}
+					err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
+						if err == nil && (!entry.IsDir() || strings.Contains(path, "tcphup/")) && entry.Type()&fs.ModeCharDevice == 0 {
+							t.Errorf("left after removal: %s", path)
+						}
+						return err
+					})
+					if err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+	})
+}
+
+// prepareDpkg makes an empty database.
+func prepareDpkg(t *testing.T, root string) {
+	t.Helper()
+	for _, dir := range []string{"info", "updates", "triggers"} {
+		mkdir(t, filepath.Join(root, "var/lib/dpkg", dir))
+	}
+	if err := os.WriteFile(filepath.Join(root, "var/lib/dpkg/status"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func mkdir(t *testing.T, path string) {
+	t.Helper()
+	if err := os.MkdirAll(path, 0o755); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// cleanRoot returns a root directory with the programs of this machine, for the
+// packages' scripts, and without its files, and the directory that holds what is
+// written over those programs.
+func cleanRoot(t *testing.T) (root, written string) {
+	t.Helper()
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	root = filepath.Join(dir, "root")
+	for _, name := range []string{"upper", "work", "root/usr", "root/etc", "root/var/lib", "root/tmp", "root/proc", "root/dev"} {
+		mkdir(t, filepath.Join(dir, name))
+	}
+	// A service's namespace wants a mount for its root.
+	if err := unix.Mount(root, root, "", unix.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
+	for _, link := range []string{"bin", "sbin", "lib", "lib64"} {
+		if err := os.Symlink("usr/"+link, filepath.Join(root, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	options := "lowerdir=/usr,upperdir=" + dir + "/upper,workdir=" + dir + "/work"
+	if err := unix.Mount("overlay", root+"/usr", "overlay", 0, options); err != nil {
+		t.Fatalf("mount overlay: %v", err)
+	}
+	for _, name := range []string{"proc", "dev"} {
+		if err := unix.Mount("/"+name, filepath.Join(root, name), "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	return root, filepath.Join(dir, "upper")
+}
+
+// The unit is well-formed, and as little exposed as it was made.
+func TestSystemdUnit(t *testing.T) {
+	analyze := need(t, "systemd-analyze", "systemd")
+	unit, err := os.ReadFile("../deploy/package/tcphup.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// verify looks for the program.
+	here := writeFile(t, "tcphup.service", strings.ReplaceAll(string(unit), "/usr/bin/tcphup", os.Getenv(binaryVariable)))
+	r := runProgram(t, nil, analyze, "verify", "--man=no", here)
+	r.mustExit(t, 0)
+	if strings.Contains(r.stderr, here) || strings.Contains(r.stderr, "tcphup.service:") {
+		t.Errorf("systemd-analyze verify: %s", r.stderr)
+	}
+
+	r = runProgram(t, nil, analyze, "security", "--offline=true", "--no-pager", here)
+	r.mustExit(t, 0)
+	score := regexp.MustCompile(`Overall exposure level for \S+: ([0-9.]+)`).FindStringSubmatch(r.stdout)
+	if score == nil {
+		t.Fatalf("no score in %s", r.stdout)
+	}
+	// What remains is what it is for: the network, netlink, all processes and three
+	// capabilities.
+	if level, err := strconv.ParseFloat(score[1], 64); err != nil || level > 2.7 {
+		t.Errorf("exposure %s (0 is best, 10 worst), want 2.7 at most", score[1])
+	}
+}
