@@ -22,6 +22,8 @@ DIST          ?= dist
 PACKAGE_VERSION = $(if $(filter v%,$(VERSION)),$(VERSION:v%=%),0.0.0~$(VERSION))
 TOKEN         := tcphup.token
 
+FUZZ_TIME     ?= 30s
+
 .PHONY: help build man run test lint format vet unit tools fuzz e2e image packages bench clean need-root need-programs
 
 help:
@@ -37,7 +39,7 @@ run: build
 	@test -e $(TOKEN) || (umask 077 && od -An -N24 -tx1 /dev/urandom | tr -d ' \n' > $(TOKEN) && echo >> $(TOKEN))
 	./tcphup serve --web.listen-address=127.0.0.1:10471 --alerts.listen-address=127.0.0.1:10472 --alerts.token-file=$(TOKEN)
 
-test: need-root need-programs format lint vet unit tools e2e
+test: need-root need-programs format lint vet unit fuzz tools e2e
 
 # Tests that need rights fail without them; this says so before anything is built.
 need-root:
@@ -66,13 +68,18 @@ vet:
 unit:
 	$(GO) test -race -p 1 -timeout 10m $$($(GO) list ./... | grep -v '/e2e$$')
 
+# What an alert may bring about, for a minute in all; FUZZ_TIME=10m make fuzz for longer.
+fuzz:
+	$(GO) test -run '^$$' -fuzz '^FuzzNotification$$' -fuzztime $(FUZZ_TIME) -fuzzminimizetime 10x ./alerts
+	$(GO) test -run '^$$' -fuzz '^FuzzDestination$$' -fuzztime $(FUZZ_TIME) -fuzzminimizetime 10x ./alerts
+
 # What is shipped beside the program; a module of its own.
 tools:
 	$(GO) -C tools vet ./...
 	$(GO) -C tools test -timeout 5m ./...
 
 e2e:
-	$(GO) test -run TestPrivilegedPrometheus -timeout 5m ./collector
+	$(GO) test -run 'TestPrivileged(Prometheus|DeadPeer)' -p 1 -timeout 5m ./collector ./actuator
 	$(GO) test -timeout 10m ./e2e
 
 $(NFPM):

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -58,7 +59,9 @@ func TestPrivilegedReusedDescriptor(t *testing.T) {
 			for _, fd := range []int{victim, other, bystanding, 99} {
 				app.Ask("close %d", fd)
 			}
-			awaitPaths(t, server.Addr().Port(), 0)
+			nstest.Eventually(t, "nothing of this round is left", func() bool {
+				return !slices.ContainsFunc(sockets(t, server.Addr().Port()), func(f sockdiag.Flow) bool { return f.State != sockdiag.TimeWait })
+			})
 		}
 		if !bystander.Listens() {
 			t.Error("the bystander's listener is gone")

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -23,6 +24,10 @@ import (
 func TestPrivilegedSlowPeer(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		peer := nstest.NewPeer(t)
+		// What is queued is to be gone in some seconds.
+		if err := os.WriteFile("/proc/sys/net/ipv4/tcp_wmem", []byte("4096 65536 65536"), 0o644); err != nil {
+			t.Fatal(err)
+		}
 		var listener net.Listener
 		peer.Do(func() {
 			config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) (err error) {
@@ -36,9 +41,10 @@ func TestPrivilegedSlowPeer(t *testing.T) {
 			}
 		})
 		defer listener.Close()
-		end := make(chan error, 1)
+		begin, end := make(chan struct{}), make(chan error, 1)
 		go func() {
 			conn, err := listener.Accept()
+			<-begin
 			for buffer := make([]byte, 1<<10); err == nil; {
 				_, err = conn.Read(buffer)
 				time.Sleep(20 * time.Millisecond) // this is how slow it is
@@ -50,11 +56,8 @@ func TestPrivilegedSlowPeer(t *testing.T) {
 		app.Ask("ignore")
 		destination := netip.AddrPortFrom(netip.MustParseAddr(nstest.Peer4), listener.Addr().(*net.TCPAddr).AddrPort().Port())
 		fd := app.Connect(destination, false, false)
-		app.Tell("send %d", fd)
-		nstest.Eventually(t, "the queue is full", func() bool {
-			flows := sockets(t, destination.Port())
-			return len(flows) == 1 && flows[0].SendQueue > 100<<10
-		})
+		app.Block("send", fd, unix.SYS_SENDTO)
+		close(begin)
 
 		r := only(t, mustHangUp(t, New(Config{}), Request{Selector: to(destination), Linger: 8 * time.Second}))
 		if r.Method != Shutdown || strings.Contains(r.Detail, "destroy") || r.Outcome == Lingering && !strings.Contains(r.Detail, "still taking") {

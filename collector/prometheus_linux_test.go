@@ -53,7 +53,7 @@ func TestPrivilegedPromtool(t *testing.T) {
 func TestPrivilegedPrometheus(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		const (
-			scrapes         = 20
+			scrapes         = 60
 			maxDestinations = 100
 		)
 		interval := "1s"
@@ -99,7 +99,7 @@ scrape_configs: [{job_name: tcphup, static_configs: [{targets: ["%[2]s"]}]}]
 			return value, err == nil
 		}
 		for n := range scrapes {
-			if raceDetector && n == scrapes/4 {
+			if raceDetector && n == scrapes/10 {
 				break
 			}
 			nstest.Eventually(t, "Prometheus scrapes again", func() bool {

@@ -59,6 +59,32 @@ func connect(t *testing.T, address string, mptcp bool, control ...func(fd int) e
 	return client, accepted.(*net.TCPConn), client.RemoteAddr().(*net.TCPAddr).AddrPort()
 }
 
+// connectMapped connects an IPv6 socket to an IPv4 listener, as a JVM does.
+func connectMapped(t *testing.T, address string) netip.AddrPort {
+	t.Helper()
+	var lc net.ListenConfig
+	ln, err := lc.Listen(t.Context(), "tcp", net.JoinHostPort(address, "0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = ln.Close() })
+	to := ln.Addr().(*net.TCPAddr).AddrPort()
+	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Close(fd) })
+	if err := unix.Connect(fd, &unix.SockaddrInet6{Addr: to.Addr().As16(), Port: int(to.Port())}); err != nil {
+		t.Fatal(err)
+	}
+	accepted, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = accepted.Close() })
+	return to
+}
+
 func dial(t *testing.T, address string, mptcp bool) *net.TCPConn {
 	t.Helper()
 	d := net.Dialer{KeepAliveConfig: net.KeepAliveConfig{Enable: false}, KeepAlive: -1}

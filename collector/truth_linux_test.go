@@ -107,6 +107,7 @@ func TestPrivilegedTruth(t *testing.T) {
 
 		_, _, to["fresh"] = connect(t, "127.0.0.2", false)
 		_, _, to["ipv6"] = connect(t, "2001:db8::2", false)
+		to["mapped"] = connectMapped(t, "127.0.0.9")
 		_, _, to["keepalive armed"] = connect(t, "127.0.0.3", false, keepalive(100))
 		_, server, to["close_wait"] = connect(t, "127.0.0.4", false)
 		_ = server.Close()
@@ -149,6 +150,7 @@ func TestPrivilegedTruth(t *testing.T) {
 		}{
 			"fresh":                  {state: "established"},
 			"ipv6":                   {state: "established"},
+			"mapped":                 {state: "established"},
 			"keepalive armed":        {state: "established", timer: "keepalive"},
 			"close_wait":             {state: "close_wait"},
 			"fin_wait2":              {state: "fin_wait2"},
