@@ -78,7 +78,8 @@ tools:
 	$(GO) -C tools vet ./...
 	$(GO) -C tools test -timeout 5m ./...
 
-e2e:
+# The packager is built first: the tests make packages in a namespace without a network.
+e2e: $(NFPM)
 	$(GO) test -run 'TestPrivileged(Prometheus|DeadPeer)' -p 1 -timeout 5m ./collector ./actuator
 	$(GO) test -timeout 10m ./e2e
 
