@@ -58,7 +58,7 @@ func checkAction(t *testing.T, rules Rules, a Action) {
 		switch {
 		case !d.IsValid() || d != d.Masked() || d.Addr().Is4In6() || d.Addr().Zone() != "":
 			t.Errorf("destination %s is not in its plain form", d)
-		case d.Addr().IsUnspecified() || d.Bits() == 0:
+		case d.Addr().IsUnspecified() && d.IsSingleIP() || d.Bits() == 0:
 			t.Errorf("destination %s", d)
 		case p.Allow.AnyAddress && d.Bits() == d.Addr().BitLen():
 		case !withinOne(d, allowed):
