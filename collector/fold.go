@@ -16,6 +16,7 @@ type fold struct {
 	join         join
 	tcp, mptcp   *ages
 	see          func(*sockdiag.Flow) // an Observer's; nil: nobody looks on
+	seen         sockdiag.Flow        // what it is shown
 }
 
 func newFold(folder folder, limit int, pinned func(netip.AddrPort) bool, now func() time.Time) *fold {
@@ -92,7 +93,10 @@ func (f *fold) addTCP(flow *sockdiag.Flow, listeners *sockdiag.Listeners, now ti
 		return
 	}
 	if f.see != nil && flow.State != sockdiag.TimeWait {
-		f.see(flow)
+		// A flow that is shown to a function nobody here knows would be allocated anew
+		// each time; this one is not.
+		f.seen = *flow
+		f.see(&f.seen)
 	}
 	d, ok := f.folder.destination(flow.Remote)
 	if !ok {
