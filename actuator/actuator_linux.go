@@ -292,8 +292,5 @@ func (x *action) setHolders(t *target, holders []holder) {
 }
 
 func (x *action) refuse(t *target, reason Reason, detail string) {
-	t.Outcome, t.Reason, t.Detail = Refused, reason, detail
-	if t.Method == "" {
-		t.Method = None
-	}
+	t.Method, t.Outcome, t.Reason, t.Detail = None, Refused, reason, detail
 }

@@ -247,7 +247,7 @@ func TestPrivilegedRefusedIsUntouched(t *testing.T) {
 		})
 		app.Ask("write %d", fd) // while its owner is looked for
 		chosen.Reason = ""
-		if x.one(t.Context(), chosen, &now, false); chosen.Reason != ReasonEvidence {
+		if x.one(t.Context(), chosen, &now, false); chosen.Reason != ReasonEvidence || chosen.Method != None {
 			t.Errorf("got %+v", chosen.Result)
 		}
 		own, err := duplicate(holder{pid: app.PID(), fd: fd}, &flow)
