@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -102,14 +104,15 @@ func writeTable(w io.Writer, report *actuator.Report) error {
 	if len(report.Results) == 0 {
 		return nil
 	}
-	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	buffered := bufio.NewWriter(w) // a tabwriter writes cells one by one
+	table := tabwriter.NewWriter(buffered, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "LOCAL\tREMOTE\tPROTOCOL\tSTATE\tIDLE\tOWNER\tMETHOD\tOUTCOME\tWHY")
 	for i := range report.Results {
 		r := &report.Results[i]
 		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.Flow.Local, r.Flow.Remote, r.Flow.Protocol, r.Flow.State,
 			idleText(r), owner(r), r.Method, r.Outcome, why(r))
 	}
-	return table.Flush()
+	return errors.Join(table.Flush(), buffered.Flush())
 }
 
 func idleText(r *actuator.Result) string {
