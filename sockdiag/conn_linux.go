@@ -158,7 +158,7 @@ func (c *Conn) Lookup(ctx context.Context, flow *Flow) (Flow, error) {
 	attributes := protocolAttributes(flow.Protocol)
 	r := request{family: flow.Family, protocol: flow.Protocol, info: true, states: ^StateSet(0), flow: flow}
 	var found Flow
-	for f, err := range c.exchange(ctx, typeByFamily, netlink.Acknowledge, r, attributes) {
+	for f, err := range c.exchange(ctx, typeByFamily, 0, r, attributes) {
 		switch {
 		case errors.Is(err, unix.ESTALE):
 			return Flow{}, fmt.Errorf("look up socket: cookie has changed: %w", os.ErrNotExist)
@@ -206,7 +206,8 @@ func protocolAttributes(p Protocol) []netlink.Attribute {
 }
 
 // exchange sends one request and yields the flows of the answer until the kernel
-// has ended it.
+// has ended it, or, when it is to be neither a dump nor acknowledged, after the one
+// message that it is then.
 func (c *Conn) exchange(ctx context.Context, kind netlink.HeaderType, flags netlink.HeaderFlags, r request, attributes []netlink.Attribute) iter.Seq2[Flow, error] {
 	return func(yield func(Flow, error) bool) {
 		answer, err := c.send(kind, flags, r, attributes)
@@ -230,7 +231,10 @@ func (c *Conn) exchange(ctx context.Context, kind netlink.HeaderType, flags netl
 				if err == nil {
 					f, err = parseFlow(payload, r.protocol)
 				}
-				if !yield(f, err) || err != nil {
+				if flags == 0 {
+					c.unfinished = false
+				}
+				if !yield(f, err) || err != nil || flags == 0 {
 					return
 				}
 			}
