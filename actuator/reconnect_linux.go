@@ -161,15 +161,17 @@ func sortCompact[T cmp.Ordered](s []T) []T {
 // rootCgroup is the id of the cgroup that every process is in that is in no other.
 const rootCgroup = 1
 
-// read returns the established flows to the watched ports that are not old.
-func (w *watch) read(ctx context.Context, conn *sockdiag.Conn) ([]sockdiag.Flow, error) {
-	var flows []sockdiag.Flow
+// read returns the established flows to the watched ports that are not old. Each
+// has a time of its own: a reading that began before a hang-up may end with the
+// flow that came of it.
+func (w *watch) read(ctx context.Context, conn *sockdiag.Conn) ([]sighting, error) {
+	var flows []sighting
 	for f, err := range conn.Flows(ctx, sockdiag.Query{States: w.selector.StateSet(), Selector: &w.selector}) {
 		if err != nil {
 			return nil, err
 		}
 		if w.selector.CoversIn(&f, sockdiag.Outbound) && !w.old[f.Cookie] {
-			flows = append(flows, f)
+			flows = append(flows, sighting{flow: f, at: time.Now()})
 		}
 	}
 	return flows, nil
@@ -189,8 +191,8 @@ func (w *watch) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, f := range before {
-		w.old[f.Cookie] = true
+	for _, s := range before {
+		w.old[s.flow.Cookie] = true
 	}
 	select {
 	case w.pids = <-w.owners:
@@ -210,11 +212,12 @@ func (w *watch) run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		for _, f := range flows {
-			w.old[f.Cookie] = true
+		for _, s := range flows {
+			w.old[s.flow.Cookie] = true
+			s.pids = pids[s.flow.Inode]
 			// Whoever else opens flows to these ports is of no interest, nor worth memory.
-			if len(pids[f.Inode]) > 0 || slices.Contains(w.cgroups, f.CgroupID) {
-				w.add(sighting{flow: f, pids: pids[f.Inode], at: start})
+			if len(s.pids) > 0 || slices.Contains(w.cgroups, s.flow.CgroupID) {
+				w.add(s)
 			}
 		}
 		sleep(ctx, max(watchInterval, watchPause*time.Since(start)))
@@ -241,7 +244,7 @@ func (s *sightings) take(t *target) (sighting, bool) {
 }
 
 // ownersOf looks through the watched processes alone.
-func (w *watch) ownersOf(ctx context.Context, flows []sockdiag.Flow) (map[uint32][]int, error) {
+func (w *watch) ownersOf(ctx context.Context, flows []sighting) (map[uint32][]int, error) {
 	if len(flows) == 0 {
 		return nil, nil
 	}
@@ -251,8 +254,8 @@ func (w *watch) ownersOf(ctx context.Context, flows []sockdiag.Flow) (map[uint32
 	}
 	defer unix.Close(proc)
 	var inodes []uint32
-	for _, f := range flows {
-		inodes = append(inodes, f.Inode)
+	for _, s := range flows {
+		inodes = append(inodes, s.flow.Inode)
 	}
 	found, err := lookThrough(ctx, proc, w.pids, sortCompact(inodes))
 	if err != nil {
