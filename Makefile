@@ -66,7 +66,7 @@ vet:
 	$(GO) vet ./...
 
 unit:
-	$(GO) test -race -p 1 -timeout 10m $$($(GO) list ./... | grep -v '/e2e$$')
+	$(GO) test -race -timeout 10m $$($(GO) list ./... | grep -v '/e2e$$')
 
 # What an alert may bring about, for a minute in all; FUZZ_TIME=10m make fuzz for longer.
 fuzz:
@@ -80,8 +80,8 @@ tools:
 
 # The packager is built first: the tests make packages in a namespace without a network.
 e2e: $(NFPM)
-	$(GO) test -run 'TestPrivileged(Prometheus|DeadPeer)' -p 1 -timeout 5m ./collector ./actuator
-	$(GO) test -timeout 10m ./e2e
+	$(GO) test -run 'TestPrivileged(Prometheus|DeadPeer)' -timeout 5m ./collector ./actuator
+	$(GO) test -parallel 3 -timeout 10m ./e2e
 
 $(NFPM):
 	GOBIN=$(CURDIR)/bin $(GO) install github.com/goreleaser/nfpm/v2/cmd/nfpm@$(NFPM_VERSION)

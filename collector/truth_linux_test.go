@@ -101,7 +101,7 @@ func scrapeText(t *testing.T, c *Collector) string {
 // that can be told apart.
 func TestPrivilegedTruth(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
-		shell(t, "ip -6 addr add 2001:db8::2 dev lo; sysctl -qw net.ipv4.tcp_retries2=15 net.ipv4.tcp_syn_retries=10")
+		shell(t, "ip -6 addr add 2001:db8::2 dev lo nodad; sysctl -qw net.ipv4.tcp_retries2=15 net.ipv4.tcp_syn_retries=10")
 		to := map[string]netip.AddrPort{}
 		var client, server *net.TCPConn
 

@@ -19,6 +19,7 @@ import (
 
 // curl in a request that is never answered ends as it does when a server closes.
 func TestPrivilegedCurl(t *testing.T) {
+	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
 		curl := need(t, "curl", "curl")
 		server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
@@ -76,6 +77,7 @@ for line in sys.stdin:
 
 // Clients with a kept-alive connection reconnect and notice nothing.
 func TestPrivilegedKeepAliveClients(t *testing.T) {
+	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
 		python := need(t, "python3", "python3")
 		for _, tt := range []struct {

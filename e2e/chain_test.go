@@ -237,6 +237,7 @@ func (s *keepAliveServer) client() *exec.Cmd {
 // tcphup hangs it up, the application reconnects, the alert resolves. Without the
 // right credentials, nothing is closed.
 func TestPrivilegedChain(t *testing.T) {
+	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
 		for _, tt := range []struct {
 			name   string
@@ -300,6 +301,7 @@ func TestPrivilegedChain(t *testing.T) {
 
 // A receiver that everyone can reach and that asks for nothing does not start.
 func TestPrivilegedRefusesToStart(t *testing.T) {
+	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
 		for _, address := range []string{":10472", "0.0.0.0:10472", "[::]:10472", "192.0.2.1:10472", "example.com:10472"} {
 			r := tcphup(t, "serve", "--web.listen-address="+tcphupAddress, "--alerts.listen-address="+address)
@@ -313,6 +315,7 @@ func TestPrivilegedRefusesToStart(t *testing.T) {
 // An action that is under way when the program is told to stop ends in order, and
 // its sender gets the answer.
 func TestPrivilegedStopsGracefully(t *testing.T) {
+	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
 		server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0", Hold: true})
 		app := testapp.Start(t, testapp.Build(t))

@@ -95,6 +95,7 @@ type clientCertificate struct {
 // The receiver knows Alertmanager by its client certificate. No other certificate,
 // however close, and no number of tries closes anything.
 func TestPrivilegedClientCertificates(t *testing.T) {
+	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
 		ours, theirs := newAuthority(t, "ours"), newAuthority(t, "theirs")
 		later := time.Now().Add(time.Hour)
@@ -174,6 +175,7 @@ func wrongHandshakes(t *testing.T, ours *authority, c clientCertificate, to neti
 
 // A thousand requests without the token are a thousand times 401, and nothing else.
 func TestPrivilegedWrongCredentials(t *testing.T) {
+	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
 		const tries = 1000
 		server := startBackend(t, "127.0.0.1:0")

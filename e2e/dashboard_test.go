@@ -36,6 +36,7 @@ type dashboard struct {
 // Every query of the dashboard has data where a real Prometheus scrapes a real
 // tcphup that sees real sockets, TCP and MPTCP, and has hung up some of them.
 func TestPrivilegedDashboard(t *testing.T) {
+	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
 		text, err := os.ReadFile("../deploy/dashboard.json")
 		if err != nil {

@@ -15,6 +15,7 @@ import (
 // takes long. Each flow is hung up once all the same, and those that the
 // application opens meanwhile live on.
 func TestPrivilegedPair(t *testing.T) {
+	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
 		for _, tt := range []struct {
 			name, settings string

@@ -26,6 +26,7 @@ type connection struct {
 
 // The command as the classic tool is used: HOST PORT, nothing else.
 func TestPrivilegedClassicUsage(t *testing.T) {
+	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
 		peer := nstest.NewPeer(t)
 		binary := testapp.Build(t)
@@ -153,6 +154,7 @@ func nameHosts(t *testing.T, name string, addrs ...string) {
 
 // Several addresses at once, as `getent hosts` prints them, and every port.
 func TestPrivilegedManyAddresses(t *testing.T) {
+	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
 		app := testapp.Start(t, testapp.Build(t))
 		app.Ask("ignore")
@@ -196,6 +198,7 @@ func TestPrivilegedManyAddresses(t *testing.T) {
 
 // What cannot be meant touches nothing.
 func TestPrivilegedUsageErrors(t *testing.T) {
+	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
 		app := testapp.Start(t, testapp.Build(t))
 		server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
@@ -243,6 +246,7 @@ func TestPrivilegedUsageErrors(t *testing.T) {
 
 // Another user's socket: refused, with the right that is missing, and left alone.
 func TestPrivilegedNoRights(t *testing.T) {
+	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
 		app := testapp.Start(t, testapp.Build(t))
 		server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})

@@ -12,6 +12,7 @@ import (
 // server holds are hung up, and those that the application opens to the new one
 // under the same address survive every repeat of the alert.
 func TestPrivilegedSameAddress(t *testing.T) {
+	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
 		const flows, repeats = 20, 5
 		before := startBackend(t, "127.0.0.1:0")
@@ -48,6 +49,7 @@ func TestPrivilegedSameAddress(t *testing.T) {
 // An alert that is wrong about everything closes nothing beyond what the policy
 // grants, and metrics and audit say what was kept from happening.
 func TestPrivilegedWrongAlert(t *testing.T) {
+	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
 		const destinations, each = 12, 3
 		for _, tt := range []struct {
@@ -141,6 +143,7 @@ func mustTell(t *testing.T, result string, alerts, flows int) {
 // A policy that hangs up the same destination again and again is stopped by its
 // breaker; another destination is still served.
 func TestPrivilegedBreaker(t *testing.T) {
+	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
 		const flows, actions = 3, 2
 		server, other := startBackend(t, "127.0.0.1:0"), startBackend(t, "127.0.0.2:0")

@@ -66,6 +66,7 @@ func hostileApp(t *testing.T, binary string) *testapp.App {
 
 // What list says of real flows: TCP and MPTCP, idle, stalled and inbound ones.
 func TestPrivilegedList(t *testing.T) {
+	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
 		peer := nstest.NewPeer(t)
 		var plain, multi, deaf *testapp.Server
@@ -214,6 +215,7 @@ func TestPrivilegedList(t *testing.T) {
 // On a terminal: colour unless it is not wanted, and one screen that is redrawn
 // until q is pressed and leaves the terminal as it was.
 func TestPrivilegedListOnTerminal(t *testing.T) {
+	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
 		binary := testapp.Build(t)
 		server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
@@ -261,7 +263,8 @@ func TestPrivilegedListOnTerminal(t *testing.T) {
 				if err := watch.wait(); err != nil {
 					t.Errorf("the end: %v", err)
 				}
-				if text := screen.text(); !strings.HasPrefix(text, "\x1b[?1049h") || !strings.HasSuffix(text, "\x1b[?1049l") || strings.Contains(text, "\x1b[2J") {
+				nstest.Eventually(t, "the old screen is back", func() bool { return strings.HasSuffix(screen.text(), "\x1b[?1049l") })
+				if text := screen.text(); !strings.HasPrefix(text, "\x1b[?1049h") || strings.Contains(text, "\x1b[2J") {
 					t.Errorf("screen: %q", text)
 				}
 				if !screen.echoes(t) {
@@ -277,7 +280,8 @@ func TestPrivilegedListOnTerminal(t *testing.T) {
 			if err := watch.stop(); err != nil {
 				t.Errorf("after SIGTERM: %v", err)
 			}
-			if !screen.echoes(t) || !strings.HasSuffix(screen.text(), "\x1b[?1049l") {
+			nstest.Eventually(t, "the old screen is back", func() bool { return strings.HasSuffix(screen.text(), "\x1b[?1049l") })
+			if !screen.echoes(t) {
 				t.Error("the terminal was not given back")
 			}
 		})

@@ -13,6 +13,7 @@ import (
 // What the DNS does when it fails changes nothing, whatever it is; /etc/hosts and
 // resolv.conf are followed.
 func TestPrivilegedLookupFailures(t *testing.T) {
+	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
 		dns := startNameServer(t, "--txt-record=empty.internal,nothing else", "--srv-host=_pg._tcp.internal,db.internal,5432")
 		var many []string

@@ -23,6 +23,7 @@ import (
 // The configuration is read again by SIGHUP and on request. A file with a mistake
 // changes nothing but the metric that says so.
 func TestPrivilegedReload(t *testing.T) {
+	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
 		server := startBackend(t, "127.0.0.1:0")
 		dial(t, true, 1, server.addr())
@@ -97,6 +98,7 @@ func TestPrivilegedReload(t *testing.T) {
 // The audit log has every decision with its grounds, keeps what an earlier run has
 // written, and says what /api/v1/hangups says.
 func TestPrivilegedAuditLog(t *testing.T) {
+	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
 		server := startBackend(t, "127.0.0.1:0")
 		app := testapp.Start(t, testapp.Build(t))

@@ -18,6 +18,7 @@ import (
 // Both packages install into a root that holds nothing else, work there, and leave it
 // as it was.
 func TestPrivilegedPackages(t *testing.T) {
+	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
 		dist := t.TempDir()
 		nstest.Command(t, "make", "--no-print-directory", "-C", "..", "packages",

@@ -17,6 +17,7 @@ import (
 // A resolved alert asks for nothing, whether Alertmanager sends it or not: only
 // what still fires in the same notification is hung up.
 func TestPrivilegedResolved(t *testing.T) {
+	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
 		for _, send := range []bool{true, false} {
 			t.Run(fmt.Sprint("send_resolved ", send), func(t *testing.T) {
@@ -54,6 +55,7 @@ func TestPrivilegedResolved(t *testing.T) {
 
 // Thirty alerts of one group, in one notification, are all dealt with.
 func TestPrivilegedGroup(t *testing.T) {
+	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
 		const destinations, each = 30, 3
 		server := startBackend(t, "0.0.0.0:0")
@@ -79,6 +81,7 @@ func TestPrivilegedGroup(t *testing.T) {
 // An alert that goes on firing is sent again, and what has become stale since is
 // hung up too, but not within the cooldown.
 func TestPrivilegedRepeats(t *testing.T) {
+	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
 		t.Run("no cooldown", func(t *testing.T) {
 			server := startBackend(t, "127.0.0.1:0")
@@ -107,6 +110,7 @@ func TestPrivilegedRepeats(t *testing.T) {
 // While the receiver is paused nothing is closed and Alertmanager gets 503; once
 // it is resumed, Alertmanager's next try does the work.
 func TestPrivilegedPause(t *testing.T) {
+	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
 		file := filepath.Join(t.TempDir(), "pause")
 		for _, tt := range []struct {
@@ -157,6 +161,7 @@ func TestPrivilegedPause(t *testing.T) {
 // A pause ends an action that is under way: it starts nothing new, and what is
 // left is done after the pause.
 func TestPrivilegedPausedMidway(t *testing.T) {
+	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
 		const flows = 40
 		server := startBackend(t, "127.0.0.1:0")
@@ -200,6 +205,7 @@ func hungUp(t *testing.T) float64 {
 // A receiver that is killed in the middle of an action leaves it half done, and
 // Alertmanager's retry has the next one do the rest.
 func TestPrivilegedKilled(t *testing.T) {
+	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
 		const flows, bystanders = 60, 5
 		server, other := startBackend(t, "127.0.0.1:0"), startBackend(t, "127.0.0.1:0")

@@ -23,6 +23,7 @@ const (
 
 // What can be done with which rights, and what is said of those that are missing.
 func TestPrivilegedRights(t *testing.T) {
+	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
 		noYama(t)
 		binary := testapp.Build(t)
@@ -80,6 +81,7 @@ func TestPrivilegedRights(t *testing.T) {
 
 // A process in a pid namespace that is not ours cannot be reached, only its flows.
 func TestPrivilegedOtherPIDNamespace(t *testing.T) {
+	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
 		binary := testapp.Build(t)
 		server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
@@ -152,6 +154,7 @@ func noYama(t *testing.T) {
 
 // The self-test says the same as the hang-up does.
 func TestPrivilegedProbe(t *testing.T) {
+	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
 		noYama(t)
 		testapp.StartAs(t, testapp.Build(t), other).Ask("ignore")
@@ -220,6 +223,7 @@ func TestPrivilegedProbe(t *testing.T) {
 
 // What cannot be done is exported, and the exporter runs all the same.
 func TestPrivilegedServeWithoutRights(t *testing.T) {
+	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
 		testapp.StartAs(t, testapp.Build(t), other).Ask("ignore")
 		p := startProcessAs(t, &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}},
@@ -244,6 +248,7 @@ func TestPrivilegedServeWithoutRights(t *testing.T) {
 
 // After a hang-up the application is seen on its new connection, or not at all.
 func TestPrivilegedReconnect(t *testing.T) {
+	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
 		binary := testapp.Build(t)
 		for _, tt := range []struct {

@@ -50,6 +50,7 @@ func startHTTPOn(t *testing.T, address string) (port string) {
 // address are hung up, the application reconnects to the new one, the alert
 // resolves. The only thing that is not as shipped is how long the alert waits.
 func TestPrivilegedFailover(t *testing.T) {
+	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
 		dns := startNameServer(t)
 		dns.set(serviceName + " " + oldAddress)
@@ -172,6 +173,7 @@ func postStale(t *testing.T) string {
 // without a configuration; what leads to current addresses is not, not even when
 // the name goes back.
 func TestPrivilegedStaleFlows(t *testing.T) {
+	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
 		peer := nstest.NewPeer(t)
 		dns := startNameServer(t)

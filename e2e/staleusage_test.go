@@ -12,6 +12,7 @@ import (
 
 // What --stale cannot be sure of touches nothing.
 func TestPrivilegedStaleUsage(t *testing.T) {
+	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
 		bind(t, "/etc/hosts", newAddress+" "+serviceName+"\n")
 		bind(t, "/etc/resolv.conf", "nameserver 127.0.0.1\n")

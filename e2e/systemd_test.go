@@ -18,6 +18,7 @@ import (
 // The service of the package hangs up the flow of another user's process: under a
 // real systemd, with no more rights and system calls than its unit leaves it.
 func TestPrivilegedSystemdService(t *testing.T) {
+	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
 		noYama(t)
 		dist := t.TempDir()
