@@ -1,5 +1,6 @@
 # make run      build, make a token if there is none, serve on loopback
 # make test     everything that CI runs; as root
+# make demo     a service fails over, with tcphup and without; as root
 # make image    a container image with the binary and nothing else
 # make packages deb and rpm, in dist/
 # make bench    figures beside those of peers; as root
@@ -24,10 +25,10 @@ TOKEN         := tcphup.token
 
 FUZZ_TIME     ?= 30s
 
-.PHONY: help build man run test lint format vet unit tools fuzz e2e image packages bench clean need-root need-programs
+.PHONY: help build man run demo test lint format vet unit tools fuzz e2e image packages bench clean need-root need-programs
 
 help:
-	@sed -n 's/^# //p' Makefile
+	@sed -n 's/^# make/make/p' Makefile
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BINARY) .
@@ -39,11 +40,15 @@ run: build
 	@test -e $(TOKEN) || (umask 077 && od -An -N24 -tx1 /dev/urandom | tr -d ' \n' > $(TOKEN) && echo >> $(TOKEN))
 	./tcphup serve --web.listen-address=127.0.0.1:10471 --alerts.listen-address=127.0.0.1:10472 --alerts.token-file=$(TOKEN)
 
+# Everything runs in namespaces of its own; see demo/main.go.
+demo: need-root build
+	$(GO) run ./demo -tcphup=$(BINARY)
+
 test: need-root need-programs format lint vet unit fuzz tools e2e
 
 # Tests that need rights fail without them; this says so before anything is built.
 need-root:
-	@test "$$(id -u)" = 0 || { echo "make test needs root: its privileged tests make namespaces of their own" >&2; exit 1; }
+	@test "$$(id -u)" = 0 || { echo "make $(MAKECMDGOALS) needs root: it makes namespaces of its own" >&2; exit 1; }
 
 need-programs:
 	@for p in amtool cc chromium curl dnsmasq docker dockerd groff ip npm prometheus prometheus-alertmanager promtool python3 rpm ss systemd-analyze zsh; do \

@@ -2,16 +2,15 @@ package nstest
 
 import (
 	"os"
-	"runtime"
 	"testing"
 
-	"golang.org/x/sys/unix"
+	"tcphup/internal/netns"
 )
 
 // Namespace is a second network namespace, as another host or pod has it.
 type Namespace struct {
 	t  testing.TB
-	ns *os.File
+	ns *netns.Namespace
 }
 
 // NewNamespace makes a named network namespace (ip-netns(8)) with nothing in it but
@@ -24,18 +23,18 @@ func NewNamespace(t testing.TB, name string) *Namespace {
 	}
 	Command(t, "ip", "netns", "add", name)
 	Command(t, "ip", "-n", name, "link", "set", "lo", "up")
-	ns, err := os.Open("/run/netns/" + name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = ns.Close() })
-	return &Namespace{t: t, ns: ns}
+	return open(t, "/run/netns/"+name)
 }
 
 // NamespaceOf returns the network namespace that a process has, a container's say.
 func NamespaceOf(t testing.TB, pid string) *Namespace {
 	t.Helper()
-	ns, err := os.Open("/proc/" + pid + "/ns/net")
+	return open(t, "/proc/"+pid+"/ns/net")
+}
+
+func open(t testing.TB, path string) *Namespace {
+	t.Helper()
+	ns, err := netns.Open(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,18 +45,11 @@ func NamespaceOf(t testing.TB, pid string) *Namespace {
 // Do calls fn in the namespace; the sockets that it opens stay there.
 func (n *Namespace) Do(fn func()) {
 	n.t.Helper()
-	done := make(chan error)
-	go func() {
-		// The thread is not unlocked, so it ends with the goroutine and never runs
-		// anything else in the wrong namespace.
-		runtime.LockOSThread()
-		err := unix.Setns(int(n.ns.Fd()), unix.CLONE_NEWNET)
-		if err == nil {
-			fn()
-		}
-		done <- err
-	}()
-	if err := <-done; err != nil {
-		n.t.Fatalf("enter network namespace: %v", err)
+	err := n.ns.Do(func() error {
+		fn()
+		return nil
+	})
+	if err != nil {
+		n.t.Fatal(err)
 	}
 }

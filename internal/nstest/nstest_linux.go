@@ -9,11 +9,12 @@ import (
 	"os"
 	"os/exec"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"tcphup/internal/netns"
 )
 
 // marker is set in the environment of a process that is inside.
@@ -62,7 +63,7 @@ func Run(t *testing.T, fn func(t *testing.T)) {
 	}
 	cmd := exec.CommandContext(t.Context(), os.Args[0], args...)
 	cmd.Env = append(os.Environ(), marker+"="+t.Name())
-	cmd.SysProcAttr = ownNamespaces()
+	cmd.SysProcAttr = netns.Own()
 	out, err := cmd.CombinedOutput()
 	switch {
 	case err != nil:
@@ -95,7 +96,7 @@ func Main(m *testing.M) (code int) {
 	cmd := exec.Command(os.Args[0], os.Args[1:]...)
 	cmd.Env = append(os.Environ(), marker+"="+all)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-	cmd.SysProcAttr = ownNamespaces()
+	cmd.SysProcAttr = netns.Own()
 	if err := cmd.Run(); err != nil {
 		fmt.Fprintln(os.Stderr, "in namespaces of its own:", err)
 		return 1
@@ -103,20 +104,10 @@ func Main(m *testing.M) (code int) {
 	return 0
 }
 
-func ownNamespaces() *syscall.SysProcAttr {
-	return &syscall.SysProcAttr{
-		Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID,
-		Pdeathsig:  syscall.SIGKILL,
-	}
-}
-
 // prepare makes the new namespaces usable.
 func prepare() error {
-	if err := unix.Mount("none", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return fmt.Errorf("make mounts private: %w", err)
-	}
-	if err := unix.Mount("proc", "/proc", "proc", 0, ""); err != nil {
-		return fmt.Errorf("mount /proc: %w", err)
+	if err := netns.Prepare(); err != nil {
+		return err
 	}
 	// Named network namespaces (ip-netns(8)) must not outlive the test either.
 	const named = "/run/netns"
@@ -136,23 +127,6 @@ func prepare() error {
 		if err := os.WriteFile(path, []byte(value), 0o644); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("set %s: %w", path, err)
 		}
-	}
-	return loopbackUp()
-}
-
-func loopbackUp() error {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return fmt.Errorf("open socket: %w", err)
-	}
-	defer unix.Close(fd)
-	ifr, err := unix.NewIfreq("lo")
-	if err != nil {
-		return err
-	}
-	ifr.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
-	if err := unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, ifr); err != nil {
-		return fmt.Errorf("bring loopback up: %w", err)
 	}
 	return nil
 }
