@@ -5,6 +5,7 @@
 # make packages deb and rpm, in dist/
 # make bench    figures beside those of peers; as root
 # make man      the man page, as tcphup.1
+# make docs     the tables in README.md and docs/ that the code knows
 # make help     this text
 
 GO            ?= go
@@ -25,7 +26,7 @@ TOKEN         := tcphup.token
 
 FUZZ_TIME     ?= 30s
 
-.PHONY: help build man run demo test lint format vet unit tools fuzz e2e image packages bench clean need-root need-programs
+.PHONY: help build man docs run demo test lint format vet unit tools fuzz e2e image packages bench clean need-root need-programs
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -35,6 +36,9 @@ build:
 
 man: build
 	./tcphup --help-man > tcphup.1
+
+docs:
+	$(GO) test -count 1 -run '^TestDocs$$' . -update
 
 run: build
 	@test -e $(TOKEN) || (umask 077 && od -An -N24 -tx1 /dev/urandom | tr -d ' \n' > $(TOKEN) && echo >> $(TOKEN))

@@ -18,7 +18,7 @@ import (
 	"tcphup/internal/browser"
 )
 
-var update = flag.Bool("update", false, "rewrite docs/status-page.png")
+var update = flag.Bool("update", false, "rewrite docs/status-page.png and the tables that make docs writes")
 
 // screenshotsVariable names a directory to keep the screenshots in, to look at.
 const screenshotsVariable = "TCPHUP_SCREENSHOTS"
