@@ -96,10 +96,15 @@ $(NFPM):
 	GOBIN=$(CURDIR)/bin $(GO) install github.com/goreleaser/nfpm/v2/cmd/nfpm@$(NFPM_VERSION)
 	mv bin/nfpm $(NFPM)
 
+# Man page and completion are written by a tcphup that runs here, whatever the packages are for.
 packages: build $(NFPM)
 	mkdir -p $(DIST)
+	export GOARCH=$$($(GO) env GOHOSTARCH) CGO_ENABLED=0; \
+		$(GO) run . --help-man > $(DIST)/tcphup.1 && gzip -9nf $(DIST)/tcphup.1 && \
+		$(GO) run . --completion-script-bash > $(DIST)/tcphup.bash && \
+		$(GO) run . --completion-script-zsh > $(DIST)/_tcphup && echo '_tcphup "$$@"' >> $(DIST)/_tcphup
 	for packager in deb rpm; do \
-		ARCH=$$($(GO) env GOARCH) BINARY=$(BINARY) PACKAGE_VERSION=$(PACKAGE_VERSION) \
+		ARCH=$$($(GO) env GOARCH) BINARY=$(BINARY) DIST=$(DIST) PACKAGE_VERSION=$(PACKAGE_VERSION) \
 			$(NFPM) package --config deploy/package/nfpm.yml --packager $$packager --target $(DIST)/ || exit; \
 	done
 
