@@ -5,6 +5,7 @@
 # make packages deb and rpm, in dist/
 # make bench    figures beside those of peers; as root
 # make man      the man page, as tcphup.1
+# make docs     the tables in README.md and docs/ that the code knows
 # make help     this text
 
 GO            ?= go
@@ -25,7 +26,7 @@ TOKEN         := tcphup.token
 
 FUZZ_TIME     ?= 30s
 
-.PHONY: help build man run demo test lint format vet unit tools fuzz e2e image packages bench clean need-root need-programs
+.PHONY: help build man docs run demo test lint format vet unit tools fuzz e2e image packages bench clean need-root need-programs
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -35,6 +36,9 @@ build:
 
 man: build
 	./tcphup --help-man > tcphup.1
+
+docs:
+	$(GO) test -count 1 -run '^TestDocs$$' . -update
 
 run: build
 	@test -e $(TOKEN) || (umask 077 && od -An -N24 -tx1 /dev/urandom | tr -d ' \n' > $(TOKEN) && echo >> $(TOKEN))
@@ -92,10 +96,15 @@ $(NFPM):
 	GOBIN=$(CURDIR)/bin $(GO) install github.com/goreleaser/nfpm/v2/cmd/nfpm@$(NFPM_VERSION)
 	mv bin/nfpm $(NFPM)
 
+# Man page and completion are written by a tcphup that runs here, whatever the packages are for.
 packages: build $(NFPM)
 	mkdir -p $(DIST)
+	export GOARCH=$$($(GO) env GOHOSTARCH) CGO_ENABLED=0; \
+		$(GO) run . --help-man > $(DIST)/tcphup.1 && gzip -9nf $(DIST)/tcphup.1 && \
+		$(GO) run . --completion-script-bash > $(DIST)/tcphup.bash && \
+		$(GO) run . --completion-script-zsh > $(DIST)/_tcphup && echo '_tcphup "$$@"' >> $(DIST)/_tcphup
 	for packager in deb rpm; do \
-		ARCH=$$($(GO) env GOARCH) BINARY=$(BINARY) PACKAGE_VERSION=$(PACKAGE_VERSION) \
+		ARCH=$$($(GO) env GOARCH) BINARY=$(BINARY) DIST=$(DIST) PACKAGE_VERSION=$(PACKAGE_VERSION) \
 			$(NFPM) package --config deploy/package/nfpm.yml --packager $$packager --target $(DIST)/ || exit; \
 	done
 

@@ -35,12 +35,12 @@ type hangup struct {
 func newHangup(cmd *kingpin.CmdClause) *hangup {
 	h := &hangup{stdout: os.Stdout, stderr: os.Stderr}
 	cmd.Flag("dry-run", "Find the flows and their owners and try every guard, but close nothing.").BoolVar(&h.request.DryRun)
-	cmd.Flag("method", "How to hang up: auto, shutdown (FIN) or destroy (RST).").
+	cmd.Flag("method", "How to hang up: shutdown (FIN; needs the owner's process), destroy (RST; needs CAP_NET_ADMIN), or auto, for each flow the first of them that is right.").
 		Default(string(actuator.Auto)).EnumVar(&h.method, names(actuator.Methods())...)
 	cmd.Flag("direction", "Which flows: outbound (opened here), inbound (accepted here; PORT is then the local one) or either.").
 		Default("outbound").EnumVar(&h.direction, "outbound", "inbound", "either")
 	cmd.Flag("min-idle", "Only flows without data in either direction for this long.").Default("0s").DurationVar(&h.minIdle)
-	cmd.Flag("mptcp", "What to hang up when a path of a Multipath TCP connection matches: the connection, or the path alone.").
+	cmd.Flag("mptcp", "What to hang up when a path of a Multipath TCP connection matches: the connection, or the path alone, where another one remains.").
 		Default(string(actuator.Connection)).EnumVar(&h.mptcp, names(actuator.MPTCPModes())...)
 	cmd.Flag("linger", "How long the peer may take to answer before the flow is taken down without it.").
 		Default(actuator.DefaultLinger.String()).DurationVar(&h.request.Linger)
@@ -51,7 +51,7 @@ func newHangup(cmd *kingpin.CmdClause) *hangup {
 	cmd.Flag("watch-reconnect", "How long to watch where the applications go next; 0 means not to.").Default("0s").DurationVar(&h.request.WatchReconnect)
 	h.stale.addFlags(cmd)
 	cmd.Flag("yes", fmt.Sprintf("Allow a prefix shorter than /%d.", widestPrefix)).BoolVar(&h.yes)
-	cmd.Flag("output", "table or json.").Default("table").EnumVar(&h.output, "table", "json")
+	cmd.Flag("output", "Form of the report: table or json.").Default("table").EnumVar(&h.output, "table", "json")
 	cmd.Arg("HOST... PORT", "Destination: one or more addresses, prefixes or names, then a port; 0 means every port.").StringsVar(&h.targets)
 	return h
 }

@@ -40,7 +40,7 @@ func newList(cmd *kingpin.CmdClause) *list {
 	cmd.Flag("interval", "With --watch: how often.").Default("2s").DurationVar(&l.interval)
 	cmd.Flag("direction", "Which flows: outbound (opened here), inbound (accepted here; PORT is then the local one) or either.").
 		Default("outbound").EnumVar(&l.direction, "outbound", "inbound", "either")
-	cmd.Flag("output", "table or json.").Default("table").EnumVar(&l.output, "table", "json")
+	cmd.Flag("output", "Form of the list: table or json.").Default("table").EnumVar(&l.output, "table", "json")
 	l.stale.addFlags(cmd)
 	cmd.Arg("HOST", "An address, a prefix or a name; none means every destination.").StringVar(&l.host)
 	cmd.Arg("PORT", "A port; none or 0 means every port.").StringVar(&l.port)

@@ -34,7 +34,9 @@ func main() {
 	os.Exit(run(os.Args[1:]))
 }
 
-func run(args []string) int {
+// newApp returns the command line and its commands by name. What the arguments are
+// counts for completion alone.
+func newApp(args []string) (*kingpin.Application, map[string]command) {
 	app := kingpin.New("tcphup", "Hangs up stale TCP and Multipath TCP connections in order, by hand or because an alert asks for it.")
 	app.UsageWriter(os.Stdout)
 	app.HelpFlag.Short('h')
@@ -49,7 +51,7 @@ func run(args []string) int {
 	if !completesCommand(args) {
 		hangup.Default()
 	}
-	commands := map[string]command{
+	return app, map[string]command{
 		"hangup":       newHangup(hangup),
 		"list":         newList(app.Command("list", "List destinations, or flows, the oldest idle ones first.")),
 		"serve":        newServe(app.Command("serve", "Export metrics and receive alerts.")),
@@ -57,7 +59,10 @@ func run(args []string) int {
 		"probe":        newProbe(app.Command("probe", "Try out what can be done here and say what is missing.")),
 		"healthcheck":  newHealthcheck(app.Command("healthcheck", "Ask a running tcphup serve whether it is well, as a container's health check does.")),
 	}
+}
 
+func run(args []string) int {
+	app, commands := newApp(args)
 	name, err := app.Parse(args)
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "tcphup: %v; see tcphup --help\n", err)

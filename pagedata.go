@@ -43,6 +43,10 @@ type pageData struct {
 	Totals       []total
 	Failed       string // why there are no destinations; "" when there are
 
+	Services        []pageService
+	MoreServices    int  // beyond those
+	FormerAddresses bool // one of all services has some
+
 	Policies  []alerts.PolicyStatus
 	Receives  bool
 	Decisions []decision
@@ -98,6 +102,7 @@ func (x *server) pageData(r *http.Request) *pageData {
 	d.setChecks(x.checks)
 	d.setDecisions(x.audit.Records())
 	snapshot, err := x.collector.Snapshot(ctx)
+	d.setServices(x.endpoints.Status(), err == nil) // after the pass, which counts their sockets
 	if err != nil {
 		d.Failed = err.Error()
 		return d

@@ -21,7 +21,7 @@ type probe struct {
 
 func newProbe(cmd *kingpin.CmdClause) *probe {
 	p := &probe{stdout: os.Stdout}
-	cmd.Flag("output", "table or json.").Default("table").EnumVar(&p.output, "table", "json")
+	cmd.Flag("output", "Form of the answers: table or json.").Default("table").EnumVar(&p.output, "table", "json")
 	return p
 }
 

@@ -2,19 +2,23 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"flag"
 	"image/png"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
+	"tcphup/endpoints"
 	"tcphup/internal/browser"
 )
 
-var update = flag.Bool("update", false, "rewrite docs/status-page.png")
+var update = flag.Bool("update", false, "rewrite docs/status-page.png and the tables that make docs writes")
 
 // screenshotsVariable names a directory to keep the screenshots in, to look at.
 const screenshotsVariable = "TCPHUP_SCREENSHOTS"
@@ -31,10 +35,12 @@ func TestStatusPageInBrowser(t *testing.T) {
 		switch r.URL.Path {
 		case "/hostile":
 			d.Destinations[0].Name, d.Decisions[0].Process, d.Decisions[0].Why = hostile, visible(hostile), visible(hostile)
+			d.setServices([]endpoints.Status{{Name: hostile, Port: 1, Looked: d.Now, Err: errors.New(hostile), Former: manyAddresses()}}, true)
 		case "/empty":
 			d = &pageData{Mode: operatingMode{"exporter", "Nothing is received."}}
 		case "/failed":
 			d.Failed, d.Unusable = "read sockets: incomplete; the log says why", true
+			d.setServices([]endpoints.Status{{Name: "db.internal", Port: 5432, Looked: d.Now, Former: manyAddresses()}}, false)
 		}
 		return d
 	}, slog.New(slog.DiscardHandler)))
@@ -46,7 +52,7 @@ func TestStatusPageInBrowser(t *testing.T) {
 		view       browser.View
 	}{
 		{name: "light", view: desktop},
-		{name: "readme", view: browser.View{Width: 1100, Height: 1045}},
+		{name: "readme", view: browser.View{Width: 1100, Height: 1483}},
 		{name: "dark", view: browser.View{Width: 1280, Height: 800, Dark: true}},
 		{name: "tablet", view: browser.View{Width: 1000, Height: 800}},
 		{name: "phone", view: browser.View{Width: 360, Height: 740, Phone: true}},
@@ -70,7 +76,8 @@ func TestStatusPageInBrowser(t *testing.T) {
 			if err != nil || size.Height < 300 {
 				t.Errorf("screenshot: %+v, %v", size, err)
 			}
-			if over := browser.Eval[int](b, "document.documentElement.scrollWidth - window.innerWidth"); over > 0 {
+			// Not innerWidth: a phone zooms out until everything fits.
+			if over := browser.Eval[int](b, "document.documentElement.scrollWidth") - int(tt.view.Width); over > 0 {
 				t.Errorf("%d pixels are beside the screen", over)
 			}
 			if got := browser.Eval[bool](b, "document.getElementById('refresh').hidden"); got != tt.view.NoScript {
@@ -87,6 +94,15 @@ func TestStatusPageInBrowser(t *testing.T) {
 			}
 		})
 	}
+}
+
+// manyAddresses are more than the page shows, as long as they get.
+func manyAddresses() (list []endpoints.Address) {
+	for i := range 3 * pageAddresses {
+		a := netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, byte(i)})
+		list = append(list, endpoints.Address{Addr: a, Sockets: 1_000_000 + i, Since: time.Now()})
+	}
+	return list
 }
 
 func keepScreenshot(t *testing.T, name string, picture []byte) {

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"errors"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -13,6 +15,7 @@ import (
 	"tcphup/actuator"
 	"tcphup/alerts"
 	"tcphup/collector"
+	"tcphup/endpoints"
 )
 
 // hostile is what a process or the sender of an alert may call itself.
@@ -47,6 +50,21 @@ func examplePage(private bool) *pageData {
 		{Address: "other", Sockets: 29, Idle: []int{7, 3, 2, 4, 5, 0, 3, 2, 1, 0, 2, 0}, Stalled: 0, Armed: 11},
 	}})
 	at := func(ago time.Duration) time.Time { return now.Add(-ago) }
+	address := func(text string, sockets int, since time.Time) endpoints.Address {
+		return endpoints.Address{Addr: netip.MustParseAddr(text), Sockets: sockets, Since: since}
+	}
+	d.setServices([]endpoints.Status{
+		{Name: "allowed.internal", Looked: at(time.Second), Current: []endpoints.Address{address("10.20.30.1", 0, time.Time{})}},
+		{
+			Name: "cache.internal", Port: 6379, Looked: at(8 * time.Second), Err: errors.New("ask 10.20.0.53:53 for cache.internal. A: answer is SERVFAIL"),
+			Current: []endpoints.Address{address("10.20.7.11", 12, time.Time{})},
+		},
+		{
+			Name: "db.internal", Port: 5432, Looked: at(4 * time.Second),
+			Current: []endpoints.Address{address("10.20.0.6", 64, time.Time{})},
+			Former:  []endpoints.Address{address("10.20.0.4", 0, at(5*time.Hour)), address("10.20.0.5", 48, at(4*time.Minute))},
+		},
+	}, true)
 	flow := func(local, remote, command string, pid int, method, outcome, reason, detail string) *alerts.FlowRecord {
 		return &alerts.FlowRecord{Local: local, Remote: remote, Command: command, PID: pid, Method: method, Outcome: outcome, Reason: reason, Detail: detail}
 	}
@@ -83,6 +101,10 @@ func TestStatusPage(t *testing.T) {
 		"<title>Sockets by idle time: 1 up to 5 s; 2 up to 30 s; 3 up to 5 min; 5 up to 10 min; 11 up to 30 min; 9 up to 1 h; 6 up to 2 h; 11 over 2 h</title>",
 		"stale-cache", "1 open", "pgbouncer (871)", "sigpipe: its next write would kill process 4093",
 		"10.20.0.1:51044 → 10.20.0.5:5432", "breaker_open", "grant CAP_NET_ADMIN", "1 closed, 1 half_closed, 1 refused",
+		"db.internal:5432", `<span class="name">10.20.0.5</span> <span class="aside">48 sockets, since <time datetime="2026-03-14T09:22:53Z">2026-03-14 09:22:53</time></span>`,
+		`<span class="name">10.20.0.6</span> <span class="aside">64 sockets</span>`, `<span class="name">10.20.30.1</span></li>`,
+		`<span class="badge bad">failed</span> <time datetime="2026-03-14T09:26:45Z">2026-03-14 09:26:45</time>: ask 10.20.0.53:53`,
+		"An address is former when",
 		`<time datetime="2026-03-14T09:24:53Z">2026-03-14 09:24:53</time>`,
 	} {
 		if !strings.Contains(page, want) {
@@ -93,6 +115,7 @@ func TestStatusPage(t *testing.T) {
 	for _, order := range [][]string{
 		{"10.20.0.5:5432</th>", "203.0.113.40:443</th>", "10.20.0.6:5432</th>", "10.20.7.11:6379</th>", "other (12"},
 		{"report.py", "not_allowed", "breaker_open"},
+		{"db.internal:5432</th>", "48 sockets, since", "0 sockets, since", "cache.internal:6379</th>", "allowed.internal</th>"},
 	} {
 		last := 0
 		for _, text := range order {
@@ -129,6 +152,7 @@ func TestStatusPageEscapes(t *testing.T) {
 	d.Checks = []actuator.Check{{Name: hostile, Detail: hostile, Fix: hostile}}
 	d.Destinations[0].Name = hostile
 	d.Destinations[0].Histogram.Title = hostile
+	d.setServices([]endpoints.Status{{Name: hostile, Port: 1, Looked: d.Now, Err: errors.New(hostile)}}, true)
 	d.Decisions = nil
 	d.setDecisions([]alerts.Record{
 		{Policy: hostile, Destination: hostile, Port: hostile, Result: hostile, Detail: hostile},
@@ -145,7 +169,7 @@ func TestStatusPageEscapes(t *testing.T) {
 			t.Errorf("the page has %q", bad)
 		}
 	}
-	if n := strings.Count(page, "&lt;script&gt;alert(1)&lt;/script&gt;"); n < 15 {
+	if n := strings.Count(page, "&lt;script&gt;alert(1)&lt;/script&gt;"); n < 17 {
 		t.Errorf("%d times shown as text, want more", n)
 	}
 	if !strings.Contains(page, `\x1b[2J\x00\u202e (1)`) {
@@ -162,12 +186,16 @@ func TestStatusPageForStrangers(t *testing.T) {
 	page, _ := render(t, examplePage(false))
 	for _, secret := range []string{
 		"pgbouncer", "871", "report.py", "4093", "51044", "systemd", "10.99.0.1", "outside of what", "/api/v1/flows", "/api/v1/hangups",
+		"internal:5432", "10.20.0.4", "10.20.30.1", "10.20.0.53", "SERVFAIL", "09:22:53",
 	} {
 		if strings.Contains(page, secret) {
 			t.Errorf("a stranger sees %s", secret)
 		}
 	}
-	for _, want := range []string{"stale-database", "half_closed", "sigpipe", "not_allowed", "grant CAP_NET_ADMIN", "--web.config.file", "1 closed, 1 half_closed, 1 refused"} {
+	for _, want := range []string{
+		"stale-database", "half_closed", "sigpipe", "not_allowed", "grant CAP_NET_ADMIN", "--web.config.file", "1 closed, 1 half_closed, 1 refused",
+		`">db.internal</th>`, `data-label="Stale sockets">48</td>`, `data-label="Former">2</td>`, `data-label="Current">1</td>`, `>failed</span>`,
+	} {
 		if !strings.Contains(page, want) {
 			t.Errorf("a stranger does not see %s", want)
 		}

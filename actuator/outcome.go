@@ -47,15 +47,17 @@ const (
 	Closed Outcome = "closed"
 	// HalfClosed means: the FIN was sent and acknowledged; the peer holds its end.
 	HalfClosed Outcome = "half_closed"
-	// Lingering means: the FIN was sent and the peer has not answered within Linger.
+	// Lingering means: the FIN was sent and the peer has not answered within the
+	// linger time.
 	Lingering Outcome = "lingering"
 	// Gone means: it ended by itself before it was acted on.
 	Gone Outcome = "gone"
-	// Planned means: it would have been hung up, or was not reached in time.
+	// Planned means: it would have been hung up (dry run, shadow), or was not reached
+	// in time.
 	Planned Outcome = "planned"
-	// Refused means: a guard said no; Reason says which.
+	// Refused means: a guard said no; the reason says which.
 	Refused Outcome = "refused"
-	// Failed means: the kernel said no; Err says why.
+	// Failed means: the kernel said no; the error says why.
 	Failed Outcome = "failed"
 )
 

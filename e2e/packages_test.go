@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -26,17 +27,19 @@ func TestPrivilegedPackages(t *testing.T) {
 		for _, tt := range []struct {
 			name, file      string
 			install, remove []string // after --root=ROOT
+			zsh             string   // where functions of packages are
 			prepare         func(t *testing.T, root string)
 		}{
 			{
 				name: need(t, "dpkg", "dpkg"), file: "*.deb",
 				install: []string{"--install"}, remove: []string{"--purge", "tcphup"},
-				prepare: prepareDpkg,
+				zsh: "usr/share/zsh/vendor-completions", prepare: prepareDpkg,
 			},
 			{
 				// Of what it depends on, a shell, this root has no package.
 				name: need(t, "rpm", "rpm"), file: "*.rpm",
 				install: []string{"--nodeps", "--install"}, remove: []string{"--erase", "tcphup"},
+				zsh: "usr/share/zsh/site-functions",
 				prepare: func(t *testing.T, root string) {
 					nstest.Command(t, "rpm", "--root="+root, "--initdb")
 				},
@@ -68,6 +71,8 @@ func TestPrivilegedPackages(t *testing.T) {
 				}
 				runAs(t, in, "/usr/bin/tcphup", "check-config", "/usr/share/doc/tcphup/deploy/tcphup.example.yml").mustExit(t, 0)
 				runAs(t, in, "/usr/bin/tcphup", "probe").mustExit(t, 0)
+				checkManPage(t, root)
+				checkCompletion(t, root, filepath.Join(root, tt.zsh))
 
 				nstest.Command(t, append([]string{tt.name, "--root=" + root}, tt.remove...)...)
 				for _, dir := range []string{written, filepath.Join(root, "etc")} {
@@ -87,6 +92,38 @@ func TestPrivilegedPackages(t *testing.T) {
 			})
 		}
 	})
+}
+
+// checkManPage looks at the installed page.
+func checkManPage(t *testing.T, root string) {
+	t.Helper()
+	r := runProgram(t, nil, need(t, "gzip", "gzip"), "-dc", filepath.Join(root, "usr/share/man/man1/tcphup.1.gz"))
+	r.mustExit(t, 0)
+	if r.stdout != tcphup(t, "--help-man").stdout {
+		t.Error("the man page is not the one that tcphup writes")
+	}
+	formatManPage(t, r.stdout)
+}
+
+// checkCompletion has the installed scripts complete a word as the shells do, which
+// load them when they are first needed.
+func checkCompletion(t *testing.T, root, zshFunctions string) {
+	t.Helper()
+	program, bashScript := filepath.Join(root, "usr/bin/tcphup"), filepath.Join(root, "usr/share/bash-completion/completions/tcphup")
+	for _, tt := range []struct{ shell, script, run string }{
+		{"bash", bashScript, `. "$1" && complete -p tcphup >&2 && COMP_WORDS=("$0" list --flo) COMP_CWORD=2 &&
+			_tcphup_bash_autocomplete && printf '%s\n' "${COMPREPLY[@]}"`},
+		{"zsh", filepath.Join(zshFunctions, "_tcphup"), `compadd() { print -rl -- "${(@P)2}" }
+			fpath=("${1:h}") && autoload -Uz _tcphup && words=("$0" list --flo) CURRENT=3 && _tcphup`},
+	} {
+		shell := need(t, tt.shell, tt.shell)
+		runProgram(t, nil, shell, "-n", tt.script).mustExit(t, 0)
+		r := runProgram(t, nil, shell, "-c", tt.run, program, tt.script)
+		r.mustExit(t, 0)
+		if !slices.Contains(strings.Split(r.stdout, "\n"), "--flows") {
+			t.Errorf("%s offers %q, %s", tt.shell, r.stdout, r.stderr)
+		}
+	}
 }
 
 // prepareDpkg makes an empty database.

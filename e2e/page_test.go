@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"net"
 	"net/http"
 	"net/netip"
 	"os"
@@ -112,6 +113,79 @@ func TestPrivilegedStatusPage(t *testing.T) {
 		}
 		if !strings.Contains(stranger, "closed") || !strings.Contains(stranger, "paused by request") {
 			t.Errorf("a stranger sees too little:\n%s", stranger)
+		}
+	})
+}
+
+// A failover on the page of a real tcphup: which addresses a service has and had, who
+// still leads to the latter, and why a name cannot be looked up. Strangers learn of it
+// what the metrics tell them.
+func TestPrivilegedStatusPageServices(t *testing.T) {
+	axe := browser.Axe(t) // may need the network
+	nstest.Run(t, func(t *testing.T) {
+		const current = "10.99.0.66" // nobody is there: it is in no metric
+		peer := nstest.NewPeer(t)
+		dns := startNameServer(t)
+		dns.set(serviceName+" "+nstest.Peer4Two, "cache.internal "+current)
+		var server *testapp.Server
+		peer.Do(func() { server = testapp.Serve(t, testapp.ServerConfig{Address: ":0"}) })
+		port := server.Addr().Port()
+		app := testapp.Start(t, testapp.Build(t))
+		app.Ask("ignore")
+		for range 2 {
+			app.Connect(mustAddrPort(t, nstest.Peer4Two, port), false, false)
+		}
+		startProcess(t, os.Getenv(binaryVariable), "serve", "--web.listen-address=:10471", "--alerts.listen-address=", "--config.file="+
+			writeFile(t, "tcphup.yml", fmt.Sprintf(`
+services:
+  - {name: %s, port: %d, settle: 1s}
+  - {name: cache.internal, port: 6379, settle: 1s}
+`, serviceName, port)))
+		awaitPage(t, "http://"+tcphupAddress+"/-/ready")
+		becomes(t, addressesOf(serviceName, "current"), 1)
+		becomes(t, addressesOf("cache.internal", "current"), 1)
+		dns.set(serviceName + " " + current)
+		becomes(t, socketsOf("former"), 2)
+
+		b := browser.Start(t)
+		b.Open("http://"+tcphupAddress+"/", browser.View{Width: 360, Height: 740, Phone: true})
+		shows := func(words ...string) {
+			t.Helper()
+			nstest.Eventually(t, fmt.Sprintf("the page shows %q", words), func() bool {
+				shown := browser.Eval[string](b, "document.querySelector('section[aria-labelledby=services]')?.innerText ?? ''")
+				for _, word := range words {
+					if !strings.Contains(shown, word) {
+						return false
+					}
+				}
+				return true
+			})
+		}
+		shows(net.JoinHostPort(serviceName, strconv.Itoa(int(port))), nstest.Peer4Two+" 2 sockets, since 20", current+" 0 sockets", "answered",
+			"cache.internal:6379", "failed", "the name does not exist", "An address is former when")
+		for _, v := range b.Violations(axe) {
+			t.Errorf("accessibility: %v", v)
+		}
+
+		ask := func(path string) string {
+			return nstest.Command(t, "ip", "netns", "exec", "peer", "curl", "-sS", "http://"+nstest.Local4+":10471"+path)
+		}
+		page, metrics := ask("/"), ask("/metrics")
+		for _, secret := range []string{current, "does not exist", net.JoinHostPort(serviceName, strconv.Itoa(int(port)))} {
+			if strings.Contains(page, secret) || strings.Contains(metrics, secret) {
+				t.Errorf("a stranger sees %q", secret)
+			}
+		}
+		for _, want := range []string{`service">` + serviceName + "<", `data-label="Stale sockets">2<`, `data-label="Former">1<`, ">failed<"} {
+			if !strings.Contains(page, want) {
+				t.Errorf("a stranger does not see %s:\n%s", want, page)
+			}
+		}
+
+		tcphup(t, nstest.Peer4Two, strconv.Itoa(int(port))).mustExit(t, 0)
+		shows(nstest.Peer4Two + " 0 sockets, since 20")
+		for _, m := range b.Messages() {
+			t.Errorf("the browser says: %s", m)
 		}
 	})
 }

@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -51,23 +50,26 @@ func TestCompletion(t *testing.T) {
 
 // The man page is one that groff has nothing to say about, and shows each command.
 func TestManPage(t *testing.T) {
-	groff := need(t, "groff", "groff-base")
 	r := tcphup(t, "--help-man")
 	r.mustExit(t, 0)
-	page := filepath.Join(t.TempDir(), "tcphup.1")
-	if err := os.WriteFile(page, []byte(r.stdout), 0o600); err != nil {
-		t.Fatal(err)
+	shown := formatManPage(t, r.stdout)
+	for _, want := range []string{"tcphup(1)", "hangup [<flags>]", "list [<flags>]", "--alerts.token-file", "probe [<flags>]"} {
+		if !strings.Contains(shown, want) {
+			t.Errorf("the page does not show %s", want)
+		}
 	}
-	r = runProgram(t, nil, groff, "-man", "-Tutf8", "-ww", "-P-c", "-P-b", "-P-u", page)
+}
+
+// formatManPage returns the page as it is read. It fails the test when groff has
+// something to say about it.
+func formatManPage(t *testing.T, page string) string {
+	t.Helper()
+	r := runProgram(t, nil, need(t, "groff", "groff-base"), "-man", "-Tutf8", "-ww", "-P-c", "-P-b", "-P-u", writeFile(t, "tcphup.1", page))
 	r.mustExit(t, 0)
 	if r.stderr != "" {
 		t.Errorf("groff says: %s", r.stderr)
 	}
-	for _, want := range []string{"tcphup(1)", "hangup [<flags>]", "list [<flags>]", "--alerts.token-file", "probe [<flags>]"} {
-		if !strings.Contains(strings.ReplaceAll(r.stdout, "‐", "-"), want) {
-			t.Errorf("the page does not show %s", want)
-		}
-	}
+	return strings.ReplaceAll(r.stdout, "‐", "-")
 }
 
 // Help and version are what was asked for, not a complaint.

@@ -95,8 +95,9 @@ type watch struct {
 	running bool
 
 	lookups, failures uint64
-	failing           string // why the last lookup failed; empty when it did not
-	inARow            int    // failures since the last that did not
+	looked            time.Time // when the last lookup ended; zero: there was none
+	err               error     // why it failed; nil when it did not
+	inARow            int       // failures since the last that did not
 }
 
 // New returns a Watcher with what its state file holds. It looks nothing up

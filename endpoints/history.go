@@ -51,9 +51,12 @@ type address struct {
 	// at absent. They do not count any more for a former one.
 	missing int
 	absent  time.Time
+	// since is when it became former; zero: it is current, or nobody has noted when.
+	since time.Time
 	// lastFlow is when a flow to the former address was last seen, or else when it
 	// became former.
 	lastFlow time.Time
+	sockets  uint32 // that lead to it, by the last pass over the flows
 }
 
 // event is a change of one address.
@@ -89,7 +92,7 @@ func (h *history) take(now time.Time, a answer) (events []event) {
 			h.addresses[addr] = &address{}
 			events = append(events, event{addr, came})
 		case known.former:
-			*known = address{}
+			*known = address{sockets: known.sockets}
 			events = append(events, event{addr, cameBack})
 		default:
 			known.missing = 0
@@ -110,7 +113,7 @@ func (h *history) take(now time.Time, a answer) (events []event) {
 		}
 		known.missing++
 		if now.Sub(known.absent) >= h.settle && known.missing >= enough(len(a.addrs), candidates) {
-			*known = address{former: true, lastFlow: now}
+			*known = address{former: true, since: now, lastFlow: now, sockets: known.sockets}
 			events = append(events, event{addr, left})
 		}
 	}
@@ -141,10 +144,11 @@ func (h *history) unsure() bool {
 	return false
 }
 
-// flow notes that a flow to the address was seen.
-func (h *history) flow(now time.Time, addr netip.Addr) {
-	if known := h.addresses[addr]; known != nil && known.former {
-		known.lastFlow = now
+// count notes how many sockets were seen to lead to the address.
+func (a *address) count(now time.Time, sockets uint32) {
+	a.sockets = sockets
+	if a.former && sockets > 0 {
+		a.lastFlow = now
 	}
 }
 

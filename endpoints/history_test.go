@@ -143,7 +143,7 @@ func TestKeep(t *testing.T) {
 	h := history{settle: time.Minute, addresses: map[netip.Addr]*address{old: {former: true, lastFlow: now}, addrs(t, "10.0.0.2")[0]: {}}}
 	for range 100 {
 		now = now.Add(23 * time.Hour)
-		h.flow(now, old)
+		h.addresses[old].count(now, 1)
 		if h.forget(now, 24*time.Hour) {
 			t.Fatal("forgotten while flows to it were seen")
 		}
@@ -170,7 +170,7 @@ func TestBounded(t *testing.T) {
 	for i := range 1500 {
 		now = now.Add(time.Second)
 		last := netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)})
-		h.flow(now, precious)
+		h.addresses[precious].count(now, 1)
 		h.take(now, answer{addrs: []netip.Addr{last}})
 		if h.addresses[last] == nil || len(h.addresses) > maxAddresses {
 			t.Fatalf("after %d answers: %d addresses", i, len(h.addresses))

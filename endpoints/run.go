@@ -137,6 +137,7 @@ func (w *Watcher) look(ctx context.Context, known *watch) {
 		return // the failure is ours
 	}
 	now := time.Now()
+	known.looked = now
 	known.lookups++
 	known.inARow++
 	if err == nil {
@@ -202,23 +203,29 @@ func (w *Watcher) logEvents(ctx context.Context, service string, events []event)
 // logFailure logs when lookups of a name begin to fail, fail for another reason or
 // succeed again.
 func (w *Watcher) logFailure(ctx context.Context, known *watch, err error) {
-	reason := ""
-	if err != nil {
-		reason = err.Error()
-		var lookup *lookupError
-		if errors.As(err, &lookup) {
-			reason = lookup.reason
-		}
-	}
 	switch {
-	case reason == known.failing:
+	case reason(err) == reason(known.err):
 	case err != nil:
 		w.logger.LogAttrs(ctx, slog.LevelWarn, "cannot look up service, its addresses stay as they are",
 			slog.String("service", known.service.Name), slog.Any("err", err))
 	default:
 		w.logger.LogAttrs(ctx, slog.LevelInfo, "service can be looked up again", slog.String("service", known.service.Name))
 	}
-	known.failing = reason
+	known.err = err
+}
+
+// reason returns what stays the same as long as lookups fail alike; "" when err is
+// nil.
+func reason(err error) string {
+	var lookup *lookupError
+	switch {
+	case err == nil:
+		return ""
+	case errors.As(err, &lookup):
+		return lookup.reason
+	default:
+		return err.Error()
+	}
 }
 
 // Resolve looks a name up once, as Run does, and returns the addresses that it

@@ -37,8 +37,8 @@ type flowIndex struct {
 // lead is one address of one service.
 type lead struct {
 	service int // index in names
-	addr    netip.Addr
 	former  bool
+	known   *address // of the service's history: w.mu must be held
 }
 
 // flowIndex returns the index, made anew if addresses have changed.
@@ -57,7 +57,7 @@ func (w *Watcher) flowIndex() *flowIndex {
 		for addr, a := range known.history.addresses {
 			to := netip.AddrPortFrom(addr, known.service.Port)
 			index.places[to] = append(index.places[to], len(index.leads))
-			index.leads = append(index.leads, lead{service: len(index.names), addr: addr, former: a.former})
+			index.leads = append(index.leads, lead{service: len(index.names), former: a.former, known: a})
 		}
 		index.names = append(index.names, name)
 	}
@@ -115,16 +115,14 @@ func (p *pass) done() []prometheus.Metric {
 	now := time.Now()
 	for i, n := range p.counts {
 		lead := &p.index.leads[i]
+		lead.known.count(now, n)
 		if !lead.former {
 			current[lead.service] += n
 			continue
 		}
 		former[lead.service] += n
-		if known := w.watches[p.index.names[lead.service]]; known != nil && n > 0 {
-			known.history.flow(now, lead.addr)
-			if now.Sub(w.noted) >= noteInterval {
-				w.noted, w.dirty = now, true
-			}
+		if n > 0 && now.Sub(w.noted) >= noteInterval {
+			w.noted, w.dirty = now, true
 		}
 	}
 	for _, known := range w.watches {

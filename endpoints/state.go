@@ -36,8 +36,9 @@ type serviceJSON struct {
 type addressJSON struct {
 	Address netip.Addr `json:"address"`
 	// Former is set for an address that the name had before, and says when a flow to
-	// it was last seen.
+	// it was last seen. Since is when it became former.
 	Former *time.Time `json:"former,omitempty"`
+	Since  time.Time  `json:"since,omitzero"`
 }
 
 // read returns what the file holds; nothing when it does not exist.
@@ -144,7 +145,7 @@ func (w *Watcher) load() {
 		for _, a := range service.Addresses {
 			loaded := &address{}
 			if a.Former != nil {
-				loaded.former, loaded.lastFlow = true, *a.Former
+				loaded.former, loaded.since, loaded.lastFlow = true, a.Since, *a.Former
 			}
 			known.history.addresses[a.Address] = loaded
 		}
@@ -190,8 +191,9 @@ func (w *Watcher) snapshot() stateJSON {
 			service.Addresses = append(service.Addresses, addressJSON{Address: addr})
 		}
 		for _, addr := range former {
-			last := known.history.addresses[addr].lastFlow
-			service.Addresses = append(service.Addresses, addressJSON{Address: addr, Former: &last})
+			a := known.history.addresses[addr]
+			last := a.lastFlow
+			service.Addresses = append(service.Addresses, addressJSON{Address: addr, Former: &last, Since: a.since})
 		}
 		s.Services = append(s.Services, service)
 	}
