@@ -57,7 +57,11 @@ func TestMain(m *testing.M) {
 // user.
 func build(dir string) int {
 	binary := filepath.Join(dir, "tcphup")
-	cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", binary, "tcphup")
+	arguments := []string{"build", "-trimpath", "-ldflags=-s -w", "-o", binary}
+	if os.Getenv("GOCOVERDIR") != "" {
+		arguments = append(arguments, "-cover", "-coverpkg=tcphup/...")
+	}
+	cmd := exec.Command("go", append(arguments, "tcphup")...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	if err := errors.Join(cmd.Run(), os.Chmod(dir, 0o755), os.Setenv(binaryVariable, binary)); err != nil {
