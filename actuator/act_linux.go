@@ -24,7 +24,7 @@ func (x *action) act(ctx context.Context, targets []*target) []*target {
 		drained = drained.Add(x.DrainDeadline)
 	}
 	for len(targets) > 0 {
-		var busy []*target
+		var busy, lost []*target
 		for _, t := range targets {
 			x.passTime(ctx, pace.delay(), acted)
 			x.beforeAct(&t.Result)
@@ -45,10 +45,12 @@ func (x *action) act(ctx context.Context, targets []*target) []*target {
 				acted = append(acted, t)
 			case stepBusy:
 				busy = append(busy, t)
+			case stepLost:
+				lost = append(lost, t)
 			case stepDecided:
 			}
 		}
-		targets = busy
+		targets = slices.Concat(x.seekOwners(ctx, lost), busy)
 		if len(busy) > 0 {
 			sleep(ctx, min(max(x.DrainQuiet/8, time.Millisecond), 50*time.Millisecond))
 		}
@@ -128,6 +130,7 @@ const (
 	stepDecided step = iota // its outcome is known
 	stepActed               // its end is to be verified
 	stepBusy                // it is to be looked at again later
+	stepLost                // so it is, when its owners have been sought once more
 )
 
 // one acts on a flow, or in a dry run finds out what it would do. While draining it
@@ -135,13 +138,8 @@ const (
 func (x *action) one(ctx context.Context, t *target, now *sockdiag.Flow, draining bool) step {
 	if now.Inode != 0 && now.Inode != t.Flow.Inode {
 		// A process has accepted it since it was chosen.
-		found, err := findOwners(ctx, []uint32{now.Inode}, nil)
-		if err != nil {
-			x.fail(ctx, t, fmt.Errorf("find owner: %w", err))
-			return stepDecided
-		}
 		t.Flow.Inode = now.Inode
-		x.setHolders(t, found.byInode[now.Inode])
+		return stepLost
 	}
 	switch {
 	case slices.ContainsFunc(t.holders, func(h holder) bool { return h.pid == os.Getpid() }):
@@ -181,16 +179,10 @@ func (x *action) orphan(t *target) step {
 
 func (x *action) oneShutdown(ctx context.Context, t *target, now *sockdiag.Flow, draining bool) step {
 	fd, reason, err := x.acquire(t)
-	if reason == ReasonIdentity {
+	if reason == ReasonIdentity && !t.sought {
 		// The owner has let go of it since the pass: it may have ended or moved its
 		// descriptors while another process, or number, still leads to the flow.
-		var ok bool
-		if ok, fd, reason, err = x.acquireAnew(ctx, t); !ok {
-			if t.orphaned && !x.DryRun {
-				return stepActed
-			}
-			return stepDecided
-		}
+		return stepLost
 	}
 	if err == nil {
 		defer unix.Close(fd)
@@ -243,24 +235,29 @@ func (x *action) oneShutdown(ctx context.Context, t *target, now *sockdiag.Flow,
 	return stepDecided
 }
 
-// acquireAnew looks for the flow's owner once more. It reports false when the flow
-// needs none any longer: it has ended, or its application has closed it.
-func (x *action) acquireAnew(ctx context.Context, t *target) (ok bool, fd int, reason Reason, err error) {
-	now, ok := x.lookAgain(ctx, t)
-	if !ok {
-		return false, -1, "", nil
+// seekOwners makes another pass over /proc, one for all flows whose owners are not,
+// or no longer, those that were found, and returns the flows that have a second turn.
+func (x *action) seekOwners(ctx context.Context, lost []*target) []*target {
+	if len(lost) == 0 {
+		return nil
 	}
-	if now.Inode == 0 {
-		x.orphan(t)
-		return false, -1, "", nil
+	inodes := make([]uint32, len(lost))
+	for i, t := range lost {
+		inodes[i] = t.Flow.Inode
 	}
-	found, err := findOwners(ctx, []uint32{now.Inode}, nil)
+	found, err := findOwners(ctx, sortCompact(inodes), nil)
 	if err != nil {
-		return true, -1, "", fmt.Errorf("find owner: %w", err)
+		for _, t := range lost {
+			t.Method = None
+			x.fail(ctx, t, fmt.Errorf("find owners: %w", err))
+		}
+		return nil
 	}
-	x.setHolders(t, found.byInode[now.Inode])
-	fd, reason, err = x.acquire(t)
-	return true, fd, reason, err
+	for _, t := range lost {
+		t.sought = true
+		x.setHolders(t, found.byInode[t.Flow.Inode])
+	}
+	return lost
 }
 
 // acquire returns a verified duplicate of the flow's socket, or why there is none.

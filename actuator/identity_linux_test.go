@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -87,6 +88,25 @@ func TestPrivilegedHolders(t *testing.T) {
 			expect(t, only(t, mustHangUp(t, New(Config{}), Request{Selector: to(server.Addr())})), Closed, "", Shutdown)
 			if got := app.Ask("recv 0"); got != "recv ok 0" {
 				t.Errorf("application: %q", got)
+			}
+		})
+		t.Run("every descriptor has moved", func(t *testing.T) {
+			server, app, first := setup(t)
+			numbers := []int{first}
+			for range 9 {
+				numbers = append(numbers, app.Connect(server.Addr(), false, false))
+			}
+			a := New(Config{})
+			move := sync.OnceFunc(func() {
+				for _, fd := range numbers {
+					app.Ask("dup2 %d %d", fd, fd+100)
+					app.Ask("close %d", fd)
+				}
+			})
+			a.beforeAct = func(*Result) { move() }
+			report := mustHangUp(t, a, Request{Selector: to(server.Addr())})
+			if n := report.Count(Closed); n != len(numbers) {
+				t.Errorf("%d of %d flows were closed: %+v", n, len(numbers), report.Results)
 			}
 		})
 		t.Run("two processes", func(t *testing.T) {

@@ -14,6 +14,8 @@ import (
 type target struct {
 	Result
 	holders []holder
+	// sought says that holders is what a second pass found.
+	sought bool
 	// orphaned says that the application closed it before we could.
 	orphaned bool
 	// acted is when it was acted on.

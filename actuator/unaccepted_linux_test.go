@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"sync"
 	"testing"
 	"time"
 
@@ -71,7 +72,8 @@ func TestPrivilegedUnaccepted(t *testing.T) {
 			selector := to(address)
 			selector.Direction = sockdiag.Inbound
 			a := New(Config{})
-			a.beforeAct = func(*Result) { app.Ask("accept %d 1", fd) }
+			accept := sync.OnceFunc(func() { app.Ask("accept %d 1", fd) })
+			a.beforeAct = func(*Result) { accept() }
 			r := only(t, mustHangUp(t, a, Request{Selector: selector, Linger: 100 * time.Millisecond}))
 			if r.Method != Shutdown || r.PID != app.PID() {
 				t.Errorf("got %+v", r)
