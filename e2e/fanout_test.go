@@ -2,11 +2,9 @@ package e2e
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -17,65 +15,22 @@ import (
 	"tcphup/internal/nstest"
 )
 
-// Of Alertmanager, the version from which on the URL of a webhook may be a
-// template, and which Go's toolchain can build by itself.
-const (
-	templatingVersion = "v0.31.1"
-	templatingPackage = "github.com/prometheus/alertmanager/cmd/alertmanager@" + templatingVersion
-)
-
-// templatingAlertmanager returns the path of that Alertmanager. It is built once
-// for a machine, into the user's cache directory. That needs a network, so it
-// must be called outside of nstest.Run first.
-func templatingAlertmanager(t *testing.T) string {
-	t.Helper()
-	if testing.Short() {
-		return ""
-	}
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		t.Fatalf("find a place for Alertmanager %s: %v", templatingVersion, err)
-	}
-	path := filepath.Join(cache, "tcphup-e2e", "alertmanager-"+templatingVersion)
-	if _, err := os.Stat(path); err == nil {
-		return path
-	}
-	dir := t.TempDir()
-	cmd := exec.CommandContext(t.Context(), "go", "install", templatingPackage)
-	cmd.Env = append(os.Environ(), "GOBIN="+dir, "GOFLAGS=", "CGO_ENABLED=0")
-	out, err := cmd.CombinedOutput()
-	if err == nil {
-		err = errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), moveFile(filepath.Join(dir, "alertmanager"), path))
-	}
-	if err != nil {
-		t.Fatalf("this test needs Alertmanager %s at %s, and to build it failed: %v\n"+
-			"where there is a network: GOBIN=%s go install %s && mv %[4]s/alertmanager %[2]s\n%[6]s",
-			templatingVersion, path, err, os.TempDir(), templatingPackage, out)
-	}
-	return path
-}
-
-// moveFile also moves from one file system to another; the file appears complete
-// or not at all.
-func moveFile(from, to string) error {
-	content, err := os.ReadFile(from)
-	if err != nil {
-		return err
-	}
-	part, err := os.CreateTemp(filepath.Dir(to), "part")
-	if err != nil {
-		return err
-	}
-	_, err = part.Write(content)
-	return errors.Join(err, part.Chmod(0o755), part.Close(), os.Rename(part.Name(), to))
-}
+// templatingAlertmanager is an Alertmanager of the first version in which the URL of
+// a webhook may be a template. make builds it.
+const templatingAlertmanager = "bin/alertmanager-v0.31.1"
 
 // Two side-cars, in network namespaces of their own, watch applications that talk
 // to the same database. What Prometheus finds at one reaches that one alone, by
 // the examples in deploy.
 func TestPrivilegedFanOut(t *testing.T) {
-	templating := templatingAlertmanager(t)
 	nstest.Run(t, func(t *testing.T) {
+		templating, err := filepath.Abs(filepath.Join("..", templatingAlertmanager))
+		if err == nil {
+			_, err = os.Stat(templating)
+		}
+		if err != nil {
+			t.Fatalf("this test needs an Alertmanager with templates (make %s): %v", templatingAlertmanager, err)
+		}
 		debians := need(t, "prometheus-alertmanager", "prometheus-alertmanager")
 		pods := []*pod{newPod(t, 1), newPod(t, 2)}
 		nstest.Command(t, "ip", "addr", "add", databaseAddress+"/32", "dev", "lo")
