@@ -2,8 +2,11 @@ package sockdiag
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
+	"strconv"
+	"strings"
 )
 
 // ephemeralPortsFile shows the setting of the reader's own network namespace.
@@ -16,11 +19,25 @@ func EphemeralPorts() (PortRange, error) {
 	if err != nil {
 		return PortRange{}, fmt.Errorf("read ephemeral ports: %w", err)
 	}
-	var r PortRange
-	if _, err := fmt.Sscan(string(b), &r.First, &r.Last); err != nil {
+	r, err := parsePortRange(string(b))
+	if err != nil {
 		return PortRange{}, fmt.Errorf("read ephemeral ports: %s: %w", ephemeralPortsFile, err)
 	}
 	return r, nil
+}
+
+// parsePortRange reads two ports with space between them.
+func parsePortRange(text string) (PortRange, error) {
+	fields := strings.Fields(text)
+	if len(fields) != 2 {
+		return PortRange{}, fmt.Errorf("%q is not two ports", text)
+	}
+	first, firstErr := strconv.ParseUint(fields[0], 10, 16)
+	last, lastErr := strconv.ParseUint(fields[1], 10, 16)
+	if err := errors.Join(firstErr, lastErr); err != nil {
+		return PortRange{}, fmt.Errorf("%q is not two ports: %w", text, err)
+	}
+	return PortRange{First: uint16(first), Last: uint16(last)}, nil
 }
 
 // Listeners returns the listeners of the namespace. That takes no look at the

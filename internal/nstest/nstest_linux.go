@@ -54,7 +54,7 @@ func Run(t *testing.T, fn func(t *testing.T)) {
 	}
 	args := []string{"-test.run=" + strings.Join(levels, "/"), "-test.count=1"}
 	for _, arg := range os.Args[1:] {
-		for _, prefix := range []string{"-test.v", "-test.gocoverdir="} {
+		for _, prefix := range []string{"-test.v", "-test.gocoverdir=", "-update"} {
 			if strings.HasPrefix(arg, prefix) {
 				args = append(args, arg)
 			}

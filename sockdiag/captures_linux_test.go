@@ -1,0 +1,222 @@
+package sockdiag
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"tcphup/internal/nstest"
+)
+
+var update = flag.Bool("update", false, "take the captures in testdata anew")
+
+// capture is the kernel's answer to one request for a dump, in a file of testdata,
+// and what it says, but for what differs from one time to the next.
+type capture struct {
+	file     string
+	protocol Protocol
+	family   Family
+	flows    []string
+}
+
+var captures = []capture{
+	{file: "tcp-ipv4.bin", family: IPv4, flows: []string{
+		"close_wait 127.0.0.1:7001 127.0.0.1:7102 info, 1 to read", // the FIN,
+		"established 127.0.0.1:7001 127.0.0.1:7101 info",
+		"established 127.0.0.1:7003 127.0.0.1:7106 info, initial subflow",
+		"established 127.0.0.1:7101 127.0.0.1:7001 info, 5 to read",
+		"established 127.0.0.1:7105 127.0.0.1:7002 info",
+		"established 127.0.0.1:7106 127.0.0.1:7003 info, initial subflow",
+		"fin_wait2 127.0.0.1:7102 127.0.0.1:7001 info, shut down",
+		"listen 127.0.0.1:7001 0.0.0.0:0",
+		"listen 127.0.0.1:7003 0.0.0.0:0",
+		"syn_sent 192.0.2.1:7104 192.0.2.2:7001 info",
+		"time_wait 127.0.0.1:7103 127.0.0.1:7001",
+	}},
+	{file: "tcp-ipv6.bin", family: IPv6, flows: []string{
+		"established 127.0.0.1:7002 127.0.0.1:7105 info, mapped",
+		"established [::1]:7002 [::1]:7101 info",
+		"established [::1]:7101 [::1]:7002 info",
+		"listen [::]:7002 [::]:0",
+	}},
+	{file: "mptcp-ipv4.bin", family: IPv4, protocol: MPTCP, flows: []string{
+		"established 127.0.0.1:7003 127.0.0.1:7106 info",
+		"established 127.0.0.1:7106 127.0.0.1:7003 info",
+		"listen 127.0.0.1:7003 0.0.0.0:0 info",
+	}},
+}
+
+func (c *capture) path() string { return filepath.Join("testdata", c.file) }
+
+func (c *capture) read(t testing.TB) []byte {
+	t.Helper()
+	b, err := os.ReadFile(c.path())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// payloads returns the messages of the capture that describe sockets.
+func (c *capture) payloads(t testing.TB) [][]byte {
+	t.Helper()
+	datagrams := c.read(t)
+	h := view[unix.NlMsghdr](datagrams)
+	payloads, err := referenceReply(datagrams, h.Seq, h.Pid)
+	if err != errDone {
+		t.Fatalf("%s ends with %v", c.file, err)
+	}
+	return payloads
+}
+
+// summary is a flow without what changes from one capture to the next.
+func summary(f *Flow) string {
+	var facts []string
+	add := func(is bool, fact string) {
+		if is {
+			facts = append(facts, fact)
+		}
+	}
+	add(f.HasInfo || f.HasMPTCPInfo, "info")
+	add(f.Mapped(), "mapped")
+	add(f.ReceiveQueue > 0 && f.State != Listen, fmt.Sprintf("%d to read", f.ReceiveQueue))
+	add(f.ShutDown, "shut down")
+	add(f.IsSubflow && !f.Subflow.Join(), "initial subflow")
+	return strings.TrimSpace(fmt.Sprintf("%s %s %s %s", f.State, f.Local, f.Remote, strings.Join(facts, ", ")))
+}
+
+// The captures say what they are known to say.
+func TestCaptures(t *testing.T) {
+	for _, c := range captures {
+		t.Run(c.file, func(t *testing.T) {
+			var got []string
+			for _, payload := range c.payloads(t) {
+				f, err := parseFlow(payload, c.protocol)
+				if err != nil {
+					t.Fatal(err)
+				}
+				got = append(got, summary(&f))
+			}
+			slices.Sort(got)
+			if diff := cmp.Diff(c.flows, got); diff != "" {
+				t.Errorf("flows (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// This kernel says the same of the same sockets; with -update its answers are the
+// captures from now on.
+func TestPrivilegedCaptures(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		captureScene(t)
+		for _, c := range captures {
+			conn := mustDial(t)
+			kernel := conn.receive
+			var datagrams []byte
+			conn.receive = func(b []byte) (int, uint32, error) {
+				n, sender, err := kernel(b)
+				datagrams = append(datagrams, b[:min(max(n, 0), len(b))]...)
+				return n, sender, err
+			}
+			var got []string
+			t.Cleanup(func() {
+				if diff := cmp.Diff(c.flows, got); diff != "" {
+					t.Errorf("%s (-want +got):\n%s", c.file, diff)
+				}
+			})
+			nstest.Eventually(t, "the sockets are as in "+c.file, func() bool {
+				datagrams, got = nil, nil
+				for _, f := range collect(t, conn, Query{Protocol: c.protocol, Families: []Family{c.family}, States: ^StateSet(0), Info: true}) {
+					got = append(got, summary(&f))
+				}
+				slices.Sort(got)
+				return slices.Equal(got, c.flows)
+			})
+			if *update {
+				if err := os.WriteFile(c.path(), datagrams, 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	})
+}
+
+// captureScene opens sockets of every kind, each with a port that is known.
+func captureScene(t *testing.T) {
+	t.Helper()
+	connect := func(ln net.Listener, from, to string, mptcp bool) (client, server *net.TCPConn) {
+		t.Helper()
+		d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.MustParseAddrPort(from))}
+		d.SetMultipathTCP(mptcp)
+		one, err := d.DialContext(t.Context(), "tcp", to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = one.Close() })
+		other, err := ln.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = other.Close() })
+		return one.(*net.TCPConn), other.(*net.TCPConn)
+	}
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	four, both := listen(t, "127.0.0.1:7001", false), listen(t, "[::]:7002", false)
+	paths := listen(t, "127.0.0.1:7003", true)
+
+	_, server := connect(four, "127.0.0.1:7101", "127.0.0.1:7001", false)
+	_, err := server.Write([]byte("hello"))
+	must(err)
+	client, _ := connect(four, "127.0.0.1:7102", "127.0.0.1:7001", false)
+	must(client.CloseRead())
+	must(client.CloseWrite())
+	client, server = connect(four, "127.0.0.1:7103", "127.0.0.1:7001", false)
+	must(client.Close())
+	must(server.Close())
+
+	connect(both, "[::1]:7101", "[::1]:7002", false)
+	connect(both, "127.0.0.1:7105", "127.0.0.1:7002", false)
+	connect(paths, "127.0.0.1:7106", "127.0.0.1:7003", true)
+
+	// What is sent out by this device goes nowhere.
+	nstest.Command(t, "ip", "link", "add", "nowhere", "type", "veth", "peer", "name", "end")
+	nstest.Command(t, "ip", "addr", "add", "192.0.2.1/24", "dev", "nowhere")
+	nstest.Command(t, "ip", "link", "set", "nowhere", "up")
+	nstest.Command(t, "ip", "link", "set", "end", "up")
+	nstest.Command(t, "ip", "neigh", "add", "192.0.2.2", "lladdr", "02:00:00:00:00:01", "dev", "nowhere")
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	must(err)
+	t.Cleanup(func() { _ = unix.Close(fd) })
+	must(unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{192, 0, 2, 1}, Port: 7104}))
+	if err := unix.Connect(fd, &unix.SockaddrInet4{Addr: [4]byte{192, 0, 2, 2}, Port: 7001}); err != unix.EINPROGRESS {
+		t.Fatalf("connect to nobody: %v", err)
+	}
+}
+
+func listen(t *testing.T, address string, mptcp bool) net.Listener {
+	t.Helper()
+	var c net.ListenConfig
+	c.SetMultipathTCP(mptcp)
+	ln, err := c.Listen(context.Background(), "tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = ln.Close() })
+	return ln
+}

@@ -1,0 +1,355 @@
+package sockdiag
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+	"unsafe"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+)
+
+// The kernel's structures, field by field as in the headers. The compiler lays them
+// out as C's does, so that the decoder's offsets are checked by something that knows
+// none of them. tcp_info is unix.TCPInfo.
+type (
+	// inetDiagMsg is struct inet_diag_msg (linux/inet_diag.h).
+	inetDiagMsg struct {
+		family, state, timer, retrans             uint8
+		id                                        inetDiagSockID
+		expires, rqueue, wqueue, owner, fileInode uint32
+	}
+	// inetDiagSockID is struct inet_diag_sockid (linux/inet_diag.h).
+	inetDiagSockID struct {
+		sport, dport [2]byte // __be16
+		src, dst     [16]byte
+		device       uint32
+		cookie       [2]uint32
+	}
+	// inetDiagReqV2 is struct inet_diag_req_v2 (linux/inet_diag.h).
+	inetDiagReqV2 struct {
+		family, protocol, ext, pad uint8
+		states                     uint32
+		id                         inetDiagSockID
+	}
+	// mptcpInfo is struct mptcp_info (linux/mptcp.h) as of Linux 6.10.
+	mptcpInfo struct {
+		subflows, addAddrSignal, addAddrAccepted                uint8
+		subflowsMax, addAddrSignalMax, addAddrAcceptedMax       uint8
+		flags, token                                            uint32
+		writeSeq, sndUna, rcvNxt                                uint64
+		localAddrUsed, localAddrMax, csumEnabled                uint8
+		retransmits                                             uint32
+		bytesRetrans, bytesSent, bytesReceived, bytesAcked      uint64
+		subflowsTotal                                           uint8
+		lastDataSent, lastDataReceived, lastAcknowledgeReceived uint32
+	}
+)
+
+// view reads a C structure; what b is too short for is zero.
+func view[T any](b []byte) (v T) {
+	copy(unsafe.Slice((*byte)(unsafe.Pointer(&v)), unsafe.Sizeof(v)), b)
+	return v
+}
+
+type attribute struct {
+	kind  uint16
+	value []byte
+}
+
+// attributes splits a list of struct nlattr and reports whether it is one.
+func attributes(b []byte) (list []attribute, ok bool) {
+	for len(b) > 0 {
+		header := view[struct{ size, kind uint16 }](b)
+		if len(b) < unix.NLA_HDRLEN || header.size < unix.NLA_HDRLEN || int(header.size) > len(b) {
+			return list, false
+		}
+		list = append(list, attribute{
+			kind:  header.kind &^ (unix.NLA_F_NESTED | unix.NLA_F_NET_BYTEORDER),
+			value: b[unix.NLA_HDRLEN:header.size],
+		})
+		b = b[min((int(header.size)+unix.NLA_ALIGNTO-1)/unix.NLA_ALIGNTO*unix.NLA_ALIGNTO, len(b)):]
+	}
+	return list, true
+}
+
+// appendAttribute is the other way round.
+func appendAttribute(b []byte, a attribute) []byte {
+	b = binary.NativeEndian.AppendUint16(b, uint16(unix.NLA_HDRLEN+len(a.value)))
+	b = binary.NativeEndian.AppendUint16(b, a.kind)
+	b = append(b, a.value...)
+	return append(b, make([]byte, -len(a.value)&3)...)
+}
+
+func ms(n uint32) time.Duration { return time.Duration(n) * time.Millisecond }
+
+// reference decodes a message by the structures. It reports false for one that is
+// cut short, at odds with its own lengths or of another family.
+func reference(b []byte, protocol Protocol) (Flow, bool) {
+	m := view[inetDiagMsg](b)
+	if len(b) < int(unsafe.Sizeof(m)) || m.family != unix.AF_INET && m.family != unix.AF_INET6 {
+		return Flow{}, false
+	}
+	addr := func(of [16]byte, port [2]byte) netip.AddrPort {
+		a := netip.AddrFrom16(of).Unmap()
+		if m.family == unix.AF_INET {
+			a, _ = netip.AddrFromSlice(of[:4])
+		}
+		return netip.AddrPortFrom(a, uint16(port[0])<<8|uint16(port[1]))
+	}
+	f := Flow{
+		Protocol: protocol, Family: Family(m.family), State: State(m.state), Timer: Timer(m.timer), Retries: m.retrans,
+		Expires: ms(m.expires), Local: addr(m.id.src, m.id.sport), Remote: addr(m.id.dst, m.id.dport),
+		Interface: m.id.device, Cookie: uint64(m.id.cookie[1])<<32 + uint64(m.id.cookie[0]),
+		Inode: m.fileInode, UID: m.owner, ReceiveQueue: m.rqueue, SendQueue: m.wqueue,
+	}
+	list, ok := attributes(b[unsafe.Sizeof(m):])
+	for _, a := range list {
+		switch {
+		case a.kind == attrInfo && protocol == MPTCP:
+			f.MPTCPInfo, f.HasMPTCPInfo = referenceMPTCPInfo(a.value)
+		case a.kind == attrInfo && m.state != unix.BPF_TCP_LISTEN:
+			f.TCPInfo, f.HasInfo = referenceTCPInfo(a.value)
+		case a.kind == attrShutdown && len(a.value) > 0:
+			f.ShutDown = a.value[0]&1 != 0 && a.value[0]&2 != 0
+		case a.kind == attrCgroupID && len(a.value) >= 8:
+			f.CgroupID = view[uint64](a.value)
+		case a.kind == attrULP:
+			var nested bool
+			f.Subflow, f.IsSubflow, nested = referenceSubflow(a.value)
+			ok = ok && nested
+		}
+	}
+	return f, ok
+}
+
+// referenceTCPInfo takes what every kernel has: all up to tcpi_last_ack_recv.
+func referenceTCPInfo(b []byte) (TCPInfo, bool) {
+	i := view[unix.TCPInfo](b)
+	if len(b) < int(unsafe.Offsetof(i.Pmtu)) {
+		return TCPInfo{}, false
+	}
+	info := TCPInfo{
+		Retransmits: i.Retransmits, Probes: i.Probes, Backoff: i.Backoff, Unacked: i.Unacked, NotSent: i.Notsent_bytes,
+		LastDataSent: ms(i.Last_data_sent), LastDataReceived: ms(i.Last_data_recv), LastAckReceived: ms(i.Last_ack_recv),
+	}
+	if len(b) < int(unsafe.Offsetof(i.Min_rtt)) { // part of a number is none
+		info.NotSent = 0
+	}
+	return info, true
+}
+
+func referenceMPTCPInfo(b []byte) (MPTCPInfo, bool) {
+	i := view[mptcpInfo](b)
+	if len(b) < int(unsafe.Offsetof(i.writeSeq)) {
+		return MPTCPInfo{}, false
+	}
+	info := MPTCPInfo{Token: i.token, Flags: i.flags, Subflows: i.subflows, SubflowsTotal: i.subflowsTotal}
+	const fallback = 1
+	if len(b) >= int(unsafe.Sizeof(i)) && i.flags&fallback == 0 {
+		info.HasTimes = true
+		info.LastDataSent, info.LastDataReceived = ms(i.lastDataSent), ms(i.lastDataReceived)
+		info.LastAckReceived = ms(i.lastAcknowledgeReceived)
+	}
+	return info, true
+}
+
+func referenceSubflow(b []byte) (s Subflow, is, ok bool) {
+	list, ok := attributes(b)
+	for _, a := range list {
+		if a.kind != ulpMPTCP {
+			continue
+		}
+		fields, whole := attributes(a.value)
+		for _, field := range fields {
+			switch {
+			case field.kind == subflowTokenLocal && len(field.value) >= 4:
+				s.Token = view[uint32](field.value)
+			case field.kind == subflowFlags && len(field.value) >= 4:
+				s.Flags = SubflowFlags(view[uint32](field.value))
+			case field.kind == subflowIDRemote && len(field.value) >= 1:
+				s.RemoteID = field.value[0]
+			case field.kind == subflowIDLocal && len(field.value) >= 1:
+				s.LocalID = field.value[0]
+			}
+		}
+		return s, whole, whole
+	}
+	return s, false, ok
+}
+
+// within returns b in the midst of other bytes, which nothing may read.
+func within(b []byte, other byte) []byte {
+	around := bytes.Repeat([]byte{other}, 256)
+	all := bytes.Join([][]byte{around, b, around}, nil)
+	return all[len(around) : len(around)+len(b)]
+}
+
+// checkFlow compares the decoder with the reference and names the flow in a request,
+// by the very bytes that the kernel named it by.
+func checkFlow(t *testing.T, message []byte, protocol Protocol) {
+	t.Helper()
+	got, err := parseFlow(within(message, 0), protocol)
+	other, otherErr := parseFlow(within(message, 0xff), protocol)
+	if got != other || (err == nil) != (otherErr == nil) {
+		t.Errorf("read outside of the message: %+v, %v and %+v, %v", got, err, other, otherErr)
+	}
+	want, ok := reference(message, protocol)
+	if ok != (err == nil) {
+		t.Fatalf("error %v, and the message is well formed: %t\n% x", err, ok, message)
+	}
+	if err != nil {
+		if got != (Flow{}) {
+			t.Errorf("%+v beside error %v", got, err)
+		}
+		if !errors.Is(err, errShort) && !strings.Contains(err.Error(), "address family") {
+			t.Errorf("error %v does not say what is wrong", err)
+		}
+		return
+	}
+	if got != want {
+		t.Errorf("(-want +got):\n%s\n% x", cmp.Diff(want, got, cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })), message)
+	}
+
+	id := view[inetDiagMsg](message).id
+	if got.Family == IPv4 { // behind an IPv4 address there is nothing
+		clear(id.src[4:])
+		clear(id.dst[4:])
+	}
+	if protocol == MPTCP {
+		id.cookie = [2]uint32{want.MPTCPInfo.Token, 0}
+	}
+	asked := view[inetDiagReqV2](request{family: got.Family, protocol: protocol, flow: &got}.bytes())
+	if asked.id != id || asked.family != message[0] {
+		t.Errorf("the kernel names the socket %+v, and a request for it names %+v", id, asked.id)
+	}
+}
+
+// FuzzFlow decodes any message as it is, cut off, with an info of another length and
+// with attributes that no kernel has yet.
+func FuzzFlow(f *testing.F) {
+	for _, c := range captures {
+		for _, payload := range c.payloads(f) {
+			// Around the ends of what grew with the kernel.
+			for _, size := range []uint16{0, 15, 16, 59, 60, 80, 81, 95, 96, 147, 148, 400} {
+				f.Add(payload, c.protocol == MPTCP, size, []byte("unknown"))
+			}
+		}
+	}
+	f.Fuzz(func(t *testing.T, message []byte, mptcp bool, size uint16, unknown []byte) {
+		protocol := TCP
+		if mptcp {
+			protocol = MPTCP
+		}
+		checkFlow(t, message, protocol)
+		checkFlow(t, message[:min(int(size), len(message))], protocol)
+
+		list, ok := attributes(message[min(messageLen, len(message)):])
+		if !ok || len(message) < messageLen || len(unknown) > 1024 {
+			return
+		}
+		varied := bytes.Clone(message[:messageLen])
+		for _, a := range list {
+			if a.kind == attrInfo {
+				resized := make([]byte, size%512)
+				copy(resized[copy(resized, a.value):], unknown)
+				a.value = resized
+			}
+			varied = appendAttribute(appendAttribute(varied, attribute{kind: 0x3000, value: unknown}), a)
+		}
+		checkFlow(t, varied, protocol)
+	})
+}
+
+// referenceReply splits a datagram. The end is nil when the answer goes on, and
+// errFault for all that is not an answer.
+func referenceReply(b []byte, sequence, portID uint32) (payloads [][]byte, end error) {
+	interrupted := false
+	for len(b) > 0 {
+		h := view[unix.NlMsghdr](b)
+		if len(b) < unix.NLMSG_HDRLEN || h.Len < unix.NLMSG_HDRLEN || int(h.Len) > len(b) {
+			return payloads, errShort
+		}
+		payload := b[unix.NLMSG_HDRLEN:h.Len]
+		b = b[min(int(h.Len+unix.NLMSG_ALIGNTO-1)&^(unix.NLMSG_ALIGNTO-1), len(b)):]
+		if h.Pid != portID {
+			return payloads, errFault
+		}
+		if h.Seq != sequence {
+			continue
+		}
+		interrupted = interrupted || h.Flags&unix.NLM_F_DUMP_INTR != 0
+		switch h.Type {
+		case unix.NLMSG_NOOP:
+		case unix.SOCK_DIAG_BY_FAMILY:
+			payloads = append(payloads, payload)
+		case unix.NLMSG_DONE, unix.NLMSG_ERROR:
+			switch n := view[int32](payload); {
+			case len(payload) < 4:
+				return payloads, errShort
+			case n != 0:
+				return payloads, unix.Errno(-n)
+			case interrupted:
+				return payloads, ErrInterrupted
+			}
+			return payloads, errDone
+		default:
+			return payloads, errFault
+		}
+	}
+	return payloads, nil
+}
+
+var errFault = errors.New("not an answer")
+
+// FuzzReply splits any datagram as the answer to a request with this sequence and
+// port id.
+func FuzzReply(f *testing.F) {
+	for _, c := range captures {
+		datagrams := c.read(f)
+		h := view[unix.NlMsghdr](datagrams)
+		f.Add(datagrams, h.Seq, h.Pid)
+		f.Add(datagrams, h.Seq+1, h.Pid)
+		f.Add(datagrams[:len(datagrams)-1], h.Seq, h.Pid)
+		for _, change := range []func(first, last []byte){
+			func(first, _ []byte) { first[6] |= unix.NLM_F_DUMP_INTR },
+			func(first, _ []byte) { first[12]++ }, // the port id
+			func(first, _ []byte) { first[4] = unix.NLMSG_OVERRUN },
+			func(_, last []byte) { binary.NativeEndian.PutUint32(last[unix.NLMSG_HDRLEN:], ^uint32(unix.EPERM)+1) },
+		} {
+			changed := bytes.Clone(datagrams)
+			change(changed, changed[len(changed)-unix.NLMSG_HDRLEN-4:])
+			f.Add(changed, h.Seq, h.Pid)
+		}
+	}
+	f.Fuzz(func(t *testing.T, datagram []byte, sequence, portID uint32) {
+		var payloads [][]byte
+		var end error
+		r := reply{sequence: sequence, portID: portID}
+		for payload, err := range r.messages(within(datagram, 0xff)) {
+			if end != nil {
+				t.Fatalf("more after %v", end)
+			}
+			if end = err; err == nil {
+				payloads = append(payloads, payload)
+			}
+		}
+		want, wantEnd := referenceReply(datagram, sequence, portID)
+		if diff := cmp.Diff(want, payloads); diff != "" {
+			t.Errorf("payloads (-want +got):\n%s", diff)
+		}
+		known := func(err error) bool {
+			return errors.Is(err, errDone) || errors.Is(err, ErrInterrupted) || errors.Is(err, errShort) || errors.As(err, new(unix.Errno))
+		}
+		switch {
+		case errors.Is(wantEnd, errFault) && (end == nil || known(end)),
+			!errors.Is(wantEnd, errFault) && !errors.Is(end, wantEnd):
+			t.Errorf("ends with %v, want %v", end, wantEnd)
+		}
+	})
+}
