@@ -1,7 +1,6 @@
 package actuator
 
 import (
-	"bufio"
 	"bytes"
 	"cmp"
 	"encoding/binary"
@@ -134,25 +133,25 @@ func sigpipeKills(pid int) bool {
 
 // parseSIGPIPE reads SigIgn and SigCgt of /proc/PID/status (proc_pid_status(5)).
 func parseSIGPIPE(status []byte) (kills bool, err error) {
-	var handled uint64
-	seen := 0
-	lines := bufio.NewScanner(bytes.NewReader(status))
-	for lines.Scan() {
-		name, value, _ := strings.Cut(lines.Text(), ":")
+	masks := make(map[string]uint64, 2)
+	for line := range strings.Lines(string(status)) {
+		name, value, _ := strings.Cut(line, ":")
 		if name != "SigIgn" && name != "SigCgt" {
 			continue
+		}
+		if _, ok := masks[name]; ok {
+			return false, fmt.Errorf("parse status: %s appears twice", name)
 		}
 		mask, err := strconv.ParseUint(strings.TrimSpace(value), 16, 64)
 		if err != nil {
 			return false, fmt.Errorf("parse %s: %w", name, err)
 		}
-		handled |= mask
-		seen++
+		masks[name] = mask
 	}
-	if seen != 2 {
+	if len(masks) != 2 {
 		return false, errors.New("parse status: SigIgn and SigCgt are missing")
 	}
-	return handled&(1<<(unix.SIGPIPE-1)) == 0, nil
+	return (masks["SigIgn"]|masks["SigCgt"])&(1<<(unix.SIGPIPE-1)) == 0, nil
 }
 
 // commandOf returns the name of a process, or "" when it has ended.
