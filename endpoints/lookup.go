@@ -73,7 +73,7 @@ func (s *system) lookup(ctx context.Context, service Service) (answer, error) {
 	}
 	r := dnsResolver{config}
 	none := errNoName
-	for _, full := range config.NameList(name) {
+	for _, full := range fullNames(config, name) {
 		var a answer
 		if isSRV(name) {
 			a, err = r.targets(ctx, full, service.Port)
@@ -89,6 +89,16 @@ func (s *system) lookup(ctx context.Context, service Service) (answer, error) {
 		}
 	}
 	return answer{}, none
+}
+
+// fullNames returns the names that the DNS is asked for, one after the other. The
+// search list may make some that no server could know: of "search .", which
+// systemd-resolved writes when there is nothing to search, NameList makes "db..".
+func fullNames(config *dns.ClientConfig, name string) []string {
+	return slices.DeleteFunc(config.NameList(name), func(full string) bool {
+		_, ok := dns.IsDomainName(full)
+		return !ok || !dns.IsFqdn(full)
+	})
 }
 
 // isSRV reports whether the name is that of SRV records (RFC 2782).
@@ -197,13 +207,17 @@ func parseHosts(content []byte) (map[string][]netip.Addr, error) {
 	return names, nil
 }
 
-// parseResolv reads resolv.conf(5). Without a server, the one on this host is
-// asked.
+// parseResolv reads resolv.conf(5). A server that is no address is skipped; without
+// any, the one on this host is asked.
 func parseResolv(content []byte) (*dns.ClientConfig, error) {
 	config, err := dns.ClientConfigFromReader(strings.NewReader(string(content)))
 	if err != nil {
 		return nil, err
 	}
+	config.Servers = slices.DeleteFunc(config.Servers, func(server string) bool {
+		_, err := netip.ParseAddr(server)
+		return err != nil
+	})
 	if len(config.Servers) == 0 {
 		config.Servers = []string{"127.0.0.1"}
 	}

@@ -42,7 +42,7 @@ func serveDNS(t *testing.T, handle dns.HandlerFunc) *dns.ClientConfig {
 	}
 	return &dns.ClientConfig{
 		Servers: []string{"127.0.0.1"}, Port: strconv.Itoa(listener.Addr().(*net.TCPAddr).Port),
-		Ndots: 1, Timeout: 1, Attempts: 1, Search: []string{"one.internal", "two.internal"},
+		Ndots: 1, Timeout: 1, Attempts: 1, Search: []string{".", "one.internal", "two.internal"},
 	}
 }
 
