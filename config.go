@@ -226,7 +226,9 @@ func (r *configReader) policy(n *yaml.Node, base alerts.Policy) {
 	r.checkSettings(n, &p)
 	if len(r.errs) == before {
 		if err := p.Validate(); err != nil {
-			r.fail(n, "policy %q: %v", p.Name, err)
+			for mistake := range strings.SplitSeq(err.Error(), "\n") {
+				r.fail(n, "policy %q: %s", p.Name, mistake)
+			}
 		}
 	}
 	r.config.Rules.Policies = append(r.config.Rules.Policies, p)

@@ -148,17 +148,28 @@ policies:
 	}
 }
 
-// Each mistake is found in its line, and the message says what to write.
-func TestConfigMistakes(t *testing.T) {
+// configMistake is a file and what is said of it, line by line.
+type configMistake struct {
+	name, content string
+	want          []string
+}
+
+func configMistakes() []configMistake {
 	policy := func(more string) string {
 		return "policies:\n  - name: a\n    match: [a=\"b\"]\n    allow: [10.0.0.0/8]\n    " + more + "\n"
 	}
-	tests := []struct {
-		name, content string
-		want          []string
-	}{
+	return []configMistake{
 		{"not YAML", "policies:\n\t- x\n", []string{"x.yml:2: not YAML: found character that cannot start any token"}},
 		{"not YAML at the end", "never: [10.0.0.1\n", []string{"x.yml:1: not YAML: did not find expected ',' or ']'"}},
+		{"bad indentation", "policies:\n  - name: a\n    shadow: true\n   allow: [b]\n", []string{"x.yml:4: not YAML: did not find expected '-' indicator"}},
+		{"list not closed", "never: []\npolicies:\n  - name: a\n    allow: [b\n    shadow: true\n", []string{"x.yml:4: not YAML: did not find expected ',' or ']'"}},
+		{"quote not closed", "policies:\n  - name: a\n    allow: ['b]\n    shadow: true\n", []string{"x.yml:3: not YAML: found unexpected end of stream"}},
+		{"list in a mapping", "never: []\n\n- a\nservices: []\n", []string{"x.yml:3: not YAML: did not find expected key"}},
+		{"unknown alias", "never: []\n\nservices: *a\n", []string{"x.yml:3: not YAML: unknown anchor 'a' referenced"}},
+		{"control character", "never: []\n\nservices: \"\x01\"\n", []string{"x.yml:3: not YAML: control characters are not allowed"}},
+		{"not UTF-8", "never: []\n\nservices: \xff\n", []string{"x.yml:3: not YAML: invalid leading UTF-8 octet"}},
+		{"wrong in the second document", "never: []\n---\n{\n", []string{"x.yml:3: not YAML: did not find expected node content"}},
+		{"an alias for a key", "services: [&never {name: a.b, port: 1}]\n*never : []\n", []string{`x.yml:2: unknown key "" in the configuration: the known keys are`}},
 		{"a list", "- a\n", []string{"x.yml:1: the configuration must be a mapping with the keys defaults, never, policies, services"}},
 		{"two documents", "never: []\n---\nnever: []\n", []string{"x.yml:2: a second document begins here: put everything into one"}},
 		{"unknown key", "polices: []\n", []string{`x.yml:1: unknown key "polices" in the configuration: did you mean "policies"?`}},
@@ -203,8 +214,14 @@ func TestConfigMistakes(t *testing.T) {
 			"matches everything", "policies: [{name: a, match: ['a!=\"b\"'], allow: ['::1']}]\n",
 			[]string{`x.yml:1: policy "a": match needs at least one matcher that an alert without labels does not satisfy`},
 		},
+		{
+			"matches everything and touches nothing", "policies: [{name: a, match: ['a!=\"b\"'], allow: []}]\n",
+			[]string{`x.yml:1: policy "a": match needs at least one matcher`, `x.yml:1: policy "a": allow is missing`},
+		},
+		{"matcher of two lines", "policies: [{name: a, match: [\"a\\nb\"], allow: [c]}]\n", []string{`x.yml:1: match: bad matcher format: a\nb: write it like`}},
 		{"method", policy("method: kill"), []string{"x.yml:5: method must be one of auto, shutdown, destroy"}},
 		{"mptcp", policy("mptcp: [path]"), []string{"x.yml:5: mptcp must be one of connection, path"}},
+		{"shadow by force", policy("shadow: !!bool yes"), []string{"x.yml:5: shadow must be true or false"}},
 		{"shadow", policy("shadow: yes"), []string{"x.yml:5: shadow must be true or false"}},
 		{"ports", policy("ports: [0, 65536, http, '80', 8.5]"), []string{
 			"x.yml:5: each entry of ports must be a whole number from 1 to 65535", "x.yml:5: each entry of ports",
@@ -250,7 +267,11 @@ func TestConfigMistakes(t *testing.T) {
 		{"defaults with a name", "defaults:\n  name: a\n", []string{`x.yml:2: unknown key "name" in defaults: the known keys are ` +
 			"drain, evidence, labels, limits, linger, method, mptcp, shadow"}},
 	}
-	for _, tt := range tests {
+}
+
+// Each mistake is found in its line, and the message says what to write.
+func TestConfigMistakes(t *testing.T) {
+	for _, tt := range configMistakes() {
 		t.Run(tt.name, func(t *testing.T) {
 			c, err := parseConfig("x.yml", []byte(tt.content))
 			if err == nil {
@@ -281,28 +302,4 @@ func TestLoadConfigFile(t *testing.T) {
 			t.Errorf("%s: got %v, want an error with %q", path, err, want)
 		}
 	}
-}
-
-// Any file is read or refused, and what is read is good enough for a receiver.
-func FuzzConfig(f *testing.F) {
-	content, err := os.ReadFile(filepath.Join("deploy", "tcphup.example.yml"))
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Add(content)
-	f.Add([]byte("a: &a [*a]\nnever: *a\n"))
-	f.Add([]byte("policies: &p\n- {name: a, match: [a=\"b\"], allow: ['::1'], labels: *p}\n"))
-	f.Add([]byte("never: ['[::1]:1', '10.0.0.0/8:9']\n"))
-	f.Fuzz(func(t *testing.T, content []byte) {
-		c, err := parseConfig("x.yml", content)
-		if err != nil {
-			if !strings.HasPrefix(err.Error(), "x.yml:") {
-				t.Errorf("the error does not say where: %v", err)
-			}
-			return
-		}
-		if err := c.Rules.Validate(); err != nil {
-			t.Errorf("accepted and not valid: %v", err)
-		}
-	})
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"regexp"
 	"slices"
+	"sort"
 	"strconv"
 	"strings"
 	"time"
@@ -26,48 +27,73 @@ type yamlReader struct {
 // parse returns the top of the only document in content, or nil after a mistake
 // and for a document without anything in it.
 func (r *yamlReader) parse(content []byte) *yaml.Node {
-	decoder := yaml.NewDecoder(bytes.NewReader(content))
-	var document, more yaml.Node
-	err := decoder.Decode(&document)
-	if errors.Is(err, io.EOF) {
+	document, more, err := decodeYAML(content)
+	switch {
+	case err != nil:
+		line, message := yamlMistake(content, err)
+		r.errs = append(r.errs, fmt.Errorf("%s:%d: not YAML: %s", r.path, line, message))
+		return nil
+	case more != nil:
+		r.fail(more, "a second document begins here: put everything into one")
+		return nil
+	case document == nil:
 		return nil
 	}
-	if err == nil {
-		if err = decoder.Decode(&more); err == nil {
-			r.fail(&more, "a second document begins here: put everything into one")
-			return nil
-		}
-		if errors.Is(err, io.EOF) {
-			top := resolve(document.Content[0])
-			if top.Tag == "!!null" {
-				return nil
-			}
-			return top
-		}
+	top := resolve(document.Content[0])
+	if top.Tag == "!!null" {
+		return nil
 	}
-	line, message := yamlErrorLine(err)
-	r.errs = append(r.errs, fmt.Errorf("%s:%d: not YAML: %s", r.path, line, message))
-	return nil
+	return top
 }
 
-var yamlErrorForm = regexp.MustCompile(`^yaml: (?:line (\d+): )?(.*)`)
+// decodeYAML returns the first two documents, nil for one that is not there.
+func decodeYAML(content []byte) (document, more *yaml.Node, err error) {
+	decoder := yaml.NewDecoder(bytes.NewReader(content))
+	for _, to := range []**yaml.Node{&document, &more} {
+		var node yaml.Node
+		err := decoder.Decode(&node)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+		*to = &node
+	}
+	return document, more, nil
+}
 
-// yamlErrorLine takes an error of the YAML library apart; without a line in it the
-// mistake is in the first one.
-func yamlErrorLine(err error) (line int, message string) {
+var (
+	yamlErrorForm = regexp.MustCompile(`^yaml: (?:line (\d+): )?(.*)`)
+	// yamlStructure is about what stands beside each other, each of it well written.
+	yamlStructure = regexp.MustCompile(`^did not find expected (key|node content|'-' indicator|',' or|<)`)
+)
+
+// yamlMistake takes an error of the YAML library apart. The library tells the line
+// where something is badly written. Of a mistake in the structure it tells the line
+// before the one where that structure begins, and of some mistakes none at all:
+// such a one is in the line with which the content becomes wrong in this way.
+func yamlMistake(content []byte, err error) (line int, message string) {
 	parts := yamlErrorForm.FindStringSubmatch(err.Error())
 	if parts == nil {
 		return 1, err.Error()
 	}
 	line, convErr := strconv.Atoi(parts[1])
-	if convErr != nil {
-		line = 1
+	if convErr == nil && !yamlStructure.MatchString(parts[2]) {
+		return line, parts[2]
 	}
+	lines := bytes.SplitAfter(content, []byte("\n"))
+	line = 1 + sort.Search(len(lines)-1, func(i int) bool {
+		_, _, before := decodeYAML(bytes.Join(lines[:i+1], nil))
+		return before != nil && before.Error() == err.Error()
+	})
 	return line, parts[2]
 }
 
+// fail notes a mistake, in one line even when it quotes a text of several.
 func (r *yamlReader) fail(n *yaml.Node, format string, args ...any) {
-	r.errs = append(r.errs, fmt.Errorf("%s:%d: %s", r.path, n.Line, fmt.Sprintf(format, args...)))
+	message := strings.NewReplacer("\n", `\n`, "\r", `\r`).Replace(fmt.Sprintf(format, args...))
+	r.errs = append(r.errs, fmt.Errorf("%s:%d: %s", r.path, n.Line, message))
 }
 
 // resolve follows an alias.
@@ -91,13 +117,14 @@ func (r *yamlReader) mapping(n *yaml.Node, what string, known keys) map[string]b
 		return seen
 	}
 	for i := 0; i+1 < len(n.Content); i += 2 {
-		key, value := n.Content[i], n.Content[i+1]
+		// An alias has the name of its anchor for a value, which is no key.
+		at, key, value := n.Content[i], resolve(n.Content[i]), n.Content[i+1]
 		read, ok := known[key.Value]
 		switch {
-		case !ok:
-			r.fail(key, "unknown key %q in %s: %s", key.Value, what, known.suggest(key.Value))
+		case !ok || key.Tag != "!!str":
+			r.fail(at, "unknown key %q in %s: %s", key.Value, what, known.suggest(key.Value))
 		case seen[key.Value]:
-			r.fail(key, "the key %q appears twice in %s: keep one", key.Value, what)
+			r.fail(at, "the key %q appears twice in %s: keep one", key.Value, what)
 		default:
 			seen[key.Value] = true
 			read(value)
@@ -196,11 +223,12 @@ func (r *yamlReader) choice(to *string, what string, choices ...string) func(*ya
 func (r *yamlReader) boolean(to *bool, what string) func(*yaml.Node) {
 	return func(n *yaml.Node) {
 		n = resolve(n)
-		if n.Kind != yaml.ScalarNode || n.Tag != "!!bool" {
+		is, not := strings.EqualFold(n.Value, "true"), strings.EqualFold(n.Value, "false")
+		if n.Kind != yaml.ScalarNode || n.Tag != "!!bool" || !is && !not {
 			r.fail(n, "%s must be true or false", what)
 			return
 		}
-		*to = strings.EqualFold(n.Value, "true")
+		*to = is
 	}
 }
 
