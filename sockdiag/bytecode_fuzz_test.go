@@ -137,14 +137,14 @@ func FuzzBytecode(f *testing.F) {
 func TestBytecodeLimit(t *testing.T) {
 	s := &Selector{Destinations: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}
 	flow := Flow{Family: IPv4, Local: netip.MustParseAddrPort("10.0.0.1:1"), Remote: netip.MustParseAddrPort("10.0.0.2:1")}
-	for port := uint16(2); ; port++ {
+	for port := uint16(2); s.bytecode() != nil; port++ {
 		s.Ports = append(s.Ports, port)
-		p := program(s.bytecode())
-		if p == nil {
-			s.Ports = s.Ports[:len(s.Ports)-1]
-			break
+		for len(s.Ports) < 2000 {
+			port++
+			s.Ports = append(s.Ports, port)
 		}
 	}
+	s.Ports = s.Ports[:len(s.Ports)-1]
 	p := program(s.bytecode())
 	if len(p) > 1<<16-1-attrHeader || len(p) < 1<<16-64 {
 		t.Errorf("the longest program has %d bytes", len(p))

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -35,9 +36,13 @@ func newCrowd(t *testing.T) *crowd {
 		byHand: make(map[netip.AddrPort]bool), marked: make(map[netip.AddrPort]bool),
 		address: []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()},
 	}
-	for _, a := range []string{"10.1.0.1/32", "10.1.0.2/32", "fd00::1/128", "fd00::2/128"} {
-		nstest.Command(t, "ip", "addr", "add", a, "dev", "lo")
+	for _, a := range []string{"10.1.0.1", "10.1.0.2", "fd00::1", "fd00::2"} {
+		nstest.Command(t, "ip", "addr", "add", a, "dev", "lo", "nodad")
 	}
+	nstest.Eventually(t, "the kernel knows the IPv6 addresses for its own", func() bool {
+		routes := nstest.Command(t, "ip", "-6", "route", "show", "table", "local")
+		return strings.Contains(routes, "local fd00::1 ") && strings.Contains(routes, "local fd00::2 ")
+	})
 	listeners := []net.Listener{
 		listen(t, "0.0.0.0:0", false), listen(t, "[::]:0", false), listen(t, "10.1.0.1:0", false), listen(t, "[::]:0", false),
 	}

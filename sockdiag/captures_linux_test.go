@@ -2,6 +2,7 @@ package sockdiag
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"net"
@@ -73,7 +74,7 @@ func (c *capture) payloads(t testing.TB) [][]byte {
 	datagrams := c.read(t)
 	h := view[unix.NlMsghdr](datagrams)
 	payloads, err := referenceReply(datagrams, h.Seq, h.Pid)
-	if err != errDone {
+	if !errors.Is(err, errDone) {
 		t.Fatalf("%s ends with %v", c.file, err)
 	}
 	return payloads
@@ -204,7 +205,7 @@ func captureScene(t *testing.T) {
 	must(err)
 	t.Cleanup(func() { _ = unix.Close(fd) })
 	must(unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{192, 0, 2, 1}, Port: 7104}))
-	if err := unix.Connect(fd, &unix.SockaddrInet4{Addr: [4]byte{192, 0, 2, 2}, Port: 7001}); err != unix.EINPROGRESS {
+	if err := unix.Connect(fd, &unix.SockaddrInet4{Addr: [4]byte{192, 0, 2, 2}, Port: 7001}); !errors.Is(err, unix.EINPROGRESS) {
 		t.Fatalf("connect to nobody: %v", err)
 	}
 }

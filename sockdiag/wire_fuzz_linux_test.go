@@ -20,34 +20,34 @@ import (
 type (
 	// inetDiagMsg is struct inet_diag_msg (linux/inet_diag.h).
 	inetDiagMsg struct {
-		family, state, timer, retrans             uint8
-		id                                        inetDiagSockID
-		expires, rqueue, wqueue, owner, fileInode uint32
+		Family, State, Timer, Retrans       uint8
+		ID                                  inetDiagSockID
+		Expires, Rqueue, Wqueue, UID, Inode uint32
 	}
 	// inetDiagSockID is struct inet_diag_sockid (linux/inet_diag.h).
 	inetDiagSockID struct {
-		sport, dport [2]byte // __be16
-		src, dst     [16]byte
-		device       uint32
-		cookie       [2]uint32
+		Sport, Dport [2]byte // __be16
+		Src, Dst     [16]byte
+		Device       uint32
+		Cookie       [2]uint32
 	}
 	// inetDiagReqV2 is struct inet_diag_req_v2 (linux/inet_diag.h).
 	inetDiagReqV2 struct {
-		family, protocol, ext, pad uint8
-		states                     uint32
-		id                         inetDiagSockID
+		Family, Protocol, Ext, Pad uint8
+		States                     uint32
+		ID                         inetDiagSockID
 	}
 	// mptcpInfo is struct mptcp_info (linux/mptcp.h) as of Linux 6.10.
 	mptcpInfo struct {
-		subflows, addAddrSignal, addAddrAccepted                uint8
-		subflowsMax, addAddrSignalMax, addAddrAcceptedMax       uint8
-		flags, token                                            uint32
-		writeSeq, sndUna, rcvNxt                                uint64
-		localAddrUsed, localAddrMax, csumEnabled                uint8
-		retransmits                                             uint32
-		bytesRetrans, bytesSent, bytesReceived, bytesAcked      uint64
-		subflowsTotal                                           uint8
-		lastDataSent, lastDataReceived, lastAcknowledgeReceived uint32
+		Subflows, AddAddrSignal, AddAddrAccepted           uint8
+		SubflowsMax, AddAddrSignalMax, AddAddrAcceptedMax  uint8
+		Flags, Token                                       uint32
+		WriteSeq, SndUna, RcvNxt                           uint64
+		LocalAddrUsed, LocalAddrMax, CsumEnabled           uint8
+		Retransmits                                        uint32
+		BytesRetrans, BytesSent, BytesReceived, BytesAcked uint64
+		SubflowsTotal                                      uint8
+		LastDataSent, LastDataReceived, LastAckReceived    uint32
 	}
 )
 
@@ -92,28 +92,28 @@ func ms(n uint32) time.Duration { return time.Duration(n) * time.Millisecond }
 // cut short, at odds with its own lengths or of another family.
 func reference(b []byte, protocol Protocol) (Flow, bool) {
 	m := view[inetDiagMsg](b)
-	if len(b) < int(unsafe.Sizeof(m)) || m.family != unix.AF_INET && m.family != unix.AF_INET6 {
+	if len(b) < int(unsafe.Sizeof(m)) || m.Family != unix.AF_INET && m.Family != unix.AF_INET6 {
 		return Flow{}, false
 	}
 	addr := func(of [16]byte, port [2]byte) netip.AddrPort {
 		a := netip.AddrFrom16(of).Unmap()
-		if m.family == unix.AF_INET {
+		if m.Family == unix.AF_INET {
 			a, _ = netip.AddrFromSlice(of[:4])
 		}
 		return netip.AddrPortFrom(a, uint16(port[0])<<8|uint16(port[1]))
 	}
 	f := Flow{
-		Protocol: protocol, Family: Family(m.family), State: State(m.state), Timer: Timer(m.timer), Retries: m.retrans,
-		Expires: ms(m.expires), Local: addr(m.id.src, m.id.sport), Remote: addr(m.id.dst, m.id.dport),
-		Interface: m.id.device, Cookie: uint64(m.id.cookie[1])<<32 + uint64(m.id.cookie[0]),
-		Inode: m.fileInode, UID: m.owner, ReceiveQueue: m.rqueue, SendQueue: m.wqueue,
+		Protocol: protocol, Family: Family(m.Family), State: State(m.State), Timer: Timer(m.Timer), Retries: m.Retrans,
+		Expires: ms(m.Expires), Local: addr(m.ID.Src, m.ID.Sport), Remote: addr(m.ID.Dst, m.ID.Dport),
+		Interface: m.ID.Device, Cookie: uint64(m.ID.Cookie[1])<<32 + uint64(m.ID.Cookie[0]),
+		Inode: m.Inode, UID: m.UID, ReceiveQueue: m.Rqueue, SendQueue: m.Wqueue,
 	}
 	list, ok := attributes(b[unsafe.Sizeof(m):])
 	for _, a := range list {
 		switch {
 		case a.kind == attrInfo && protocol == MPTCP:
 			f.MPTCPInfo, f.HasMPTCPInfo = referenceMPTCPInfo(a.value)
-		case a.kind == attrInfo && m.state != unix.BPF_TCP_LISTEN:
+		case a.kind == attrInfo && State(m.State) != Listen:
 			f.TCPInfo, f.HasInfo = referenceTCPInfo(a.value)
 		case a.kind == attrShutdown && len(a.value) > 0:
 			f.ShutDown = a.value[0]&1 != 0 && a.value[0]&2 != 0
@@ -146,15 +146,15 @@ func referenceTCPInfo(b []byte) (TCPInfo, bool) {
 
 func referenceMPTCPInfo(b []byte) (MPTCPInfo, bool) {
 	i := view[mptcpInfo](b)
-	if len(b) < int(unsafe.Offsetof(i.writeSeq)) {
+	if len(b) < int(unsafe.Offsetof(i.WriteSeq)) {
 		return MPTCPInfo{}, false
 	}
-	info := MPTCPInfo{Token: i.token, Flags: i.flags, Subflows: i.subflows, SubflowsTotal: i.subflowsTotal}
+	info := MPTCPInfo{Token: i.Token, Flags: i.Flags, Subflows: i.Subflows, SubflowsTotal: i.SubflowsTotal}
 	const fallback = 1
-	if len(b) >= int(unsafe.Sizeof(i)) && i.flags&fallback == 0 {
+	if len(b) >= int(unsafe.Sizeof(i)) && i.Flags&fallback == 0 {
 		info.HasTimes = true
-		info.LastDataSent, info.LastDataReceived = ms(i.lastDataSent), ms(i.lastDataReceived)
-		info.LastAckReceived = ms(i.lastAcknowledgeReceived)
+		info.LastDataSent, info.LastDataReceived = ms(i.LastDataSent), ms(i.LastDataReceived)
+		info.LastAckReceived = ms(i.LastAckReceived)
 	}
 	return info, true
 }
@@ -216,17 +216,17 @@ func checkFlow(t *testing.T, message []byte, protocol Protocol) {
 		t.Errorf("(-want +got):\n%s\n% x", cmp.Diff(want, got, cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })), message)
 	}
 
-	id := view[inetDiagMsg](message).id
+	id := view[inetDiagMsg](message).ID
 	if got.Family == IPv4 { // behind an IPv4 address there is nothing
-		clear(id.src[4:])
-		clear(id.dst[4:])
+		clear(id.Src[4:])
+		clear(id.Dst[4:])
 	}
 	if protocol == MPTCP {
-		id.cookie = [2]uint32{want.MPTCPInfo.Token, 0}
+		id.Cookie = [2]uint32{want.MPTCPInfo.Token, 0}
 	}
 	asked := view[inetDiagReqV2](request{family: got.Family, protocol: protocol, flow: &got}.bytes())
-	if asked.id != id || asked.family != message[0] {
-		t.Errorf("the kernel names the socket %+v, and a request for it names %+v", id, asked.id)
+	if asked.ID != id || asked.Family != message[0] {
+		t.Errorf("the kernel names the socket %+v, and a request for it names %+v", id, asked.ID)
 	}
 }
 
