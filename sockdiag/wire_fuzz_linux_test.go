@@ -351,5 +351,8 @@ func FuzzReply(f *testing.F) {
 			!errors.Is(wantEnd, errFault) && !errors.Is(end, wantEnd):
 			t.Errorf("ends with %v, want %v", end, wantEnd)
 		}
+		if !errors.Is(end, errShort) && r.ended != known(end) {
+			t.Errorf("after %v the answer has ended: %t", end, r.ended)
+		}
 	})
 }
