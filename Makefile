@@ -1,6 +1,7 @@
 # make run      build, make a token if there is none, serve on loopback
 # make test     everything that CI runs; as root
 # make demo     a service fails over, with tcphup and without; as root
+# make soak     tcphup under a load that never rests, for DURATION=10m; as root
 # make image    a container image with the binary and nothing else
 # make packages deb and rpm, in dist/
 # make bench    figures beside those of peers; as root
@@ -24,8 +25,9 @@ PACKAGE_VERSION = $(if $(filter v%,$(VERSION)),$(VERSION:v%=%),0.0.0~$(VERSION))
 TOKEN         := tcphup.token
 
 FUZZ_TIME     ?= 30s
+DURATION      ?= 10m
 
-.PHONY: help build man run demo test lint format vet unit tools fuzz e2e image packages bench clean need-root need-programs
+.PHONY: help build man run demo soak test lint format vet unit tools fuzz e2e image packages bench clean need-root need-programs
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -43,6 +45,10 @@ run: build
 # Everything runs in namespaces of its own; see demo/main.go.
 demo: need-root build
 	$(GO) run ./demo -tcphup=$(BINARY)
+
+# As above; see soak/main.go. REPORT=docs/soak.md keeps what it found.
+soak: need-root build
+	$(GO) run ./soak -tcphup=$(BINARY) -duration=$(DURATION) -report=$(REPORT)
 
 test: need-root need-programs format lint vet unit fuzz tools e2e
 

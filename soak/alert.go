@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"os"
 	"time"
 )
 
@@ -86,11 +87,12 @@ func (s *soak) alert(ctx context.Context, index int) {
 			s.fail(err)
 			return
 		}
-		if left == 0 {
-			return
+		if left == 0 || d.formerOnly && !s.judge.isLeft(d.address.Addr()) {
+			return // or the service has come back meanwhile
 		}
 		last = fmt.Sprintf("%d flows are still open after %s", left, last)
 		s.count(func(c *counts) { c.alerts.repeated++ })
+		fmt.Fprintf(os.Stderr, "repeat alert about %v: %s\n", d, last)
 	}
 	s.count(func(c *counts) { c.alerts.lost++ })
 	s.judge.fail("alert lost: about %v: %s", d, last)

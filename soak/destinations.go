@@ -60,6 +60,9 @@ var destinations = []destination{
 	{kind: ipv4, address: netip.MustParseAddrPort("127.0.1.1:8081")},
 }
 
+// plainVictim is the index of one whose policy asks for no evidence.
+const plainVictim = 0
+
 // Bystanders that alerts name all the same: the policies forbid it, or only plan.
 const (
 	forbiddenAddress = "127.0.3.2"
@@ -68,6 +71,16 @@ const (
 
 func (d *destination) victim() bool   { return d.policy != "" }
 func (d *destination) String() string { return fmt.Sprintf("%v (%s)", d.address, d.kind) }
+
+// serviceAddresses are the two between which the service moves.
+func serviceAddresses() (addresses []netip.Addr) {
+	for _, d := range destinations {
+		if d.formerOnly {
+			addresses = append(addresses, d.address.Addr())
+		}
+	}
+	return addresses
+}
 
 // addresses6 are those that the loopback device does not have by itself.
 func addresses6() (addresses []string) {

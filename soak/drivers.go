@@ -160,7 +160,8 @@ func (s *soak) reload(ctx context.Context, text string, broken, bySignal bool) e
 	})
 }
 
-// pauseAll pauses everything now and then. Alerts that come meanwhile are retried.
+// pauseAll pauses everything now and then. Alerts that come meanwhile are retried;
+// one at least does.
 func (s *soak) pauseAll(ctx, busy context.Context) {
 	for s.sleep(busy, s.every(30*time.Second)) {
 		if code, answer, err := s.post(ctx, "/-/pause", nil); err != nil || code != http.StatusOK {
@@ -168,7 +169,10 @@ func (s *soak) pauseAll(ctx, busy context.Context) {
 			continue
 		}
 		s.judge.pause()
-		s.sleep(ctx, min(4*time.Second, s.duration/10))
+		long := min(4*time.Second, s.duration/10)
+		s.sleep(ctx, long/2)
+		s.waiting.Go(func() { s.alert(ctx, plainVictim) })
+		s.sleep(ctx, long/2)
 		s.judge.resume()
 		if code, answer, err := s.post(ctx, "/-/resume", nil); err != nil || code != http.StatusOK {
 			s.judge.fail("resume: %d %s %v", code, answer, err)
@@ -179,18 +183,31 @@ func (s *soak) pauseAll(ctx, busy context.Context) {
 
 // failOverAll moves the service from one address to the other and back.
 func (s *soak) failOverAll(_, busy context.Context) {
-	var addresses []netip.Addr
-	for _, d := range destinations {
-		if d.formerOnly {
-			addresses = append(addresses, d.address.Addr())
+	addresses := serviceAddresses()
+	for n := 1; s.sleep(busy, s.every(40*time.Second)); n++ {
+		if err := s.moveTo(addresses[n%2]); err != nil {
+			s.fail(err)
+			return
 		}
-	}
-	for s.sleep(busy, s.every(40*time.Second)) {
-		addresses[0], addresses[1] = addresses[1], addresses[0]
-		s.judge.move(addresses[1], addresses[0])
-		s.hosts(addresses[0].String() + " " + serviceName + "\n")
 		s.count(func(c *counts) { c.failovers++ })
 	}
+}
+
+// moveTo gives the name of the service to one of its addresses.
+func (s *soak) moveTo(to netip.Addr) error {
+	s.hostsMu.Lock()
+	defer s.hostsMu.Unlock()
+	if s.service != to {
+		s.judge.move(s.service, to)
+	}
+	s.service = to
+	return s.writeHosts()
+}
+
+// writeHosts writes the file /etc/hosts that the soak has to itself. The caller holds
+// the lock.
+func (s *soak) writeHosts() error {
+	return write("hosts", s.service.String()+" "+serviceName+"\n")
 }
 
 // every returns how often something happens that is to happen at an interval: in a

@@ -8,16 +8,6 @@ import (
 	"time"
 )
 
-// hosts writes the file /etc/hosts that the soak has to itself.
-func (s *soak) hosts(text string) {
-	s.hostsMu.Lock()
-	defer s.hostsMu.Unlock()
-	s.hostsText = text
-	if err := write("hosts", text); err != nil {
-		s.fail(err)
-	}
-}
-
 // faultAll lets something go wrong now and then, each in turn.
 func (s *soak) faultAll(ctx, busy context.Context) {
 	faults := []func(context.Context) error{s.stall, s.loseName, s.hangUpScrape, s.hangUpAlert}
@@ -54,7 +44,7 @@ func (s *soak) loseName(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return write("hosts", s.hostsText)
+	return s.writeHosts()
 }
 
 // hangUpScrape asks for the metrics many times at once and leaves in the middle of

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"sync"
@@ -58,23 +59,42 @@ func (j *judge) note(format string, args ...any) {
 	}
 }
 
-// begin notes that an alert about a destination is about to be posted, done that it
-// is no longer.
+// begin notes that an alert for a policy is about to be posted, done that it is no
+// longer. An alert names one destination, or the service: then it is about whatever
+// that has left when the alert is acted on.
 func (j *judge) begin(index int, startsAt time.Time) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	a := &j.alerts[index]
-	a.underWay++
-	if startsAt.After(a.startsAt) {
-		a.startsAt = startsAt
+	for _, i := range sameAlert(index) {
+		a := &j.alerts[i]
+		a.underWay++
+		if startsAt.After(a.startsAt) {
+			a.startsAt = startsAt
+		}
 	}
 }
 
 func (j *judge) done(index int) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.alerts[index].underWay--
-	j.alerts[index].lastDone = time.Now()
+	for _, i := range sameAlert(index) {
+		j.alerts[i].underWay--
+		j.alerts[i].lastDone = time.Now()
+	}
+}
+
+// sameAlert returns the destinations that an alert about this one can reach.
+func sameAlert(index int) []int {
+	if !destinations[index].formerOnly {
+		return []int{index}
+	}
+	var all []int
+	for i := range destinations {
+		if destinations[i].formerOnly {
+			all = append(all, i)
+		}
+	}
+	return all
 }
 
 // pause notes that the answer to a pause has come, resume that one is about to be
@@ -117,7 +137,7 @@ func (j *judge) hear(app int, m message) {
 	j.hungUp++
 	if why := j.unasked(d, m.End); why != "" {
 		j.wrong++
-		j.note("wrong victim: %v from %s, %s: %s", d, m.End.Local, m.End.How, why)
+		j.note("wrong victim: %v from %s, ended with %q at %s: %s", d, m.End.Local, m.End.How, m.End.Noticed.Format(time.TimeOnly), why)
 	}
 }
 
@@ -156,6 +176,13 @@ func (j *judge) former(address netip.Addr, at time.Time) bool {
 	return !left.IsZero() && back.Sub(left) > settle && at.Before(back.Add(late))
 }
 
+// isLeft reports whether the service is not at the address.
+func (j *judge) isLeft(address netip.Addr) bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.left[address].After(j.back[address])
+}
+
 // sum adds up what the applications have told.
 func (j *judge) sum() (sum totals) {
 	j.mu.Lock()
@@ -164,6 +191,7 @@ func (j *judge) sum() (sum totals) {
 		sum.Opened += t.Opened
 		sum.Closed += t.Closed
 		sum.Failed += t.Failed
+		sum.Why = cmp.Or(sum.Why, t.Why)
 	}
 	return sum
 }

@@ -90,6 +90,7 @@ func (r *report) fill(s *soak) {
 	r.add("load", "%d applications, %d connections at a time to %d victims and %d bystanders; IPv4, IPv6, IPv4-mapped, MPTCP",
 		applications, applications*sessionsPerDestination()*len(destinations), victims, len(destinations)-victims)
 	r.add("connections opened", "%d", sum.Opened)
+	r.add("connections that could not be opened", "%d", sum.Failed)
 	r.add("closed by the applications", "%d", sum.Closed)
 	r.add("hung up", "%d", s.judge.hungUp)
 	r.add("wrong victims", "%d", s.judge.wrong)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -55,8 +56,8 @@ type soak struct {
 	scrapes  atomic.Int64   // that succeeded
 	waiting  sync.WaitGroup // alerts under way
 
-	hostsMu   sync.Mutex
-	hostsText string
+	hostsMu sync.Mutex
+	service netip.Addr // where it is
 
 	mu         sync.Mutex
 	counts     counts
@@ -133,10 +134,8 @@ func (s *soak) setUp(ctx context.Context) error {
 			return err
 		}
 	}
-	for i := range destinations {
-		if destinations[i].formerOnly {
-			s.hosts(destinations[i].address.Addr().String() + " " + serviceName + "\n")
-		}
+	if err := s.moveTo(serviceAddresses()[0]); err != nil {
+		return err
 	}
 	for _, name := range []string{"hosts", "resolv.conf"} {
 		if err := unix.Mount(filepath.Join(dir, name), "/etc/"+name, "", unix.MS_BIND, ""); err != nil {
@@ -257,7 +256,7 @@ func (s *soak) judgeRun() error {
 	s.judge.mu.Lock()
 	defer s.judge.mu.Unlock()
 	if sum.Failed > 0 {
-		s.judge.note("%d connections could not be opened", sum.Failed)
+		s.judge.note("%d connections could not be opened: %s", sum.Failed, sum.Why)
 	}
 	if s.judge.hungUp == 0 || s.counts.alerts.sent == 0 {
 		s.judge.note("nothing was hung up: the run shows nothing")
