@@ -54,13 +54,14 @@ func (s *soak) alert(ctx context.Context, index int) {
 		return
 	}
 	if d.beforeAlert {
-		// That a flow is older than the alert is known once a scrape has seen it.
-		seen := s.scrapes.Load()
-		for s.scrapes.Load() < seen+2 {
+		// That a flow is older than the alert is known once a scrape has seen it, to a
+		// tenth of a second.
+		for seen := s.scrapes.Load(); s.scrapes.Load() < seen+2; {
 			if !s.sleep(ctx, 100*time.Millisecond) {
 				return
 			}
 		}
+		s.sleep(ctx, 200*time.Millisecond)
 	}
 	startsAt := time.Now()
 	s.judge.begin(index, startsAt)

@@ -73,7 +73,7 @@ var habits = []habit{
 }
 
 // application keeps connections to all destinations until its standard input ends.
-func application() error {
+func application(options) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	c := &client{out: json.NewEncoder(os.Stdout)}
 	var sessions sync.WaitGroup

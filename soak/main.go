@@ -47,16 +47,18 @@ func main() {
 	flag.DurationVar(&o.duration, "duration", 10*time.Minute, "how long to keep it busy")
 	flag.StringVar(&o.report, "report", "", "`file` to which the report is written as Markdown")
 	flag.Parse()
-	var err error
+	run := outside
 	switch os.Args[0] {
 	case applicationName:
-		err = application()
+		run = application
 	case serverName:
-		err = server()
+		run = server
 	case insideName:
-		err = inside(o)
-	default:
-		err = outside(o)
+		run = inside
+	}
+	var err error
+	if o.tcphup, err = filepath.Abs(o.tcphup); err == nil {
+		err = run(o)
 	}
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "%s: %v\n", filepath.Base(os.Args[0]), err)

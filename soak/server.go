@@ -10,7 +10,7 @@ import (
 
 // server accepts connections to all destinations and answers each byte with one,
 // until its standard input ends.
-func server() error {
+func server(options) error {
 	for i := range destinations {
 		var config net.ListenConfig
 		config.SetMultipathTCP(destinations[i].kind == mptcp)
