@@ -12,12 +12,13 @@ import (
 	"tcphup/internal/nstest"
 )
 
-// soak builds the soak and lets a program work under it for a short time.
+// soak builds the soak and lets a program work under it for a short time. How long a
+// scrape takes beside all the other tests is not its question.
 func soak(t *testing.T, program string, args ...string) result {
 	t.Helper()
 	binary := filepath.Join(t.TempDir(), "soak")
 	nstest.Command(t, "go", "build", "-o", binary, "tcphup/soak")
-	return runFor(t, 2*time.Minute, nil, binary, append([]string{"-duration=15s", "-tcphup=" + program}, args...)...)
+	return runFor(t, 2*time.Minute, nil, binary, append([]string{"-duration=15s", "-scrape-timeout=30s", "-tcphup=" + program}, args...)...)
 }
 
 // Everything that the soak does is done in a short run too, and every promise kept.

@@ -14,9 +14,6 @@ import (
 	"time"
 )
 
-// scrapeTimeout is that of a Prometheus that scrapes each ten seconds.
-const scrapeTimeout = 10 * time.Second
-
 // scrapeAll reads the metrics each second, as long as ctx lasts, and notes what is
 // to stay flat.
 func (s *soak) scrapeAll(ctx context.Context) {
@@ -45,7 +42,7 @@ func (s *soak) scrapeAll(ctx context.Context) {
 
 // scrape reads the page of metrics, and fails when tcphup says that it is not all.
 func (s *soak) scrape(ctx context.Context) (map[string]float64, error) {
-	ctx, cancel := context.WithTimeout(ctx, scrapeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, s.scrapeTimeout)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+metricsAddress+"/metrics", nil)
 	if err != nil {

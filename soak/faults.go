@@ -77,7 +77,7 @@ func leave(ctx context.Context, address, request string, after int64) error {
 		return err
 	}
 	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(scrapeTimeout)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(answerTimeout)); err != nil {
 		return err
 	}
 	if _, err := io.WriteString(conn, request); err != nil {

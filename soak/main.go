@@ -36,15 +36,17 @@ const (
 )
 
 type options struct {
-	tcphup   string
-	report   string
-	duration time.Duration
+	tcphup        string
+	report        string
+	duration      time.Duration
+	scrapeTimeout time.Duration
 }
 
 func main() {
 	var o options
 	flag.StringVar(&o.tcphup, "tcphup", "tcphup", "`path` of the program to soak")
 	flag.DurationVar(&o.duration, "duration", 10*time.Minute, "how long to keep it busy")
+	flag.DurationVar(&o.scrapeTimeout, "scrape-timeout", 10*time.Second, "a scrape that takes longer has failed; Prometheus has 10s")
 	flag.StringVar(&o.report, "report", "", "`file` to which the report is written as Markdown")
 	flag.Parse()
 	run := outside

@@ -37,7 +37,7 @@ func (r *report) write(s *soak, broken error) error {
 		return nil
 	}
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "# Soak\n\n`make soak DURATION=%s` lets tcphup work under a load that never rests, and breaks off for nothing.\n", r.duration)
+	fmt.Fprintf(&b, "# Soak\n\n`make soak DURATION=%s` lets tcphup work under a load that never rests.\n", short(r.duration))
 	fmt.Fprintf(&b, "What it does, and how it judges: [soak/](../soak/main.go).\n\n%s\n\n| | |\n| --- | --- |\n", r.setting())
 	for _, row := range r.rows {
 		fmt.Fprintf(&b, "| %s | %s |\n", row[0], row[1])
@@ -58,7 +58,16 @@ func (r *report) setting() string {
 		kernel = unix.ByteSliceToString(name.Release[:])
 	}
 	return fmt.Sprintf("%s, %s long: Linux %s, %s, %d cores; load average %s before and %s after, that of other work on the machine included.",
-		r.date.UTC().Format(time.DateOnly), r.duration, kernel, runtime.GOARCH, runtime.NumCPU(), r.before, load())
+		r.date.UTC().Format(time.DateOnly), short(r.duration), kernel, runtime.GOARCH, runtime.NumCPU(), r.before, load())
+}
+
+// short writes a duration as people do: 10m for 10m0s.
+func short(d time.Duration) string {
+	text := strings.TrimSuffix(d.String(), "m0s")
+	if text != d.String() {
+		text += "m"
+	}
+	return text
 }
 
 // load is the load average of the last minute.
