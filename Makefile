@@ -2,6 +2,7 @@
 # make test     everything that CI runs; as root
 # make fuzz     every fuzz target for FUZZ_TIME, 30s unless said otherwise
 # make demo     a service fails over, with tcphup and without; as root
+# make soak     tcphup under a load that never rests, for DURATION=10m; as root
 # make image    a container image with the binary and nothing else
 # make packages deb and rpm, in dist/
 # make cover    how much of each package all tests together reach; as root
@@ -31,8 +32,9 @@ TOKEN         := tcphup.token
 comma         := ,
 COVERED       := tcphup/sockdiag,tcphup/actuator,tcphup/alerts,tcphup/collector,tcphup/endpoints
 FUZZ_TIME     ?= 30s
+DURATION      ?= 10m
 
-.PHONY: help build man docs run demo test lint format vet unit tools fuzz e2e cover programs image packages bench clean need-root need-programs
+.PHONY: help build man docs run demo soak test lint format vet unit tools fuzz e2e cover programs image packages bench clean need-root need-programs
 
 help:
 	@sed -n 's/^# make/make/p' Makefile

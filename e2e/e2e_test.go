@@ -92,7 +92,13 @@ func runProgram(t testing.TB, as *syscall.Credential, name string, args ...strin
 // runAs runs a program to its end, as another user or with other capabilities.
 func runAs(t testing.TB, attr *syscall.SysProcAttr, name string, args ...string) result {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	return runFor(t, 30*time.Second, attr, name, args...)
+}
+
+// runFor is runAs for a program that may take that long.
+func runFor(t testing.TB, long time.Duration, attr *syscall.SysProcAttr, name string, args ...string) result {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), long)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.SysProcAttr = attr

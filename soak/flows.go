@@ -1,0 +1,69 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"tcphup/sockdiag"
+)
+
+// flows reads the established flows that lead to a destination, and for how long
+// they have been idle. The evidence of the destination's policy is asked of each.
+func (d *destination) flows(ctx context.Context) (map[uint64]time.Duration, error) {
+	conn, err := sockdiag.Dial()
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	q := sockdiag.Query{
+		States:   sockdiag.States(sockdiag.Established),
+		Selector: &sockdiag.Selector{Destinations: []netip.Prefix{netip.PrefixFrom(d.address.Addr(), d.address.Addr().BitLen())}},
+		Info:     true,
+	}
+	if d.kind == mptcp {
+		q.Protocol = sockdiag.MPTCP
+	}
+	found := make(map[uint64]time.Duration)
+	for f, err := range conn.Flows(ctx, q) {
+		if err != nil {
+			return nil, fmt.Errorf("read flows to %v: %w", d, err)
+		}
+		if idle, known := f.Idle(); f.Remote == d.address && !f.ShutDown && (d.idle == 0 || known && idle >= d.idle) {
+			found[f.Cookie] = idle
+		}
+	}
+	return found, nil
+}
+
+// left counts the flows of an earlier look, taken after the time given, that are still
+// there and have had no data since where the policy asks for idle ones.
+func (d *destination) left(ctx context.Context, earlier map[uint64]time.Duration, since time.Time) (int, error) {
+	begun := time.Now()
+	now, err := d.flows(ctx)
+	count := 0
+	for cookie := range earlier {
+		if idle, open := now[cookie]; open && (d.idle == 0 || idle >= begun.Sub(since)) {
+			count++
+		}
+	}
+	return count, err
+}
+
+// listeners are the cookies of all listening sockets.
+func listeners(ctx context.Context) (map[uint64]netip.AddrPort, error) {
+	conn, err := sockdiag.Dial()
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	found := make(map[uint64]netip.AddrPort)
+	for f, err := range conn.Flows(ctx, sockdiag.Query{States: sockdiag.States(sockdiag.Listen)}) {
+		if err != nil {
+			return nil, fmt.Errorf("read listeners: %w", err)
+		}
+		found[f.Cookie] = f.Local
+	}
+	return found, nil
+}
