@@ -56,6 +56,10 @@ run: build
 demo: need-root build
 	$(GO) run ./demo -tcphup=$(BINARY)
 
+# As above; see soak/main.go. REPORT=docs/soak.md keeps what it found.
+soak: need-root build
+	$(GO) run ./soak -tcphup=$(BINARY) -duration=$(DURATION) -report=$(REPORT)
+
 # A number of inputs, not a time: it takes a busy machine longer and fails nowhere.
 test: FUZZ_TIME = 2000x
 test: need-root need-programs format lint vet unit fuzz tools e2e

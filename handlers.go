@@ -1,10 +1,14 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
+	"syscall"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
@@ -70,4 +74,13 @@ func fromLoopback(r *http.Request) bool {
 // errorLog is the logger that promhttp wants.
 type errorLog struct{ *server }
 
-func (l errorLog) Println(v ...any) { l.logger.Error("cannot serve metrics", "err", fmt.Sprint(v...)) }
+func (l errorLog) Println(v ...any) {
+	level := slog.LevelError
+	for _, v := range v {
+		// A scraper that hangs up is no fault of ours, and could fill the log.
+		if err, ok := v.(error); ok && (errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)) {
+			level = slog.LevelDebug
+		}
+	}
+	l.logger.Log(context.Background(), level, "cannot serve metrics", "err", fmt.Sprint(v...))
+}

@@ -1,10 +1,15 @@
 package main
 
 import (
+	"errors"
+	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/prometheus/exporter-toolkit/web"
@@ -43,5 +48,20 @@ func TestLocal(t *testing.T) {
 		if answer.Code != tt.code {
 			t.Errorf("client %s, web configuration %q: code %d, want %d", tt.client, tt.config, answer.Code, tt.code)
 		}
+	}
+}
+
+// A scraper that leaves in the middle does not fill the log; what is our fault does.
+func TestScrapeErrors(t *testing.T) {
+	var out strings.Builder
+	x := &server{logger: slog.New(slog.NewTextHandler(&out, nil))}
+	left := &net.OpError{Op: "write", Err: os.NewSyscallError("write", syscall.ECONNRESET)}
+	errorLog{x}.Println("error encoding and sending metric family:", left)
+	if out.Len() > 0 {
+		t.Errorf("a scraper that left is logged: %s", out.String())
+	}
+	errorLog{x}.Println("error gathering metrics:", errors.New("collected before"))
+	if !strings.Contains(out.String(), "level=ERROR") {
+		t.Errorf("a scrape that failed is logged as %q", out.String())
 	}
 }

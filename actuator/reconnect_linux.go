@@ -51,7 +51,8 @@ type watch struct {
 	old      map[uint64]bool // cookies of the flows before the action
 	owners   chan []int      // takes the processes to watch, once
 	pids     []int
-	cgroups  []uint64 // of the flows that are hung up, the root left out
+	cgroups  []uint64                // of the flows that are hung up, the root left out
+	warned   map[netip.AddrPort]bool // who was told to have reconnected to the same address
 	stop     context.CancelFunc
 	sightings
 }
@@ -83,6 +84,7 @@ func (x *action) newWatch(ctx context.Context, targets []*target) *watch {
 		action:    x,
 		selector:  sockdiag.Selector{Destinations: everywhere(), States: sockdiag.States(sockdiag.Established)},
 		old:       make(map[uint64]bool),
+		warned:    make(map[netip.AddrPort]bool),
 		owners:    make(chan []int),
 		sightings: sightings{done: make(chan struct{})},
 	}
@@ -360,7 +362,13 @@ func (w *watch) tell(ctx context.Context, t *target) {
 	case !t.Reconnect.Remote.IsValid():
 		w.logger.LogAttrs(ctx, slog.LevelInfo, "no reconnect seen", append(attrs, slog.Duration("watched", t.Reconnect.After))...)
 	case to == toSame:
-		w.logger.LogAttrs(ctx, slog.LevelWarn, "reconnected to the address that was just hung up",
+		// Loud once; a pool would say it for each of its connections.
+		level := slog.LevelWarn
+		if w.warned[t.Flow.Remote] {
+			level = slog.LevelDebug
+		}
+		w.warned[t.Flow.Remote] = true
+		w.logger.LogAttrs(ctx, level, "reconnected to the address that was just hung up",
 			append(attrs, slog.Duration("after", t.Reconnect.After))...)
 	default:
 		w.logger.LogAttrs(ctx, slog.LevelInfo, "reconnected elsewhere",
