@@ -148,19 +148,22 @@ func TestPrivilegedStates(t *testing.T) {
 			app.Ask("ignore")
 			fd := app.Connect(server.Addr(), false, false)
 			selector := to(server.Addr())
-			selector.MinIdle = 200 * time.Millisecond
+			selector.MinIdle = time.Second
 			if report := mustHangUp(t, New(Config{}), Request{Selector: selector}); len(report.Results) != 0 || report.Covered != 1 {
 				t.Errorf("a fresh flow counts as idle: %+v", report)
 			}
-			nstest.Eventually(t, "the flow is idle", func() bool {
-				idle, _ := sockets(t, server.Addr().Port())[0].Idle()
-				return idle >= selector.MinIdle
-			})
-			a := New(Config{})
-			a.beforeAct = func(*Result) { app.Ask("write %d", fd) }
-			expect(t, only(t, mustHangUp(t, a, Request{Selector: selector})), Refused, ReasonEvidence, None)
-			if got := app.Ask("write %d", fd); got != "write ok 1" {
-				t.Errorf("application: %q", got)
+			for _, method := range Methods() {
+				nstest.Eventually(t, "the flow is idle", func() bool {
+					now := flowTo(t, server.Addr())
+					idle, _ := now.Idle()
+					return idle >= selector.MinIdle
+				})
+				a := New(Config{})
+				a.beforeAct = func(*Result) { app.Ask("write %d", fd) }
+				expect(t, only(t, mustHangUp(t, a, Request{Selector: selector, Method: method})), Refused, ReasonEvidence, None)
+				if got := app.Ask("write %d", fd); got != "write ok 1" {
+					t.Errorf("%s: application: %q", method, got)
+				}
 			}
 		})
 

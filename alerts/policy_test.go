@@ -63,12 +63,13 @@ func testRules(t testing.TB) Rules {
 		Name:   "service",
 		Match:  mustMatch(t, `alertname="FormerAddress"`),
 		Allow:  Allow{Names: []string{"db.internal"}},
+		Ports:  []uint16{80, 443, 5432},
 		Labels: LabelNames{Service: "service"},
 	}
 	return Rules{
 		Policies: []Policy{database, fleet, service},
 		Never:    []Endpoint{{netip.MustParsePrefix("10.20.9.0/24"), 0}, {netip.MustParsePrefix("10.20.8.8/32"), 5432}, {netip.MustParsePrefix("192.0.2.53/32"), 53}},
-		Services: []Service{{"db.internal", 5432}, {"quiet.internal", 80}, {"web.internal", 443}},
+		Services: []Service{{"db.internal", 5432}, {"quiet.internal", 80}, {"web.internal", 443}, {"cache.internal", 11211}},
 	}
 }
 
@@ -136,6 +137,7 @@ func TestPolicies(t *testing.T) {
 		},
 		{"service with nothing left", alert("alertname", "FormerAddress", "service", "quiet.internal"), resultDone, ""},
 		{"service not allowed", alert("alertname", "FormerAddress", "service", "web.internal"), resultNotAllowed, ""},
+		{"port of a service not allowed", alert("alertname", "FormerAddress", "service", "cache.internal"), resultNotAllowed, ""},
 		{"unknown service", alert("alertname", "FormerAddress", "service", "x.internal"), resultBadDestination, ""},
 		{"no service", alert("alertname", "FormerAddress", "destination", "10.99.0.7"), resultNoDestination, ""},
 	}

@@ -300,3 +300,58 @@ func TestPrivilegedAhead(t *testing.T) {
 		}
 	})
 }
+
+// What has no cookie, and what the kernel cannot destroy, is not even asked for.
+func TestPrivilegedDestroyRefuses(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		for _, mptcp := range []bool{false, true} {
+			client, _ := pair(t, "127.0.0.1:0", "127.0.0.1", mptcp)
+			local := client.LocalAddr().(*net.TCPAddr).AddrPort()
+			c := mustDial(t)
+			query := Query{States: Open, Info: true}
+			if mptcp {
+				query.Protocol = MPTCP
+			}
+			flows := collect(t, c, query)
+			i := slices.IndexFunc(flows, func(f Flow) bool { return f.Local == local })
+			if i < 0 {
+				t.Fatalf("flow from %v is not among %v", local, flows)
+			}
+			if mptcp {
+				if err := c.Destroy(t.Context(), &flows[i]); !errors.Is(err, errors.ErrUnsupported) {
+					t.Errorf("destroy of an MPTCP connection: %v", err)
+				}
+			} else {
+				// noCookie tells the kernel that any socket with these addresses will do.
+				for _, cookie := range []uint64{0, noCookie} {
+					nameless := flows[i]
+					nameless.Cookie = cookie
+					if err := c.Destroy(t.Context(), &nameless); err == nil {
+						t.Errorf("destroy with cookie %#x: no error", cookie)
+					}
+				}
+			}
+			if _, err := client.Write([]byte("x")); err != nil {
+				t.Errorf("mptcp %t: %v", mptcp, err)
+			}
+		}
+	})
+}
+
+// An answer about another socket is none, whatever the kernel has compared.
+func TestPrivilegedLookupComparesCookie(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		pair(t, "127.0.0.1:0", "127.0.0.1", false)
+		c := mustDial(t)
+		flow := collect(t, c, Query{States: Open})[0]
+		kernel := c.receive
+		c.receive = func(b []byte) (int, uint32, error) {
+			n, sender, err := kernel(b)
+			b[headerLen+44] ^= 1 // id.idiag_cookie of struct inet_diag_msg
+			return n, sender, err
+		}
+		if found, err := c.Lookup(t.Context(), &flow); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("got %+v, %v, want os.ErrNotExist", found, err)
+		}
+	})
+}
