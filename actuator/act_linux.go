@@ -185,7 +185,7 @@ func (x *action) oneShutdown(ctx context.Context, t *target, now *sockdiag.Flow,
 		return stepLost
 	}
 	if err == nil {
-		defer unix.Close(fd)
+		defer release(fd)
 		t.Method, t.Detail = Shutdown, "the owner can be reached"
 		if x.DryRun {
 			t.Outcome = Planned

@@ -19,7 +19,7 @@ var (
 // duplicate returns a descriptor of our own for the socket that the holder has,
 // once it is certain that it is the flow: the same cookie, no listener, and the
 // same peer, for a socket may be disconnected and connected anew. The caller
-// closes it. Errors answer errors.Is with errIdentity, errListener and those of
+// gives it to release. Errors answer errors.Is with errIdentity, errListener and those of
 // the kernel; unix.ESRCH and unix.EBADF say that the holder has let go of it.
 //
 // It needs Linux 5.6 (pidfd_getfd(2)) and what PTRACE_MODE_ATTACH_REALCREDS needs:
@@ -36,10 +36,31 @@ func duplicate(h holder, flow *sockdiag.Flow) (int, error) {
 		return -1, fmt.Errorf("duplicate descriptor %d of process %d: %w", h.fd, h.pid, err)
 	}
 	if err := verify(fd, flow); err != nil {
-		_ = unix.Close(fd)
+		release(fd)
 		return -1, fmt.Errorf("descriptor %d of process %d: %w", h.fd, h.pid, err)
 	}
 	return fd, nil
+}
+
+// releaseWait is how long a close may take before nobody waits for it.
+const releaseWait = 100 * time.Millisecond
+
+// release closes a duplicate. That may take for as long as the process wants that
+// it is of: a file that it has put in the place of the socket may be on a FUSE or
+// NFS server, and if it has closed its own descriptor the kernel waits here until
+// its data has left (SO_LINGER). An action does not.
+func release(fd int) {
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		_ = unix.Close(fd)
+	}()
+	wait := time.NewTimer(releaseWait)
+	defer wait.Stop()
+	select {
+	case <-closed:
+	case <-wait.C:
+	}
 }
 
 // verify returns nil when fd is a socket of the flow.
