@@ -144,7 +144,7 @@ func (v *view) summary() string {
 	}
 	switch {
 	case v.ownersErr != nil:
-		s += "; " + printable(v.ownersErr.Error())
+		s += "; " + visible(v.ownersErr.Error())
 	case v.owners.Unreadable > 0 && v.missesOwners():
 		s += fmt.Sprintf("; %d of %d processes kept their descriptors secret (tcphup probe says why)", v.owners.Unreadable, v.owners.Processes)
 	}

@@ -41,7 +41,7 @@ func (v *view) flowTable() *table {
 	for _, f := range v.flows {
 		name := ""
 		if o, known := v.owners.ByInode[f.Inode]; known {
-			name = strconv.Itoa(o.PID) + "/" + printable(o.Command)
+			name = strconv.Itoa(o.PID) + "/" + visible(o.Command)
 		}
 		state := cell{text: f.State.String()}
 		if f.Protocol == sockdiag.MPTCP {

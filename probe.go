@@ -65,9 +65,9 @@ func writeChecks(w io.Writer, checks []actuator.Check) error {
 		if c.Usable {
 			answer = "yes"
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\n", c.Name, answer, printable(c.Detail))
+		fmt.Fprintf(table, "%s\t%s\t%s\n", c.Name, answer, visible(c.Detail))
 		if c.Fix != "" {
-			fmt.Fprintf(table, "\t\t-> %s\n", printable(c.Fix))
+			fmt.Fprintf(table, "\t\t-> %s\n", visible(c.Fix))
 		}
 	}
 	return table.Flush()

@@ -127,13 +127,7 @@ func owner(r *actuator.Result) string {
 	if r.PID == 0 {
 		return "-"
 	}
-	return strconv.Itoa(r.PID) + "/" + printable(r.Command)
-}
-
-// printable keeps what a process calls itself from controlling the terminal.
-func printable(s string) string {
-	quoted := strconv.Quote(s)
-	return quoted[1 : len(quoted)-1]
+	return strconv.Itoa(r.PID) + "/" + visible(r.Command)
 }
 
 func why(r *actuator.Result) string {
@@ -142,10 +136,10 @@ func why(r *actuator.Result) string {
 		parts = append(parts, string(r.Reason))
 	}
 	if r.Detail != "" {
-		parts = append(parts, printable(r.Detail))
+		parts = append(parts, visible(r.Detail))
 	}
 	if r.Err != nil {
-		parts = append(parts, printable(r.Err.Error()))
+		parts = append(parts, visible(r.Err.Error()))
 	}
 	if r.Reconnect != nil {
 		parts = append(parts, reconnectText(r))

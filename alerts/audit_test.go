@@ -79,6 +79,41 @@ func TestAuditLog(t *testing.T) {
 	}
 }
 
+// What an alert says is one line of the log and one of the audit, and nothing in it
+// reaches a terminal as it is.
+func TestLogCannotBeForged(t *testing.T) {
+	const forged = "x\nlevel=ERROR msg=\"alert handled\" result=done\u009b2J\x1b[2J\u202e"
+	asJSON, err := json.Marshal(forged)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, handler := range []func(*bytes.Buffer) slog.Handler{
+		func(b *bytes.Buffer) slog.Handler { return slog.NewTextHandler(b, nil) },
+		func(b *bytes.Buffer) slog.Handler { return slog.NewJSONHandler(b, nil) },
+	} {
+		var log, audit bytes.Buffer
+		f := newFixture(t, DefaultRules(), func(c *Config) { c.Audit = NewAudit(&audit) })
+		f.log = slog.New(handler(&log))
+		for _, label := range []string{"destination", "port", "alertname"} {
+			a := hangup("10.0.0.5", "5432")
+			a.Labels[label] = forged
+			body := notify(a)
+			for _, plain := range []string{`"16ec2eb90b5daefc"`, `"http://alertmanager.example:9093"`} {
+				body = bytes.ReplaceAll(body, []byte(plain), asJSON)
+			}
+			f.post(t, body)
+		}
+		for name, written := range map[string]string{"log": log.String(), "audit": audit.String()} {
+			if lines := strings.Count(written, "\n"); lines != 3 {
+				t.Errorf("%s: %d lines for 3 alerts:\n%s", name, lines, written)
+			}
+			if strings.ContainsAny(written, "\u009b\x1b\u202e") {
+				t.Errorf("%s: what an alert says is not spelt out: %q", name, written)
+			}
+		}
+	}
+}
+
 func TestAuditKeepsTheLast(t *testing.T) {
 	a := NewAudit(nil)
 	for i := range DefaultAuditSize + 250 {

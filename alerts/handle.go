@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"strconv"
 	"sync"
 	"time"
 
@@ -329,11 +330,10 @@ func (r *Receiver) audit(rec Record) {
 	}
 }
 
-// clip bounds what a sender can make the log and the audit hold.
+// clip bounds what a sender can make the log and the audit hold, and spells out what
+// a terminal would obey.
 func clip(text string) string {
 	const limit = 512
-	if len(text) > limit {
-		return text[:limit]
-	}
-	return text
+	quoted := strconv.Quote(text[:min(len(text), limit)])
+	return quoted[1 : len(quoted)-1]
 }

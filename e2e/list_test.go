@@ -52,7 +52,10 @@ func listJSON(t *testing.T, args ...string) (l listed) {
 }
 
 // A process may call itself anything: this one tries to clear the screen.
-const hostileCommand = "x\x1b[2J<b>&\"'y"
+const hostileCommand = "x\x1b[2J<b>&\"\u009b'y"
+
+// shownCommand is how it is shown everywhere.
+const shownCommand = `x\x1b[2J<b>&\"\u009b'y`
 
 // hostileApp starts the application under that name.
 func hostileApp(t *testing.T, binary string) *testapp.App {
@@ -151,7 +154,7 @@ func TestPrivilegedList(t *testing.T) {
 			owned := 0
 			for _, f := range l.Flows {
 				switch {
-				case f.PID == app.PID() && f.Command == hostileCommand:
+				case f.PID == app.PID() && f.Command == shownCommand:
 					owned++
 				case f.PID != blocked.PID() || f.Remote != at(deaf) || f.SendQueue == 0:
 					t.Errorf("%+v", f)
@@ -165,7 +168,7 @@ func TestPrivilegedList(t *testing.T) {
 			}
 			r := tcphup(t, "list", "--flows", nstest.Peer4)
 			r.mustExit(t, 0)
-			if strings.Contains(r.stdout, "\x1b") || !strings.Contains(r.stdout, strconv.Itoa(app.PID())+`/x\x1b[2J<b>&\"'y`) {
+			if strings.Contains(r.stdout, "\x1b") || !strings.Contains(r.stdout, strconv.Itoa(app.PID())+"/"+shownCommand) {
 				t.Errorf("stdout: %q", r.stdout)
 			}
 		})
@@ -252,7 +255,7 @@ func TestPrivilegedListOnTerminal(t *testing.T) {
 					t.Error("keys are shown on the screen")
 				}
 				app.Connect(server.Addr(), false, false)
-				want := strconv.Itoa(app.PID()) + `/x\x1b[2J<b>&\"'y`
+				want := strconv.Itoa(app.PID()) + "/" + shownCommand
 				nstest.Eventually(t, "a new flow", func() bool {
 					frame := screen.text()[strings.LastIndex(screen.text(), "\x1b[H"):]
 					return strings.Count(frame, want) >= 2

@@ -65,7 +65,7 @@ func TestPrivilegedStatusPage(t *testing.T) {
 			shown := text()
 			for _, want := range []string{
 				"armed", at(multi).String(), "labelled", "closed", "→ " + at(plain).String(), "dump_mptcp",
-				fmt.Sprintf(`x\x1b[2J<b>&"'y (%d)`, app.PID()),
+				fmt.Sprintf("%s (%d)", shownCommand, app.PID()),
 			} {
 				if !strings.Contains(shown, want) {
 					t.Errorf("%s: the page does not show %s:\n%s", name, want, shown)
