@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"regexp"
 	"slices"
 	"strconv"
@@ -14,6 +13,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"tcphup/alerts"
+	"tcphup/safefile"
 )
 
 // config is what the configuration file says.
@@ -55,16 +55,10 @@ const maxConfigSize = 1 << 20
 
 // loadConfig reads a configuration file. The error names everything that is wrong
 // with it, a line of text each: path:line, what, and what to write instead. A file
-// that cannot be read as YAML at all gives only the first mistake.
+// that cannot be read as YAML at all gives only the first mistake. A file that
+// others may change is refused (safefile.Check).
 func loadConfig(path string) (config, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return config{}, fmt.Errorf("read configuration: %w", err)
-	}
-	if !info.Mode().IsRegular() || info.Size() > maxConfigSize {
-		return config{}, fmt.Errorf("read configuration: %s is not a file of at most %d bytes", path, maxConfigSize)
-	}
-	content, err := os.ReadFile(path)
+	content, err := safefile.Read(path, maxConfigSize)
 	if err != nil {
 		return config{}, fmt.Errorf("read configuration: %w", err)
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -295,8 +296,13 @@ func TestLoadConfigFile(t *testing.T) {
 	if err := os.WriteFile(large, []byte(strings.Repeat("#", maxConfigSize+1)), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	open := filepath.Join(t.TempDir(), "open.yml")
+	if err := errors.Join(os.WriteFile(open, nil, 0o600), os.Chmod(open, 0o666)); err != nil {
+		t.Fatal(err)
+	}
 	for path, want := range map[string]string{
 		"missing.yml": "no such file", t.TempDir(): "is not a file", large: "at most 1048576 bytes",
+		open: "may be changed by every user (mode 0666), refused: chmod o-w " + open,
 	} {
 		if _, err := loadConfig(path); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want an error with %q", path, err, want)

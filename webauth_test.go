@@ -4,7 +4,10 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+
+	"tcphup/safefile"
 )
 
 func TestCheckWebConfig(t *testing.T) {
@@ -29,15 +32,47 @@ func TestCheckWebConfig(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			path := filepath.Join(t.TempDir(), "web.yml")
-			if !tt.missing {
-				if err := os.WriteFile(path, []byte(tt.content), 0o600); err != nil {
+			dir := t.TempDir()
+			path := filepath.Join(dir, "web.yml")
+			for name, content := range map[string]string{"web.yml": tt.content, "a": "certificate", "b": "key", "c": "authority"} {
+				if name == "web.yml" && tt.missing {
+					continue
+				}
+				if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
 					t.Fatal(err)
 				}
 			}
 			err := checkWebConfig(path)
 			if (err == nil) != tt.authenticates || errors.Is(err, errNoWebCredentials) != tt.noCredentials {
 				t.Errorf("got %v", err)
+			}
+		})
+	}
+}
+
+// Whoever may change the web configuration, or a file that it names, could let
+// himself in.
+func TestWebConfigOpenToOthers(t *testing.T) {
+	for _, open := range []string{"", "web.yml", "cert.pem", "key.pem", "ca.pem"} {
+		t.Run(open, func(t *testing.T) {
+			dir := t.TempDir()
+			content := "tls_server_config: {cert_file: cert.pem, key_file: " + dir + "/key.pem, client_auth_type: RequireAndVerifyClientCert, client_ca_file: ca.pem}\n"
+			for _, name := range []string{"web.yml", "cert.pem", "key.pem", "ca.pem"} {
+				if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if open != "" {
+				if err := os.Chmod(filepath.Join(dir, open), 0o646); err != nil {
+					t.Fatal(err)
+				}
+			}
+			err := checkWebConfig(filepath.Join(dir, "web.yml"))
+			if refused := errors.Is(err, safefile.ErrUnsafe); refused != (open != "") || !refused && err != nil {
+				t.Errorf("got %v", err)
+			}
+			if open != "" && !strings.Contains(err.Error(), "chmod o-w "+filepath.Join(dir, open)) {
+				t.Errorf("the error does not say what to do: %v", err)
 			}
 		})
 	}

@@ -11,6 +11,8 @@ import (
 	"os"
 	"strings"
 	"syscall"
+
+	"tcphup/safefile"
 )
 
 const (
@@ -92,6 +94,9 @@ func (f tokenFile) read() ([][sha256.Size]byte, error) {
 			"chmod it to 0640 or less", f, mode.Perm())
 	case info.Size() > maxTokenFile:
 		return nil, fmt.Errorf("token file %s is larger than %d bytes", f, maxTokenFile)
+	}
+	if err := safefile.Check(file); err != nil {
+		return nil, fmt.Errorf("read token file: %w", err)
 	}
 	content, err := io.ReadAll(io.LimitReader(file, maxTokenFile+1))
 	if err != nil {

@@ -36,7 +36,8 @@ type Config struct {
 	// Services are the names to watch, each once.
 	Services []Service
 	// StateFile keeps what is known over a restart; empty means that nothing is
-	// kept. A file that cannot be read as state is renamed to StateFile.damaged.
+	// kept. A file that cannot be read as state, or that others may change
+	// (safefile.Check), is renamed to StateFile.damaged.
 	StateFile string
 	// Keep is how long an address stays former after its last flow was seen; 0
 	// means DefaultKeep. Without anybody who looks at flows (see Sockets) nothing is

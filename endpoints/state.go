@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"tcphup/safefile"
 )
 
 // stateVersion is that of the state file's form.
@@ -43,17 +45,11 @@ type addressJSON struct {
 
 // read returns what the file holds; nothing when it does not exist.
 func (f stateFile) read() (stateJSON, error) {
-	info, err := os.Stat(string(f))
+	content, err := safefile.Read(string(f), maxState)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return stateJSON{Version: stateVersion}, nil
 	case err != nil:
-		return stateJSON{}, fmt.Errorf("read state: %w", err)
-	case !info.Mode().IsRegular() || info.Size() > maxState:
-		return stateJSON{}, fmt.Errorf("read state: %s is not a file of at most %d bytes", f, maxState)
-	}
-	content, err := os.ReadFile(string(f))
-	if err != nil {
 		return stateJSON{}, fmt.Errorf("read state: %w", err)
 	}
 	return parseState(content)
@@ -83,8 +79,8 @@ func parseState(content []byte) (stateJSON, error) {
 	return s, nil
 }
 
-// setAside renames a damaged file, so that it can be looked at and a new one
-// takes its place.
+// setAside renames a file that is damaged or that others may change, so that it
+// can be looked at and a new one takes its place.
 func (f stateFile) setAside() (string, error) {
 	aside := string(f) + ".damaged"
 	if err := os.Rename(string(f), aside); err != nil {
@@ -124,18 +120,19 @@ func (w *Watcher) load() {
 	s, err := w.state.read()
 	if err != nil {
 		w.logger.Error("cannot use state of services, starting without", "err", err)
-		if !errors.Is(err, errDamaged) {
+		if !errors.Is(err, errDamaged) && !errors.Is(err, safefile.ErrUnsafe) {
 			return
 		}
 		if aside, err := w.state.setAside(); err != nil {
-			w.logger.Error("cannot set damaged state aside", "err", err)
+			w.logger.Error("cannot set state aside", "err", err)
 		} else {
-			w.logger.Error("damaged state set aside", "file", aside)
+			w.logger.Error("state set aside", "file", aside)
 		}
 		return
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.dirty = true // whether it can be written is found out now, not when it has to be
 	for _, service := range s.Services {
 		known := w.watches[canonical(service.Name)]
 		if known == nil {

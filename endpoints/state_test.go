@@ -2,6 +2,7 @@ package endpoints
 
 import (
 	"bytes"
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -10,6 +11,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"tcphup/safefile"
 )
 
 func TestStateRoundTrip(t *testing.T) {
@@ -35,12 +38,32 @@ func TestStateRoundTrip(t *testing.T) {
 	}
 }
 
-// Whatever is in the file, the process starts; what is no state is set aside.
+// A link in the place of the state file is replaced and not followed, and nobody
+// else can read what is written.
+func TestStateReplacesLinks(t *testing.T) {
+	dir := t.TempDir()
+	file, victim := filepath.Join(dir, "state.json"), filepath.Join(dir, "victim")
+	if err := errors.Join(os.WriteFile(victim, []byte("precious"), 0o644), os.Symlink(victim, file)); err != nil {
+		t.Fatal(err)
+	}
+	w := known(t, "10.0.0.2", "")
+	w.state, w.dirty = stateFile(file), true
+	w.save()
+	if content, err := os.ReadFile(victim); err != nil || string(content) != "precious" {
+		t.Errorf("what the link led to: %q, %v", content, err)
+	}
+	if info, err := os.Lstat(file); err != nil || info.Mode() != 0o600 {
+		t.Errorf("the state file: %v, %v", info, err)
+	}
+}
+
+// Whatever is in the file, the process starts; what is no state, or what anybody
+// could have written, is set aside.
 func TestDamagedState(t *testing.T) {
 	good := `{"version":1,"services":[{"name":"db.internal","addresses":[{"address":"10.0.0.9"}]}]}`
 	for _, tt := range []struct {
 		name, content, knows string
-		aside                bool
+		aside, open          bool
 	}{
 		{name: "good", content: good, knows: "10.0.0.9"},
 		{name: "unknown name and key", content: `{"version":1,"more":1,"services":[{"name":"gone.internal","addresses":[{"address":"10.0.0.9"}]}]}`},
@@ -50,6 +73,7 @@ func TestDamagedState(t *testing.T) {
 		{name: "not JSON", content: "\x00\x01", aside: true},
 		{name: "another version", content: strings.Replace(good, "1", "2", 1), aside: true},
 		{name: "no address", content: strings.Replace(good, "10.0.0.9", "", 1), aside: true},
+		{name: "open to every user", content: good, open: true, aside: true},
 		{name: "unusable address", content: strings.Replace(good, "10.0.0.9", "0.0.0.0", 1), aside: true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -57,6 +81,14 @@ func TestDamagedState(t *testing.T) {
 			c.StateFile = filepath.Join(t.TempDir(), "state.json")
 			if err := os.WriteFile(c.StateFile, []byte(tt.content), 0o600); err != nil {
 				t.Fatal(err)
+			}
+			if tt.open {
+				if err := os.Chmod(c.StateFile, 0o602); err != nil {
+					t.Fatal(err)
+				}
+				if k, err := ReadState(c.StateFile, "db.internal"); !errors.Is(err, safefile.ErrUnsafe) {
+					t.Errorf("read: %+v, %v", k, err)
+				}
 			}
 			var log bytes.Buffer
 			c.Logger = slog.New(slog.NewTextHandler(&log, nil))
