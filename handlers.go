@@ -8,7 +8,8 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"syscall"
+	"net/url"
+	"strings"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
@@ -16,17 +17,18 @@ import (
 // webHandler serves what only reads.
 func (x *server) webHandler() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", x.collector.Handler(x.registry, promhttp.HandlerOpts{
+	large := newAnswers(maxAnswers)
+	mux.Handle("GET /metrics", large.limit(x.collector.Handler(x.registry, promhttp.HandlerOpts{
 		ErrorLog: errorLog{x},
 		Registry: x.registry,
 		// A scrape of many destinations would spend more time on gzip than on sockets.
 		DisableCompression: true,
-	}))
+	})))
 	mux.HandleFunc("GET /-/healthy", answer("tcphup is healthy.\n"))
 	mux.HandleFunc("GET /-/ready", answer("tcphup is ready.\n"))
-	mux.Handle("GET /api/v1/flows", x.local(x.collector.FlowsHandler()))
-	mux.Handle("GET /api/v1/hangups", x.local(x.audit))
-	mux.Handle("GET /{$}", statusPage(x.pageData, x.logger))
+	mux.Handle("GET /api/v1/flows", x.local(large.limit(x.collector.FlowsHandler())))
+	mux.Handle("GET /api/v1/hangups", x.local(large.limit(x.audit)))
+	mux.Handle("GET /{$}", large.limit(statusPage(x.pageData, x.logger)))
 	return mux
 }
 
@@ -44,12 +46,12 @@ func answer(text string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, text) }
 }
 
-// local lets loopback clients alone through, unless the listener knows its
-// clients: what it protects names processes and peers.
+// local lets local clients alone through, unless the listener knows its clients:
+// what it protects names processes and peers.
 func (x *server) local(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !x.maySeePeers(r) {
-			http.Error(w, "for clients on this host only, unless --web.config.file asks for credentials", http.StatusForbidden)
+			http.Error(w, "for clients on this host only, that ask for localhost, unless --web.config.file asks for credentials", http.StatusForbidden)
 			return
 		}
 		next.ServeHTTP(w, r)
@@ -59,26 +61,43 @@ func (x *server) local(next http.Handler) http.Handler {
 // maySeePeers reports whether the client may see what names processes and peers:
 // it is on this host, or the listener knows its clients.
 func (x *server) maySeePeers(r *http.Request) bool {
-	return fromLoopback(r) || *x.web.WebConfigFile != "" && checkWebConfig(*x.web.WebConfigFile) == nil
+	return isLocal(r) || *x.web.WebConfigFile != "" && checkWebConfig(*x.web.WebConfigFile) == nil
 }
 
-func fromLoopback(r *http.Request) bool {
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil {
-		return false
+// isLocal reports whether a client on this host asks for itself: it comes from
+// loopback and asks for localhost or a loopback address. A web page that has its
+// own name lead here asks for that name (DNS rebinding), the proxy of a service
+// mesh for whatever its client asked for, and other proxies say in a header that
+// they are one.
+func isLocal(r *http.Request) bool {
+	for name := range r.Header {
+		if name == "Forwarded" || name == "Via" || name == "X-Real-Ip" || strings.HasPrefix(name, "X-Forwarded-") {
+			return false
+		}
 	}
+	client, _, err := net.SplitHostPort(r.RemoteAddr)
+	return err == nil && isLoopback(client) && isLoopback(hostname(r.Host))
+}
+
+// hostname returns what stands before the port in a Host header, without brackets.
+func hostname(host string) string { return (&url.URL{Host: host}).Hostname() }
+
+// isLoopback reports whether the host is a loopback address or localhost.
+func isLoopback(host string) bool {
 	a, err := netip.ParseAddr(host)
-	return err == nil && a.Unmap().IsLoopback()
+	return strings.EqualFold(host, "localhost") || err == nil && a.Unmap().IsLoopback()
 }
 
 // errorLog is the logger that promhttp wants.
 type errorLog struct{ *server }
 
+// Println logs an error, unless it is that a client has gone or was too slow: that is
+// no fault of ours, and could fill the log.
 func (l errorLog) Println(v ...any) {
 	level := slog.LevelError
-	for _, v := range v {
-		// A scraper that hangs up is no fault of ours, and could fill the log.
-		if err, ok := v.(error); ok && (errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)) {
+	for _, part := range v {
+		var sending *net.OpError
+		if err, ok := part.(error); ok && errors.As(err, &sending) && sending.Op == "write" {
 			level = slog.LevelDebug
 		}
 	}

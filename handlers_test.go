@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"log/slog"
 	"net"
@@ -26,27 +27,46 @@ func TestLocal(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, tt := range []struct {
-		client, config string
-		code           int
+		client, host, header, config string
+		code                         int
 	}{
 		{client: "127.0.0.1:1234", code: http.StatusOK},
 		{client: "127.8.9.10:1234", code: http.StatusOK},
 		{client: "[::1]:1234", code: http.StatusOK},
 		{client: "[::ffff:127.0.0.1]:1234", code: http.StatusOK},
+		{client: "127.0.0.1:1234", host: "LOCALHOST", code: http.StatusOK},
+		{client: "127.0.0.1:1234", host: "127.0.0.1", code: http.StatusOK},
+		{client: "[::1]:1234", host: "[::1]:10471", code: http.StatusOK},
 		{client: "10.0.0.1:1234", code: http.StatusForbidden},
 		{client: "[2001:db8::1]:1234", code: http.StatusForbidden},
 		{client: "nonsense", code: http.StatusForbidden},
+		// A page from elsewhere whose name leads here, by now.
+		{client: "127.0.0.1:1234", host: "rebound.example:10471", code: http.StatusForbidden},
+		{client: "127.0.0.1:1234", host: "localhost.example", code: http.StatusForbidden},
+		{client: "127.0.0.1:1234", host: "127.0.0.1.example:10471", code: http.StatusForbidden},
+		// The proxy of a service mesh, and others.
+		{client: "127.0.0.6:1234", host: "10.0.0.7:10471", code: http.StatusForbidden},
+		{client: "127.0.0.1:1234", header: "X-Forwarded-For", code: http.StatusForbidden},
+		{client: "127.0.0.1:1234", header: "X-Forwarded-Proto", code: http.StatusForbidden},
+		{client: "127.0.0.1:1234", header: "Forwarded", code: http.StatusForbidden},
+		{client: "127.0.0.1:1234", header: "X-Real-IP", code: http.StatusForbidden},
+		{client: "127.0.0.1:1234", header: "via", code: http.StatusForbidden},
+		{client: "127.0.0.1:1234", header: "X-Prometheus-Scrape-Timeout-Seconds", code: http.StatusOK},
 		{client: "10.0.0.1:1234", config: open, code: http.StatusForbidden},
 		{client: "10.0.0.1:1234", config: "/nonexistent", code: http.StatusForbidden},
 		{client: "10.0.0.1:1234", config: users, code: http.StatusOK},
+		{client: "127.0.0.1:1234", host: "proxied.example", header: "X-Forwarded-For", config: users, code: http.StatusOK},
 	} {
 		x := &server{serve: &serve{web: &web.FlagConfig{WebConfigFile: &tt.config}}}
 		request := httptest.NewRequest(http.MethodGet, "/api/v1/flows", nil)
-		request.RemoteAddr = tt.client
+		request.RemoteAddr, request.Host = tt.client, cmp.Or(tt.host, "localhost:10471")
+		if tt.header != "" {
+			request.Header.Set(tt.header, "10.0.0.1")
+		}
 		answer := httptest.NewRecorder()
 		x.local(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})).ServeHTTP(answer, request)
 		if answer.Code != tt.code {
-			t.Errorf("client %s, web configuration %q: code %d, want %d", tt.client, tt.config, answer.Code, tt.code)
+			t.Errorf("%+v: code %d", tt, answer.Code)
 		}
 	}
 }
@@ -55,10 +75,11 @@ func TestLocal(t *testing.T) {
 func TestScrapeErrors(t *testing.T) {
 	var out strings.Builder
 	x := &server{logger: slog.New(slog.NewTextHandler(&out, nil))}
-	left := &net.OpError{Op: "write", Err: os.NewSyscallError("write", syscall.ECONNRESET)}
-	errorLog{x}.Println("error encoding and sending metric family:", left)
-	if out.Len() > 0 {
-		t.Errorf("a scraper that left is logged: %s", out.String())
+	for _, why := range []error{os.NewSyscallError("write", syscall.ECONNRESET), os.ErrDeadlineExceeded, net.ErrClosed} {
+		errorLog{x}.Println("error encoding and sending metric family:", &net.OpError{Op: "write", Err: why})
+		if out.Len() > 0 {
+			t.Errorf("a scraper that left, or was too slow, is logged: %s", out.String())
+		}
 	}
 	errorLog{x}.Println("error gathering metrics:", errors.New("collected before"))
 	if !strings.Contains(out.String(), "level=ERROR") {

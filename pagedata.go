@@ -134,7 +134,7 @@ func (x *server) operatingMode(paused string, policies []alerts.PolicyStatus) op
 
 // setChecks takes the answers of the self-test. Their details name processes.
 func (d *pageData) setChecks(checks []actuator.Check) {
-	d.Unusable = len(checks) > 0
+	d.Unusable = d.Receives && len(checks) > 0
 	for _, c := range checks {
 		if c.Usable && (c.Name == string(actuator.Shutdown) || c.Name == string(actuator.Destroy)) {
 			d.Unusable = false

@@ -27,6 +27,7 @@ import (
 	"tcphup/alerts"
 	"tcphup/collector"
 	"tcphup/endpoints"
+	"tcphup/safefile"
 )
 
 // stopTimeout is how long the servers get to end what is under way.
@@ -97,13 +98,15 @@ type server struct {
 	reloads   reloadMetrics
 	started   time.Time
 	checks    []actuator.Check // what the self-test found at the start
+
+	alertsFlags                      *web.FlagConfig
+	metricsListeners, alertListeners []net.Listener
 }
 
 func (s *serve) run(ctx context.Context) (int, error) {
 	x := &server{serve: s, logger: promslog.New(&s.log), registry: prometheus.NewRegistry(), started: time.Now()}
-	config, err := x.load()
-	if err != nil {
-		return exitUsage, fmt.Errorf("%w: %w", errUsage, err)
+	if err := hideMemory(); err != nil {
+		return exitIncomplete, err
 	}
 	if err := s.checkCredentials(); err != nil {
 		return exitUsage, fmt.Errorf("%w: %w", errUsage, err)
@@ -113,11 +116,27 @@ func (s *serve) run(ctx context.Context) (int, error) {
 		return exitUsage, fmt.Errorf("%w: %w", errUsage, err)
 	}
 	defer closeAudit()
-	if err := x.build(config); err != nil {
+	if err := x.listen(); err != nil {
+		return exitIncomplete, err
+	}
+	// What is read again while it runs is read from here on: a file that can be read
+	// no more is found now and not at a reload.
+	kept, err := dropPrivileges(s.alertsAddress != "", s.configFile != "" || *s.web.WebConfigFile != "")
+	if err != nil {
+		return exitIncomplete, err
+	}
+	config, err := x.load()
+	if err == nil {
+		err = s.checkWebFile()
+	}
+	if err == nil {
+		err = x.build(config)
+	}
+	if err != nil {
 		return exitUsage, fmt.Errorf("%w: %w", errUsage, err)
 	}
 	defer x.actuator.Close()
-	x.logger.Info("starting tcphup", "version", version.Info(), "mode", x.mode())
+	x.logger.Info("starting tcphup", "version", version.Info(), "mode", x.mode(), "capabilities", capabilityNames(kept))
 	x.probe(ctx)
 	if err := x.serveUntilDone(ctx); err != nil {
 		return exitIncomplete, err
@@ -187,6 +206,15 @@ func (s *serve) checkCredentials() error {
 	return nil
 }
 
+// checkWebFile refuses a web configuration of the metrics that others may change.
+func (s *serve) checkWebFile() error {
+	if *s.web.WebConfigFile == "" {
+		return nil
+	}
+	_, err := readWebConfig(*s.web.WebConfigFile)
+	return err
+}
+
 // mode says in a word what an alert can bring about.
 func (x *server) mode() string {
 	switch {
@@ -200,14 +228,14 @@ func (x *server) mode() string {
 }
 
 // probe tries out what can be done here. What cannot is told and exported, and
-// stops nothing.
+// stops nothing. An exporter misses no method to hang up.
 func (x *server) probe(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	x.checks = x.actuator.Probe(ctx)
 	for _, c := range x.checks {
 		level := slog.LevelDebug
-		if !c.Usable {
+		if !c.Usable && x.alertsAddress != "" {
 			level = slog.LevelWarn
 		}
 		x.logger.LogAttrs(ctx, level, "self-test", slog.String("check", c.Name), slog.Bool("usable", c.Usable),
@@ -222,6 +250,9 @@ func (x *server) openAudit() (func(), error) {
 		return func() {}, nil
 	}
 	file, err := os.OpenFile(x.auditFile, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err == nil {
+		err = safefile.Check(file)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open --audit.log-file: %w", err)
 	}
@@ -232,6 +263,18 @@ func (x *server) openAudit() (func(), error) {
 			x.logger.Error("cannot close audit log", "err", err)
 		}
 	}, nil
+}
+
+// listen opens the listeners of both servers.
+func (x *server) listen() error {
+	var err error
+	if x.metricsListeners, err = listen(x.web); err != nil || x.alertsAddress == "" {
+		return err
+	}
+	noSocket := false
+	x.alertsFlags = &web.FlagConfig{WebListenAddresses: &[]string{x.alertsAddress}, WebSystemdSocket: &noSocket, WebConfigFile: &x.alertsWebConfig}
+	x.alertListeners, err = listen(x.alertsFlags)
+	return err
 }
 
 // serveUntilDone runs both servers until ctx ends, then lets what is under way finish.
@@ -245,16 +288,16 @@ func (x *server) serveUntilDone(ctx context.Context) error {
 	defer watching.Wait()
 	watching.Go(func() { x.endpoints.Run(ctx) })
 
-	metrics := &http.Server{Handler: x.webHandler(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute}
+	metrics := &http.Server{Handler: x.webHandler(), ReadHeaderTimeout: 10 * time.Second, WriteTimeout: time.Minute, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10}
+	limitConnections(metrics, maxConnections)
 	servers := []*http.Server{metrics}
-	go func() { stop(web.ListenAndServe(metrics, x.web, x.logger)) }()
+	go func() { stop(serveOn(x.metricsListeners, metrics, x.web, x.logger)) }()
 	if x.alertsAddress != "" {
 		receiver := &http.Server{Handler: x.alertsHandler()}
 		x.receiver.ConfigureServer(receiver)
+		limitConnections(receiver, maxConnections)
 		servers = append([]*http.Server{receiver}, servers...)
-		noSocket := false
-		flags := &web.FlagConfig{WebListenAddresses: &[]string{x.alertsAddress}, WebSystemdSocket: &noSocket, WebConfigFile: &x.alertsWebConfig}
-		go func() { stop(web.ListenAndServe(receiver, flags, x.logger)) }()
+		go func() { stop(serveOn(x.alertListeners, receiver, x.alertsFlags, x.logger)) }()
 	}
 	for ctx.Err() == nil {
 		select {

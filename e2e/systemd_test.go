@@ -51,6 +51,9 @@ func TestPrivilegedSystemdService(t *testing.T) {
 				t.Errorf("%s is usable: %v, %v", method, usable, ok)
 			}
 		}
+		mustHave(t, onlyProcess(t, "tcphup"), map[string]uint64{
+			"CapEff": mask(units), "CapPrm": mask(units), "CapInh": 0, "CapAmb": 0, "CapBnd": mask(units), "NoNewPrivs": 1,
+		})
 		server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
 		binary := testapp.Build(t)
 		app := testapp.StartCommand(t, exec.Command("nsenter", "--target="+init, "--pid",
@@ -109,6 +112,29 @@ exec unshare --cgroup --mount --pid --fork --kill-child sh -c '
 		return err == nil && strings.TrimSpace(string(name)) == "systemd"
 	})
 	return init
+}
+
+// onlyProcess returns the id of the process with this name.
+func onlyProcess(t *testing.T, name string) int {
+	t.Helper()
+	var found []int
+	names, err := filepath.Glob("/proc/[0-9]*/comm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range names {
+		if comm, err := os.ReadFile(path); err == nil && strings.TrimSpace(string(comm)) == name {
+			pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			found = append(found, pid)
+		}
+	}
+	if len(found) != 1 {
+		t.Fatalf("processes named %s: %v", name, found)
+	}
+	return found[0]
 }
 
 // newGroup makes a control group of the unified hierarchy, which any kernel has

@@ -1,0 +1,43 @@
+package e2e
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// The program has no code to execute another one, in any package that it is made of.
+func TestNeverExecutes(t *testing.T) {
+	binary := filepath.Join(t.TempDir(), "tcphup")
+	build := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-o", binary, "tcphup")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build: %v\n%s", err, out)
+	}
+	symbols, err := exec.CommandContext(t.Context(), "go", "tool", "nm", binary).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for line := range strings.Lines(string(symbols)) {
+		if fields := strings.Fields(line); len(fields) == 3 {
+			names = append(names, fields[2])
+		}
+	}
+	// That the names are those of functions.
+	for _, used := range []string{"main.main", "golang.org/x/sys/unix.Shutdown", "syscall.openat"} {
+		if !slices.ContainsFunc(names, func(name string) bool { return strings.HasPrefix(name, used) }) {
+			t.Errorf("%s is not among %d symbols", used, len(names))
+		}
+	}
+	executes := regexp.MustCompile(`^(os/exec|plugin)\.|^os\.StartProcess|^syscall\.(Exec|ForkExec|StartProcess|forkExec|forkAndExecInChild|execve)|/sys/unix\.Exec`)
+	for _, name := range names {
+		if executes.MatchString(name) {
+			t.Errorf("the program can execute others: %s", name)
+		}
+	}
+}
