@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -55,7 +56,7 @@ func TestPrivilegedRights(t *testing.T) {
 				app := testapp.StartAs(t, binary, tt.app)
 				app.Ask("ignore")
 				fd := app.Connect(server.Addr(), false, tt.mptcp)
-				args := []string{"--output=json", "127.0.0.1", "0"}
+				args := []string{"--output=json", "127.0.0.1", strconv.Itoa(int(server.Addr().Port()))}
 				if tt.method != "" {
 					args = append([]string{"--method=" + tt.method}, args...)
 				}
