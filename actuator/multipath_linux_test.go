@@ -237,7 +237,7 @@ func TestPrivilegedRefusedIsUntouched(t *testing.T) {
 		}
 		defer conn.Close()
 		x := &action{Actuator: New(Config{}), Request: Request{Selector: to(server.Addr()), Method: Auto, Linger: time.Second}, conn: conn}
-		x.Selector.MinIdle = 200 * time.Millisecond
+		x.Selector.MinIdle = time.Second
 		chosen := &target{Result: Result{Flow: flow}, holders: []holder{{pid: app.PID(), fd: fd}}}
 		var now sockdiag.Flow
 		nstest.Eventually(t, "the flow is idle", func() bool {

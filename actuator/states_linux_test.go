@@ -44,8 +44,9 @@ func TestPrivilegedStates(t *testing.T) {
 			app.Block("send", fd, unix.SYS_SENDTO)
 			r := only(t, mustHangUp(t, New(Config{}), Request{Selector: to(server.Addr()), Linger: 4 * linger}))
 			expect(t, r, Closed, "", Shutdown)
-			if !strings.Contains(r.Detail, "finished with destroy") {
-				t.Errorf("detail is %q", r.Detail)
+			// By us or, on a busy machine, by TCP_USER_TIMEOUT: not before its time.
+			if r.Took < 3*linger {
+				t.Errorf("it was given %v, want %v: %q", r.Took, 4*linger, r.Detail)
 			}
 			if got := app.Hear(); got != "send EPIPE" {
 				t.Errorf("application: %q", got)
