@@ -98,7 +98,7 @@ func (r *report) hangUpGoals() (goals []goal) {
 	if h := r.hungUp(small); h != nil {
 		took := median(h.of(shutdownName, wall))
 		goals = append(goals, goal{
-			fmt.Sprintf("hang up %d flows ≤ %v at %s sockets", hungFlows, quick, thousands(small)),
+			fmt.Sprintf("hang up %d flows ≤ %d ms at %s sockets", hungFlows, quick.Milliseconds(), thousands(small)),
 			ms(took) + " ms", verdict(took <= quick), "median of `tcphup HOST PORT`, from its start as a process to its end",
 		})
 	}
