@@ -83,7 +83,7 @@ func (r *report) alert(o options, sockets int) (out *alerts, err error) {
 			}()
 			last, err := s.wait(alertFlows, reset)
 			out.answered[name] = append(out.answered[name], sample{wall: (<-answered).Sub(start)})
-			return sample{wall: last.Sub(start)}, errors.Join(err, <-failed, s.forget())
+			return sample{wall: last.Sub(start)}, errors.Join(err, <-failed, forget())
 		}}
 	}
 	var contestants []contestant

@@ -16,7 +16,7 @@ import (
 const applicationName = "bench-application"
 
 // serviceAddress is for the service of the application alone.
-const serviceAddress = "127.255.0.1:0"
+const serviceAddress = "127.255.0.1:5000"
 
 // endTimeout is many times what it takes to hang up, on a busy machine too.
 const endTimeout = time.Minute
@@ -69,7 +69,7 @@ func startService() (*service, error) {
 		return nil, err
 	}
 	address := listener.Addr().(*net.TCPAddr).AddrPort()
-	client, err := startHelper(applicationName, address.String())
+	client, err := startHelper(applicationName, nil, address.String())
 	if err != nil {
 		return nil, errors.Join(err, listener.Close())
 	}
@@ -137,9 +137,9 @@ func (s *service) wait(n int, reset bool) (last time.Time, err error) {
 	return last, nil
 }
 
-// forget removes what has ended in TIME_WAIT, where the kernel can: a load is to have
-// as many sockets in the last round as in the first.
-func (s *service) forget() error {
-	_, err := run("ss", append([]string{"-K", "state", "time-wait"}, s.filter()...)...)
+// forget removes what is in TIME_WAIT, where the kernel can: a load is to have as many
+// sockets in the last round as in the first, and nothing of the load before it.
+func forget() error {
+	_, err := run("ss", "-K", "state", "time-wait")
 	return err
 }

@@ -43,7 +43,7 @@ func (r *report) hangUp(o options, sockets int) (out *hangUps, err error) {
 				return took, err
 			}
 			_, err = s.wait(flows, reset)
-			return took, errors.Join(err, s.forget())
+			return took, errors.Join(err, forget())
 		}
 	}
 	contestants := []contestant{
@@ -61,7 +61,7 @@ func (r *report) hangUp(o options, sockets int) (out *hangUps, err error) {
 				return took, err
 			}
 			_, err = s.wait(flows, false)
-			return took, errors.Join(err, s.forget())
+			return took, errors.Join(err, forget())
 		}},
 	}
 	if r.Destroy {

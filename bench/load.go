@@ -41,10 +41,29 @@ func startLoad(sockets, destinations int, mptcp bool) (loads, error) {
 	most := min(maxConnections, (int(min(limit.Max, 1<<20))-100)/2)
 	connections := sockets / 2
 	processes := (connections + most - 1) / most
+	// All processes accept from the same listeners, so that a large load has no more
+	// ports than a small one. A listener gives each of them as many connections as it
+	// has opened, though not always its own.
+	var listeners []*os.File
+	defer func() {
+		for _, l := range listeners {
+			_ = l.Close() // the processes have it
+		}
+	}()
+	for _, k := range []kind{mapped, v4, v6, multipath} {
+		if k == multipath && !mptcp {
+			continue
+		}
+		l, err := listen(k)
+		if err != nil {
+			return nil, fmt.Errorf("listen: %w", err)
+		}
+		listeners = append(listeners, l)
+	}
 	var all loads
 	for i := range processes {
 		part := func(n int) string { return strconv.Itoa(n*(i+1)/processes - n*i/processes) }
-		h, err := startHelper(loadName, strconv.Itoa(i), part(connections), part(destinations), strconv.FormatBool(mptcp))
+		h, err := startHelper(loadName, listeners, strconv.Itoa(i), part(connections), part(destinations), strconv.FormatBool(mptcp))
 		if err != nil {
 			return all, err
 		}
@@ -70,7 +89,7 @@ func (l loads) stop() error {
 	return errors.Join(errs...)
 }
 
-// load holds connections, both their ends, until its input ends. Half of them are
+// load holds connections, and as many accepting ends, until its input ends. Half of them are
 // IPv4 with an accepting end that is an IPv6 socket, as most servers have it, a
 // quarter are IPv4 and a quarter are IPv6 at both ends: both of the kernel's dumps have
 // as many sockets. One in mptcpEvery is MPTCP.
@@ -85,14 +104,17 @@ func load(args []string) error {
 		}
 	}
 	for i := range connections {
-		protocol := 0
-		if mptcp && i%mptcpEvery == 0 {
-			protocol = unix.IPPROTO_MPTCP
+		// Each destination has connections of one kind: on another port it would be
+		// another destination.
+		destination := i % destinations
+		if mptcp && destinations > 1 {
+			destination = 1 + i%(destinations-1)
 		}
-		// Destinations differ from one kind to the next, so that each is one in the
-		// kernel's eyes.
-		kind := [...]kind{mapped, mapped, v4, v6}[i%max(destinations, 1)%4]
-		if err := connect(kind, protocol, number, i%max(destinations, 1)); err != nil {
+		k := [...]kind{v6, mapped, mapped, v4}[destination%4]
+		if mptcp && i%mptcpEvery == 0 {
+			destination, k = 0, multipath
+		}
+		if err := connect(k, number, destination); err != nil {
 			return fmt.Errorf("connection %d: %w", i, err)
 		}
 	}
@@ -105,70 +127,64 @@ func load(args []string) error {
 type kind int
 
 const (
-	mapped kind = iota // IPv4, accepted by an IPv6 socket
-	v4
-	v6
+	mapped    kind = iota // IPv4, accepted by an IPv6 socket
+	v4                    // IPv4
+	v6                    // IPv6
+	multipath             // MPTCP, and as mapped
 )
 
-// listeners are those of this process, by kind and protocol.
-var listeners = map[[2]int]listener{}
+// firstListener is the descriptor of the listener of the first kind in a process of the
+// load; the others follow.
+const firstListener = 3
 
-type listener struct{ fd, port int }
-
-func listen(k kind, protocol int) (listener, error) {
-	key := [2]int{int(k), protocol}
-	if l, ok := listeners[key]; ok {
-		return l, nil
+func (k kind) protocol() int {
+	if k == multipath {
+		return unix.IPPROTO_MPTCP
 	}
-	family, address := unix.AF_INET6, unix.Sockaddr(&unix.SockaddrInet6{})
-	if k == v4 {
-		family, address = unix.AF_INET, &unix.SockaddrInet4{}
-	}
-	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, protocol)
-	if err != nil {
-		return listener{}, err
-	}
-	if err := errors.Join(unix.Bind(fd, address), unix.Listen(fd, 16)); err != nil {
-		return listener{}, err
-	}
-	name, err := unix.Getsockname(fd)
-	if err != nil {
-		return listener{}, err
-	}
-	l := listener{fd: fd}
-	switch name := name.(type) {
-	case *unix.SockaddrInet4:
-		l.port = name.Port
-	case *unix.SockaddrInet6:
-		l.port = name.Port
-	}
-	listeners[key] = l
-	return l, nil
+	return unix.IPPROTO_TCP
 }
 
-// connect opens a connection, which nobody closes.
-func connect(k kind, protocol, process, destination int) error {
-	l, err := listen(k, protocol)
+// port is where connections of a kind lead. It is none that the kernel gives to who
+// opens a connection: that would be a service whose direction is hard to tell.
+func (k kind) port() int { return 5001 + int(k) }
+
+// listen opens a listener on all addresses.
+func listen(k kind) (*os.File, error) {
+	family, address := unix.AF_INET6, unix.Sockaddr(&unix.SockaddrInet6{Port: k.port()})
+	if k == v4 {
+		family, address = unix.AF_INET, &unix.SockaddrInet4{Port: k.port()}
+	}
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, k.protocol())
 	if err != nil {
-		return err
+		return nil, err
 	}
-	high, low := byte(destination>>8), byte(destination)
-	family, to := unix.AF_INET, unix.Sockaddr(&unix.SockaddrInet4{Port: l.port, Addr: [4]byte{127, byte(1 + process), high, low}})
+	file := os.NewFile(uintptr(fd), "listener")
+	if err := errors.Join(unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1), unix.Bind(fd, address), unix.Listen(fd, 128)); err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return file, nil
+}
+
+// connect opens a connection to a destination of a process, and accepts one. Nobody
+// closes them.
+func connect(k kind, process, destination int) error {
+	host, high, low := byte(1+process), byte(destination>>8), byte(destination)
+	family, to := unix.AF_INET, unix.Sockaddr(&unix.SockaddrInet4{Port: k.port(), Addr: [4]byte{127, host, high, low}})
 	if k == v6 {
-		family, to = unix.AF_INET6, &unix.SockaddrInet6{Port: l.port, Addr: [16]byte{0xfd, 0xbe, 13: byte(1 + process), 14: high, 15: low}}
+		family, to = unix.AF_INET6, &unix.SockaddrInet6{Port: k.port(), Addr: [16]byte{0xfd, 0xbe, 13: host, 14: high, 15: low}}
 	}
-	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, protocol)
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, k.protocol())
 	if err != nil {
 		return err
 	}
 	if err := unix.Connect(fd, to); err != nil {
 		return err
 	}
-	accepted, _, err := unix.Accept4(l.fd, unix.SOCK_CLOEXEC)
+	accepted, _, err := unix.Accept4(firstListener+int(k), unix.SOCK_CLOEXEC)
 	if err != nil {
 		return err
 	}
-	// The end of the load leaves no TIME_WAIT behind for the next one.
+	// The end of the load is quick, and leaves no TIME_WAIT behind for the next one.
 	abort := &unix.Linger{Onoff: 1}
 	return errors.Join(
 		unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, abort),

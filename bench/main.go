@@ -167,6 +167,9 @@ func (r *report) measure(o options) error {
 
 // underLoad measures reading, and hanging up too if asked for, on a load of its own.
 func (r *report) underLoad(o options, sockets, destinations int, hangingUp bool) (err error) {
+	if err := forget(); err != nil {
+		return err
+	}
 	progress("%s sockets to %s destinations", thousands(sockets), thousands(destinations))
 	loads, err := startLoad(sockets, destinations, r.MPTCP)
 	defer func() { err = errors.Join(err, loads.stop()) }()

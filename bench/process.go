@@ -82,10 +82,12 @@ type helper struct {
 	lines *bufio.Reader
 }
 
-func startHelper(name string, args ...string) (*helper, error) {
+// startHelper hands files on, as descriptors from 3.
+func startHelper(name string, files []*os.File, args ...string) (*helper, error) {
 	cmd := exec.Command("/proc/self/exe", args...)
 	cmd.Args[0] = name
 	cmd.Stderr = os.Stderr
+	cmd.ExtraFiles = files
 	h := &helper{name: name, cmd: cmd}
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {

@@ -67,7 +67,7 @@ func (r *report) read(o options, sockets, destinations int) (out *reading, err e
 		return nil, err
 	}
 	stops = append(stops, tcphup.stop)
-	floor, err := startHelper(floorName)
+	floor, err := startHelper(floorName, nil)
 	if err != nil {
 		return nil, err
 	}
