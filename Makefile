@@ -6,7 +6,7 @@
 # make image    a container image with the binary and nothing else
 # make packages deb and rpm, in dist/
 # make cover    how much of each package all tests together reach; as root
-# make bench    figures beside those of peers; as root
+# make bench    figures beside those of peers, in docs/benchmarks.md; as root
 # make man      the man page, as tcphup.1
 # make docs     the tables in README.md and docs/ that the code knows
 # make help     this text
@@ -145,8 +145,12 @@ packages: build $(NFPM)
 image: build
 	docker build --target prebuilt --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) -t $(IMAGE) .
 
-bench: need-root
-	$(GO) test -run '^$$' -bench . -benchtime 1x -timeout 30m ./...
+# docs/benchmarks.* are written anew, unless the largest load is set: make bench SOCKETS=10000
+bench: need-root build
+	mkdir -p bin
+	$(GO) test -run '^$$' -bench . -benchtime 0.5s -timeout 5m ./alerts ./collector ./endpoints > bin/parts.txt || { cat bin/parts.txt; exit 1; }
+	$(GO) run ./bench -tcphup=$(BINARY) -parts=bin/parts.txt $(if $(SOCKETS),-sockets=$(SOCKETS),-docs=docs)
+	$(if $(SOCKETS),,$(GO) -C tools run ./plot < docs/benchmarks.csv > docs/benchmarks.svg)
 
 clean:
 	rm -rf tcphup tcphup.1 bin dist

@@ -20,8 +20,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/sys/unix"
-
-	"tcphup/internal/nstest"
 )
 
 // helper names, in the environment, what the test binary is to be instead of
@@ -31,7 +29,7 @@ const helper = "TCPHUP_TEST_HELPER"
 func TestMain(m *testing.M) {
 	words := strings.Fields(os.Getenv(helper))
 	if len(words) == 0 {
-		os.Exit(nstest.Main(m))
+		os.Exit(m.Run())
 	}
 	run := map[string]func([]string) error{"load": load, "serve": serve, "churn": churn}[words[0]]
 	if err := run(words[1:]); err != nil {
@@ -164,6 +162,21 @@ func serve(args []string) error {
 	}
 	go func() { _ = http.Serve(ln, nil) }()
 	return ready(ln.Addr().String())
+}
+
+// scrapeURL returns the metrics of an exporter at an address.
+func scrapeURL(t testing.TB, address string) []byte {
+	t.Helper()
+	response, err := http.Get("http://" + address + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	body, err := io.ReadAll(response.Body)
+	if err != nil || response.StatusCode != http.StatusOK {
+		t.Fatalf("scrape: %s, %v\n%s", response.Status, err, body)
+	}
+	return body
 }
 
 // value returns the value of the sample with exactly this name and these labels.

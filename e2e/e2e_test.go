@@ -13,8 +13,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"tcphup/internal/nstest"
 )
 
 // binaryVariable hands the path of the binary under test to the processes that
@@ -35,7 +33,7 @@ func TestMain(m *testing.M) {
 		return
 	}
 	if os.Getenv(binaryVariable) != "" {
-		os.Exit(nstest.Main(m))
+		os.Exit(m.Run())
 	}
 	dir, err := os.MkdirTemp("", "tcphup-e2e")
 	if err != nil {
@@ -44,7 +42,7 @@ func TestMain(m *testing.M) {
 	}
 	exit := build(dir)
 	if exit == 0 {
-		exit = nstest.Main(m)
+		exit = m.Run()
 	}
 	if err := os.RemoveAll(dir); err != nil {
 		fmt.Fprintln(os.Stderr, err)
