@@ -69,7 +69,7 @@ need-root:
 	@test "$$(id -u)" = 0 || { echo "make $(MAKECMDGOALS) needs root: it makes namespaces of its own" >&2; exit 1; }
 
 need-programs:
-	@for p in amtool cc chromium curl dnsmasq docker dockerd groff ip npm prometheus prometheus-alertmanager promtool python3 rpm ss systemd-analyze zsh; do \
+	@for p in amtool cc chromium curl dnsmasq docker dockerd groff ip npm prometheus prometheus-alertmanager promtool python3 rpm ss strace systemd-analyze zsh; do \
 		command -v $$p >/dev/null || missing="$$missing $$p"; \
 	done; \
 	test -z "$$missing" || { echo "make test needs:$$missing (on Debian and Ubuntu .ci/run installs them)" >&2; exit 1; }

@@ -257,6 +257,9 @@ func (x *server) openAudit() (func(), error) {
 		return nil, fmt.Errorf("open --audit.log-file: %w", err)
 	}
 	x.audit = alerts.NewAudit(file)
+	if isTorn(file) {
+		x.audit.EndLine()
+	}
 	return func() {
 		x.audit.SetWriter(nil)
 		if err := file.Close(); err != nil {
@@ -275,6 +278,23 @@ func (x *server) listen() error {
 	x.alertsFlags = &web.FlagConfig{WebListenAddresses: &[]string{x.alertsAddress}, WebSystemdSocket: &noSocket, WebConfigFile: &x.alertsWebConfig}
 	x.alertListeners, err = listen(x.alertsFlags)
 	return err
+}
+
+// isTorn reports whether the last line of a file is cut off: an earlier run was killed,
+// or had no room left, in the middle of it. What cannot be read counts as whole.
+func isTorn(file *os.File) bool {
+	info, err := file.Stat()
+	if err != nil || !info.Mode().IsRegular() || info.Size() == 0 {
+		return false
+	}
+	reader, err := os.Open(file.Name())
+	if err != nil {
+		return false
+	}
+	defer reader.Close()
+	var last [1]byte
+	_, err = reader.ReadAt(last[:], info.Size()-1)
+	return err == nil && last[0] != '\n'
 }
 
 // serveUntilDone runs both servers until ctx ends, then lets what is under way finish.

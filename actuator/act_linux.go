@@ -267,7 +267,10 @@ func (x *action) acquire(t *target) (fd int, reason Reason, err error) {
 		return -1, ReasonPermission, errors.New("no process that holds it can be seen: " + howToSee)
 	}
 	for _, h := range t.holders {
-		if p := x.known.process(h.pid); p.sigpipeKills {
+		switch p := x.known.process(h.pid); {
+		case p.err != nil:
+			return -1, "", fmt.Errorf("see what SIGPIPE does: %w", p.err)
+		case p.sigpipeKills:
 			return -1, ReasonSIGPIPE, fmt.Errorf("process %d (%s) neither ignores nor catches SIGPIPE: its next write would kill it", h.pid, p.command)
 		}
 	}

@@ -25,7 +25,9 @@ type Config struct {
 	// became of the flows is in the report. nil means none.
 	Logger *slog.Logger
 	// FirstSeen tells when a flow was first seen, by its cookie; nil means that it
-	// is not known of any. Request.EstablishedBefore relies on it.
+	// is not known of any. Request.EstablishedBefore relies on it. The times should
+	// have a monotonic reading (see package time): a clock that is set later on moves
+	// those that have none.
 	FirstSeen func(cookie uint64) (time.Time, bool)
 }
 
@@ -89,7 +91,7 @@ type Request struct {
 	// Never names flows that are refused whatever Selector says.
 	Never []sockdiag.Selector
 	// EstablishedBefore, unless zero, keeps flows that are not known to have been
-	// there at that time.
+	// there at that time, by the clock as it is set now.
 	EstablishedBefore time.Time
 	Method            Method    // "" means Auto
 	MPTCP             MPTCPMode // "" means Connection
@@ -219,7 +221,10 @@ func (x *action) tooYoung(t *target) bool {
 		return true
 	}
 	seen, known := x.firstSeen(t.Flow.Cookie)
-	return !known || seen.After(x.EstablishedBefore)
+	// Ages are compared, not times: the clock may have been set since the flow was
+	// seen, and by the old one it would seem older or younger than it is.
+	now := time.Now()
+	return !known || now.Sub(seen) < now.Sub(x.EstablishedBefore)
 }
 
 // deny refuses what a never rule covers and returns the rest.

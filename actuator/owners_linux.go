@@ -73,13 +73,15 @@ func lookThrough(ctx context.Context, proc int, pids []int, inodes []uint32) (*o
 	for range min(maxWorkers, runtime.GOMAXPROCS(0), len(pids)) {
 		workers.Go(func() {
 			w := worker{search: s}
-			for ctx.Err() == nil {
+			for ctx.Err() == nil && !s.failed.Load() {
 				i := int(next.Add(1)) - 1
 				if i >= len(pids) {
 					return
 				}
-				if s.missing.Load() == 0 && !sigpipeKills(pids[i]) {
-					continue
+				if s.missing.Load() == 0 {
+					if kills, err := sigpipeKills(pids[i]); err == nil && !kills {
+						continue
+					}
 				}
 				w.process(pids[i])
 			}
@@ -98,6 +100,7 @@ type search struct {
 	wanted  map[uint32]int // inode to index in found; read only
 	found   []atomic.Bool
 	missing atomic.Int64
+	failed  atomic.Bool // the rest would fail too, or say nothing that helps
 
 	mu                    sync.Mutex
 	hits                  map[uint32][]holder
@@ -141,6 +144,7 @@ func (s *search) looked(pid int, err error) {
 		s.processes++
 		s.unreadable++
 	default:
+		s.failed.Store(true)
 		s.errs = append(s.errs, fmt.Errorf("read descriptors of process %d: %w", pid, err))
 	}
 }

@@ -25,8 +25,10 @@ type target struct {
 	connection *sockdiag.Flow
 	siblings   []sockdiag.Flow
 	// queuedFirst and queuedLast are what the peer had still to take, in bytes, when
-	// a quarter of Linger had passed, and when the flow was last looked at.
+	// a quarter of Linger had passed since the first look at what was done, which was
+	// at looked, and at the last one.
 	queuedFirst, queuedLast uint32
+	looked                  time.Time
 }
 
 // planner sorts one reading of the kernel's table into targets.

@@ -90,8 +90,8 @@ func TestPrivilegedManyGroups(t *testing.T) {
 			_ = cmd.Wait()
 		})
 		nstest.Eventually(t, "env has become sleep", func() bool { return commandOf(cmd.Process.Pid) == "sleep" })
-		if sigpipeKills(cmd.Process.Pid) {
-			t.Error("it ignores SIGPIPE and counts as one that a SIGPIPE kills")
+		if kills, err := sigpipeKills(cmd.Process.Pid); kills || err != nil {
+			t.Errorf("it ignores SIGPIPE and counts as one that a SIGPIPE kills: %v", err)
 		}
 	})
 }

@@ -98,6 +98,7 @@ func cgroupMount() string {
 type process struct {
 	command      string
 	sigpipeKills bool
+	err          error // what kept us from knowing, and is no secret of the process's
 	read         time.Time
 }
 
@@ -108,27 +109,35 @@ type processes map[int]process
 const processFresh = 100 * time.Millisecond
 
 func (known *processes) process(pid int) process {
-	if p, ok := (*known)[pid]; ok && time.Since(p.read) < processFresh {
+	if p, ok := (*known)[pid]; ok && p.err == nil && time.Since(p.read) < processFresh {
 		return p
 	}
 	if *known == nil {
 		*known = make(processes)
 	}
-	p := process{command: commandOf(pid), sigpipeKills: sigpipeKills(pid), read: time.Now()}
+	p := process{command: commandOf(pid), read: time.Now()}
+	p.sigpipeKills, p.err = sigpipeKills(pid)
 	(*known)[pid] = p
 	return p
 }
 
 // sigpipeKills reports whether the process would die of a SIGPIPE: it neither
 // ignores nor catches it. A process that has ended cannot die; one that will not
-// tell is taken to.
-func sigpipeKills(pid int) bool {
+// tell is taken to. The error says that it could not be asked for want of a
+// descriptor or memory of our own.
+func sigpipeKills(pid int) (bool, error) {
 	status, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
-	if err != nil {
-		return !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.ESRCH)
+	switch {
+	case err == nil:
+		kills, err := parseSIGPIPE(status)
+		return kills || err != nil, nil
+	case errors.Is(err, os.ErrNotExist), errors.Is(err, unix.ESRCH):
+		return false, nil
+	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE), errors.Is(err, unix.ENOMEM):
+		return true, err
+	default:
+		return true, nil
 	}
-	kills, err := parseSIGPIPE(status)
-	return kills || err != nil
 }
 
 // parseSIGPIPE reads SigIgn and SigCgt of /proc/PID/status (proc_pid_status(5)).

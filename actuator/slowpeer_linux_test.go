@@ -3,6 +3,7 @@ package actuator
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -20,51 +21,80 @@ import (
 )
 
 // A peer that is slow and alive gets all that was queued, and the FIN behind it,
-// however long that takes.
+// however long that takes; also when the first look at what was done comes late,
+// because other flows had their turn or there was no CPU.
 func TestPrivilegedSlowPeer(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
+		noLeaks(t)
 		peer := nstest.NewPeer(t)
-		// What is queued is to be gone in some seconds.
-		if err := os.WriteFile("/proc/sys/net/ipv4/tcp_wmem", []byte("4096 65536 65536"), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		var listener net.Listener
-		peer.Do(func() {
-			config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) (err error) {
-				return errors.Join(c.Control(func(fd uintptr) {
-					err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, 32<<10)
-				}), err)
-			}}
-			var err error
-			if listener, err = config.Listen(context.Background(), "tcp", "0.0.0.0:0"); err != nil {
-				t.Error(err)
-			}
-		})
-		defer listener.Close()
-		begin, end := make(chan struct{}), make(chan error, 1)
-		go func() {
-			conn, err := listener.Accept()
-			<-begin
-			for buffer := make([]byte, 1<<10); err == nil; {
-				_, err = conn.Read(buffer)
-				time.Sleep(20 * time.Millisecond) // this is how slow it is
-			}
-			_ = conn.Close()
-			end <- err
-		}()
-		app := testapp.Start(t, testapp.Build(t))
-		app.Ask("ignore")
-		destination := netip.AddrPortFrom(netip.MustParseAddr(nstest.Peer4), listener.Addr().(*net.TCPAddr).AddrPort().Port())
-		fd := app.Connect(destination, false, false)
-		app.Block("send", fd, unix.SYS_SENDTO)
-		close(begin)
+		binary := testapp.Build(t)
+		for _, tt := range []struct {
+			name   string
+			flows  int
+			queue  int // bytes; the peer takes some 50,000 a second
+			linger time.Duration
+			stall  time.Duration // between the first flow and the next
+		}{
+			{name: "seen at once", flows: 1, queue: 64 << 10, linger: 8 * time.Second},
+			{name: "seen late", flows: 2, queue: 1 << 20, linger: 2 * time.Second, stall: time.Second},
+		} {
+			t.Run(tt.name, func(t *testing.T) {
+				if err := os.WriteFile("/proc/sys/net/ipv4/tcp_wmem", fmt.Appendf(nil, "4096 %d %[1]d", tt.queue), 0o644); err != nil {
+					t.Fatal(err)
+				}
+				var listener net.Listener
+				peer.Do(func() {
+					config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) (err error) {
+						return errors.Join(c.Control(func(fd uintptr) {
+							err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, 32<<10)
+						}), err)
+					}}
+					var err error
+					if listener, err = config.Listen(context.Background(), "tcp", "0.0.0.0:0"); err != nil {
+						t.Error(err)
+					}
+				})
+				defer listener.Close()
+				begin, hurry, ends := make(chan struct{}), make(chan struct{}), make(chan error, tt.flows)
+				destination := netip.AddrPortFrom(netip.MustParseAddr(nstest.Peer4), listener.Addr().(*net.TCPAddr).AddrPort().Port())
+				for range tt.flows {
+					go func() {
+						conn, err := listener.Accept()
+						<-begin
+						for buffer := make([]byte, 1<<10); err == nil; {
+							_, err = conn.Read(buffer)
+							select {
+							case <-time.After(20 * time.Millisecond): // this is how slow it is
+							case <-hurry:
+							}
+						}
+						_ = conn.Close()
+						ends <- err
+					}()
+					app := testapp.Start(t, binary)
+					app.Ask("ignore")
+					app.Block("send", app.Connect(destination, false, false), unix.SYS_SENDTO)
+				}
+				close(begin)
 
-		r := only(t, mustHangUp(t, New(Config{}), Request{Selector: to(destination), Linger: 8 * time.Second}))
-		if r.Method != Shutdown || strings.Contains(r.Detail, "destroy") || r.Outcome == Lingering && !strings.Contains(r.Detail, "still taking") {
-			t.Errorf("outcome %s, method %s: %s", r.Outcome, r.Method, r.Detail)
-		}
-		if err := <-end; !errors.Is(err, io.EOF) {
-			t.Errorf("the peer reads %v, want end of file", err)
+				a, turns := New(Config{}), 0
+				a.beforeAct = func(*Result) {
+					if turns++; turns == 2 {
+						time.Sleep(tt.stall)
+					}
+				}
+				for _, r := range mustHangUp(t, a, Request{Selector: to(destination), Linger: tt.linger}).Results {
+					if r.Method != Shutdown || strings.Contains(r.Detail, "destroy") || r.Outcome == Lingering && !strings.Contains(r.Detail, "still taking") {
+						t.Errorf("outcome %s, method %s: %s", r.Outcome, r.Method, r.Detail)
+					}
+				}
+				close(hurry)
+				for range tt.flows {
+					if err := <-ends; !errors.Is(err, io.EOF) {
+						t.Errorf("the peer reads %v, want end of file", err)
+					}
+				}
+			})
 		}
 	})
 }

@@ -55,10 +55,10 @@ func (x *action) passTime(ctx context.Context, d time.Duration, acted []*target)
 	sleep(ctx, time.Until(until))
 }
 
-// await polls until each target has ended, for at most the given time, and notes
-// what it saw last.
+// await polls until each target has ended, for at most the given time from the first
+// look, and notes what it saw last.
 func (x *action) await(ctx context.Context, targets []*target, limit time.Duration) {
-	deadline := time.Now().Add(limit)
+	var deadline time.Time
 	for pause := 500 * time.Microsecond; ; pause = min(2*pause, 50*time.Millisecond) {
 		var open []*target
 		for _, t := range targets {
@@ -77,6 +77,9 @@ func (x *action) await(ctx context.Context, targets []*target, limit time.Durati
 			if t.isOpen() {
 				open = append(open, t)
 			}
+		}
+		if deadline.IsZero() {
+			deadline = time.Now().Add(limit)
 		}
 		if len(open) == 0 || ctx.Err() != nil || !time.Now().Before(deadline) {
 			return
@@ -97,8 +100,12 @@ func (x *action) see(ctx context.Context, t *target) (Outcome, error) {
 	if err != nil {
 		return Failed, err
 	}
-	// What was on its way at the start arrives whether or not the peer reads.
-	if time.Since(t.acted) < x.Linger/4 {
+	// What was on its way at the start arrives whether or not the peer reads. The first
+	// look may come late: other flows were to be acted on, or there was no CPU.
+	if t.looked.IsZero() {
+		t.looked = time.Now()
+	}
+	if time.Since(t.looked) <= x.Linger/4 {
 		t.queuedFirst = now.SendQueue
 	}
 	t.queuedLast = now.SendQueue

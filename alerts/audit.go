@@ -55,11 +55,13 @@ type Audit struct {
 	ring   []Record
 	next   int // where the next record goes once the ring is full
 	errors uint64
+	torn   bool // the last line that was written has no end
 }
 
 // NewAudit returns an empty Audit that writes to w as well; nil means to memory
 // only. Each record is one call of Write, so a file opened for appending may be
-// shared.
+// shared. A record of which only a part could be written, to a disk that was full
+// say, gets a line of its own: those before and after it can be read.
 func NewAudit(w io.Writer) *Audit { return &Audit{writer: w} }
 
 // SetWriter makes later records go to w, for a log file that was rotated, and
@@ -68,8 +70,16 @@ func NewAudit(w io.Writer) *Audit { return &Audit{writer: w} }
 func (a *Audit) SetWriter(w io.Writer) (old io.Writer) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	old, a.writer = a.writer, w
+	old, a.writer, a.torn = a.writer, w, false
 	return old
+}
+
+// EndLine makes the next record begin on a line of its own, for a writer whose last
+// line is cut off.
+func (a *Audit) EndLine() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.torn = true
 }
 
 // Errors returns how many records could not be written.
@@ -95,10 +105,23 @@ func (a *Audit) Add(r Record) error {
 	}
 	line, err := json.Marshal(r)
 	if err == nil {
-		_, err = a.writer.Write(append(line, '\n'))
+		err = a.writeLine(line)
 	}
 	if err != nil {
 		a.errors++
+	}
+	return err
+}
+
+// writeLine writes one line, after the end of the last one if that was cut off. The
+// caller holds the lock.
+func (a *Audit) writeLine(line []byte) error {
+	if a.torn {
+		line = append([]byte{'\n'}, line...)
+	}
+	n, err := a.writer.Write(append(line, '\n'))
+	if err == nil || n > 0 {
+		a.torn = err != nil
 	}
 	return err
 }

@@ -10,7 +10,9 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -160,6 +162,46 @@ func TestAuditCannotBeWritten(t *testing.T) {
 	f.post(t, notify(hangup("10.0.0.7", "80")))
 	if strings.Count(file.String(), "\n") != 1 {
 		t.Errorf("the new file holds %q", file.String())
+	}
+}
+
+// nearlyFull takes so many bytes more, as a file does on a disk with little room.
+type nearlyFull struct {
+	bytes.Buffer
+	room int
+}
+
+func (w *nearlyFull) Write(b []byte) (int, error) {
+	n, _ := w.Buffer.Write(b[:min(w.room, len(b))])
+	if w.room -= n; n < len(b) {
+		return n, syscall.ENOSPC
+	}
+	return n, nil
+}
+
+// A disk that is full in the middle of a record costs that record and those for which
+// there is no room, and none that was written before or is after.
+func TestAuditTornLine(t *testing.T) {
+	file := &nearlyFull{room: 230}
+	a := NewAudit(file)
+	a.EndLine() // an earlier run left half a line
+	file.WriteString(`{"time":"20`)
+	for i, room := range []int{230, 0, 1, 1000, 1000} {
+		file.room = room
+		err := a.Add(Record{Time: testNow, Fingerprint: strconv.Itoa(i), Result: resultDone, Detail: strings.Repeat("x", 200)})
+		if full := i < 3; errors.Is(err, syscall.ENOSPC) != full {
+			t.Errorf("record %d: %v", i, err)
+		}
+	}
+	var whole []string
+	for line := range strings.Lines(file.String()) {
+		var r Record
+		if json.Unmarshal([]byte(line), &r) == nil {
+			whole = append(whole, r.Fingerprint)
+		}
+	}
+	if diff := cmp.Diff([]string{"3", "4"}, whole); diff != "" || a.Errors() != 3 {
+		t.Errorf("%d errors, records that can be read (-want +got):\n%s\n%s", a.Errors(), diff, file.String())
 	}
 }
 

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"tcphup/internal/nstest"
 )
 
 // want checks the code and the results of one answer.
@@ -264,4 +266,39 @@ func TestMixedNotification(t *testing.T) {
 	if got.text != want {
 		t.Errorf("got %s, want %s", got.text, want)
 	}
+}
+
+// The clock of the host decides how old an alert is, and nothing else: a cooldown runs
+// on when it is set.
+func TestClockSet(t *testing.T) {
+	var set time.Duration // by how much the clock has been moved
+	fixture := func(cooldown time.Duration) *fixture {
+		rules := DefaultRules()
+		rules.Policies[0].Limits.Cooldown = cooldown
+		return newFixture(t, rules, func(c *Config) {
+			c.Now = func() time.Time { return nstest.ClockSet(t, time.Now(), set) }
+		})
+	}
+	about := func(destination string, age time.Duration) []byte {
+		a := hangup(destination, "80")
+		a.StartsAt = time.Now().Add(-age).UTC().Format(time.RFC3339Nano)
+		return notify(a)
+	}
+	f := fixture(time.Minute)
+	f.post(t, about("10.0.0.5", time.Minute)).want(t, 200, map[string]int{resultDone: 1})
+	set = 10 * time.Minute
+	f.post(t, about("10.0.0.5", time.Minute)).want(t, 200, map[string]int{resultCooldown: 1})
+	set = 24 * time.Hour
+	f.post(t, about("10.0.0.6", time.Minute)).want(t, 200, map[string]int{resultTooOld: 1})
+	set = -10 * time.Minute
+	f.post(t, about("10.0.0.6", time.Minute)).want(t, 200, map[string]int{resultFuture: 1})
+	set = 0
+	f.post(t, about("10.0.0.6", time.Minute)).want(t, 200, map[string]int{resultDone: 1})
+
+	f = fixture(50 * time.Millisecond)
+	f.post(t, about("10.0.0.5", 15*time.Minute)).want(t, 200, map[string]int{resultDone: 1})
+	set = -10 * time.Minute
+	nstest.Eventually(t, "the cooldown ends, by a clock that was set back", func() bool {
+		return f.post(t, about("10.0.0.5", 15*time.Minute)).answer.Alerts[resultDone] == 1
+	})
 }

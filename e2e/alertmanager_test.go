@@ -16,6 +16,7 @@ import (
 // alertmanager is a running one. It gets its alerts from the test, as it would
 // from Prometheus.
 type alertmanager struct {
+	*process
 	t   testing.TB
 	url string
 }
@@ -77,7 +78,7 @@ receivers:
 func runAlertmanager(t testing.TB, binary, address, config string, args ...string) alertmanager {
 	t.Helper()
 	a := alertmanager{t: t, url: "http://" + address}
-	startProcess(t, binary, append([]string{
+	a.process = startProcess(t, binary, append([]string{
 		"--config.file=" + writeFile(t, "alertmanager.yml", config), "--storage.path=" + t.TempDir(),
 		"--web.listen-address=" + address, "--web.external-url=" + a.url, "--log.level=warn",
 	}, args...)...)

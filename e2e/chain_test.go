@@ -73,6 +73,25 @@ func startCommand(t testing.TB, cmd *exec.Cmd) *process {
 	return p
 }
 
+// logged returns what the process has written so far.
+func (p *process) logged() string {
+	p.t.Helper()
+	b, err := os.ReadFile(p.log)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return string(b)
+}
+
+func (p *process) hasExited() bool {
+	select {
+	case <-p.exited:
+		return true
+	default:
+		return false
+	}
+}
+
 // wait returns how the process has ended.
 func (p *process) wait() error {
 	<-p.exited
@@ -115,7 +134,7 @@ func serve(t testing.TB, args ...string) *process {
 // get returns the body of a page, or an error for any answer but 200.
 func get(t testing.TB, url string) (string, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"tcphup/internal/nstest"
 )
 
 // addrs reads addresses with spaces between them.
@@ -200,5 +202,30 @@ func TestRandomSubsets(t *testing.T) {
 	t.Logf("%d addresses taken for former in 10 hours", wrong)
 	if wrong > 1 {
 		t.Errorf("%d addresses of a rotation were taken for former", wrong)
+	}
+}
+
+// Neither a clock that is set forward nor one that is set back makes an address former
+// before its time, or keeps it from becoming so.
+func TestHistoryClockSet(t *testing.T) {
+	h := history{settle: 20 * time.Millisecond}
+	var set time.Duration
+	clock := func() time.Time { return nstest.ClockSet(t, time.Now(), set) }
+	one, two := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2")
+	h.take(clock(), answer{addrs: []netip.Addr{one}})
+	begun := time.Now()
+	h.take(clock(), answer{addrs: []netip.Addr{two}})
+	set = time.Hour
+	for time.Since(begun) < h.settle {
+		now := clock()
+		events := h.take(now, answer{addrs: []netip.Addr{two}})
+		if len(events) > 0 && now.Sub(begun) < h.settle {
+			t.Fatalf("after %v: %v", now.Sub(begun), events)
+		}
+	}
+	set = -time.Hour
+	h.take(clock(), answer{addrs: []netip.Addr{two}})
+	if _, former := h.list(); len(former) != 1 || former[0] != one {
+		t.Errorf("former: %v", former)
 	}
 }

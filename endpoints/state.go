@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"time"
 
 	"tcphup/safefile"
@@ -89,23 +88,29 @@ func (f stateFile) setAside() (string, error) {
 	return aside, nil
 }
 
-// write replaces the file as a whole: who reads it finds the old or the new one.
+// write replaces the file as a whole: who reads it finds the old or the new one. A
+// process that is killed meanwhile leaves one more file behind, which the next write
+// takes the place of.
 func (f stateFile) write(s stateJSON) (err error) {
 	content, err := json.MarshalIndent(s, "", "\t")
 	if err != nil {
 		return fmt.Errorf("write state: %w", err)
 	}
-	temporary, err := os.CreateTemp(filepath.Dir(string(f)), filepath.Base(string(f))+".*.new")
+	name := string(f) + ".new"
+	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("write state: %w", err)
+	}
+	temporary, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return fmt.Errorf("write state: %w", err)
 	}
 	_, err = temporary.Write(append(content, '\n'))
 	err = errors.Join(err, temporary.Sync(), temporary.Close())
 	if err == nil {
-		err = os.Rename(temporary.Name(), string(f))
+		err = os.Rename(name, string(f))
 	}
 	if err != nil {
-		return fmt.Errorf("write state: %w", errors.Join(err, os.Remove(temporary.Name())))
+		return fmt.Errorf("write state: %w", errors.Join(err, os.Remove(name)))
 	}
 	return nil
 }

@@ -128,3 +128,21 @@ func TestStateCannotBeWritten(t *testing.T) {
 		t.Error("a file that does not exist was read")
 	}
 }
+
+// A process that is killed while it writes the state again and again leaves one file
+// more, and its successor's next write takes its place.
+func TestStateKilledWhileWriting(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "state.json")
+	if err := os.WriteFile(file+".new", []byte(`{"version":1,"serv`), 0o400); err != nil {
+		t.Fatal(err)
+	}
+	w := known(t, "10.0.0.2", "")
+	w.state, w.dirty = stateFile(file), true
+	w.save()
+	if k, err := ReadState(file, "db.internal"); err != nil || texts(k.Current) != "10.0.0.2" {
+		t.Errorf("%+v, %v", k, err)
+	}
+	if left, err := filepath.Glob(filepath.Dir(file) + "/*"); err != nil || len(left) != 1 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}

@@ -1,0 +1,125 @@
+package actuator
+
+import (
+	"errors"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"tcphup/internal/nstest"
+	"tcphup/internal/testapp"
+)
+
+// A flow that came up after the alert is kept, and one that was there before is not,
+// whatever was done to the clock since they were seen.
+func TestClockSet(t *testing.T) {
+	const hour = time.Hour
+	now := time.Now() // the clock is right by now
+	alert := now.Add(-10 * time.Minute).Round(0)
+	for _, tt := range []struct {
+		name string
+		set  time.Duration // what the clock was off by when the flow was seen
+	}{
+		{"right all the time", 0},
+		{"was behind", -hour},
+		{"was at the epoch", -now.Sub(time.Unix(0, 0)).Truncate(time.Second)},
+		{"was ahead", hour},
+	} {
+		for age, young := range map[time.Duration]bool{5 * time.Minute: true, 15 * time.Minute: false} {
+			seen := nstest.ClockSet(t, now.Add(-age), tt.set)
+			a := New(Config{FirstSeen: func(uint64) (time.Time, bool) { return seen, true }})
+			x := &action{Actuator: a, Request: Request{EstablishedBefore: alert}}
+			if got := x.tooYoung(&target{}); got != young {
+				t.Errorf("%s: a flow of %v counts as too young: %t, want %t", tt.name, age, got, young)
+			}
+		}
+	}
+}
+
+// Without a descriptor to spare, flows are left as they are or shut down in order.
+// What cannot be known about their process does not pass for knowledge: they are not
+// destroyed in its stead.
+func TestPrivilegedNoDescriptors(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		noLeaks(t)
+		server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
+		bystander := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
+		app := testapp.Start(t, testapp.Build(t))
+		app.Ask("ignore")
+		other := app.Connect(bystander.Addr(), false, false)
+		nstest.Eventually(t, "the bystander's peer has accepted", func() bool { return bystander.Accepted() == 1 })
+		request := Request{Selector: to(server.Addr())}
+		try := func(t *testing.T, limit func(a *Actuator) func() (*Report, error)) (failed bool) {
+			t.Helper()
+			accepted := server.Accepted()
+			fd := app.Connect(server.Addr(), false, false)
+			// The server is in this process, too.
+			nstest.Eventually(t, "the peer has accepted", func() bool { return server.Accepted() > accepted })
+			a := New(Config{})
+			report, err := limit(a)()
+			switch {
+			case err != nil:
+				failed = true
+				if !errors.Is(err, unix.EMFILE) || strings.Count(err.Error(), "too many open files") > maxWorkers {
+					t.Errorf("the error is %v", err)
+				}
+			case only(t, report).Outcome == Failed:
+				failed = true
+				if r := only(t, report); !errors.Is(r.Err, unix.EMFILE) {
+					t.Errorf("the flow failed with %v", r.Err)
+				}
+			}
+			if failed {
+				if got := app.Ask("write %d", fd); got != "write ok 1" {
+					t.Errorf("a flow that was not hung up: %s", got)
+				}
+				report = mustHangUp(t, New(Config{}), request)
+			}
+			expect(t, only(t, report), Closed, "", Shutdown)
+			if got := app.Ask("recv %d", fd); got != "recv ok 0" {
+				t.Errorf("a flow that was hung up: %s", got)
+			}
+			if got := <-server.Ends; got != "eof" {
+				t.Errorf("the peer reads %s", got)
+			}
+			app.Ask("close %d", fd)
+			return failed
+		}
+		var during, meanwhile int
+		for spare := range 8 {
+			if try(t, func(a *Actuator) func() (*Report, error) {
+				return func() (*Report, error) {
+					lift := nstest.LimitDescriptors(t, os.Getpid(), spare)
+					defer lift()
+					return a.HangUp(t.Context(), request)
+				}
+			}) {
+				during++
+			}
+			// The pass over /proc was still possible.
+			if try(t, func(a *Actuator) func() (*Report, error) {
+				lift := func() {}
+				a.beforeAct = func(*Result) {
+					time.Sleep(processFresh) // what is known of the process is to be read again
+					lift = nstest.LimitDescriptors(t, os.Getpid(), spare)
+				}
+				return func() (*Report, error) {
+					defer func() { lift() }()
+					return a.HangUp(t.Context(), request)
+				}
+			}) {
+				meanwhile++
+			}
+		}
+		t.Logf("%d of 8 actions failed for want of descriptors from the start, %d from before the flow's turn", during, meanwhile)
+		if during == 0 || meanwhile == 0 || during == 8 || meanwhile == 8 {
+			t.Error("the limits were too low or too high to try anything")
+		}
+		if got := app.Ask("write %d", other); got != "write ok 1" || len(bystander.Ends) != 0 {
+			t.Errorf("bystander: %s", got)
+		}
+	})
+}
