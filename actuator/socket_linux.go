@@ -50,6 +50,10 @@ const releaseWait = 100 * time.Millisecond
 // NFS server, and if it has closed its own descriptor the kernel waits here until
 // its data has left (SO_LINGER). An action does not.
 func release(fd int) {
+	if linger, err := unix.GetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER); err == nil && linger.Onoff == 0 {
+		_ = unix.Close(fd)
+		return
+	}
 	closed := make(chan struct{})
 	go func() {
 		defer close(closed)
