@@ -12,17 +12,14 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -101,19 +98,7 @@ func outside(o options) error {
 	if len(missing) > 0 {
 		return fmt.Errorf("needs: %s (tcphup: make build; the others, on Debian and Ubuntu: apt-get install iproute2)", strings.Join(missing, " "))
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	cmd := exec.CommandContext(ctx, "/proc/self/exe", os.Args[1:]...)
-	cmd.Args[0] = insideName
-	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-	cmd.SysProcAttr = netns.Own()
-	// Ctrl-C is for this process alone, and does not make the others end one by one.
-	cmd.SysProcAttr.Setpgid = true
-	err := cmd.Run()
-	if ctx.Err() != nil {
-		return errors.New("interrupted")
-	}
-	return err
+	return netns.RunAgain(insideName)
 }
 
 // dir holds the files of the bench: a tmpfs of its own over a directory that all

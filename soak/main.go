@@ -14,15 +14,12 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"tcphup/internal/netns"
@@ -82,19 +79,9 @@ func outside(o options) error {
 			return fmt.Errorf("needs %s (tcphup: make build; ip, on Debian and Ubuntu: apt-get install iproute2): %w", program, err)
 		}
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	cmd := exec.CommandContext(ctx, "/proc/self/exe", os.Args[1:]...)
-	cmd.Args[0] = insideName
-	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-	cmd.SysProcAttr = netns.Own()
-	// Ctrl-C is for this process alone, and does not make the others end one by one.
-	cmd.SysProcAttr.Setpgid = true
-	err := cmd.Run()
-	if ctx.Err() != nil {
-		return errors.New("interrupted")
-	}
-	if err != nil {
+	if err := netns.RunAgain(insideName); errors.Is(err, netns.ErrInterrupted) {
+		return err
+	} else if err != nil {
 		return fmt.Errorf("a promise was broken: %w", err)
 	}
 	return nil
