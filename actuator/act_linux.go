@@ -194,7 +194,7 @@ func (x *action) oneShutdown(ctx context.Context, t *target, now *sockdiag.Flow,
 		// Finding the socket took its time; a request may have begun meanwhile. Only
 		// the shutdown itself comes between this look and the end.
 		if err := refresh(fd, now); err != nil {
-			t.Outcome, t.Err = Failed, err
+			t.Method, t.Outcome, t.Err = None, Failed, err
 			return stepDecided
 		}
 		if draining && x.isBusy(t, now) {
@@ -229,7 +229,7 @@ func (x *action) oneShutdown(ctx context.Context, t *target, now *sockdiag.Flow,
 	case ReasonIdentity, ReasonListener:
 		x.refuse(t, reason, t.Detail)
 	default:
-		t.Method, t.Detail = Shutdown, ""
+		t.Method, t.Detail = None, ""
 		x.fail(ctx, t, err)
 	}
 	return stepDecided
