@@ -31,21 +31,13 @@ func (c *Conn) flowsAhead(ctx context.Context, q Query, families []Family, attri
 	defer readers.Wait()
 	defer cancel()
 	for i, family := range families {
-		conn := c
-		if i > 0 {
-			var err error
-			if conn, err = Dial(); err != nil {
-				fail(err)
-				return
-			}
+		conn, err := c.reader(i)
+		if err != nil {
+			fail(err)
+			return
 		}
 		r := request{family: family, protocol: q.Protocol, info: q.Info, states: q.States}
-		readers.Go(func() {
-			conn.readAhead(ctx, r, attributes, full)
-			if conn != c {
-				_ = conn.Close()
-			}
-		})
+		readers.Go(func() { conn.readAhead(ctx, r, attributes, full) })
 	}
 
 	for remaining := len(families); remaining > 0; {
@@ -79,6 +71,21 @@ func (c *Conn) flowsAhead(ctx context.Context, q Query, families []Family, attri
 	}
 }
 
+// reader returns the connection for the i-th family: c itself for the first.
+func (c *Conn) reader(i int) (*Conn, error) {
+	if i == 0 {
+		return c, nil
+	}
+	if i > len(c.beside) {
+		conn := new(Conn) // it needs no buffer but its batches
+		if err := conn.dial(); err != nil {
+			return nil, err
+		}
+		c.beside = append(c.beside, conn)
+	}
+	return c.beside[i-1], nil
+}
+
 // readAhead receives the answer to one request and hands it on in batches, the
 // last of which says why it is the last. It ends early when ctx does.
 func (c *Conn) readAhead(ctx context.Context, r request, attributes []netlink.Attribute, full chan<- *batch) {
@@ -88,16 +95,21 @@ func (c *Conn) readAhead(ctx context.Context, r request, attributes []netlink.At
 		return
 	}
 	defer c.unblock(ctx)()
-	free, made := make(chan *batch, aheadBuffers), 0
+	free := make(chan *batch, aheadBuffers)
+	for _, b := range c.batches { // nobody has one any more when a dump is over
+		b.free = free
+		free <- b
+	}
 	next := func() *batch {
 		select {
 		case b := <-free:
 			return b
 		default:
 		}
-		if made < aheadBuffers {
-			made++
-			return &batch{buffer: make([]byte, bufferLen), free: free}
+		if len(c.batches) < aheadBuffers {
+			b := &batch{buffer: make([]byte, bufferLen), free: free}
+			c.batches = append(c.batches, b)
+			return b
 		}
 		select {
 		case b := <-free:

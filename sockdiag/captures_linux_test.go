@@ -125,10 +125,10 @@ func TestPrivilegedCaptures(t *testing.T) {
 			conn := mustDial(t)
 			kernel := conn.receive
 			var datagrams []byte
-			conn.receive = func(b []byte) (int, uint32, error) {
-				n, sender, err := kernel(b)
-				datagrams = append(datagrams, b[:min(max(n, 0), len(b))]...)
-				return n, sender, err
+			conn.receive = func(b []byte) (int, error) {
+				n, err := kernel(b)
+				datagrams = append(datagrams, b[:max(n, 0)]...)
+				return n, err
 			}
 			var got []string
 			t.Cleanup(func() {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"os"
+	"syscall"
 	"time"
 
 	"github.com/mdlayher/netlink"
@@ -14,25 +15,31 @@ import (
 )
 
 const (
-	// bufferLen is the most that the kernel puts into one datagram of a dump.
+	// bufferLen is more than the kernel puts into one datagram of a dump, which is
+	// 32 KiB with its own bookkeeping.
 	bufferLen = 32 << 10
 
 	// receiveTimeout ends a wait for the kernel, which answers at once or never.
 	receiveTimeout = 10 * time.Second
 )
 
-// Conn is a sock_diag connection with one receive buffer that all its calls
-// share. It is for one goroutine at a time; open one for each.
+// Conn is a sock_diag connection with the memory that its calls need, which is
+// used again and again: 32 KiB, and as many as 16 times that once it has read a long
+// dump ahead (see Query.Ahead). It is for one goroutine at a time; open one for each.
 type Conn struct {
 	netlink *netlink.Conn
 	buffer  []byte
 
-	// receive reads one datagram into b and reports its full length, which may
-	// be more than fits, and the port id of its sender.
-	receive func(b []byte) (n int, sender uint32, err error)
+	// receive reads one datagram into b. One that does not fit is cut off.
+	receive func(b []byte) (n int, err error)
 
 	// unfinished says that datagrams of an abandoned reply may still come.
 	unfinished bool
+
+	// beside are connections for the other families of a dump that is read ahead,
+	// and batches the memory for that.
+	beside  []*Conn
+	batches []*batch
 }
 
 // Dial opens a connection to the network namespace of the calling thread. It
@@ -52,38 +59,68 @@ func (c *Conn) dial() error {
 		return fmt.Errorf("open sock_diag: %w", err)
 	}
 	raw, err := nl.SyscallConn()
+	if err == nil {
+		err = onlyFromKernel(raw)
+	}
 	if err != nil {
 		return errors.Join(fmt.Errorf("open sock_diag: %w", err), nl.Close())
 	}
 	c.netlink, c.unfinished = nl, false
-	c.receive = func(b []byte) (n int, sender uint32, err error) {
-		readErr := raw.Read(func(fd uintptr) bool {
-			var from unix.Sockaddr
-			for {
-				n, from, err = unix.Recvfrom(int(fd), b, unix.MSG_TRUNC)
-				if !errors.Is(err, unix.EINTR) {
-					break
-				}
-			}
-			if sa, ok := from.(*unix.SockaddrNetlink); ok {
-				sender = sa.Pid
-			}
-			return !errors.Is(err, unix.EAGAIN)
-		})
-		if readErr != nil {
-			return 0, 0, readErr
-		}
-		return n, sender, err
-	}
+	c.receive = newReceiver(raw).receive
 	return nil
+}
+
+// onlyFromKernel connects a netlink socket to port id 0, the kernel: what any other
+// socket sends to it is refused from then on.
+func onlyFromKernel(raw syscall.RawConn) error {
+	var connectErr error
+	err := raw.Control(func(fd uintptr) {
+		connectErr = unix.Connect(int(fd), &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+	})
+	return errors.Join(err, connectErr)
+}
+
+// receiver reads datagrams. There are thousands in a long dump: nothing is
+// allocated for one.
+type receiver struct {
+	raw  syscall.RawConn
+	read func(fd uintptr) (done bool) // as raw wants it
+	into []byte
+	n    int
+	err  error
+}
+
+func newReceiver(raw syscall.RawConn) *receiver {
+	r := &receiver{raw: raw}
+	r.read = func(fd uintptr) bool {
+		for {
+			r.n, r.err = unix.Read(int(fd), r.into)
+			if !errors.Is(r.err, unix.EINTR) {
+				return !errors.Is(r.err, unix.EAGAIN)
+			}
+		}
+	}
+	return r
+}
+
+func (r *receiver) receive(b []byte) (int, error) {
+	r.into = b
+	if err := r.raw.Read(r.read); err != nil {
+		return 0, err
+	}
+	return r.n, r.err
 }
 
 // Close frees the connection.
 func (c *Conn) Close() error {
-	if err := c.netlink.Close(); err != nil {
-		return fmt.Errorf("close sock_diag: %w", err)
+	var errs []error
+	for _, other := range c.beside {
+		errs = append(errs, other.Close())
 	}
-	return nil
+	if err := c.netlink.Close(); err != nil {
+		errs = append(errs, fmt.Errorf("close sock_diag: %w", err))
+	}
+	return errors.Join(errs...)
 }
 
 // Query says which sockets Flows yields.
@@ -103,7 +140,8 @@ type Query struct {
 	// Ahead lets the kernel produce the next flows, of all families at once, while
 	// the caller handles the last. A long dump is over sooner, for a goroutine, some
 	// buffers and, beyond the first, a connection more for each family. That one is
-	// to the namespace of the thread that iterates. Flows of different families mix.
+	// opened by the first such dump, to the namespace of the thread that iterates then,
+	// and like the buffers it stays for the next. Flows of different families mix.
 	Ahead bool
 }
 
@@ -290,16 +328,14 @@ func (c *Conn) datagram(ctx context.Context, buffer []byte) ([]byte, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	n, sender, err := c.receive(buffer)
+	n, err := c.receive(buffer)
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return nil, ctx.Err()
 	case err != nil:
 		return nil, fmt.Errorf("receive answer: %w", err)
-	case n > len(buffer):
-		return nil, fmt.Errorf("receive answer: %d bytes do not fit the buffer of %d", n, len(buffer))
-	case sender != 0:
-		return nil, fmt.Errorf("receive answer: sender is port id %d, not the kernel", sender)
+	case n >= len(buffer):
+		return nil, fmt.Errorf("receive answer: it fills the buffer of %d bytes and may have been cut off", len(buffer))
 	}
 	return buffer[:n], nil
 }

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"slices"
 	"testing"
 
@@ -345,13 +347,96 @@ func TestPrivilegedLookupComparesCookie(t *testing.T) {
 		c := mustDial(t)
 		flow := collect(t, c, Query{States: Open})[0]
 		kernel := c.receive
-		c.receive = func(b []byte) (int, uint32, error) {
-			n, sender, err := kernel(b)
+		c.receive = func(b []byte) (int, error) {
+			n, err := kernel(b)
 			b[headerLen+44] ^= 1 // id.idiag_cookie of struct inet_diag_msg
-			return n, sender, err
+			return n, err
 		}
 		if found, err := c.Lookup(t.Context(), &flow); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("got %+v, %v, want os.ErrNotExist", found, err)
+		}
+	})
+}
+
+// Nobody but the kernel can put anything into an answer.
+func TestPrivilegedOnlyFromKernel(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		open := func() int {
+			fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = unix.Close(fd) })
+			if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+				t.Fatal(err)
+			}
+			return fd
+		}
+		portOf := func(fd int) uint32 {
+			name, err := unix.Getsockname(fd)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return name.(*unix.SockaddrNetlink).Pid
+		}
+		stranger := open()
+		send := func(to uint32) error {
+			return unix.Sendto(stranger, make([]byte, headerLen), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Pid: to})
+		}
+		raw, err := mustDial(t).netlink.SyscallConn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var ours uint32
+		if err := raw.Control(func(fd uintptr) { ours = portOf(int(fd)) }); err != nil {
+			t.Fatal(err)
+		}
+		if err := send(ours); !errors.Is(err, unix.ECONNREFUSED) {
+			t.Errorf("a message from another socket: %v, want %v", err, unix.ECONNREFUSED)
+		}
+		if err := send(portOf(open())); err != nil {
+			t.Errorf("to a socket that takes what comes: %v", err) // else the above shows nothing
+		}
+	})
+}
+
+// A dump that is read ahead allocates no more for many flows than for few, once its
+// buffers are there.
+func TestPrivilegedAheadAllocations(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		c := mustDial(t)
+		allocated := func() (flows int, bytes uint64) {
+			read := func() {
+				flows = 0
+				for _, err := range c.Flows(t.Context(), Query{States: Open, Info: true, Ahead: true}) {
+					if err != nil {
+						t.Fatal(err)
+					}
+					flows++
+				}
+			}
+			read()
+			// Whatever else the process does comes on top: the least of some is the dump's own.
+			bytes = math.MaxUint64
+			for range 10 {
+				var before, after runtime.MemStats
+				runtime.ReadMemStats(&before)
+				read()
+				runtime.ReadMemStats(&after)
+				bytes = min(bytes, after.TotalAlloc-before.TotalAlloc)
+			}
+			return flows, bytes
+		}
+		few, short := allocated()
+		for range 2000 {
+			pair(t, "[::]:0", "127.0.0.1", false)
+		}
+		many, long := allocated()
+		if few != 0 || many != 4000 {
+			t.Fatalf("%d flows, then %d, want none and 4000", few, many)
+		}
+		if long > short+1024 {
+			t.Errorf("%d bytes are allocated to read %d flows, %d for none", long, many, short)
 		}
 	})
 }

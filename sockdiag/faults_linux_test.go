@@ -29,7 +29,7 @@ func TestReceiveFaults(t *testing.T) {
 		return binary.NativeEndian.AppendUint32(header(headerLen+4, kind, 0, sequence, portID), uint32(n))
 	}
 	const nlError, nlDone = 2, 3
-	type answer func(sequence, portID uint32) ([]byte, uint32, error)
+	type answer func(sequence, portID uint32) ([]byte, error)
 
 	tests := []struct {
 		name    string
@@ -39,64 +39,61 @@ func TestReceiveFaults(t *testing.T) {
 		text    string
 	}{
 		{name: "complete", answers: []answer{
-			func(s, p uint32) ([]byte, uint32, error) {
-				return slices.Concat(flow(0, s, p), flow(0, s, p), number(nlDone, 0, s, p)), 0, nil
+			func(s, p uint32) ([]byte, error) {
+				return slices.Concat(flow(0, s, p), flow(0, s, p), number(nlDone, 0, s, p)), nil
 			},
 		}, flows: 2},
 		{name: "old sequence is passed over", answers: []answer{
-			func(s, p uint32) ([]byte, uint32, error) {
-				return slices.Concat(flow(0, s-1, p), flow(0, s, p), number(nlDone, 0, s, p)), 0, nil
+			func(s, p uint32) ([]byte, error) {
+				return slices.Concat(flow(0, s-1, p), flow(0, s, p), number(nlDone, 0, s, p)), nil
 			},
 		}, flows: 1},
 		{name: "interrupted", answers: []answer{
-			func(s, p uint32) ([]byte, uint32, error) {
-				return slices.Concat(flow(flagDumpInterrupted, s, p), number(nlDone, 0, s, p)), 0, nil
+			func(s, p uint32) ([]byte, error) {
+				return slices.Concat(flow(flagDumpInterrupted, s, p), number(nlDone, 0, s, p)), nil
 			},
 		}, flows: 1, want: ErrInterrupted},
 		{name: "error in the middle ends it", answers: []answer{
-			func(s, p uint32) ([]byte, uint32, error) {
-				return slices.Concat(flow(0, s, p), number(nlError, -int32(unix.EPERM), s, p), flow(0, s, p)), 0, nil
+			func(s, p uint32) ([]byte, error) {
+				return slices.Concat(flow(0, s, p), number(nlError, -int32(unix.EPERM), s, p), flow(0, s, p)), nil
 			},
 		}, flows: 1, want: os.ErrPermission},
 		{name: "dump ends with an error", answers: []answer{
-			func(s, p uint32) ([]byte, uint32, error) {
-				return slices.Concat(flow(0, s, p), number(nlDone, -int32(unix.EOPNOTSUPP), s, p)), 0, nil
+			func(s, p uint32) ([]byte, error) {
+				return slices.Concat(flow(0, s, p), number(nlDone, -int32(unix.EOPNOTSUPP), s, p)), nil
 			},
 		}, flows: 1, want: errors.ErrUnsupported},
 		{name: "no room in the socket", answers: []answer{
-			func(s, p uint32) ([]byte, uint32, error) { return nil, 0, unix.ENOBUFS },
+			func(s, p uint32) ([]byte, error) { return nil, unix.ENOBUFS },
 		}, want: unix.ENOBUFS},
 		{name: "truncated datagram", answers: []answer{
-			func(s, p uint32) ([]byte, uint32, error) { return make([]byte, bufferLen+1), 0, nil },
-		}, text: "do not fit"},
+			func(s, p uint32) ([]byte, error) { return make([]byte, bufferLen), nil },
+		}, text: "cut off"},
 		{name: "truncated message", answers: []answer{
-			func(s, p uint32) ([]byte, uint32, error) { return flow(0, s, p)[:headerLen+8], 0, nil },
+			func(s, p uint32) ([]byte, error) { return flow(0, s, p)[:headerLen+8], nil },
 		}, want: errShort},
 		{name: "truncated header", answers: []answer{
-			func(s, p uint32) ([]byte, uint32, error) { return []byte{1, 2, 3}, 0, nil },
+			func(s, p uint32) ([]byte, error) { return []byte{1, 2, 3}, nil },
 		}, want: errShort},
-		{name: "another process", answers: []answer{
-			func(s, p uint32) ([]byte, uint32, error) { return flow(0, s, p), 4711, nil },
-		}, text: "not the kernel"},
 		{name: "meant for another socket", answers: []answer{
-			func(s, p uint32) ([]byte, uint32, error) { return flow(0, s, p+1), 0, nil },
+			func(s, p uint32) ([]byte, error) { return flow(0, s, p+1), nil },
 		}, text: "port id"},
 		{name: "unknown type", answers: []answer{
-			func(s, p uint32) ([]byte, uint32, error) { return header(headerLen, 99, 0, s, p), 0, nil },
+			func(s, p uint32) ([]byte, error) { return header(headerLen, 99, 0, s, p), nil },
 		}, text: "unexpected type 99"},
 	}
 	for _, tt := range tests {
 		run := func(t *testing.T, ahead bool) {
 			c := mustDial(t)
 			kernel := c.receive
-			c.receive = func(b []byte) (int, uint32, error) {
+			c.receive = func(b []byte) (int, error) {
 				// The kernel's own answer tells which numbers ours has to carry.
-				n, _, err := kernel(b)
+				n, err := kernel(b)
 				if err != nil || n < headerLen {
 					t.Fatalf("receive: %d bytes, %v", n, err)
 				}
-				datagram, sender, err := tt.answers[0](binary.NativeEndian.Uint32(b[8:]), binary.NativeEndian.Uint32(b[12:]))
-				return max(copy(b, datagram), len(datagram)), sender, err
+				datagram, err := tt.answers[0](binary.NativeEndian.Uint32(b[8:]), binary.NativeEndian.Uint32(b[12:]))
+				return copy(b, datagram), err
 			}
 			var flows int
 			var got error
