@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 
 	"tcphup/sockdiag"
 )
@@ -73,8 +74,11 @@ type Collector struct {
 	logger  *slog.Logger
 	timeout time.Duration
 	descs   descs
-	fold    *fold // belongs to the pass that is under way
 	shared  shared
+
+	// What belongs to the pass that is under way.
+	fold *fold
+	conn source // nil: none is open
 
 	observer Observer
 
@@ -84,8 +88,9 @@ type Collector struct {
 	now            func() time.Time
 }
 
-// New returns a Collector for the network namespace that each scrape then finds
-// itself in. It reads nothing yet.
+// New returns a Collector for the network namespace that scrapes find themselves in:
+// it opens a connection there when it has none, and keeps it as long as nothing goes
+// wrong. It reads nothing yet.
 func New(config Config) (*Collector, error) {
 	f := folder{include: config.Include, exclude: config.Exclude, bits4: config.PrefixLengthV4, bits6: config.PrefixLengthV6}
 	if f.bits4 == 0 {
@@ -146,25 +151,48 @@ func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
 }
 
 // Collect implements prometheus.Collector for a scrape that has Config.Timeout.
-// Handler serves scrapes that come with a deadline of their own.
+// Handler serves scrapes that come with a deadline of their own, and at less cost.
 func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), c.timeout)
 	defer cancel()
-	c.collect(ctx, ch)
-}
-
-// collect emits the metrics of a pass that it may share with other scrapes. If
-// ctx ends before the pass, nothing but the failure is emitted.
-func (c *Collector) collect(ctx context.Context, ch chan<- prometheus.Metric) {
-	start := c.now()
-	list, err := c.shared.do(ctx, c.pass)
-	if err != nil {
-		took := c.now().Sub(start)
-		list = c.metrics(reading{err: err, took: took}, reading{err: err, took: took})
+	p, _ := c.collect(ctx) // never released: nobody tells when a registry has read it
+	for _, f := range c.descs.all {
+		for _, m := range p.of(f) {
+			ch <- sample{f.desc, m}
+		}
 	}
-	for _, m := range list {
+	for _, m := range p.observed {
 		ch <- m
 	}
+}
+
+// collect returns the metrics of a pass that it may share with other scrapes, to be
+// released when they have been read. If ctx ends before the pass, they are nothing
+// but the failure.
+func (c *Collector) collect(ctx context.Context) (p *page, release func()) {
+	start := c.now()
+	p, release, err := c.shared.do(ctx, c.pass)
+	if err != nil {
+		p, release = new(page), func() {}
+		took := c.now().Sub(start)
+		c.metrics(p, reading{err: err, took: took}, reading{err: err, took: took})
+	}
+	return p, release
+}
+
+// sample is a metric of a page as a registry takes it.
+type sample struct {
+	desc *prometheus.Desc
+	from *dto.Metric
+}
+
+// Desc implements prometheus.Metric.
+func (s sample) Desc() *prometheus.Desc { return s.desc }
+
+// Write implements prometheus.Metric.
+func (s sample) Write(out *dto.Metric) error {
+	out.Label, out.Gauge, out.Histogram = s.from.Label, s.from.Gauge, s.from.Histogram
+	return nil
 }
 
 // FirstSeen returns when the flow with the cookie, a TCP socket or an MPTCP

@@ -6,15 +6,19 @@ import (
 	"errors"
 	"flag"
 	"iter"
+	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/prometheus/common/expfmt"
 
@@ -287,8 +291,9 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-// golden compares everything that the collector emits with testdata/name.prom.
-func golden(t *testing.T, name string, c prometheus.Collector) {
+// golden compares everything that the collector emits with testdata/name.prom, by way
+// of a registry, which looks whether it is consistent, and as it is served.
+func golden(t *testing.T, name string, c *Collector) {
 	t.Helper()
 	registry := prometheus.NewPedanticRegistry()
 	registry.MustRegister(c)
@@ -306,6 +311,24 @@ func golden(t *testing.T, name string, c prometheus.Collector) {
 	if diff := cmp.Diff(strings.Split(string(want), "\n"), strings.Split(got, "\n")); diff != "" {
 		t.Errorf("%s (-want +got):\n%s", path, diff)
 	}
+	if diff := cmp.Diff(sortedLines(string(want)), sortedLines(served(t, c))); diff != "" {
+		t.Errorf("as it is served (-want +got):\n%s", diff)
+	}
+}
+
+// served is one scrape over HTTP.
+func served(t *testing.T, c *Collector) string {
+	t.Helper()
+	w := httptest.NewRecorder()
+	c.Handler(prometheus.NewRegistry(), promhttp.HandlerOpts{}).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	if w.Code != http.StatusOK {
+		t.Fatalf("scrape: %d\n%s", w.Code, w.Body)
+	}
+	return w.Body.String()
+}
+
+func sortedLines(exposition string) []string {
+	return slices.Sorted(strings.SplitSeq(exposition, "\n"))
 }
 
 func text(t testing.TB, gatherer prometheus.Gatherer) string {

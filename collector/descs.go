@@ -1,7 +1,11 @@
 package collector
 
 import (
+	"slices"
+	"strings"
+
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 
 	"tcphup/sockdiag"
 )
@@ -19,25 +23,41 @@ var mptcpStates = [...]sockdiag.State{
 	sockdiag.Close, sockdiag.CloseWait, sockdiag.LastAck, sockdiag.Closing,
 }
 
-// descs are the descriptors of every metric of the collector, with the parts that
-// do not change from one scrape to the next.
+// family is a metric without its values: one name with the labels that it has.
+type family struct {
+	desc       *prometheus.Desc
+	name, help string
+	kind       dto.MetricType
+	place      int // among all families, which are sorted by name
+}
+
+// descs are the families of the collector, with the parts that do not change from one
+// scrape to the next.
 type descs struct {
 	fixed                     fixedLabels
 	idleBounds, subflowBounds []float64
+	all                       []*family // by place
 
-	sockets, idle, silence, age, keepalive, stalled, queue *prometheus.Desc
-	connections, subflows, perConn, subflowIdle, pathless  *prometheus.Desc
-	inbound, folded, success, duration                     *prometheus.Desc
+	sockets, idle, silence, age, keepalive, stalled, queue *family
+	connections, subflows, perConn, subflowIdle, pathless  *family
+	inbound, folded, success, duration                     *family
 }
 
-const doNotRate = " This is a snapshot of what is open now, not a counter: do not rate() it."
-
 func newDescs() descs {
-	desc := func(name, help string, labels ...string) *prometheus.Desc {
-		return prometheus.NewDesc("tcphup_"+name, help, labels, nil)
+	var all []*family
+	gauge := func(name, help string, labels ...string) *family {
+		name = "tcphup_" + name
+		f := &family{desc: prometheus.NewDesc(name, help, labels, nil), name: name, help: help, kind: dto.MetricType_GAUGE}
+		all = append(all, f)
+		return f
 	}
-	perDestination := func(name, help string, labels ...string) *prometheus.Desc {
-		return desc(name, help, append([]string{"destination", "port"}, labels...)...)
+	perDestination := func(name, help string, labels ...string) *family {
+		return gauge(name, help, append([]string{"destination", "port"}, labels...)...)
+	}
+	histogram := func(name, help string) *family {
+		f := perDestination(name, help+" This is a snapshot of what is open now, not a counter: do not rate() it.")
+		f.kind = dto.MetricType_HISTOGRAM
+		return f
 	}
 	var idleBounds, subflowBounds []float64
 	for _, b := range idleBuckets {
@@ -46,19 +66,19 @@ func newDescs() descs {
 	for _, b := range subflowBuckets {
 		subflowBounds = append(subflowBounds, float64(b))
 	}
-	return descs{
+	d := descs{
 		fixed:         newFixedLabels(),
 		idleBounds:    idleBounds,
 		subflowBounds: subflowBounds,
 		sockets: perDestination("sockets",
 			"TCP sockets of outbound flows, subflows of MPTCP connections among them. The state time_wait holds sockets that have ended and that no process has open any more.",
 			"state"),
-		idle: perDestination("socket_idle_seconds",
-			"Time since data last went in either direction, for outbound TCP sockets after the handshake and before TIME_WAIT. Keepalive probes are not data."+doNotRate),
-		silence: perDestination("socket_peer_silence_seconds",
-			"Time since the peer last acknowledged anything, a keepalive probe included, for outbound TCP sockets after the handshake and before TIME_WAIT."+doNotRate),
-		age: perDestination("socket_age_seconds",
-			"Time since this process first saw the outbound TCP socket in a scrape. It is a lower bound of the true age: sockets do not tell when they were made, and a restart begins anew."+doNotRate),
+		idle: histogram("socket_idle_seconds",
+			"Time since data last went in either direction, for outbound TCP sockets after the handshake and before TIME_WAIT. Keepalive probes are not data."),
+		silence: histogram("socket_peer_silence_seconds",
+			"Time since the peer last acknowledged anything, a keepalive probe included, for outbound TCP sockets after the handshake and before TIME_WAIT."),
+		age: histogram("socket_age_seconds",
+			"Time since this process first saw the outbound TCP socket in a scrape. It is a lower bound of the true age: sockets do not tell when they were made, and a restart begins anew."),
 		keepalive: perDestination("sockets_keepalive",
 			"Outbound TCP sockets in the states established and close_wait by whether their keepalive timer is running. Those whose keepalive timer cannot be seen because a retransmission or zero-window timer runs are in neither count.",
 			"armed"),
@@ -74,32 +94,34 @@ func newDescs() descs {
 		subflows: perDestination("mptcp_subflows",
 			"TCP sockets that are a path of an outbound MPTCP connection, by the address that the path leads to. The backup label is unknown where the kernel shows it to CAP_NET_ADMIN only.",
 			"role", "backup"),
-		perConn: perDestination("mptcp_connection_subflows",
-			"Number of subflows of each outbound MPTCP connection, by the address of the connection."+doNotRate),
-		subflowIdle: perDestination("mptcp_subflow_idle_seconds",
-			"Time since data last went in either direction on a subflow of an outbound MPTCP connection, by the address that the path leads to."+doNotRate),
+		perConn: histogram("mptcp_connection_subflows",
+			"Number of subflows of each outbound MPTCP connection, by the address of the connection."),
+		subflowIdle: histogram("mptcp_subflow_idle_seconds",
+			"Time since data last went in either direction on a subflow of an outbound MPTCP connection, by the address that the path leads to."),
 		pathless: perDestination("mptcp_connections_pathless",
 			"Outbound MPTCP connections that an application holds open although their last subflow is gone."),
-		inbound: desc("inbound_sockets",
+		inbound: gauge("inbound_sockets",
 			"TCP sockets of inbound flows by local port. The label is other for the ports with the fewest sockets when there are too many.",
 			"port", "state"),
-		folded: desc("destinations_folded",
+		folded: gauge("destinations_folded",
 			"Destinations that are counted under destination=\"other\" because there are more than may be shown. An estimate when there are several times more."),
-		success: desc("scrape_success",
+		success: gauge("scrape_success",
 			"Whether the sockets of the source could be read in full; if not, its metrics are left out. The source mptcp needs the source tcp.",
 			"source"),
-		duration: desc("scrape_duration_seconds",
+		duration: gauge("scrape_duration_seconds",
 			"How long it took to read the sockets of the source.",
 			"source"),
 	}
+	slices.SortFunc(all, func(a, b *family) int { return strings.Compare(a.name, b.name) })
+	for i, f := range all {
+		f.place = i
+	}
+	d.all = all
+	return d
 }
 
 func (d *descs) describe(ch chan<- *prometheus.Desc) {
-	for _, desc := range []*prometheus.Desc{
-		d.sockets, d.idle, d.silence, d.age, d.keepalive, d.stalled, d.queue,
-		d.connections, d.subflows, d.perConn, d.subflowIdle, d.pathless,
-		d.inbound, d.folded, d.success, d.duration,
-	} {
-		ch <- desc
+	for _, f := range d.all {
+		ch <- f.desc
 	}
 }

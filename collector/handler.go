@@ -1,9 +1,11 @@
 package collector
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -15,6 +17,9 @@ import (
 // timeoutHeader is how Prometheus tells the deadline of a scrape, in seconds.
 const timeoutHeader = "X-Prometheus-Scrape-Timeout-Seconds"
 
+// bufferLen is how much of a page is sent at a time.
+const bufferLen = 32 << 10
+
 // Handler returns a handler of GET /metrics that shows the sockets beside
 // whatever others gathers, whose names must be different ones. A scrape
 // ends a little before the deadline that its header tells, so that the answer,
@@ -24,18 +29,59 @@ func (c *Collector) Handler(others prometheus.Gatherer, options promhttp.Handler
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), c.scrapeTimeout(r.Header.Get(timeoutHeader)))
 		defer cancel()
-		// A registry of its own gives each scrape a deadline of its own.
-		sockets := prometheus.NewRegistry()
-		sockets.MustRegister(scrape{c, func(ch chan<- prometheus.Metric) { c.collect(ctx, ch) }})
-		// Unlike prometheus.Gatherers, this does not go through every metric again.
-		both := prometheus.GathererFunc(func() ([]*dto.MetricFamily, error) {
-			a, errA := others.Gather()
-			b, errB := sockets.Gather()
-			return append(a, b...), errors.Join(errA, errB)
-		})
-		promhttp.HandlerFor(both, options).ServeHTTP(w, r)
+		buffered := buffer{w, bufio.NewWriterSize(w, bufferLen)}
+		promhttp.HandlerForTransactional(gatherer(func() ([]*dto.MetricFamily, func(), error) {
+			families, err := others.Gather()
+			p, release := c.collect(ctx)
+			observed, observedErr := gatherObserved(p.observed)
+			return slices.Concat(families, p.gather(), observed), release, errors.Join(err, observedErr)
+		}), options).ServeHTTP(buffered, r)
+		// An error is that of a client that has gone.
+		_ = buffered.Flush()
 	})
 }
+
+// gatherer is a prometheus.TransactionalGatherer. A registry would look at each of
+// the collector's metrics once more, which with many destinations takes longer than
+// all the rest of a scrape; what it would find, tests do.
+type gatherer func() (families []*dto.MetricFamily, done func(), err error)
+
+// Gather implements prometheus.TransactionalGatherer.
+func (g gatherer) Gather() ([]*dto.MetricFamily, func(), error) { return g() }
+
+// gatherObserved returns the families of an Observer's metrics, which are few.
+func gatherObserved(list []prometheus.Metric) ([]*dto.MetricFamily, error) {
+	if len(list) == 0 {
+		return nil, nil
+	}
+	registry := prometheus.NewRegistry()
+	if err := registry.Register(observedMetrics(list)); err != nil {
+		return nil, err
+	}
+	return registry.Gather()
+}
+
+// observedMetrics is a collector of metrics that are there already.
+type observedMetrics []prometheus.Metric
+
+// Describe implements prometheus.Collector.
+func (observedMetrics) Describe(chan<- *prometheus.Desc) {}
+
+// Collect implements prometheus.Collector.
+func (o observedMetrics) Collect(ch chan<- prometheus.Metric) {
+	for _, m := range o {
+		ch <- m
+	}
+}
+
+// buffer is a response that is sent in large parts.
+type buffer struct {
+	http.ResponseWriter
+	*bufio.Writer
+}
+
+// Write implements io.Writer.
+func (b buffer) Write(p []byte) (int, error) { return b.Writer.Write(p) }
 
 // scrapeTimeout returns how long a scrape may take to read sockets. A header that
 // makes no sense counts as none.
@@ -47,12 +93,3 @@ func (c *Collector) scrapeTimeout(header string) time.Duration {
 	timeout := time.Duration(seconds * float64(time.Second))
 	return timeout - min(timeout/4, 500*time.Millisecond)
 }
-
-// scrape is the collector of a single scrape.
-type scrape struct {
-	prometheus.Collector
-	collect func(ch chan<- prometheus.Metric)
-}
-
-// Collect implements prometheus.Collector.
-func (s scrape) Collect(ch chan<- prometheus.Metric) { s.collect(ch) }

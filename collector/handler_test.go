@@ -23,7 +23,7 @@ func (s *shared) waiting() int {
 	if s.current == nil {
 		return 0
 	}
-	return s.current.waiting
+	return s.current.users
 }
 
 func get(c *Collector, timeout string) string {
@@ -105,10 +105,10 @@ func TestStuckPass(t *testing.T) {
 	release := make(chan struct{})
 	defer close(release)
 	var s shared
-	stuck := func(context.Context) []prometheus.Metric { <-release; return nil }
+	stuck := func(context.Context, *page) { <-release }
 	for range 2 {
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Millisecond)
-		if _, err := s.do(ctx, stuck); err == nil {
+		if _, _, err := s.do(ctx, stuck); err == nil {
 			t.Error("a pass that is stuck has a result")
 		}
 		cancel()

@@ -25,8 +25,8 @@ type reading struct {
 	took time.Duration
 }
 
-// pass reads every socket once and returns the metrics.
-func (c *Collector) pass(ctx context.Context) []prometheus.Metric {
+// pass reads every socket once and writes the metrics to the page.
+func (c *Collector) pass(ctx context.Context, to *page) {
 	c.fold.begin()
 	observed := func() []prometheus.Metric { return nil }
 	if c.observer != nil {
@@ -37,22 +37,31 @@ func (c *Collector) pass(ctx context.Context) []prometheus.Metric {
 	if err := errors.Join(tcp.err, mptcp.err); err != nil {
 		c.logger.Error("cannot read sockets", "err", err)
 	}
-	list := c.metrics(tcp, mptcp)
+	c.metrics(to, tcp, mptcp)
 	if tcp.err == nil {
-		list = append(list, observed()...)
+		to.observed = observed()
 	}
-	return list
 }
 
 // read asks for tcp_info of flows only: finding the listeners takes no look at
 // flows, and sockets in TIME_WAIT have none to give.
 func (c *Collector) read(ctx context.Context) (tcp, mptcp reading) {
 	start := c.now()
-	conn, err := c.dial()
-	if err != nil {
-		return reading{err: err}, reading{}
+	if c.conn == nil {
+		conn, err := c.dial()
+		if err != nil {
+			return reading{err: err}, reading{}
+		}
+		c.conn = conn
 	}
-	defer func() { _ = conn.Close() }()
+	conn := c.conn
+	defer func() {
+		// What has once failed may go on failing; the next pass begins with a new one.
+		if tcp.err != nil || mptcp.err != nil {
+			_ = conn.Close()
+			c.conn = nil
+		}
+	}()
 
 	listeners, err := c.listeners(ctx, conn)
 	tcp = reading{err: err, took: c.now().Sub(start)}
@@ -110,16 +119,17 @@ func (c *Collector) readTCP(ctx context.Context, conn source, listeners *sockdia
 	return nil
 }
 
-// metrics returns what a pass has found. Subflows are TCP sockets, so nothing can
-// be said about MPTCP without them; what failed is left out.
-func (c *Collector) metrics(tcp, mptcp reading) []prometheus.Metric {
-	out := metrics{descs: &c.descs}
+// metrics writes what a pass has found to an empty page. Subflows are TCP sockets, so
+// nothing can be said about MPTCP without them; what failed is left out.
+func (c *Collector) metrics(to *page, tcp, mptcp reading) {
+	to.reset(c.descs.all)
+	out := metrics{page: to, descs: &c.descs}
 	tcpOK := tcp.err == nil
 	mptcpOK := tcpOK && mptcp.err == nil
 	out.source("tcp", tcpOK, tcp.took)
 	out.source("mptcp", mptcpOK, mptcp.took)
 	if !tcpOK {
-		return out.list
+		return
 	}
 
 	add := func(g *group, destination, port string) {
@@ -137,7 +147,7 @@ func (c *Collector) metrics(tcp, mptcp reading) []prometheus.Metric {
 	if folded > 0 {
 		add(&rest, otherLabel, "")
 	}
-	out.list = append(out.list, newSample(c.descs.folded, float64(folded)))
+	out.gauge(c.descs.folded, float64(folded))
 
 	kept, rest, folded = c.fold.inbound.choose()
 	for i := range kept {
@@ -147,7 +157,6 @@ func (c *Collector) metrics(tcp, mptcp reading) []prometheus.Metric {
 	if folded > 0 {
 		out.inboundPort(&rest, label("port", otherLabel))
 	}
-	return out.list
 }
 
 // otherLabel stands for whatever is not shown under a name of its own.

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 
 	"tcphup/sockdiag"
@@ -53,24 +52,29 @@ func IdleBuckets() []time.Duration { return slices.Clone(idleBuckets[:]) }
 // time, and returns what it found. It fails when the TCP sockets could not be read
 // in full.
 func (c *Collector) Snapshot(ctx context.Context) (*Snapshot, error) {
-	list, err := c.shared.do(ctx, c.pass)
+	p, release, err := c.shared.do(ctx, c.pass)
 	if err != nil {
 		return nil, err
 	}
-	return c.snapshot(list)
+	defer release()
+	return c.snapshot(p)
 }
 
 // snapshot reads back what the metrics say.
-func (c *Collector) snapshot(list []prometheus.Metric) (*Snapshot, error) {
+func (c *Collector) snapshot(p *page) (*Snapshot, error) {
+	for _, m := range p.of(c.descs.success) {
+		if labelOf(m, "source") == "tcp" && m.GetGauge().GetValue() == 0 {
+			return nil, errors.New("read sockets: incomplete; the log says why")
+		}
+	}
 	type key struct{ address, port string }
 	var (
-		s      = new(Snapshot)
-		index  = make(map[key]int)
-		ended  = sockdiag.TimeWait.String()
-		failed = errors.New("read sockets: incomplete; the log says why")
+		s     = new(Snapshot)
+		index = make(map[key]int)
+		ended = sockdiag.TimeWait.String()
 	)
-	at := func(m *sample) *Destination {
-		k := key{m.label("destination"), m.label("port")}
+	at := func(m *dto.Metric) *Destination {
+		k := key{labelOf(m, "destination"), labelOf(m, "port")}
 		i, ok := index[k]
 		if !ok {
 			i = len(s.Destinations)
@@ -79,43 +83,33 @@ func (c *Collector) snapshot(list []prometheus.Metric) (*Snapshot, error) {
 		}
 		return &s.Destinations[i]
 	}
-	for _, metric := range list {
-		m, ok := metric.(*sample)
-		if !ok {
-			continue
-		}
-		n := int(m.gauge.GetValue())
-		switch m.desc {
-		case c.descs.success:
-			if n == 0 && m.label("source") == "tcp" {
-				return nil, failed
-			}
-		case c.descs.sockets:
-			if m.label("state") != ended {
-				at(m).Sockets += n
-			}
-		case c.descs.idle:
-			decumulate(at(m).Idle, m.histogram)
-		case c.descs.stalled:
-			at(m).Stalled += n
-		case c.descs.keepalive:
-			if m.label("armed") == "true" {
-				at(m).Armed += n
-			}
-		case c.descs.subflows:
-			at(m).Paths += n
-		case c.descs.connections:
-			at(m).Connections += n
-		case c.descs.pathless:
-			at(m).Pathless += n
-		case c.descs.inbound:
-			if m.label("state") != ended {
-				s.Inbound += n
-			}
-		case c.descs.folded:
-			s.Folded = n
+	each := func(f *family, add func(m *dto.Metric, n int)) {
+		for _, m := range p.of(f) {
+			add(m, int(m.GetGauge().GetValue()))
 		}
 	}
+	d := &c.descs
+	each(d.sockets, func(m *dto.Metric, n int) {
+		if labelOf(m, "state") != ended {
+			at(m).Sockets += n
+		}
+	})
+	each(d.idle, func(m *dto.Metric, _ int) { decumulate(at(m).Idle, m.GetHistogram()) })
+	each(d.stalled, func(m *dto.Metric, n int) { at(m).Stalled += n })
+	each(d.keepalive, func(m *dto.Metric, n int) {
+		if labelOf(m, "armed") == "true" {
+			at(m).Armed += n
+		}
+	})
+	each(d.subflows, func(m *dto.Metric, n int) { at(m).Paths += n })
+	each(d.connections, func(m *dto.Metric, n int) { at(m).Connections += n })
+	each(d.pathless, func(m *dto.Metric, n int) { at(m).Pathless += n })
+	each(d.inbound, func(m *dto.Metric, n int) {
+		if labelOf(m, "state") != ended {
+			s.Inbound += n
+		}
+	})
+	each(d.folded, func(_ *dto.Metric, n int) { s.Folded = n })
 	return s, nil
 }
 
@@ -130,9 +124,9 @@ func decumulate(counts []int, h *dto.Histogram) {
 	counts[len(counts)-1] = int(h.GetSampleCount()) - below
 }
 
-// label returns the value of a label, "" when there is none of that name.
-func (s *sample) label(name string) string {
-	for _, l := range s.labels {
+// labelOf returns the value of a label, "" when there is none of that name.
+func labelOf(m *dto.Metric, name string) string {
+	for _, l := range m.GetLabel() {
 		if l.GetName() == name {
 			return l.GetValue()
 		}
