@@ -1,29 +1,19 @@
 package main
 
 import (
-	"context"
-	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
 	"strings"
-
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
 // webHandler serves what only reads.
 func (x *server) webHandler() http.Handler {
 	mux := http.NewServeMux()
 	large := newAnswers(maxAnswers)
-	mux.Handle("GET /metrics", large.limit(x.collector.Handler(x.registry, promhttp.HandlerOpts{
-		ErrorLog: errorLog{x},
-		Registry: x.registry,
-		// A scrape of many destinations would spend more time on gzip than on sockets.
-		DisableCompression: true,
-	})))
+	mux.Handle("GET /metrics", large.limit(x.collector.Handler(x.registry)))
 	mux.HandleFunc("GET /-/healthy", answer("tcphup is healthy.\n"))
 	mux.HandleFunc("GET /-/ready", answer("tcphup is ready.\n"))
 	mux.Handle("GET /api/v1/flows", x.local(large.limit(x.collector.FlowsHandler())))
@@ -86,20 +76,4 @@ func hostname(host string) string { return (&url.URL{Host: host}).Hostname() }
 func isLoopback(host string) bool {
 	a, err := netip.ParseAddr(host)
 	return strings.EqualFold(host, "localhost") || err == nil && a.Unmap().IsLoopback()
-}
-
-// errorLog is the logger that promhttp wants.
-type errorLog struct{ *server }
-
-// Println logs an error, unless it is that a client has gone or was too slow: that is
-// no fault of ours, and could fill the log.
-func (l errorLog) Println(v ...any) {
-	level := slog.LevelError
-	for _, part := range v {
-		var sending *net.OpError
-		if err, ok := part.(error); ok && errors.As(err, &sending) && sending.Op == "write" {
-			level = slog.LevelDebug
-		}
-	}
-	l.logger.Log(context.Background(), level, "cannot serve metrics", "err", fmt.Sprint(v...))
 }

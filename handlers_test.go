@@ -2,15 +2,10 @@ package main
 
 import (
 	"cmp"
-	"errors"
-	"log/slog"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
-	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/prometheus/exporter-toolkit/web"
@@ -68,21 +63,5 @@ func TestLocal(t *testing.T) {
 		if answer.Code != tt.code {
 			t.Errorf("%+v: code %d", tt, answer.Code)
 		}
-	}
-}
-
-// A scraper that leaves in the middle does not fill the log; what is our fault does.
-func TestScrapeErrors(t *testing.T) {
-	var out strings.Builder
-	x := &server{logger: slog.New(slog.NewTextHandler(&out, nil))}
-	for _, why := range []error{os.NewSyscallError("write", syscall.ECONNRESET), os.ErrDeadlineExceeded, net.ErrClosed} {
-		errorLog{x}.Println("error encoding and sending metric family:", &net.OpError{Op: "write", Err: why})
-		if out.Len() > 0 {
-			t.Errorf("a scraper that left, or was too slow, is logged: %s", out.String())
-		}
-	}
-	errorLog{x}.Println("error gathering metrics:", errors.New("collected before"))
-	if !strings.Contains(out.String(), "level=ERROR") {
-		t.Errorf("a scrape that failed is logged as %q", out.String())
 	}
 }

@@ -108,7 +108,7 @@ func (s *serve) run(ctx context.Context) (int, error) {
 	if os.Getenv("GOGC") == "" {
 		// There may be ten thousand side-cars: a megabyte of each is worth more than the
 		// milliseconds a minute that collecting twice as often takes.
-		debug.SetGCPercent(50)
+		debug.SetGCPercent(25)
 	}
 	x := &server{serve: s, logger: promslog.New(&s.log), registry: prometheus.NewRegistry(), started: time.Now()}
 	if err := hideMemory(); err != nil {

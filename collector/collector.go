@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -71,10 +72,11 @@ type Observer interface {
 
 // Collector is a prometheus.Collector. Its methods may be called concurrently.
 type Collector struct {
-	logger  *slog.Logger
-	timeout time.Duration
-	descs   descs
-	shared  shared
+	logger   *slog.Logger
+	timeout  time.Duration
+	families []family
+	scratch  sync.Pool // of *metrics
+	shared   shared
 
 	// What belongs to the pass that is under way.
 	fold *fold
@@ -133,7 +135,8 @@ func New(config Config) (*Collector, error) {
 	return &Collector{
 		logger:         logger,
 		timeout:        timeout,
-		descs:          newDescs(),
+		families:       newFamilies(),
+		scratch:        sync.Pool{New: func() any { return new(metrics) }},
 		fold:           newFold(f, limit, pinned, time.Now),
 		dial:           func() (source, error) { return sockdiag.Dial() },
 		observer:       config.Observer,
@@ -144,7 +147,9 @@ func New(config Config) (*Collector, error) {
 
 // Describe implements prometheus.Collector.
 func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
-	c.descs.describe(ch)
+	for i := range c.families {
+		ch <- c.families[i].desc
+	}
 	if c.observer != nil {
 		c.observer.Describe(ch)
 	}
@@ -155,35 +160,34 @@ func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
 func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), c.timeout)
 	defer cancel()
-	p, _ := c.collect(ctx) // never released: nobody tells when a registry has read it
-	for _, f := range c.descs.all {
-		for _, m := range p.of(f) {
-			ch <- sample{f.desc, m}
+	r := c.collect(ctx)
+	for i := range c.families {
+		var m metrics // nobody tells when a registry needs it no more
+		for _, metric := range m.of(&c.families[i], r).GetMetric() {
+			ch <- sample{c.families[i].desc, metric}
 		}
 	}
-	for _, m := range p.observed {
+	for _, m := range r.observed {
 		ch <- m
 	}
 }
 
-// collect returns the metrics of a pass that it may share with other scrapes, to be
-// released when they have been read. If ctx ends before the pass, they are nothing
-// but the failure.
-func (c *Collector) collect(ctx context.Context) (p *page, release func()) {
+// collect returns the result of a pass that it may share with other scrapes. If ctx
+// ends before the pass, the result is that failure.
+func (c *Collector) collect(ctx context.Context) *result {
 	start := c.now()
-	p, release, err := c.shared.do(ctx, c.pass)
+	r, err := c.shared.do(ctx, c.pass)
 	if err != nil {
-		p, release = new(page), func() {}
-		took := c.now().Sub(start)
-		c.metrics(p, reading{err: err, took: took}, reading{err: err, took: took})
+		failed := reading{err: err, took: c.now().Sub(start)}
+		return &result{tcp: failed, mptcp: failed}
 	}
-	return p, release
+	return r
 }
 
-// sample is a metric of a page as a registry takes it.
+// sample is a metric as a registry takes it.
 type sample struct {
-	desc *prometheus.Desc
-	from *dto.Metric
+	desc   *prometheus.Desc
+	metric *dto.Metric
 }
 
 // Desc implements prometheus.Metric.
@@ -191,7 +195,7 @@ func (s sample) Desc() *prometheus.Desc { return s.desc }
 
 // Write implements prometheus.Metric.
 func (s sample) Write(out *dto.Metric) error {
-	out.Label, out.Gauge, out.Histogram = s.from.Label, s.from.Gauge, s.from.Histogram
+	out.Label, out.Gauge, out.Histogram = s.metric.Label, s.metric.Gauge, s.metric.Histogram
 	return nil
 }
 

@@ -90,15 +90,15 @@ func (c *contract) open(d netip.AddrPort) int32 {
 	return i
 }
 
-// series is a destination that is shown.
-type series struct {
+// choice is a destination that is kept.
+type choice struct {
 	destination netip.AddrPort
-	group       group
+	group       *group // of the contract: until its next reset
 }
 
-// choose returns the destinations that are kept, in no particular order, the sum
+// choose returns the destinations that are kept, pinned and large ones first, the sum
 // of all others and how many those are.
-func (c *contract) choose() (kept []series, rest group, folded int) {
+func (c *contract) choose() (kept []choice, rest group, folded int) {
 	type candidate struct {
 		destination netip.AddrPort
 		index       int32
@@ -128,9 +128,9 @@ func (c *contract) choose() (kept []series, rest group, folded int) {
 	})
 
 	keep := min(len(candidates), c.limit)
-	kept = make([]series, 0, keep)
+	kept = make([]choice, 0, keep)
 	for _, k := range candidates[:keep] {
-		kept = append(kept, series{k.destination, c.groups[k.index]})
+		kept = append(kept, choice{k.destination, &c.groups[k.index]})
 	}
 	rest = c.groups[other]
 	for _, k := range candidates[keep:] {

@@ -78,18 +78,24 @@ func (g *group) add(f *sockdiag.Flow) {
 	g.send += uint64(f.SendQueue)
 }
 
-// size is what destinations are ranked by: their sockets without those that have
-// ended and merely wait out the clock, and their MPTCP connections, which may
-// have lost all their sockets.
+// size is what destinations are ranked by: their sockets and their MPTCP connections,
+// which may have lost all their sockets.
 func (g *group) size() uint64 {
+	n := g.sockets()
+	if g.multipath != nil {
+		n += g.multipath.connections()
+	}
+	return n
+}
+
+// sockets counts TCP sockets without those that have ended and merely wait out the
+// clock.
+func (g *group) sockets() uint64 {
 	var n uint64
 	for state, count := range g.states {
 		if sockdiag.State(state) != sockdiag.TimeWait {
 			n += uint64(count)
 		}
-	}
-	if g.multipath != nil {
-		n += g.multipath.connections()
 	}
 	return n
 }

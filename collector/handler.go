@@ -3,62 +3,67 @@ package collector
 import (
 	"bufio"
 	"context"
-	"errors"
 	"net/http"
-	"slices"
 	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
 )
 
 // timeoutHeader is how Prometheus tells the deadline of a scrape, in seconds.
 const timeoutHeader = "X-Prometheus-Scrape-Timeout-Seconds"
 
-// bufferLen is how much of a page is sent at a time.
+// bufferLen is how much of an answer is sent at a time.
 const bufferLen = 32 << 10
 
 // Handler returns a handler of GET /metrics that shows the sockets beside
 // whatever others gathers, whose names must be different ones. A scrape
 // ends a little before the deadline that its header tells, so that the answer,
-// with tcphup_scrape_success 0 if it came to that, still arrives. Of the options,
-// MaxRequestsInFlight has no effect; DisableCompression spares the host some CPU.
-func (c *Collector) Handler(others prometheus.Gatherer, options promhttp.HandlerOpts) http.Handler {
+// with tcphup_scrape_success 0 if it came to that, still arrives. When others cannot
+// be gathered the answer is 500. It is never compressed, which would take more of the
+// host's time than reading its sockets.
+//
+// Families are encoded one by one as they are made. That is what promhttp cannot do,
+// which wants all of them before it begins, as a registry does, which would look at
+// each metric once more.
+func (c *Collector) Handler(others prometheus.Gatherer) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), c.scrapeTimeout(r.Header.Get(timeoutHeader)))
 		defer cancel()
-		buffered := buffer{w, bufio.NewWriterSize(w, bufferLen)}
-		promhttp.HandlerForTransactional(gatherer(func() ([]*dto.MetricFamily, func(), error) {
-			families, err := others.Gather()
-			p, release := c.collect(ctx)
-			observed, observedErr := gatherObserved(p.observed)
-			return slices.Concat(families, p.gather(), observed), release, errors.Join(err, observedErr)
-		}), options).ServeHTTP(buffered, r)
-		// An error is that of a client that has gone.
-		_ = buffered.Flush()
+		found := c.collect(ctx)
+		rest, err := gatherWith(others, found.observed)
+		if err != nil {
+			c.logger.Error("cannot gather metrics", "err", err)
+			http.Error(w, "cannot gather metrics: "+err.Error(), http.StatusInternalServerError)
+			return
+		}
+		format := expfmt.NegotiateAccept(r.Header, expfmt.DefaultAcceptedFormats()...)
+		w.Header().Set("Content-Type", string(format))
+		w.Header().Set("Vary", "Accept")
+		buffer := bufio.NewWriterSize(w, bufferLen)
+		err = c.encode(expfmt.NewEncoder(buffer, format), found, rest)
+		switch sendErr := buffer.Flush(); {
+		case sendErr != nil:
+			// A client that has gone, or was too slow, is no fault of ours and could fill the log.
+			c.logger.Debug("cannot send metrics", "err", sendErr)
+		case err != nil:
+			c.logger.Error("cannot encode metrics", "err", err)
+		}
 	})
 }
 
-// gatherer is a prometheus.TransactionalGatherer. A registry would look at each of
-// the collector's metrics once more, which with many destinations takes longer than
-// all the rest of a scrape; what it would find, tests do.
-type gatherer func() (families []*dto.MetricFamily, done func(), err error)
-
-// Gather implements prometheus.TransactionalGatherer.
-func (g gatherer) Gather() ([]*dto.MetricFamily, func(), error) { return g() }
-
-// gatherObserved returns the families of an Observer's metrics, which are few.
-func gatherObserved(list []prometheus.Metric) ([]*dto.MetricFamily, error) {
-	if len(list) == 0 {
-		return nil, nil
+// gatherWith gathers from others and an Observer's metrics.
+func gatherWith(others prometheus.Gatherer, observed observedMetrics) ([]*dto.MetricFamily, error) {
+	if len(observed) == 0 {
+		return others.Gather()
 	}
 	registry := prometheus.NewRegistry()
-	if err := registry.Register(observedMetrics(list)); err != nil {
+	if err := registry.Register(observed); err != nil {
 		return nil, err
 	}
-	return registry.Gather()
+	return prometheus.Gatherers{others, registry}.Gather()
 }
 
 // observedMetrics is a collector of metrics that are there already.
@@ -74,14 +79,26 @@ func (o observedMetrics) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// buffer is a response that is sent in large parts.
-type buffer struct {
-	http.ResponseWriter
-	*bufio.Writer
+// encode writes the families of the result that have metrics, and the rest.
+func (c *Collector) encode(to expfmt.Encoder, r *result, rest []*dto.MetricFamily) error {
+	m, _ := c.scratch.Get().(*metrics)
+	defer c.scratch.Put(m)
+	for i := range c.families {
+		f := m.of(&c.families[i], r)
+		if len(f.GetMetric()) == 0 {
+			continue
+		}
+		if err := to.Encode(f); err != nil {
+			return err
+		}
+	}
+	for _, f := range rest {
+		if err := to.Encode(f); err != nil {
+			return err
+		}
+	}
+	return nil
 }
-
-// Write implements io.Writer.
-func (b buffer) Write(p []byte) (int, error) { return b.Writer.Write(p) }
 
 // scrapeTimeout returns how long a scrape may take to read sockets. A header that
 // makes no sense counts as none.

@@ -2,15 +2,23 @@ package collector
 
 import (
 	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
 
 	"tcphup/internal/nstest"
 	"tcphup/sockdiag"
@@ -23,14 +31,14 @@ func (s *shared) waiting() int {
 	if s.current == nil {
 		return 0
 	}
-	return s.current.users
+	return s.current.waiting
 }
 
 func get(c *Collector, timeout string) string {
 	w := httptest.NewRecorder()
 	r := httptest.NewRequest(http.MethodGet, "/metrics", nil)
 	r.Header.Set(timeoutHeader, timeout)
-	c.Handler(prometheus.NewRegistry(), promhttp.HandlerOpts{}).ServeHTTP(w, r)
+	c.Handler(prometheus.NewRegistry()).ServeHTTP(w, r)
 	return w.Body.String()
 }
 
@@ -105,13 +113,78 @@ func TestStuckPass(t *testing.T) {
 	release := make(chan struct{})
 	defer close(release)
 	var s shared
-	stuck := func(context.Context, *page) { <-release }
+	stuck := func(context.Context) *result { <-release; return nil }
 	for range 2 {
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Millisecond)
-		if _, _, err := s.do(ctx, stuck); err == nil {
+		if _, err := s.do(ctx, stuck); err == nil {
 			t.Error("a pass that is stuck has a result")
 		}
 		cancel()
+	}
+}
+
+// What the other collectors cannot tell is no reason to show half a page.
+func TestOthersFail(t *testing.T) {
+	var log strings.Builder
+	c := newTest(t, Config{Logger: slog.New(slog.NewTextHandler(&log, nil))}, &fakeKernel{})
+	broken := prometheus.GathererFunc(func() ([]*dto.MetricFamily, error) { return nil, errors.New("collected before") })
+	w := httptest.NewRecorder()
+	c.Handler(broken).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	if w.Code != http.StatusInternalServerError || !strings.Contains(w.Body.String(), "collected before") {
+		t.Errorf("answer %d: %s", w.Code, w.Body)
+	}
+	if !strings.Contains(log.String(), "level=ERROR") || !strings.Contains(log.String(), "collected before") {
+		t.Errorf("logged: %q", log.String())
+	}
+}
+
+// gone is a client that has closed its connection.
+type gone struct{ http.ResponseWriter }
+
+func (gone) Write([]byte) (int, error) {
+	return 0, &net.OpError{Op: "write", Err: os.NewSyscallError("write", syscall.ECONNRESET)}
+}
+
+// A scraper that leaves in the middle does not fill the log; what is our fault does.
+func TestScrapeErrors(t *testing.T) {
+	var log strings.Builder
+	c := newTest(t, Config{Logger: slog.New(slog.NewTextHandler(&log, nil))}, &fakeKernel{})
+	request := httptest.NewRequest(http.MethodGet, "/metrics", nil)
+	c.Handler(prometheus.NewRegistry()).ServeHTTP(gone{httptest.NewRecorder()}, request)
+	if log.Len() > 0 {
+		t.Errorf("a scraper that left is logged: %s", log.String())
+	}
+	nameless := prometheus.GathererFunc(func() ([]*dto.MetricFamily, error) { return []*dto.MetricFamily{{}}, nil })
+	c.Handler(nameless).ServeHTTP(httptest.NewRecorder(), request)
+	if !strings.Contains(log.String(), "level=ERROR") {
+		t.Errorf("a family that cannot be encoded is logged as %q", log.String())
+	}
+}
+
+// Those who ask for the binary form get it, with the same in it.
+func TestProtobuf(t *testing.T) {
+	c := newTest(t, Config{}, &fakeKernel{flows: []sockdiag.Flow{flow("10.0.0.1:40000", "10.0.0.2:80", idle(3*time.Second, 0, 0))}})
+	w := httptest.NewRecorder()
+	r := httptest.NewRequest(http.MethodGet, "/metrics", nil)
+	r.Header.Set("Accept", "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited")
+	c.Handler(prometheus.NewRegistry()).ServeHTTP(w, r)
+	decoder := expfmt.NewDecoder(w.Body, expfmt.ResponseFormat(w.Header()))
+	var got strings.Builder
+	for {
+		var f dto.MetricFamily
+		err := decoder.Decode(&f)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := expfmt.MetricFamilyToText(&got, &f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if diff := cmp.Diff(served(t, c), got.String()); diff != "" {
+		t.Errorf("as text and as protobuf (-text +protobuf):\n%s", diff)
 	}
 }
 

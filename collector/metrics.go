@@ -9,106 +9,118 @@ import (
 	"tcphup/sockdiag"
 )
 
-// metrics writes the metrics of a pass to a page. There are some twenty for each
-// destination, so they share what labels they can.
+// metrics holds the metrics of one family in the form in which they are encoded. Its
+// memory, some hundred bytes for each metric, is used again for the next family: all
+// families of a scrape at once would take several kilobytes for each destination.
 type metrics struct {
-	*page
-	descs *descs
+	family     dto.MetricFamily
+	gauges     slab[gauge]
+	histograms slab[histogramMetric]
+}
+
+// maxLabels is how many labels a metric has at most.
+const maxLabels = 4
+
+// gauge is a gauge with all that it points to.
+type gauge struct {
+	metric dto.Metric
+	gauge  dto.Gauge
+	value  float64
+	labels [maxLabels]*dto.LabelPair
+}
+
+// histogramMetric is a histogram with all that it points to. The bucket that has no
+// upper bound is not among its buckets: whoever encodes it adds that.
+type histogramMetric struct {
+	metric     dto.Metric
+	histogram  dto.Histogram
+	buckets    [len(idleBuckets)]dto.Bucket
+	pointers   [len(idleBuckets)]*dto.Bucket
+	cumulative [len(idleBuckets)]uint64
+	count      uint64
+	sum        float64
+	labels     [maxLabels]*dto.LabelPair
+}
+
+// of returns the metrics of a family, which may be none, until it is called again.
+func (m *metrics) of(f *family, r *result) *dto.MetricFamily {
+	m.family.Name, m.family.Help, m.family.Type = &f.name, &f.help, &f.kind
+	m.family.Metric = m.family.Metric[:0]
+	m.gauges.used, m.histograms.used = 0, 0
+	f.write(m, r)
+	return &m.family
+}
+
+// gauge adds a gauge. Its labels are sorted by name.
+func (m *metrics) gauge(value float64, labels ...*dto.LabelPair) {
+	g := m.gauges.next()
+	g.value = value
+	g.gauge.Value, g.metric.Gauge = &g.value, &g.gauge
+	g.metric.Label = g.labels[:copy(g.labels[:], labels)]
+	m.family.Metric = append(m.family.Metric, &g.metric)
+}
+
+func (m *metrics) count(n uint32, labels ...*dto.LabelPair) { m.gauge(float64(n), labels...) }
+
+// histogram adds a histogram; counts has one element more than bounds, for what lies
+// above all of them. Its labels are sorted by name.
+func (m *metrics) histogram(bounds []float64, counts []uint32, sum float64, labels ...*dto.LabelPair) {
+	h := m.histograms.next()
+	h.count, h.sum = 0, sum
+	for i, n := range counts {
+		h.count += uint64(n)
+		if i < len(bounds) {
+			h.cumulative[i] = h.count
+			h.buckets[i].UpperBound, h.buckets[i].CumulativeCount = &bounds[i], &h.cumulative[i]
+			h.pointers[i] = &h.buckets[i]
+		}
+	}
+	h.histogram.SampleCount, h.histogram.SampleSum, h.histogram.Bucket = &h.count, &h.sum, h.pointers[:len(bounds)]
+	h.metric.Histogram = &h.histogram
+	h.metric.Label = h.labels[:copy(h.labels[:], labels)]
+	m.family.Metric = append(m.family.Metric, &h.metric)
+}
+
+// slab hands out values that stay where they are, used of them so far. What next
+// returns is as it was left when it was used last.
+type slab[T any] struct {
+	chunks [][]T // of slabChunk each
+	used   int
+}
+
+const slabChunk = 32
+
+func (s *slab[T]) next() *T {
+	if s.used == len(s.chunks)*slabChunk {
+		s.chunks = append(s.chunks, make([]T, slabChunk))
+	}
+	value := &s.chunks[s.used/slabChunk][s.used%slabChunk]
+	s.used++
+	return value
 }
 
 // label returns a label, which may be part of many metrics.
 func label(name, value string) *dto.LabelPair { return &dto.LabelPair{Name: &name, Value: &value} }
 
-// fixedLabels are the labels whose values are a closed set.
-type fixedLabels struct {
-	states   [sockdiag.MaxState + 1]*dto.LabelPair
-	armed    [2]*dto.LabelPair // false and true, as all pairs here
-	fallback [2]*dto.LabelPair
-	backup   [2]*dto.LabelPair
-	unknown  *dto.LabelPair // of backup
-	roles    [2]*dto.LabelPair
-	reasons  [sockdiag.TimerZeroWindow + 1]*dto.LabelPair
-	receive  *dto.LabelPair
-	send     *dto.LabelPair
+// truthLabels are those for false and for true.
+func truthLabels(name string) (labels [2]*dto.LabelPair) {
+	for i := range labels {
+		labels[i] = label(name, strconv.FormatBool(i == 1))
+	}
+	return labels
 }
 
-func newFixedLabels() fixedLabels {
-	var l fixedLabels
-	for state := range l.states {
-		l.states[state] = label("state", sockdiag.State(state).String())
+func stateLabels() (labels [sockdiag.MaxState + 1]*dto.LabelPair) {
+	for state := range labels {
+		labels[state] = label("state", sockdiag.State(state).String())
 	}
-	for i := range 2 {
-		truth := strconv.FormatBool(i == 1)
-		l.armed[i], l.fallback[i], l.backup[i] = label("armed", truth), label("fallback", truth), label("backup", truth)
-	}
-	l.unknown = label("backup", "unknown")
-	l.roles = [...]*dto.LabelPair{label("role", "initial"), label("role", "join")}
-	l.reasons[sockdiag.TimerKeepalive] = label("reason", "keepalive_probe")
-	l.reasons[sockdiag.TimerRetransmit] = label("reason", "retransmit")
-	l.reasons[sockdiag.TimerZeroWindow] = label("reason", "zero_window")
-	l.receive, l.send = label("queue", "receive"), label("queue", "send")
-	return l
+	return labels
 }
 
-// source adds what is said of a source whether it could be read or not.
-func (m *metrics) source(name string, success bool, took time.Duration) {
-	source := label("source", name)
-	m.gauge(m.descs.success, float64(index(success)), source)
-	m.gauge(m.descs.duration, took.Seconds(), source)
-}
-
-// tcp adds the metrics of one destination that come from its TCP sockets.
-func (m *metrics) tcp(g *group, destination, port *dto.LabelPair) {
-	d, fixed := m.descs, &m.descs.fixed
-	for _, state := range tcpStates {
-		m.count(d.sockets, g.states[state], destination, port, fixed.states[state])
+func seconds(durations []time.Duration) []float64 {
+	var all []float64
+	for _, d := range durations {
+		all = append(all, d.Seconds())
 	}
-	m.durations(d.idle, &g.idle, destination, port)
-	m.durations(d.silence, &g.silence, destination, port)
-	m.durations(d.age, &g.age, destination, port)
-	m.count(d.keepalive, g.unarmed, fixed.armed[0], destination, port)
-	m.count(d.keepalive, g.armed, fixed.armed[1], destination, port)
-	for timer, reason := range fixed.reasons {
-		if reason != nil {
-			m.count(d.stalled, g.stalled[timer], destination, port, reason)
-		}
-	}
-	m.gauge(d.queue, float64(g.receive), destination, port, fixed.receive)
-	m.gauge(d.queue, float64(g.send), destination, port, fixed.send)
-}
-
-// mptcp adds those that come from its MPTCP connections and subflows.
-func (m *metrics) mptcp(g *multipathGroup, destination, port *dto.LabelPair) {
-	d, fixed := m.descs, &m.descs.fixed
-	for _, state := range mptcpStates {
-		for i, fallback := range fixed.fallback {
-			m.count(d.connections, g.states[state][i], destination, fallback, port, fixed.states[state])
-		}
-	}
-	for i, role := range fixed.roles {
-		for j, backup := range fixed.backup {
-			m.count(d.subflows, g.subflows[i][j], backup, destination, port, role)
-		}
-		if n := g.hidden[i]; n > 0 {
-			m.count(d.subflows, n, fixed.unknown, destination, port, role)
-		}
-	}
-	m.histogram(d.perConn, d.subflowBounds, g.perConn[:], float64(g.perTotal), destination, port)
-	m.durations(d.subflowIdle, &g.idle, destination, port)
-	m.count(d.pathless, g.pathless, destination, port)
-}
-
-// inboundPort adds the metrics of one local port.
-func (m *metrics) inboundPort(g *group, port *dto.LabelPair) {
-	for _, state := range tcpStates {
-		m.count(m.descs.inbound, g.states[state], port, m.descs.fixed.states[state])
-	}
-}
-
-func (m *metrics) count(f *family, n uint32, labels ...*dto.LabelPair) {
-	m.gauge(f, float64(n), labels...)
-}
-
-func (m *metrics) durations(f *family, h *histogram, labels ...*dto.LabelPair) {
-	m.histogram(f, m.descs.idleBounds, h.counts[:], h.sum.Seconds(), labels...)
+	return all
 }

@@ -19,14 +19,8 @@ type source interface {
 	Close() error
 }
 
-// reading says how it went to read the sockets of one protocol.
-type reading struct {
-	err  error
-	took time.Duration
-}
-
-// pass reads every socket once and writes the metrics to the page.
-func (c *Collector) pass(ctx context.Context, to *page) {
+// pass reads every socket once and returns what it has found.
+func (c *Collector) pass(ctx context.Context) *result {
 	c.fold.begin()
 	observed := func() []prometheus.Metric { return nil }
 	if c.observer != nil {
@@ -37,10 +31,11 @@ func (c *Collector) pass(ctx context.Context, to *page) {
 	if err := errors.Join(tcp.err, mptcp.err); err != nil {
 		c.logger.Error("cannot read sockets", "err", err)
 	}
-	c.metrics(to, tcp, mptcp)
-	if tcp.err == nil {
-		to.observed = observed()
+	r := c.result(tcp, mptcp)
+	if r.tcpOK() {
+		r.observed = observed()
 	}
+	return r
 }
 
 // read asks for tcp_info of flows only: finding the listeners takes no look at
@@ -118,46 +113,3 @@ func (c *Collector) readTCP(ctx context.Context, conn source, listeners *sockdia
 	}
 	return nil
 }
-
-// metrics writes what a pass has found to an empty page. Subflows are TCP sockets, so
-// nothing can be said about MPTCP without them; what failed is left out.
-func (c *Collector) metrics(to *page, tcp, mptcp reading) {
-	to.reset(c.descs.all)
-	out := metrics{page: to, descs: &c.descs}
-	tcpOK := tcp.err == nil
-	mptcpOK := tcpOK && mptcp.err == nil
-	out.source("tcp", tcpOK, tcp.took)
-	out.source("mptcp", mptcpOK, mptcp.took)
-	if !tcpOK {
-		return
-	}
-
-	add := func(g *group, destination, port string) {
-		d, p := label("destination", destination), label("port", port)
-		out.tcp(g, d, p)
-		if mptcpOK && g.multipath != nil {
-			out.mptcp(g.multipath, d, p)
-		}
-	}
-	kept, rest, folded := c.fold.destinations.choose()
-	for i := range kept {
-		destination, port := c.fold.folder.labels(kept[i].destination)
-		add(&kept[i].group, destination, port)
-	}
-	if folded > 0 {
-		add(&rest, otherLabel, "")
-	}
-	out.gauge(c.descs.folded, float64(folded))
-
-	kept, rest, folded = c.fold.inbound.choose()
-	for i := range kept {
-		_, port := c.fold.folder.labels(kept[i].destination)
-		out.inboundPort(&kept[i].group, label("port", port))
-	}
-	if folded > 0 {
-		out.inboundPort(&rest, label("port", otherLabel))
-	}
-}
-
-// otherLabel stands for whatever is not shown under a name of its own.
-const otherLabel = "other"

@@ -2,18 +2,15 @@ package collector
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"slices"
 	"time"
-
-	dto "github.com/prometheus/client_model/go"
-
-	"tcphup/sockdiag"
 )
 
-// Snapshot is what one pass has found, as its metrics tell it.
+// Snapshot is what one pass has found.
 type Snapshot struct {
-	// Destinations are in no particular order.
+	// Destinations are in no particular order, the sum of those that have no place of
+	// their own among them.
 	Destinations []Destination
 	// Folded counts the destinations that are counted together as other.
 	Folded int
@@ -52,84 +49,41 @@ func IdleBuckets() []time.Duration { return slices.Clone(idleBuckets[:]) }
 // time, and returns what it found. It fails when the TCP sockets could not be read
 // in full.
 func (c *Collector) Snapshot(ctx context.Context) (*Snapshot, error) {
-	p, release, err := c.shared.do(ctx, c.pass)
-	if err != nil {
+	r, err := c.shared.do(ctx, c.pass)
+	switch {
+	case err != nil:
 		return nil, err
+	case !r.tcpOK():
+		return nil, fmt.Errorf("read sockets: %w", r.tcp.err)
 	}
-	defer release()
-	return c.snapshot(p)
-}
-
-// snapshot reads back what the metrics say.
-func (c *Collector) snapshot(p *page) (*Snapshot, error) {
-	for _, m := range p.of(c.descs.success) {
-		if labelOf(m, "source") == "tcp" && m.GetGauge().GetValue() == 0 {
-			return nil, errors.New("read sockets: incomplete; the log says why")
-		}
+	s := &Snapshot{Folded: r.folded}
+	for i := range r.destinations {
+		s.Destinations = append(s.Destinations, r.destinations[i].snapshot(r.mptcpOK()))
 	}
-	type key struct{ address, port string }
-	var (
-		s     = new(Snapshot)
-		index = make(map[key]int)
-		ended = sockdiag.TimeWait.String()
-	)
-	at := func(m *dto.Metric) *Destination {
-		k := key{labelOf(m, "destination"), labelOf(m, "port")}
-		i, ok := index[k]
-		if !ok {
-			i = len(s.Destinations)
-			index[k] = i
-			s.Destinations = append(s.Destinations, Destination{Address: k.address, Port: k.port, Idle: make([]int, len(idleBuckets)+1)})
-		}
-		return &s.Destinations[i]
+	for i := range r.inbound {
+		s.Inbound += int(r.inbound[i].sockets())
 	}
-	each := func(f *family, add func(m *dto.Metric, n int)) {
-		for _, m := range p.of(f) {
-			add(m, int(m.GetGauge().GetValue()))
-		}
-	}
-	d := &c.descs
-	each(d.sockets, func(m *dto.Metric, n int) {
-		if labelOf(m, "state") != ended {
-			at(m).Sockets += n
-		}
-	})
-	each(d.idle, func(m *dto.Metric, _ int) { decumulate(at(m).Idle, m.GetHistogram()) })
-	each(d.stalled, func(m *dto.Metric, n int) { at(m).Stalled += n })
-	each(d.keepalive, func(m *dto.Metric, n int) {
-		if labelOf(m, "armed") == "true" {
-			at(m).Armed += n
-		}
-	})
-	each(d.subflows, func(m *dto.Metric, n int) { at(m).Paths += n })
-	each(d.connections, func(m *dto.Metric, n int) { at(m).Connections += n })
-	each(d.pathless, func(m *dto.Metric, n int) { at(m).Pathless += n })
-	each(d.inbound, func(m *dto.Metric, n int) {
-		if labelOf(m, "state") != ended {
-			s.Inbound += n
-		}
-	})
-	each(d.folded, func(_ *dto.Metric, n int) { s.Folded = n })
 	return s, nil
 }
 
-// decumulate fills in what lies in each bucket and above the last.
-func decumulate(counts []int, h *dto.Histogram) {
-	below := 0
-	for i, b := range h.GetBucket() {
-		upTo := int(b.GetCumulativeCount())
-		counts[i] = upTo - below
-		below = upTo
+func (s *series) snapshot(multipath bool) Destination {
+	d := Destination{
+		Address: s.destination.GetValue(),
+		Port:    s.port.GetValue(),
+		Sockets: int(s.sockets()),
+		Armed:   int(s.armed),
 	}
-	counts[len(counts)-1] = int(h.GetSampleCount()) - below
-}
-
-// labelOf returns the value of a label, "" when there is none of that name.
-func labelOf(m *dto.Metric, name string) string {
-	for _, l := range m.GetLabel() {
-		if l.GetName() == name {
-			return l.GetValue()
+	for _, n := range s.idle.counts {
+		d.Idle = append(d.Idle, int(n))
+	}
+	for _, n := range s.stalled {
+		d.Stalled += int(n)
+	}
+	if m := s.multipath; multipath && m != nil {
+		d.Connections, d.Pathless = int(m.connections()), int(m.pathless)
+		for role := range m.subflows {
+			d.Paths += int(m.subflows[role][0] + m.subflows[role][1] + m.hidden[role])
 		}
 	}
-	return ""
+	return d
 }
