@@ -13,7 +13,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -75,7 +75,7 @@ type Collector struct {
 	logger   *slog.Logger
 	timeout  time.Duration
 	families []family
-	scratch  sync.Pool // of *metrics
+	spare    atomic.Pointer[metrics] // nobody uses it; may be nil
 	shared   shared
 
 	// What belongs to the pass that is under way.
@@ -136,7 +136,6 @@ func New(config Config) (*Collector, error) {
 		logger:         logger,
 		timeout:        timeout,
 		families:       newFamilies(),
-		scratch:        sync.Pool{New: func() any { return new(metrics) }},
 		fold:           newFold(f, limit, pinned, time.Now),
 		dial:           func() (source, error) { return sockdiag.Dial() },
 		observer:       config.Observer,

@@ -35,6 +35,16 @@ type contract struct {
 	pins   map[netip.AddrPort]struct{}           // those of them that are pinned
 	kept   map[netip.AddrPort]struct{}           // kept last time
 	rest   heavyHitters                          // those without a group
+
+	candidates []candidate // memory of choose
+}
+
+// candidate is a destination that may be kept.
+type candidate struct {
+	destination  netip.AddrPort
+	index        int32 // of its group
+	pinned, kept bool  // kept: the last time
+	rank         uint64
 }
 
 func newContract(limit int, pinned func(netip.AddrPort) bool) *contract {
@@ -99,30 +109,26 @@ type choice struct {
 // choose returns the destinations that are kept, pinned and large ones first, the sum
 // of all others and how many those are.
 func (c *contract) choose() (kept []choice, rest group, folded int) {
-	type candidate struct {
-		destination netip.AddrPort
-		index       int32
-		pinned      bool
-		rank        uint64
-	}
-	candidates := make([]candidate, 0, len(c.index))
+	candidates := c.candidates[:0]
 	for d, i := range c.index {
 		if c.groups[i].empty() {
 			continue
 		}
 		rank := c.groups[i].size()
-		if _, ok := c.kept[d]; ok {
+		_, kept := c.kept[d]
+		if kept {
 			// A newcomer must be larger by a quarter to take a place.
 			rank += rank/4 + 1
 		}
 		_, pinned := c.pins[d]
-		candidates = append(candidates, candidate{d, i, pinned, rank})
+		candidates = append(candidates, candidate{d, i, pinned, kept, rank})
 	}
+	c.candidates = candidates
 	slices.SortFunc(candidates, func(a, b candidate) int {
 		return cmp.Or(
 			-cmp.Compare(index(a.pinned), index(b.pinned)),
 			-cmp.Compare(a.rank, b.rank),
-			-cmp.Compare(c.wasKept(a.destination), c.wasKept(b.destination)),
+			-cmp.Compare(index(a.kept), index(b.kept)),
 			a.destination.Compare(b.destination),
 		)
 	})
@@ -141,11 +147,6 @@ func (c *contract) choose() (kept []choice, rest group, folded int) {
 		c.kept[k.destination] = struct{}{}
 	}
 	return kept, rest, len(candidates) - keep + c.rest.distinct()
-}
-
-func (c *contract) wasKept(d netip.AddrPort) int {
-	_, ok := c.kept[d]
-	return index(ok)
 }
 
 // heavyHitters finds what is added most often to a stream of any length, in

@@ -81,8 +81,11 @@ func (o observedMetrics) Collect(ch chan<- prometheus.Metric) {
 
 // encode writes the families of the result that have metrics, and the rest.
 func (c *Collector) encode(to expfmt.Encoder, r *result, rest []*dto.MetricFamily) error {
-	m, _ := c.scratch.Get().(*metrics)
-	defer c.scratch.Put(m)
+	m := c.spare.Swap(nil)
+	if m == nil {
+		m = new(metrics)
+	}
+	defer c.spare.Store(m)
 	for i := range c.families {
 		f := m.of(&c.families[i], r)
 		if len(f.GetMetric()) == 0 {

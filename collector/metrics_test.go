@@ -29,7 +29,12 @@ func TestMetricsMemory(t *testing.T) {
 
 	m := new(metrics)
 	text := func(c *Collector) string {
-		c.scratch.New = func() any { return m }
+		c.spare.Store(m)
+		defer func() {
+			if c.spare.Load() != m {
+				t.Error("the memory of a scrape is not kept for the next")
+			}
+		}()
 		return served(t, c)
 	}
 	for _, flows := range [][]sockdiag.Flow{busy, quiet, nil, busy} {
