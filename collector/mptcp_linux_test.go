@@ -6,6 +6,7 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
@@ -71,6 +72,29 @@ func TestPrivilegedMPTCP(t *testing.T) {
 			other("tcphup_socket_idle_seconds_count"):                                       2,
 			fmt.Sprintf(`tcphup_inbound_sockets{port="%d",state="established"}`, to.Port()): 2,
 		})
+
+		idleOfPaths := func() (sum time.Duration) {
+			lines := strings.Split(strings.TrimSpace(shell(t, "ss -HtOnie dst "+to.String())), "\n")
+			if len(lines) != 2 {
+				t.Fatalf("ss shows not two paths:\n%s", strings.Join(lines, "\n"))
+			}
+			for _, line := range lines {
+				_, idle, _ := parseSS(line)
+				sum += idle
+			}
+			return sum
+		}
+		const tolerance = 2 * 50 * time.Millisecond
+		nstest.Eventually(t, "the paths have been idle for longer than that", func() bool { return idleOfPaths() > 5*tolerance })
+		before := idleOfPaths()
+		seconds := value(t, []byte(scrapeText(t, c)), other("tcphup_mptcp_subflow_idle_seconds_sum"))
+		after := idleOfPaths()
+		if idle := time.Duration(seconds * float64(time.Second)); idle < before-tolerance || idle > after+tolerance {
+			t.Errorf("idle of both paths is %v, ss says %v to %v", idle, before, after)
+		}
+		if states := strings.Fields(shell(t, "ss -HMn dst "+to.String())); len(states) == 0 || states[0] != "ESTAB" {
+			t.Errorf("ss says of the connection: %v", states)
+		}
 
 		// The cookie of the connection, not of a subflow.
 		var cookie uint64

@@ -33,7 +33,12 @@ func bySS(t *testing.T, to netip.AddrPort) (s seen, idle, silence time.Duration)
 	if out == "" || strings.Contains(out, "\n") {
 		t.Fatalf("ss shows not one flow to %s:\n%s\n%s", address, out, shell(t, "ss -tOnie state all"))
 	}
-	words := strings.Fields(out)
+	return parseSS(out)
+}
+
+// parseSS reads a line of ss -HtOnie.
+func parseSS(line string) (s seen, idle, silence time.Duration) {
+	words := strings.Fields(line)
 	s.State = strings.ToLower(strings.NewReplacer("ESTAB", "established", "WAIT-", "WAIT", "-", "_").Replace(words[0]))
 	s.Receive, _ = strconv.Atoi(words[1])
 	s.Send, _ = strconv.Atoi(words[2])
@@ -181,6 +186,17 @@ func TestPrivilegedTruth(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		t.Run("inbound", func(t *testing.T) {
+			var before, got map[string]int
+			nstest.Eventually(t, "ss says the same before and after a scrape", func() bool {
+				before = inboundBySS(t)
+				got = inboundByMetrics(scrapeText(t, c))
+				return cmp.Equal(before, inboundBySS(t))
+			})
+			if diff := cmp.Diff(before, got); diff != "" || len(got) < 5 {
+				t.Errorf("ss and metrics differ (-ss +metrics):\n%s", diff)
+			}
+		})
 		for name, w := range want {
 			t.Run(name, func(t *testing.T) {
 				d := to[name]
@@ -229,6 +245,36 @@ func TestPrivilegedTruth(t *testing.T) {
 			})
 		}
 	})
+}
+
+// inboundBySS counts the sockets whose port is that of a listener, by port and state.
+func inboundBySS(t *testing.T) map[string]int {
+	t.Helper()
+	listening := map[string]bool{}
+	port := func(local string) string { return local[strings.LastIndex(local, ":")+1:] }
+	for line := range strings.Lines(shell(t, "ss -Htnl")) {
+		listening[port(strings.Fields(line)[3])] = true
+	}
+	counts := map[string]int{}
+	for line := range strings.Lines(shell(t, "ss -Htn state all exclude listening")) {
+		if p := port(strings.Fields(line)[3]); listening[p] {
+			s, _, _ := parseSS(line)
+			counts[p+" "+s.State]++
+		}
+	}
+	return counts
+}
+
+func inboundByMetrics(exposition string) map[string]int {
+	counts := map[string]int{}
+	for line := range strings.Lines(exposition) {
+		var port, state string
+		var n int
+		if _, err := fmt.Sscanf(strings.NewReplacer(`"`, " ", "}", " ").Replace(line), "tcphup_inbound_sockets{port= %s ,state= %s %d", &port, &state, &n); err == nil && n > 0 {
+			counts[port+" "+state] += n
+		}
+	}
+	return counts
 }
 
 // Probes do not make a flow look busy, data does, and a fresh flow is not old.
