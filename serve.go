@@ -106,8 +106,8 @@ type server struct {
 
 func (s *serve) run(ctx context.Context) (int, error) {
 	if os.Getenv("GOGC") == "" {
-		// There may be ten thousand side-cars: a megabyte of each is worth more than the
-		// milliseconds a minute that collecting twice as often takes.
+		// There may be ten thousand side-cars: a few megabytes of each are worth more than
+		// the milliseconds a minute that collecting four times as often takes.
 		debug.SetGCPercent(25)
 	}
 	x := &server{serve: s, logger: promslog.New(&s.log), registry: prometheus.NewRegistry(), started: time.Now()}

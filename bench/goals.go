@@ -64,7 +64,7 @@ func (r *report) scrapeGoals() (goals []goal) {
 
 func (r *report) memoryGoals() (goals []goal) {
 	// What allocations differ by from one scrape to the next.
-	const noise = 1.1
+	const noise = 1.05
 	for _, destinations := range []func(int) int{fewDestinations, manyDestinations} {
 		m, l := r.reading(middle, destinations(middle)), r.reading(large, destinations(large))
 		if m == nil || l == nil {

@@ -127,7 +127,7 @@ func TestPrivilegedCaptures(t *testing.T) {
 			var datagrams []byte
 			conn.receive = func(b []byte) (int, error) {
 				n, err := kernel(b)
-				datagrams = append(datagrams, b[:max(n, 0)]...)
+				datagrams = append(datagrams, b[:min(n, len(b))]...)
 				return n, err
 			}
 			var got []string

@@ -8,6 +8,7 @@ import (
 	"os"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"github.com/mdlayher/netlink"
 	"github.com/mdlayher/netlink/nlenc"
@@ -15,8 +16,7 @@ import (
 )
 
 const (
-	// bufferLen is more than the kernel puts into one datagram of a dump, which is
-	// 32 KiB with its own bookkeeping.
+	// bufferLen is the most that the kernel puts into one datagram of a dump.
 	bufferLen = 32 << 10
 
 	// receiveTimeout ends a wait for the kernel, which answers at once or never.
@@ -30,7 +30,8 @@ type Conn struct {
 	netlink *netlink.Conn
 	buffer  []byte
 
-	// receive reads one datagram into b. One that does not fit is cut off.
+	// receive reads one datagram into b and reports its full length, which may be more
+	// than fits.
 	receive func(b []byte) (n int, err error)
 
 	// unfinished says that datagrams of an abandoned reply may still come.
@@ -80,8 +81,8 @@ func onlyFromKernel(raw syscall.RawConn) error {
 	return errors.Join(err, connectErr)
 }
 
-// receiver reads datagrams. There are thousands in a long dump: nothing is
-// allocated for one.
+// receiver reads datagrams. There are thousands in a long dump: nothing is allocated
+// for one, as unix.Recvfrom does for the address of its sender.
 type receiver struct {
 	raw  syscall.RawConn
 	read func(fd uintptr) (done bool) // as raw wants it
@@ -94,9 +95,18 @@ func newReceiver(raw syscall.RawConn) *receiver {
 	r := &receiver{raw: raw}
 	r.read = func(fd uintptr) bool {
 		for {
-			r.n, r.err = unix.Read(int(fd), r.into)
-			if !errors.Is(r.err, unix.EINTR) {
-				return !errors.Is(r.err, unix.EAGAIN)
+			n, _, errno := unix.Syscall6(unix.SYS_RECVFROM, fd,
+				uintptr(unsafe.Pointer(unsafe.SliceData(r.into))), uintptr(len(r.into)), unix.MSG_TRUNC, 0, 0)
+			switch errno {
+			case 0:
+				r.n, r.err = int(n), nil
+				return true
+			case unix.EINTR:
+			case unix.EAGAIN:
+				return false
+			default:
+				r.n, r.err = 0, errno
+				return true
 			}
 		}
 	}
@@ -334,8 +344,8 @@ func (c *Conn) datagram(ctx context.Context, buffer []byte) ([]byte, error) {
 		return nil, ctx.Err()
 	case err != nil:
 		return nil, fmt.Errorf("receive answer: %w", err)
-	case n >= len(buffer):
-		return nil, fmt.Errorf("receive answer: it fills the buffer of %d bytes and may have been cut off", len(buffer))
+	case n > len(buffer):
+		return nil, fmt.Errorf("receive answer: %d bytes do not fit the buffer of %d", n, len(buffer))
 	}
 	return buffer[:n], nil
 }
