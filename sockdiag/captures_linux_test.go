@@ -32,12 +32,12 @@ type capture struct {
 
 var captures = []capture{
 	{file: "tcp-ipv4.bin", family: IPv4, flows: []string{
-		"close_wait 127.0.0.1:7001 127.0.0.1:7102 info, 1 to read", // the FIN,
-		"established 127.0.0.1:7001 127.0.0.1:7101 info",
-		"established 127.0.0.1:7003 127.0.0.1:7106 info, initial subflow",
-		"established 127.0.0.1:7101 127.0.0.1:7001 info, 5 to read",
-		"established 127.0.0.1:7105 127.0.0.1:7002 info",
-		"established 127.0.0.1:7106 127.0.0.1:7003 info, initial subflow",
+		"close_wait 127.0.0.1:7001 127.0.0.1:7102 info, opened by peer, 1 to read", // the FIN,
+		"established 127.0.0.1:7001 127.0.0.1:7101 info, opened by peer",
+		"established 127.0.0.1:7003 127.0.0.1:7106 info, opened by peer, initial subflow",
+		"established 127.0.0.1:7101 127.0.0.1:7001 info, opened here, 5 to read",
+		"established 127.0.0.1:7105 127.0.0.1:7002 info, opened here",
+		"established 127.0.0.1:7106 127.0.0.1:7003 info, opened here, initial subflow",
 		"fin_wait2 127.0.0.1:7102 127.0.0.1:7001 info, shut down",
 		"listen 127.0.0.1:7001 0.0.0.0:0",
 		"listen 127.0.0.1:7003 0.0.0.0:0",
@@ -45,9 +45,9 @@ var captures = []capture{
 		"time_wait 127.0.0.1:7103 127.0.0.1:7001",
 	}},
 	{file: "tcp-ipv6.bin", family: IPv6, flows: []string{
-		"established 127.0.0.1:7002 127.0.0.1:7105 info, mapped",
-		"established [::1]:7002 [::1]:7101 info",
-		"established [::1]:7101 [::1]:7002 info",
+		"established 127.0.0.1:7002 127.0.0.1:7105 info, mapped, opened by peer",
+		"established [::1]:7002 [::1]:7101 info, opened by peer",
+		"established [::1]:7101 [::1]:7002 info, opened here",
 		"listen [::]:7002 [::]:0",
 	}},
 	{file: "mptcp-ipv4.bin", family: IPv4, protocol: MPTCP, flows: []string{
@@ -90,6 +90,8 @@ func summary(f *Flow) string {
 	}
 	add(f.HasInfo || f.HasMPTCPInfo, "info")
 	add(f.Mapped(), "mapped")
+	add(f.Opener == OpenedHere, "opened here")
+	add(f.Opener == OpenedByPeer, "opened by peer")
 	add(f.ReceiveQueue > 0 && f.State != Listen, fmt.Sprintf("%d to read", f.ReceiveQueue))
 	add(f.ShutDown, "shut down")
 	add(f.IsSubflow && !f.Subflow.Join(), "initial subflow")

@@ -48,14 +48,13 @@ func (r PortRange) Contains(port uint16) bool {
 
 // SetEphemeral names the ports that the kernel gives to whoever opens a flow
 // without choosing one (see EphemeralPorts). They decide where no listener does,
-// because it has been closed and its flows live on: a flow from one of these
-// ports to a local port that is none of them is inbound. Without a call, or with
-// the zero PortRange, only listeners decide.
+// because it has been closed and its flows live on, and Flow.Opener is not known
+// either: a flow from one of these ports to a local port that is none of them is
+// inbound. Without a call, or with the zero PortRange, they decide nothing.
 func (l *Listeners) SetEphemeral(r PortRange) { l.ephemeral = r }
 
 // Add puts a flow in state Listen into the set; others are ignored. An IPv6
-// wildcard counts for IPv4 too: whether it was restricted to IPv6 is not known,
-// and calling an accepted flow outbound would be the worse mistake.
+// wildcard counts for IPv4 too, unless it was restricted to IPv6.
 func (l *Listeners) Add(f *Flow) {
 	if f.State != Listen {
 		return
@@ -66,22 +65,27 @@ func (l *Listeners) Add(f *Flow) {
 			l.exact = make(map[netip.AddrPort]struct{})
 		}
 		l.exact[f.Local] = struct{}{}
-	case f.Family == IPv6:
+	case f.Family == IPv6 && f.Local.Addr().Is6():
 		l.any6.add(f.Local.Port())
-		l.any4.add(f.Local.Port())
-	default:
+		if !f.V6Only {
+			l.any4.add(f.Local.Port())
+		}
+	default: // an IPv6 socket may be bound to ::ffff:0.0.0.0
 		l.any4.add(f.Local.Port())
 	}
 }
 
 // Direction returns Inbound when the flow's local endpoint belongs to a listener
-// of the set, or seems to have belonged to one (see SetEphemeral), else Outbound.
-// During the handshake the state itself tells who began.
+// of the set, whoever has opened the flow: what is not hung up by mistake is the
+// lesser harm. Where no listener is left it goes by who has opened the flow, and where
+// that is not known by its ports (see SetEphemeral). During the handshake the state
+// itself tells who began, but for a socket that a process has and that has sent a SYN
+// and received one.
 func (l *Listeners) Direction(f *Flow) Direction {
-	if handshake.Has(f.State) {
-		if f.State == SynSent {
-			return Outbound
-		}
+	switch {
+	case f.State == SynSent:
+		return Outbound
+	case handshake.Has(f.State) && f.Inode == 0:
 		return Inbound
 	}
 	wildcards := &l.any4
@@ -94,8 +98,12 @@ func (l *Listeners) Direction(f *Flow) Direction {
 	if _, ok := l.exact[f.Local]; ok {
 		return Inbound
 	}
-	if l.ephemeral.Contains(f.Remote.Port()) && !l.ephemeral.Contains(f.Local.Port()) {
+	switch {
+	case f.Opener == OpenedHere:
+		return Outbound
+	case f.Opener == OpenedByPeer, l.ephemeral.Contains(f.Remote.Port()) && !l.ephemeral.Contains(f.Local.Port()):
 		return Inbound
+	default:
+		return Outbound
 	}
-	return Outbound
 }

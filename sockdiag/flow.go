@@ -108,6 +108,15 @@ const Open StateSet = 1<<Established | 1<<SynSent | 1<<SynRecv | 1<<FinWait1 |
 // handshake is every state before the peer has agreed to the flow.
 const handshake StateSet = 1<<SynSent | 1<<SynRecv | 1<<NewSynRecv
 
+// Opener is the side that has sent the SYN of a flow.
+type Opener uint8
+
+const (
+	OpenerUnknown Opener = iota // no TCPInfo, another state than established or close_wait, or data on its way
+	OpenedHere                  // by this side
+	OpenedByPeer                // also said of a socket that CRIU has restored
+)
+
 // Timer is the timer that is running for a socket (idiag_timer).
 type Timer uint8
 
@@ -167,9 +176,14 @@ type Flow struct {
 	// application can neither read nor write any more.
 	ShutDown bool
 
+	// V6Only says of an IPv6 listener that it takes no IPv4 (IPV6_V6ONLY).
+	V6Only bool
+
 	// HasInfo says that TCPInfo was asked for and delivered.
 	HasInfo bool
 	TCPInfo TCPInfo
+	// Opener says which side opened the flow, where TCPInfo tells.
+	Opener Opener
 	// IsSubflow says that Subflow was asked for, by Query.Info, and delivered.
 	// Older kernels show it only to CAP_NET_ADMIN: join a subflow to its connection
 	// by Inode where that matters.

@@ -24,6 +24,7 @@ const (
 
 	attrInfo     = 2  // INET_DIAG_INFO
 	attrShutdown = 8  // INET_DIAG_SHUTDOWN
+	attrV6Only   = 11 // INET_DIAG_SKV6ONLY
 	attrULP      = 19 // INET_DIAG_ULP_INFO
 	attrCgroupID = 21 // INET_DIAG_CGROUP_ID
 
@@ -159,6 +160,7 @@ func parseFlow(b []byte, protocol Protocol) (Flow, error) {
 				f.MPTCPInfo, f.HasMPTCPInfo = parseMPTCPInfo(value)
 			case f.State != Listen:
 				f.TCPInfo, f.HasInfo = parseTCPInfo(value)
+				f.Opener = opener(value, &f)
 			}
 		case attrULP:
 			f.Subflow, f.IsSubflow, err = parseULP(value)
@@ -166,6 +168,8 @@ func parseFlow(b []byte, protocol Protocol) (Flow, error) {
 			if len(value) >= 1 {
 				f.ShutDown = value[0]&shutdownBoth == shutdownBoth
 			}
+		case attrV6Only:
+			f.V6Only = len(value) >= 1 && value[0] != 0
 		case attrCgroupID:
 			if len(value) >= 8 {
 				f.CgroupID = binary.NativeEndian.Uint64(value)
@@ -216,6 +220,34 @@ func parseTCPInfo(b []byte) (TCPInfo, bool) {
 		info.NotSent = binary.NativeEndian.Uint32(b[notSent:])
 	}
 	return info, true
+}
+
+// opener tells from a struct tcp_info which side has sent the SYN: it takes a place
+// among the bytes that the peer has acknowledged, and none among those that were sent.
+// The queues of f are older than the rest, by as much as the kernel takes from one to
+// the other. An acknowledgement that came in between could make a flow that was
+// accepted look as if it had been opened here, never the other way round; so where one
+// may have, nothing is told.
+func opener(b []byte, f *Flow) Opener {
+	const (
+		acked   = 120 // tcpi_bytes_acked
+		sent    = 200 // tcpi_bytes_sent, since 4.19
+		retrans = 208 // tcpi_bytes_retrans, since 4.19
+	)
+	if len(b) < retrans+8 || f.State != Established && f.State != CloseWait {
+		return OpenerUnknown // a FIN takes a place, too
+	}
+	number := func(at int) int64 { return int64(binary.NativeEndian.Uint64(b[at:])) }
+	inFlight := int64(f.SendQueue) - int64(f.TCPInfo.NotSent)
+	switch number(acked) + inFlight - (number(sent) - number(retrans)) {
+	case 0:
+		return OpenedByPeer
+	case 1:
+		if f.SendQueue == 0 || f.TCPInfo.Retransmits > 0 {
+			return OpenedHere
+		}
+	}
+	return OpenerUnknown
 }
 
 // parseMPTCPInfo reads a struct mptcp_info (linux/mptcp.h), which has grown with

@@ -115,6 +115,9 @@ func reference(b []byte, protocol Protocol) (Flow, bool) {
 			f.MPTCPInfo, f.HasMPTCPInfo = referenceMPTCPInfo(a.value)
 		case a.kind == attrInfo && State(m.State) != Listen:
 			f.TCPInfo, f.HasInfo = referenceTCPInfo(a.value)
+			f.Opener = referenceOpener(a.value, &f)
+		case a.kind == attrV6Only && len(a.value) > 0:
+			f.V6Only = a.value[0] != 0
 		case a.kind == attrShutdown && len(a.value) > 0:
 			f.ShutDown = a.value[0]&1 != 0 && a.value[0]&2 != 0
 		case a.kind == attrCgroupID && len(a.value) >= 8:
@@ -142,6 +145,23 @@ func referenceTCPInfo(b []byte) (TCPInfo, bool) {
 		info.NotSent = 0
 	}
 	return info, true
+}
+
+// referenceOpener says who has one byte more acknowledged than sent.
+func referenceOpener(b []byte, f *Flow) Opener {
+	i := view[unix.TCPInfo](b)
+	if len(b) < int(unsafe.Offsetof(i.Bytes_retrans)+unsafe.Sizeof(i.Bytes_retrans)) || !States(Established, CloseWait).Has(f.State) {
+		return OpenerUnknown
+	}
+	onTheirWay := uint64(f.SendQueue) - uint64(i.Notsent_bytes)
+	switch sentAndAcked := i.Bytes_sent - i.Bytes_retrans - onTheirWay; {
+	case i.Bytes_acked == sentAndAcked:
+		return OpenedByPeer
+	case i.Bytes_acked == sentAndAcked+1 && (f.SendQueue == 0 || i.Retransmits != 0):
+		return OpenedHere
+	default:
+		return OpenerUnknown
+	}
 }
 
 func referenceMPTCPInfo(b []byte) (MPTCPInfo, bool) {
