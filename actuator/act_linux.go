@@ -177,11 +177,19 @@ func (x *action) orphan(t *target) step {
 	return stepActed
 }
 
+// ownersFresh is for how long a pass over /proc tells who holds a flow. A process that
+// got hold of it since then may be one that SIGPIPE kills.
+const ownersFresh = 250 * time.Millisecond
+
 func (x *action) oneShutdown(ctx context.Context, t *target, now *sockdiag.Flow, draining bool) step {
+	if time.Since(t.ownersAt) > ownersFresh {
+		return stepLost
+	}
 	fd, reason, err := x.acquire(t)
 	if reason == ReasonIdentity && !t.sought {
 		// The owner has let go of it since the pass: it may have ended or moved its
 		// descriptors while another process, or number, still leads to the flow.
+		t.sought = true
 		return stepLost
 	}
 	if err == nil {
@@ -254,7 +262,6 @@ func (x *action) seekOwners(ctx context.Context, lost []*target) []*target {
 		return nil
 	}
 	for _, t := range lost {
-		t.sought = true
 		x.setHolders(t, found.byInode[t.Flow.Inode])
 	}
 	return lost
@@ -335,6 +342,7 @@ func (x *action) oneDestroy(ctx context.Context, t *target, now *sockdiag.Flow, 
 	case errors.Is(err, os.ErrNotExist), errors.Is(err, errors.ErrUnsupported) && x.isGone(ctx, t):
 		t.Outcome = Gone
 	case ctx.Err() != nil && !x.DryRun:
+		t.unconfirmed = true
 		return stepActed // the kernel may have done it, or not: the last look tells
 	case errors.Is(err, os.ErrPermission), errors.Is(err, errors.ErrUnsupported):
 		missing := howToDestroy
@@ -373,6 +381,8 @@ func (x *action) destroyOrProbe(ctx context.Context, now *sockdiag.Flow) error {
 
 // onePath destroys one subflow of an MPTCP connection that keeps another.
 func (x *action) onePath(ctx context.Context, t *target, now *sockdiag.Flow) step {
+	x.paths.Lock()
+	defer x.paths.Unlock()
 	// Paths that have joined since are not counted: at worst too few are.
 	others := 0
 	for i := range t.siblings {

@@ -44,6 +44,10 @@ type Actuator struct {
 	// again; tests make things change there.
 	beforeAct func(*Result)
 
+	// paths is held from the look whether another path of an MPTCP connection remains
+	// until one has been destroyed: two actions could take the two last ones.
+	paths sync.Mutex
+
 	// watches go on after their action has returned; close ends them.
 	watches sync.WaitGroup
 	// watching has an element for each watch that goes on.
@@ -289,7 +293,7 @@ func (x *action) findOwners(ctx context.Context, targets []*target, report *Repo
 }
 
 func (x *action) setHolders(t *target, holders []holder) {
-	t.holders, t.PID, t.Command = holders, 0, ""
+	t.holders, t.ownersAt, t.PID, t.Command = holders, time.Now(), 0, ""
 	if len(holders) > 0 {
 		t.PID = holders[0].pid
 		t.Command = x.known.process(t.PID).command

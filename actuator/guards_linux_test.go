@@ -2,6 +2,7 @@ package actuator
 
 import (
 	"context"
+	"errors"
 	"math"
 	"net/netip"
 	"os"
@@ -203,7 +204,7 @@ func TestPrivilegedDrainLooksLast(t *testing.T) {
 		fd := app.Connect(server.Addr(), false, false)
 		now := flowTo(t, server.Addr())
 		x := &action{Actuator: New(Config{}), Request: Request{Selector: to(server.Addr()), Method: Auto, Linger: time.Second, DrainQuiet: time.Minute}}
-		chosen := &target{Result: Result{Flow: now}, holders: []holder{{pid: app.PID(), fd: fd}}}
+		chosen := &target{Result: Result{Flow: now}, holders: []holder{{pid: app.PID(), fd: fd}}, ownersAt: time.Now()}
 		app.Ask("write %d", fd)
 		if step := x.one(t.Context(), chosen, &now, true); step != stepBusy {
 			t.Errorf("got step %d: %+v", step, chosen.Result)
@@ -361,4 +362,20 @@ func TestPrivilegedMPTCPBothPaths(t *testing.T) {
 			t.Errorf("application: %q", got)
 		}
 	})
+}
+
+// However long a linger is, the kernel takes it for no shorter one.
+func TestLingerBeyondKernel(t *testing.T) {
+	for _, linger := range []time.Duration{3 * time.Second, 25 * 24 * time.Hour, (1<<32 + 1) * time.Millisecond, math.MaxInt64} {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(fd)
+		err = giveUpAfter(fd, linger)
+		ms, optErr := unix.GetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT)
+		if got := time.Duration(ms) * time.Millisecond; errors.Join(err, optErr) != nil || got < min(linger, 10*24*time.Hour) {
+			t.Errorf("linger %v: TCP_USER_TIMEOUT is %v, %v, %v", linger, got, err, optErr)
+		}
+	}
 }

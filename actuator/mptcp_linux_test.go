@@ -107,7 +107,10 @@ func TestPrivilegedMPTCPPathless(t *testing.T) {
 		if len(r.Subflows) != 0 {
 			t.Errorf("connection still has paths %+v", r.Subflows)
 		}
-		expect(t, r, HalfClosed, "", Shutdown)
+		// With nothing to send a FIN on, the kernel may have closed it already.
+		if r.Outcome != HalfClosed && r.Outcome != Closed || r.Method != Shutdown {
+			t.Errorf("got outcome %s, method %s (%s; %v)", r.Outcome, r.Method, r.Detail, r.Err)
+		}
 		if got := app.Hear(); got != "recv ok 0" {
 			t.Errorf("application: %q", got)
 		}

@@ -246,7 +246,7 @@ func TestPrivilegedRefusedIsUntouched(t *testing.T) {
 			return ok
 		})
 		app.Ask("write %d", fd) // while its owner is looked for
-		chosen.Reason = ""
+		chosen.Reason, chosen.ownersAt = "", time.Now()
 		if x.one(t.Context(), chosen, &now, false); chosen.Reason != ReasonEvidence || chosen.Method != None {
 			t.Errorf("got %+v", chosen.Result)
 		}

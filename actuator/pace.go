@@ -65,7 +65,11 @@ func (x *action) isBusy(t *target, now *sockdiag.Flow) bool {
 	if now.Stalled() {
 		return false
 	}
-	if now.SendQueue > 0 || now.ReceiveQueue > 0 || now.TCPInfo.Unacked > 0 {
+	unread := now.ReceiveQueue
+	if now.State == sockdiag.CloseWait && unread > 0 && now.Protocol == sockdiag.TCP {
+		unread-- // the peer's FIN
+	}
+	if now.SendQueue > 0 || unread > 0 || now.TCPInfo.Unacked > 0 {
 		return true
 	}
 	if idle, known := now.Idle(); known && idle < x.DrainQuiet {

@@ -64,6 +64,11 @@ func TestIsBusy(t *testing.T) {
 		f.SendQueue, f.ReceiveQueue, f.TCPInfo.Unacked = send, receive, unacked
 		return f
 	}
+	inCloseWait := func(receive uint32) sockdiag.Flow {
+		f := queued(0, receive, 0)
+		f.State = sockdiag.CloseWait
+		return f
+	}
 	stalled := queued(1, 0, 1)
 	stalled.Timer, stalled.Retries = sockdiag.TimerRetransmit, 1
 	mptcp := sockdiag.Flow{Protocol: sockdiag.MPTCP, HasMPTCPInfo: true, MPTCPInfo: sockdiag.MPTCPInfo{
@@ -83,6 +88,8 @@ func TestIsBusy(t *testing.T) {
 		{name: "answer is owed by us", flow: flow(2*time.Second, time.Second), direction: sockdiag.Inbound, busy: true},
 		{name: "unsent", flow: queued(1, 0, 0), busy: true},
 		{name: "unread", flow: queued(0, 1, 0), busy: true},
+		{name: "nothing unread but the peer's FIN", flow: inCloseWait(1)},
+		{name: "a byte before the peer's FIN", flow: inCloseWait(2), busy: true},
 		{name: "unacknowledged", flow: queued(0, 0, 1), busy: true},
 		{name: "peer does not answer", flow: stalled},
 		{name: "mptcp, answer is owed", flow: mptcp, busy: true},

@@ -14,12 +14,16 @@ import (
 type target struct {
 	Result
 	holders []holder
-	// sought says that holders is what a second pass found.
-	sought bool
+	// ownersAt is when the pass ended that has found them. sought says that they had
+	// let go of the flow then, and were sought once more.
+	ownersAt time.Time
+	sought   bool
 	// orphaned says that the application closed it before we could.
 	orphaned bool
-	// acted is when it was acted on.
-	acted time.Time
+	// acted is when it was acted on; unconfirmed says that the kernel has not said
+	// whether it was.
+	acted       time.Time
+	unconfirmed bool
 	// connection has, in Path mode, the MPTCP connection that Flow is a path of, and
 	// siblings all of its paths.
 	connection *sockdiag.Flow

@@ -3,6 +3,7 @@ package actuator
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"time"
 
@@ -93,13 +94,31 @@ func verify(fd int, flow *sockdiag.Flow) error {
 	peer, err := unix.Getpeername(fd)
 	switch {
 	case errors.Is(err, unix.ENOTCONN):
-		return nil // still connecting, or ended meanwhile
+		return verifyConnecting(fd, flow)
 	case err != nil:
 		return fmt.Errorf("read peer: %w", err)
 	case addrPort(peer) != flow.Remote:
 		return errIdentity
 	}
 	return nil
+}
+
+// verifyConnecting is for a socket that names no peer: it is still connecting, or has
+// ended meanwhile. One that was connected when it was chosen and is connecting now does
+// so to somebody else.
+func verifyConnecting(fd int, flow *sockdiag.Flow) error {
+	if flow.Protocol == sockdiag.MPTCP || flow.State == sockdiag.SynSent {
+		return nil
+	}
+	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	switch {
+	case err != nil:
+		return fmt.Errorf("read TCP_INFO: %w", err)
+	case sockdiag.State(info.State) == sockdiag.SynSent:
+		return errIdentity
+	default:
+		return nil
+	}
 }
 
 func addrPort(sa unix.Sockaddr) netip.AddrPort {
@@ -133,7 +152,8 @@ func giveUpAfter(fd int, linger time.Duration) error {
 		return nil
 	}
 	own, err := unix.GetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT)
-	if ms := max(int(linger.Milliseconds()), 1); err == nil && (own == 0 || own > ms) {
+	// The kernel has an int of milliseconds, and adds to it.
+	if ms := int(min(max(linger.Milliseconds(), 1), math.MaxInt32/2)); err == nil && (own == 0 || own > ms) {
 		err = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, ms)
 	}
 	if err != nil && !errors.Is(err, unix.ENOPROTOOPT) && !errors.Is(err, unix.EOPNOTSUPP) {

@@ -109,6 +109,9 @@ func (x *action) see(ctx context.Context, t *target) (Outcome, error) {
 		t.queuedFirst = now.SendQueue
 	}
 	t.queuedLast = now.SendQueue
+	if isNewLife(t, &now) {
+		return Closed, nil
+	}
 	if t.Flow.Protocol == sockdiag.MPTCP && (hasEnded(now.State) || now.State == sockdiag.FinWait1) {
 		// An MPTCP connection is over when its paths are; without one it has nothing
 		// to send a FIN on and ends when the application closes it.
@@ -137,6 +140,14 @@ func (x *action) see(ctx context.Context, t *target) (Outcome, error) {
 	}
 }
 
+// isNewLife reports whether a socket that was acted on is not on its way out: its
+// application has used it again, for a listener or another connection, which are not
+// what was chosen. It keeps its cookie then (connect(2), AF_UNSPEC).
+func isNewLife(t *target, now *sockdiag.Flow) bool {
+	return t.Flow.Protocol == sockdiag.TCP && !t.unconfirmed &&
+		!hasEnded(now.State) && !isClosing(now.State) && now.State != sockdiag.SynRecv
+}
+
 // look returns a flow as it is now; one that is gone is in state Close.
 func (x *action) look(ctx context.Context, f *sockdiag.Flow) (sockdiag.Flow, error) {
 	now, err := x.conn.Lookup(ctx, f)
@@ -161,6 +172,9 @@ func (x *action) finish(ctx context.Context, t *target) bool {
 		t.Detail = "the peer is still taking what is queued, and gets the FIN behind it"
 		return false
 	}
+	if t.Method == Destroy {
+		return false // that has been tried
+	}
 	flows := []sockdiag.Flow{t.Flow}
 	if t.Flow.Protocol == sockdiag.MPTCP {
 		paths, err := readPaths(ctx, x.conn, &t.Flow)
@@ -175,7 +189,11 @@ func (x *action) finish(ctx context.Context, t *target) bool {
 			t.Detail = "the peer does not answer; before Linux 6.11 SOCK_DESTROY would leave an orphan without a timer, so the kernel finishes it: " + x.kernelGivesUp(t)
 			return false
 		}
-		err := x.destroy(ctx, x.conn, &flows[i])
+		// The kernel does not compare states: it would destroy a new life as well.
+		now, err := x.look(ctx, &flows[i])
+		if err == nil && !hasEnded(now.State) && !isNewLife(t, &now) {
+			err = x.destroy(ctx, x.conn, &flows[i])
+		}
 		switch {
 		case err == nil, errors.Is(err, os.ErrNotExist):
 		case errors.Is(err, os.ErrPermission):

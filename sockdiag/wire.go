@@ -227,7 +227,8 @@ func parseTCPInfo(b []byte) (TCPInfo, bool) {
 // The queues of f are older than the rest, by as much as the kernel takes from one to
 // the other. An acknowledgement that came in between could make a flow that was
 // accepted look as if it had been opened here, never the other way round; so where one
-// may have, nothing is told.
+// may have, nothing is told. What this host could not send counts as sent all the same,
+// so that a single byte that is stuck here makes a flow look as if it had been accepted.
 func opener(b []byte, f *Flow) Opener {
 	const (
 		acked   = 120 // tcpi_bytes_acked
@@ -239,15 +240,14 @@ func opener(b []byte, f *Flow) Opener {
 	}
 	number := func(at int) int64 { return int64(binary.NativeEndian.Uint64(b[at:])) }
 	inFlight := int64(f.SendQueue) - int64(f.TCPInfo.NotSent)
-	switch number(acked) + inFlight - (number(sent) - number(retrans)) {
-	case 0:
+	switch beyond := number(acked) + inFlight - (number(sent) - number(retrans)); {
+	case beyond == 0 && f.TCPInfo.NotSent == 0:
 		return OpenedByPeer
-	case 1:
-		if f.SendQueue == 0 || f.TCPInfo.Retransmits > 0 {
-			return OpenedHere
-		}
+	case beyond == 1 && (f.SendQueue == 0 || f.TCPInfo.Retransmits > 0):
+		return OpenedHere
+	default:
+		return OpenerUnknown
 	}
-	return OpenerUnknown
 }
 
 // parseMPTCPInfo reads a struct mptcp_info (linux/mptcp.h), which has grown with

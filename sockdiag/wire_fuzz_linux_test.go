@@ -155,7 +155,7 @@ func referenceOpener(b []byte, f *Flow) Opener {
 	}
 	onTheirWay := uint64(f.SendQueue) - uint64(i.Notsent_bytes)
 	switch sentAndAcked := i.Bytes_sent - i.Bytes_retrans - onTheirWay; {
-	case i.Bytes_acked == sentAndAcked:
+	case i.Bytes_acked == sentAndAcked && i.Notsent_bytes == 0:
 		return OpenedByPeer
 	case i.Bytes_acked == sentAndAcked+1 && (f.SendQueue == 0 || i.Retransmits != 0):
 		return OpenedHere

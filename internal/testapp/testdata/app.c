@@ -1,6 +1,7 @@
 // An application for tests: it opens connections and then blocks in one way of
 // waiting after the other, as its standard input tells. Each line of input gets
 // one line of output. SIGPIPE has its default disposition unless told otherwise.
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/io_uring.h>
@@ -36,6 +37,31 @@ static int open_connection(const char *host, const char *port, int protocol)
 	int failed = fd < 0 || connect(fd, info->ai_addr, info->ai_addrlen) < 0;
 	freeaddrinfo(info);
 	return failed ? -1 : fd;
+}
+
+// Opens a connection from a port of its own choice.
+static int open_bound(const char *host, const char *port, const char *own)
+{
+	struct sockaddr_in from = {.sin_family = AF_INET, .sin_port = htons(atoi(own))};
+	struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(atoi(port))};
+	int one = 1, fd = socket(AF_INET, SOCK_STREAM, 0);
+	inet_pton(AF_INET, host, &to.sin_addr);
+	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+	if (bind(fd, (struct sockaddr *)&from, sizeof from) < 0 || connect(fd, (struct sockaddr *)&to, sizeof to) < 0)
+		return -1;
+	return fd;
+}
+
+// Uses a socket once more, for a listener or for a connection to a port of this host.
+static int again(int fd, int port)
+{
+	struct sockaddr none = {.sa_family = AF_UNSPEC};
+	struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	if (connect(fd, &none, sizeof none) < 0)
+		return errno;
+	if (port == 0)
+		return listen(fd, 5) < 0 ? errno : 0;
+	return connect(fd, (struct sockaddr *)&to, sizeof to) < 0 ? errno : 0;
 }
 
 // Fills what the kernel takes without waiting, then blocks in one more send.
@@ -154,6 +180,11 @@ static void command(char *line)
 	if (strcmp(verb, "connect") == 0) {
 		fd = open_connection(a, b, strcmp(c, "mptcp") == 0 ? 262 : 0);
 		printf("connect %s %d\n", name(fd < 0 ? errno : 0), fd);
+	} else if (strcmp(verb, "bound") == 0) {
+		fd = open_bound(a, b, c);
+		printf("bound %s %d\n", name(fd < 0 ? errno : 0), fd);
+	} else if (strcmp(verb, "again") == 0) {
+		printf("again %s\n", name(again(fd, atoi(b))));
 	} else if (strcmp(verb, "churn") == 0) {
 		char d[16] = "";
 		sscanf(line, "%*s %*s %*s %*s %15s", d);
@@ -200,7 +231,12 @@ static void command(char *line)
 		printf("netns %s\n", name(ns < 0 || setns(ns, CLONE_NEWNET) < 0 ? errno : 0));
 		close(ns);
 	} else if (strcmp(verb, "fork") == 0) {
+		// The child has it from its first moment.
+		int restore = strcmp(a, "default") == 0;
+		void (*old)(int) = restore ? signal(SIGPIPE, SIG_DFL) : NULL;
 		pid_t pid = fork();
+		if (pid > 0 && restore)
+			signal(SIGPIPE, old);
 		if (pid == 0) {
 			for (;;)
 				pause();

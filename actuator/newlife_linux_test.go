@@ -1,0 +1,196 @@
+package actuator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"tcphup/internal/nstest"
+	"tcphup/internal/testapp"
+	"tcphup/sockdiag"
+)
+
+// An application that reads end of file may use the very socket once more. It has the
+// same cookie and its own address, and is left alone: whoever waits for the end of what
+// was chosen sees that it is over.
+func TestPrivilegedNewLife(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		binary := testapp.Build(t)
+		for i, method := range []Method{Auto, Shutdown} {
+			for j, listens := range []bool{true, false} {
+				t.Run(fmt.Sprintf("%s, listens %t", method, listens), func(t *testing.T) {
+					server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0", Hold: true})
+					own := 45001 + 2*i + j
+					app := testapp.Start(t, binary)
+					app.Ask("ignore")
+					var fd int
+					if _, err := fmt.Sscanf(app.Ask("bound 127.0.0.1 %d %d", server.Addr().Port(), own), "bound ok %d", &fd); err != nil {
+						t.Fatal(err)
+					}
+					app.Tell("recv %d", fd)
+					done := make(chan *Report)
+					go func() {
+						report, err := New(Config{}).HangUp(t.Context(), Request{Selector: to(server.Addr()), Method: method, Linger: time.Second})
+						if err != nil {
+							t.Error(err)
+						}
+						done <- report
+					}()
+					if got := app.Hear(); got != "recv ok 0" {
+						t.Fatalf("application: %q", got)
+					}
+					port := server.Addr().Port()
+					if listens {
+						port = 0
+					}
+					if got := app.Ask("again %d %d", fd, port); got != "again ok" {
+						t.Fatalf("application: %q", got)
+					}
+					report := <-done
+					if t.Failed() {
+						return
+					}
+					if r := only(t, report); r.Outcome != Closed || r.Method != Shutdown {
+						t.Errorf("got outcome %s, method %s (%s)", r.Outcome, r.Method, r.Detail)
+					}
+					if listens {
+						conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", own))
+						if err != nil {
+							t.Errorf("the listener is gone: %v", err)
+							return
+						}
+						_ = conn.Close()
+						return
+					}
+					if got := app.Ask("write %d", fd); got != "write ok 1" {
+						t.Errorf("the new connection is gone: %s", got)
+					}
+				})
+			}
+		}
+	})
+}
+
+// A socket that was chosen as a connection and is connecting now leads to somebody
+// else, although its own address is the same when it is bound to it.
+func TestPrivilegedBoundSocketAgain(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		peer := nstest.NewPeer(t)
+		var server *testapp.Server
+		peer.Do(func() { server = testapp.Serve(t, testapp.ServerConfig{Address: "0.0.0.0:0"}) })
+		destination := netip.AddrPortFrom(netip.MustParseAddr(nstest.Peer4), server.Addr().Port())
+		const silent = "10.99.0.77"
+		nstest.Command(t, "ip", "neigh", "replace", silent, "lladdr", "02:00:00:00:00:77", "dev", "one", "nud", "permanent")
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(fd)
+		if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: netip.MustParseAddr(nstest.Local4).As4(), Port: 45001}); err != nil {
+			t.Fatal(err)
+		}
+		connect := func(address string, port uint16) {
+			err := unix.Connect(fd, &unix.SockaddrInet4{Addr: netip.MustParseAddr(address).As4(), Port: int(port)})
+			if err != nil && !errors.Is(err, unix.EINPROGRESS) {
+				t.Fatal(err)
+			}
+		}
+		connect(nstest.Peer4, destination.Port())
+		nstest.Eventually(t, "connected", func() bool { return flowTo(t, destination).State == sockdiag.Established })
+		flow := flowTo(t, destination)
+		if err := verify(fd, &flow); err != nil {
+			t.Errorf("the flow itself: %v", err)
+		}
+		disconnect(t, fd)
+		connect(silent, 4444)
+		if err := verify(fd, &flow); !errors.Is(err, errIdentity) {
+			t.Errorf("connecting to somebody else: %v, want %v", err, errIdentity)
+		}
+		connecting := flowTo(t, netip.MustParseAddrPort(silent+":4444"))
+		if err := verify(fd, &connecting); err != nil {
+			t.Errorf("a flow that was connecting when it was chosen: %v", err)
+		}
+	})
+}
+
+// A process that SIGPIPE kills may get hold of a flow while others are hung up first.
+func TestPrivilegedLateHolder(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
+		app := testapp.Start(t, testapp.Build(t))
+		app.Ask("ignore")
+		app.Connect(server.Addr(), false, false)
+		app.Connect(server.Addr(), false, false)
+		a := New(Config{})
+		a.destroy = func(context.Context, *sockdiag.Conn, *sockdiag.Flow) error { return errors.ErrUnsupported }
+		acted := 0
+		a.beforeAct = func(r *Result) {
+			if acted++; acted == 2 {
+				// The pace gives it the time.
+				if got := app.Ask("fork default"); !strings.HasPrefix(got, "fork ok") {
+					t.Errorf("application: %s", got)
+				}
+			}
+		}
+		report := mustHangUp(t, a, Request{Selector: to(server.Addr()), Rate: 1})
+		reasons := map[Reason]int{}
+		for _, r := range report.Results {
+			reasons[r.Reason]++
+		}
+		if reasons[""] != 1 || reasons[ReasonSIGPIPE] != 1 {
+			t.Errorf("reasons %v: %+v", reasons, report.Results)
+		}
+	})
+}
+
+// Two actions at once do not take the two last paths of a connection, one each.
+func TestPrivilegedPathsAtOnce(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		peer := nstest.NewPeer(t)
+		binary := testapp.Build(t)
+		var server *testapp.Server
+		peer.Do(func() { server = testapp.Serve(t, testapp.ServerConfig{Address: "0.0.0.0:0", MPTCP: true}) })
+		port := server.Addr().Port()
+		a := New(Config{})
+		var chosen chan struct{}
+		a.beforeAct = func(*Result) { // both have been chosen before either is acted on
+			select {
+			case chosen <- struct{}{}:
+			case <-chosen:
+			case <-t.Context().Done():
+			}
+		}
+		for range 20 {
+			chosen = make(chan struct{})
+			app := testapp.Start(t, binary)
+			app.Ask("ignore")
+			fd := app.Connect(netip.AddrPortFrom(netip.MustParseAddr(nstest.Peer4), port), false, true)
+			app.Ask("write %d", fd)
+			awaitPaths(t, port, 2)
+			outcomes := make(chan Outcome)
+			for _, address := range []string{nstest.Peer4, nstest.Peer4Two} {
+				go func() {
+					report, err := a.HangUp(t.Context(), Request{Selector: to(netip.AddrPortFrom(netip.MustParseAddr(address), port)), MPTCP: Path})
+					if err != nil || len(report.Results) != 1 {
+						t.Errorf("%+v, %v", report, err)
+						outcomes <- Failed
+						return
+					}
+					outcomes <- report.Results[0].Outcome
+				}()
+			}
+			if one, other := <-outcomes, <-outcomes; one == Closed && other == Closed {
+				t.Fatal("both paths were destroyed")
+			}
+			app.Kill()
+			awaitPaths(t, port, 0)
+		}
+	})
+}
