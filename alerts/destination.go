@@ -86,6 +86,16 @@ func (p *Policy) serviceTarget(alert map[string]string, services []Service, name
 		return t, nil
 	}
 	current, former := names.Addresses(service.Name)
+	if len(current) == 0 {
+		return nil, refuse(resultError, "where service %s is now is not known", service.Name)
+	}
+	// What goes to an address that another service has on this port may be of that one.
+	for _, other := range services {
+		if other.Port == service.Port && other.Name != service.Name {
+			shared, _ := names.Addresses(other.Name)
+			current = append(current, shared...)
+		}
+	}
 	for _, a := range former {
 		prefix, err := hostPrefix(a)
 		if err != nil || slices.ContainsFunc(current, sameAs(prefix)) {

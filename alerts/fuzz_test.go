@@ -155,7 +155,7 @@ func FuzzDestination(f *testing.F) {
 				continue
 			}
 			a := alert{labels: labels, startsAt: testNow}
-			checkAction(t, rules, newAction(&job{alert: &a, policy: p, target: got}, new(notification), &rules, testNow, 0))
+			checkAction(t, rules, newAction(&job{alert: &a, policy: p, target: got}, new(notification), &rules, testNow, work{began: testNow}))
 			// What is shown to people and remembered means the same again.
 			if p.Labels.Service == "" {
 				again, err := parseDestination(got.destination)

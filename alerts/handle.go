@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -185,30 +187,51 @@ func (r *Receiver) run(ctx context.Context, j *job, n *notification, rules *Rule
 		j.interrupted(err, "before it began")
 		return
 	}
+	if no := r.targetNow(j, rules); no != nil {
+		j.refuse(no)
+		return
+	}
 	if len(j.target.prefixes) == 0 {
 		j.decide(resultDone, "the service has left no address behind")
 		return
 	}
 	now := r.config.Now()
-	since := now
+	w := work{began: now}
 	if !j.shadow {
 		var no *refusal
-		if since, no = r.history.begin(now, j.policy, j.target); no != nil {
+		if w, no = r.history.begin(now, j.policy, j.target); no != nil {
 			j.refuse(no)
 			return
 		}
 	}
-	flows, err := r.hang.HangUp(ctx, newAction(j, n, rules, now, now.Sub(since)))
-	j.flows = flows
-	j.classify(ctx, err)
+	if most := j.policy.Limits.Flows; most > 0 && w.flows >= most {
+		j.decide(resultOverBudget, "%d flows have been hung up in several tries, as many as the budget allows", w.flows)
+	} else {
+		var err error
+		j.flows, err = r.hang.HangUp(ctx, newAction(j, n, rules, now, w))
+		j.classify(ctx, err)
+	}
 	if !j.shadow {
-		r.history.end(r.config.Now(), since, j.policy, j.target, flows.acted() > 0, again(j.result))
+		r.history.end(r.config.Now(), w, j.policy, j.target, j.flows.acted(), again(j.result))
 	}
 }
 
-// newAction translates the job. spent is how much of the time to drain earlier
-// tries have used.
-func newAction(j *job, n *notification, rules *Rules, now time.Time, spent time.Duration) Action {
+// targetNow leaves out the addresses that have come back to their service while the job
+// waited for its turn.
+func (r *Receiver) targetNow(j *job, rules *Rules) *refusal {
+	now, no := j.policy.target(j.alert.labels, rules.Services, r.config.Names)
+	if no != nil {
+		return no
+	}
+	t := *j.target // others may be looking at it
+	t.prefixes = slices.DeleteFunc(slices.Clone(t.prefixes), func(p netip.Prefix) bool { return !slices.Contains(now.prefixes, p) })
+	j.target = &t
+	return nil
+}
+
+// newAction translates the job. The tries of one work share its budget and its time to
+// drain.
+func newAction(j *job, n *notification, rules *Rules, now time.Time, w work) Action {
 	p := j.policy
 	a := Action{
 		Policy: p.Name,
@@ -230,13 +253,16 @@ func newAction(j *job, n *notification, rules *Rules, now time.Time, spent time.
 		Never:       rules.Never,
 		Shadow:      j.shadow,
 	}
+	if a.MaxFlows > 0 {
+		a.MaxFlows -= w.flows
+	}
 	if p.Evidence.EstablishedBeforeAlert {
 		a.EstablishedBefore = j.alert.startsAt
 		if now.Before(a.EstablishedBefore) {
 			a.EstablishedBefore = now
 		}
 	}
-	if left := p.Drain.Deadline - spent; p.Drain.Quiet > 0 && left > 0 {
+	if left := p.Drain.Deadline - now.Sub(w.began); p.Drain.Quiet > 0 && left > 0 {
 		a.DrainQuiet, a.DrainDeadline = p.Drain.Quiet, left
 	}
 	return a

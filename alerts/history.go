@@ -25,12 +25,20 @@ type policyHistory struct {
 }
 
 type destinationHistory struct {
+	target    *target
 	underWay  bool
 	actions   []time.Time // within the window, the oldest first
 	coolUntil time.Time
 	openUntil time.Time
-	// unfinished is when the action began that ran out of time; zero when none did.
-	unfinished time.Time
+	// unfinished is the action that ran out of time; its begin is zero when none did.
+	unfinished work
+}
+
+// work is an action, which may take several tries: when it began, and how many flows
+// it has hung up so far.
+type work struct {
+	began time.Time
+	flows int
 }
 
 // tripped returns how often a breaker has opened.
@@ -43,64 +51,81 @@ func (h *history) tripped() uint64 {
 func newHistory() *history { return &history{policies: make(map[string]*policyHistory)} }
 
 // begin decides whether the policy may act on the target now. Every begin that
-// does not refuse must be followed by end. since is when this piece of work was
-// begun: now, or the start of the unfinished action that it goes on with.
-func (h *history) begin(now time.Time, p *Policy, t *target) (since time.Time, no *refusal) {
+// does not refuse must be followed by end. It returns the work that the action is: a
+// new one, or the unfinished one that it goes on with. Whatever overlaps the target
+// counts as the target: the same flows can be named in many ways.
+func (h *history) begin(now time.Time, p *Policy, t *target) (work, *refusal) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.forget(now)
 	breaker := p.Limits.Breaker
 	ph := h.policy(p)
 	if now.Before(ph.openUntil) {
-		return now, refuse(resultBreakerOpen, "the breaker of the policy is open until %s", stamp(ph.openUntil))
+		return work{}, refuse(resultBreakerOpen, "the breaker of the policy is open until %s", stamp(ph.openUntil))
 	}
 	d := ph.destinations[t.key()]
 	if d == nil {
 		if breaker.Destinations > 0 && len(ph.destinations) >= breaker.Destinations {
 			h.trips++
 			ph.openUntil = now.Add(breaker.Window)
-			return now, refuse(resultBreakerOpen, "the policy has hung up %d destinations within %s: "+
+			return work{}, refuse(resultBreakerOpen, "the policy has hung up %d destinations within %s: "+
 				"its breaker opens until %s", len(ph.destinations), breaker.Window, stamp(ph.openUntil))
 		}
 		d = new(destinationHistory)
 		ph.destinations[t.key()] = d
 	}
+	d.target = t
+	var openUntil, coolUntil time.Time
+	actions := 0
+	for _, other := range ph.destinations {
+		if other.target.overlaps(t) {
+			openUntil, coolUntil = later(openUntil, other.openUntil), later(coolUntil, other.coolUntil)
+			actions += len(other.actions)
+		}
+	}
 	switch {
-	case now.Before(d.openUntil):
-		return now, refuse(resultBreakerOpen, "the breaker of the destination is open until %s", stamp(d.openUntil))
-	case !d.unfinished.IsZero():
+	case now.Before(openUntil):
+		return work{}, refuse(resultBreakerOpen, "the breaker of the destination is open until %s", stamp(openUntil))
+	case !d.unfinished.began.IsZero():
 		d.underWay = true
 		return d.unfinished, nil
-	case now.Before(d.coolUntil):
-		return now, refuse(resultCooldown, "left alone until %s", stamp(d.coolUntil))
-	case breaker.Actions > 0 && len(d.actions) >= breaker.Actions:
+	case now.Before(coolUntil):
+		return work{}, refuse(resultCooldown, "left alone until %s", stamp(coolUntil))
+	case breaker.Actions > 0 && actions >= breaker.Actions:
 		h.trips++
 		d.openUntil = now.Add(breaker.Window)
-		return now, refuse(resultBreakerOpen, "hung up %d times within %s: the breaker opens until %s",
-			breaker.Actions, breaker.Window, stamp(d.openUntil))
+		return work{}, refuse(resultBreakerOpen, "hung up %d times within %s: the breaker opens until %s",
+			actions, breaker.Window, stamp(d.openUntil))
 	}
 	d.underWay = true
-	return now, nil
+	return work{began: now}, nil
 }
 
-// end notes what came of an action that begin let through: when it began (what
-// begin returned), whether flows were hung up, and whether some are left to do.
-func (h *history) end(now, since time.Time, p *Policy, t *target, acted, unfinished bool) {
+func later(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return b
+	}
+	return a
+}
+
+// end notes what came of a try that begin let through: the work that it was (what
+// begin returned), how many flows were hung up, and whether some are left to do.
+func (h *history) end(now time.Time, w work, p *Policy, t *target, flows int, unfinished bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	ph := h.policies[p.Name]
 	d := ph.destinations[t.key()]
 	d.underWay = false
-	// The pieces of one action that took several notifications count once.
-	if acted && (len(d.actions) == 0 || d.actions[len(d.actions)-1].Before(since)) {
+	// The tries of one action count once.
+	if flows > 0 && (len(d.actions) == 0 || d.actions[len(d.actions)-1].Before(w.began)) {
 		d.actions = append(d.actions, now)
 	}
-	goesOn := !d.unfinished.IsZero()
-	d.unfinished = time.Time{}
+	goesOn := !d.unfinished.began.IsZero()
+	d.unfinished = work{}
 	switch {
 	case unfinished:
-		d.unfinished = since
-	case acted || goesOn:
+		d.unfinished = work{w.began, w.flows + flows}
+	case flows > 0 || goesOn:
 		d.coolUntil = now.Add(p.Limits.Cooldown)
 	}
 	h.forget(now)
@@ -160,10 +185,10 @@ func (h *history) forget(now time.Time) {
 		oldest := now.Add(-ph.window)
 		maps.DeleteFunc(ph.destinations, func(_ string, d *destinationHistory) bool {
 			d.actions = slices.DeleteFunc(d.actions, func(at time.Time) bool { return !at.After(oldest) })
-			if now.Sub(d.unfinished) > unfinishedFor {
-				d.unfinished = time.Time{}
+			if now.Sub(d.unfinished.began) > unfinishedFor {
+				d.unfinished = work{}
 			}
-			return !d.underWay && len(d.actions) == 0 && d.unfinished.IsZero() &&
+			return !d.underWay && len(d.actions) == 0 && d.unfinished.began.IsZero() &&
 				!now.Before(d.coolUntil) && !now.Before(d.openUntil)
 		})
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"os"
 	"testing"
 	"time"
@@ -301,4 +302,57 @@ func TestClockSet(t *testing.T) {
 	nstest.Eventually(t, "the cooldown ends, by a clock that was set back", func() bool {
 		return f.post(t, about("10.0.0.5", 15*time.Minute)).answer.Alerts[resultDone] == 1
 	})
+}
+
+// Flows are left alone under whatever name: cooldown and breaker hold for all that
+// overlaps.
+func TestCooldownOfOverlapping(t *testing.T) {
+	rules := DefaultRules()
+	rules.Policies[0].Allow = Allow{Prefixes: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}
+	rules.Policies[0].Limits.Breaker = Breaker{Actions: 2, Window: time.Hour}
+	f := newFixture(t, rules, nil)
+	one := func(destination, port, result string) {
+		t.Helper()
+		a := hangup(destination, port)
+		a.StartsAt = f.clock().Format(time.RFC3339)
+		f.post(t, notify(a)).want(t, 200, map[string]int{result: 1})
+	}
+	one("10.0.0.5", "80", resultDone)
+	one("10.0.0.5", "", resultCooldown)
+	one("10.0.0.4/31", "80", resultCooldown)
+	one("10.0.0.0/24", "", resultCooldown)
+	one("10.0.0.5", "81", resultDone)
+	f.advance(time.Minute)
+	one("10.0.0.4/31", "80", resultDone)
+	f.advance(time.Minute)
+	one("10.0.0.5", "80", resultBreakerOpen) // twice as it is and as part of a prefix
+	one("10.0.0.0/24", "80", resultBreakerOpen)
+	one("10.0.0.6", "80", resultDone)
+}
+
+// All tries of one action share its budget: a pool that reconnects to an address that
+// stays the same is not hung up again and again.
+func TestBudgetOverTries(t *testing.T) {
+	rules := DefaultRules()
+	rules.Policies[0].Limits.Flows = 100
+	f := newFixture(t, rules, nil)
+	hung := 0
+	f.hang.hangUp = func(_ context.Context, a Action) (Result, error) {
+		if want := 100 - hung; a.MaxFlows != want {
+			t.Errorf("after %d flows the budget is %d, want %d", hung, a.MaxFlows, want)
+		}
+		hung += 40
+		r := outcome(OutcomeClosed, 40)
+		r.Unfinished = 30
+		return r, nil
+	}
+	for range 3 {
+		f.post(t, notify(hangup("10.0.0.5", "80"))).want(t, 503, map[string]int{resultUnfinished: 1})
+		f.advance(10 * time.Second)
+	}
+	f.post(t, notify(hangup("10.0.0.5", "80"))).want(t, 200, map[string]int{resultOverBudget: 1})
+	if hung != 120 {
+		t.Errorf("%d flows were hung up", hung) // the third try had 20 left, which the actuator sees to
+	}
+	f.post(t, notify(hangup("10.0.0.5", "80"))).want(t, 200, map[string]int{resultCooldown: 1})
 }

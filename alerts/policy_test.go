@@ -75,8 +75,9 @@ func testRules(t testing.TB) Rules {
 
 func TestPolicies(t *testing.T) {
 	names := fakeNames{
-		"db.internal":  {{"10.99.0.1", "::ffff:10.99.0.2"}, {"10.99.0.7", "2001:db8:99::7", "::ffff:10.99.0.1"}},
-		"web.internal": {{"10.99.1.1"}, {"10.99.1.7"}},
+		"db.internal":    {{"10.99.0.1", "::ffff:10.99.0.2"}, {"10.99.0.7", "2001:db8:99::7", "::ffff:10.99.0.1"}},
+		"web.internal":   {{"10.99.1.1"}, {"10.99.1.7"}},
+		"quiet.internal": {{"10.99.2.1"}, nil},
 	}
 	alert := func(labels ...string) testAlert {
 		a := testAlert{Labels: map[string]string{"alertname": "Stale"}}

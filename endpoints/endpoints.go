@@ -164,11 +164,12 @@ func (w *Watcher) Reload(services []Service) error {
 
 // Addresses returns the addresses that the name has now and those that it had
 // before and has no more, both sorted; none for a name that is not watched or was
-// never found. IPv4-mapped addresses are IPv4 ones.
+// not found since the start: what a state file says of it may be out of date.
+// IPv4-mapped addresses are IPv4 ones.
 func (w *Watcher) Addresses(name string) (current, former []netip.Addr) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if known := w.watches[canonical(name)]; known != nil {
+	if known := w.watches[canonical(name)]; known != nil && known.lookups > known.failures {
 		return known.history.list()
 	}
 	return nil, nil

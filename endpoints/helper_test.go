@@ -3,6 +3,7 @@ package endpoints
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -68,10 +69,15 @@ func run(t *testing.T, c Config, lookup func(context.Context, Service) (answer, 
 	}
 }
 
-// is fails the test unless the addresses of a name are these.
+// is fails the test unless the addresses that are remembered of a name are these.
 func is(t *testing.T, w *Watcher, name, current, former string) {
 	t.Helper()
-	c, f := w.Addresses(name)
+	var c, f []netip.Addr
+	w.mu.Lock()
+	if known := w.watches[canonical(name)]; known != nil {
+		c, f = known.history.list()
+	}
+	w.mu.Unlock()
 	if texts(c) != current || texts(f) != former {
 		t.Fatalf("%s: current %q, former %q; want %q and %q", name, texts(c), texts(f), current, former)
 	}

@@ -2,6 +2,7 @@ package endpoints
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -12,6 +13,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"tcphup/internal/nstest"
 )
 
 func TestFailover(t *testing.T) {
@@ -283,5 +286,42 @@ func TestReloadAndRestart(t *testing.T) {
 		if changed := metric(t, w, "tcphup_service_last_change_timestamp_seconds"); time.Since(time.Unix(int64(changed), 0)) > 2*time.Minute {
 			t.Errorf("last change %v", changed)
 		}
+	})
+}
+
+// What a state file says of a name counts when the name has been found again, and not
+// before: it may have moved meanwhile.
+func TestAddressesBeforeTheFirstAnswer(t *testing.T) {
+	w := known(t, "10.0.0.2", "10.0.0.1")
+	answers := make(chan answer, 1)
+	w.lookup = func(ctx context.Context, _ Service) (answer, error) {
+		select {
+		case a := <-answers:
+			return a, nil
+		case <-ctx.Done():
+			return answer{}, ctx.Err()
+		default:
+			return answer{}, errors.New("no answer")
+		}
+	}
+	w.interval = time.Millisecond
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); w.Run(ctx) }()
+	defer func() { cancel(); <-done }()
+	failures := func() uint64 {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		return w.watches["db.internal"].failures
+	}
+	nstest.Eventually(t, "the name is not found", func() bool { return failures() > 0 })
+	if current, former := w.Addresses("db.internal"); len(current)+len(former) > 0 {
+		t.Errorf("not found since the start: current %v, former %v", current, former)
+	}
+	is(t, w, "db.internal", "10.0.0.2", "10.0.0.1")
+	answers <- answer{addrs: addrs(t, "10.0.0.1"), ttl: time.Hour} // it has moved back
+	nstest.Eventually(t, "the name is found", func() bool {
+		current, former := w.Addresses("db.internal")
+		return texts(current) == "10.0.0.1 10.0.0.2" && len(former) == 0
 	})
 }
