@@ -24,18 +24,18 @@ type Config struct {
 	// Logger is told where applications reconnect to, if that is watched; what
 	// became of the flows is in the report. nil means none.
 	Logger *slog.Logger
-	// FirstSeen tells when a flow was first seen, by its cookie; nil means that it
+	// FirstSeen tells when a flow was first seen after its handshake; nil means that it
 	// is not known of any. Request.EstablishedBefore relies on it. The times should
 	// have a monotonic reading (see package time): a clock that is set later on moves
 	// those that have none.
-	FirstSeen func(cookie uint64) (time.Time, bool)
+	FirstSeen func(*sockdiag.Flow) (time.Time, bool)
 }
 
 // Actuator hangs up the flows of the network namespace it was made in. It is
 // safe for concurrent use.
 type Actuator struct {
 	logger    *slog.Logger
-	firstSeen func(cookie uint64) (time.Time, bool)
+	firstSeen func(*sockdiag.Flow) (time.Time, bool)
 	metrics   *metrics
 
 	// destroy is how a flow is destroyed; tests put a kernel without the feature.
@@ -224,7 +224,7 @@ func (x *action) tooYoung(t *target) bool {
 	if x.firstSeen == nil {
 		return true
 	}
-	seen, known := x.firstSeen(t.Flow.Cookie)
+	seen, known := x.firstSeen(&t.Flow)
 	// Ages are compared, not times: the clock may have been set since the flow was
 	// seen, and by the old one it would seem older or younger than it is.
 	now := time.Now()

@@ -11,6 +11,7 @@ import (
 
 	"tcphup/internal/nstest"
 	"tcphup/internal/testapp"
+	"tcphup/sockdiag"
 )
 
 // A flow that came up after the alert is kept, and one that was there before is not,
@@ -30,7 +31,7 @@ func TestClockSet(t *testing.T) {
 	} {
 		for age, young := range map[time.Duration]bool{5 * time.Minute: true, 15 * time.Minute: false} {
 			seen := nstest.ClockSet(t, now.Add(-age), tt.set)
-			a := New(Config{FirstSeen: func(uint64) (time.Time, bool) { return seen, true }})
+			a := New(Config{FirstSeen: func(*sockdiag.Flow) (time.Time, bool) { return seen, true }})
 			x := &action{Actuator: a, Request: Request{EstablishedBefore: alert}}
 			if got := x.tooYoung(&target{}); got != young {
 				t.Errorf("%s: a flow of %v counts as too young: %t, want %t", tt.name, age, got, young)

@@ -127,8 +127,8 @@ func TestPrivilegedEstablishedBefore(t *testing.T) {
 		if report := mustHangUp(t, New(Config{}), r); len(report.Results) != 0 || report.Covered != 3 {
 			t.Errorf("where no age is known: %+v", report)
 		}
-		a := New(Config{FirstSeen: func(cookie uint64) (time.Time, bool) {
-			at, known := seen[cookie]
+		a := New(Config{FirstSeen: func(f *sockdiag.Flow) (time.Time, bool) {
+			at, known := seen[f.Cookie]
 			return at, known
 		}})
 		only := only(t, mustHangUp(t, a, r))

@@ -4,6 +4,8 @@ import (
 	"math/bits"
 	"sync"
 	"time"
+
+	"tcphup/sockdiag"
 )
 
 // ages remembers when each flow was first seen: 16 bytes and one cache miss for
@@ -21,13 +23,13 @@ type ages struct {
 }
 
 // sighting is the entry of one flow. It is live as long as the last complete
-// pass, or one after it, has seen the flow; what is no longer live keeps its
-// place until the table is made anew. A cookie of 0, which no socket has, marks a
-// free entry.
+// pass, or one after it, has seen the flow, and one of the last maxUnseen passes; what
+// is no longer live keeps its place until the table is made anew. A key of 0, which no
+// flow has, marks a free entry.
 type sighting struct {
-	cookie uint64
-	first  uint32 // in steps after ages.start, rounded up
-	pass   uint32 // the last that saw the flow
+	key   uint64
+	first uint32 // in steps after ages.start, rounded up
+	pass  uint32 // the last that saw the flow
 }
 
 const (
@@ -35,7 +37,16 @@ const (
 	sightingStep = 100 * time.Millisecond
 
 	minSightings = 1 << 10
+
+	// maxUnseen bounds what is remembered while no pass is complete.
+	maxUnseen = 64
 )
+
+// sightingKey names a flow. An application may use a socket for one flow after the
+// other, and the cookie stays the same; the local port seldom does.
+func sightingKey(f *sockdiag.Flow) uint64 {
+	return f.Cookie ^ uint64(f.Local.Port())<<48
+}
 
 func newAges(now func() time.Time) *ages {
 	return &ages{now: now, start: now(), entries: make([]sighting, minSightings)}
@@ -50,20 +61,21 @@ func (a *ages) begin() {
 
 // see notes a flow that the pass which began at the given time has come across,
 // and returns how long it had been known then.
-func (a *ages) see(cookie uint64, began time.Time) time.Duration {
+func (a *ages) see(f *sockdiag.Flow, began time.Time) time.Duration {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	e := &a.entries[a.slot(cookie)]
+	key := sightingKey(f)
+	e := &a.entries[a.slot(key)]
 	switch {
-	case cookie == 0:
+	case f.Cookie == 0:
 		return 0
 	case !a.live(e):
-		if e.cookie == 0 {
+		if e.key == 0 {
 			a.used++
 		}
 		// Not the time at which the pass began: the flow may be younger than that.
 		since := a.now().Sub(a.start)
-		*e = sighting{cookie: cookie, first: uint32((since + sightingStep - 1) / sightingStep)}
+		*e = sighting{key: key, first: uint32((since + sightingStep - 1) / sightingStep)}
 	}
 	e.pass = a.pass
 	age := max(0, began.Sub(a.at(e)))
@@ -85,28 +97,30 @@ func (a *ages) finish() {
 }
 
 // firstSeen returns when the flow was first seen.
-func (a *ages) firstSeen(cookie uint64) (time.Time, bool) {
+func (a *ages) firstSeen(f *sockdiag.Flow) (time.Time, bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	e := &a.entries[a.slot(cookie)]
+	e := &a.entries[a.slot(sightingKey(f))]
 	if !a.live(e) {
 		return time.Time{}, false
 	}
 	return a.at(e), true
 }
 
-func (a *ages) live(e *sighting) bool { return e.cookie != 0 && e.pass >= a.last }
+func (a *ages) live(e *sighting) bool {
+	return e.key != 0 && e.pass >= a.last && a.pass-e.pass < maxUnseen
+}
 
 func (a *ages) at(e *sighting) time.Time {
 	return a.start.Add(time.Duration(e.first) * sightingStep)
 }
 
-// slot returns the index of the cookie's entry, or of the free one where it would
+// slot returns the index of the key's entry, or of the free one where it would
 // have to be. There is always a free one.
-func (a *ages) slot(cookie uint64) int {
+func (a *ages) slot(key uint64) int {
 	// Cookies count up; the multiplication (Knuth, 6.4) scatters them.
-	i := int(cookie * 0x9e3779b97f4a7c15 >> (64 - bits.TrailingZeros(uint(len(a.entries)))))
-	for a.entries[i].cookie != cookie && a.entries[i].cookie != 0 {
+	i := int(key * 0x9e3779b97f4a7c15 >> (64 - bits.TrailingZeros(uint(len(a.entries)))))
+	for a.entries[i].key != key && a.entries[i].key != 0 {
 		i = (i + 1) & (len(a.entries) - 1)
 	}
 	return i
@@ -123,7 +137,7 @@ func (a *ages) renew() {
 	a.used = live
 	for i := range old {
 		if e := &old[i]; a.live(e) {
-			a.entries[a.slot(e.cookie)] = *e
+			a.entries[a.slot(e.key)] = *e
 		}
 	}
 }

@@ -64,7 +64,8 @@ type Observer interface {
 	Describe(ch chan<- *prometheus.Desc)
 	// Observe begins a pass; there is one at a time. see is called for each outbound
 	// TCP flow, subflows and those that Include and Exclude leave out among them, but
-	// not for what is in TIME_WAIT; it must be fast and must not keep the flow. done is
+	// not for what is in TIME_WAIT, nor for the subflows of an MPTCP connection that
+	// this side has closed; it must be fast and must not keep the flow. done is
 	// called after the last one and not at all when flows are missing; its metrics
 	// become part of the scrape.
 	Observe() (see func(*sockdiag.Flow), done func() []prometheus.Metric)
@@ -154,8 +155,9 @@ func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
 	}
 }
 
-// Collect implements prometheus.Collector for a scrape that has Config.Timeout.
-// Handler serves scrapes that come with a deadline of their own, and at less cost.
+// Collect implements prometheus.Collector for a scrape that has Config.Timeout. A
+// registry looks whether what it gets is consistent; tests have that done. Handler serves
+// scrapes that come with a deadline of their own, and at less cost.
 func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 	ctx, cancel := context.WithTimeout(context.Background(), c.timeout)
 	defer cancel()
@@ -198,12 +200,12 @@ func (s sample) Write(out *dto.Metric) error {
 	return nil
 }
 
-// FirstSeen returns when the flow with the cookie, a TCP socket or an MPTCP
-// connection, was first seen by a scrape. It reports false for inbound flows and
+// FirstSeen returns when the flow, a TCP socket or an MPTCP connection, was first
+// seen by a scrape after its handshake. It reports false for inbound flows and
 // for those that no scrape has seen, or the last one no more.
-func (c *Collector) FirstSeen(cookie uint64) (time.Time, bool) {
-	if at, known := c.fold.tcp.firstSeen(cookie); known {
-		return at, true
+func (c *Collector) FirstSeen(f *sockdiag.Flow) (time.Time, bool) {
+	if f.Protocol == sockdiag.MPTCP {
+		return c.fold.mptcp.firstSeen(f)
 	}
-	return c.fold.mptcp.firstSeen(cookie)
+	return c.fold.tcp.firstSeen(f)
 }

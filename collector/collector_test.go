@@ -35,6 +35,8 @@ type fakeKernel struct {
 	listenErr error
 	wait      <-chan struct{} // a dump of TCP ends when this is closed
 	dumps     *int            // counts dumps of TCP
+
+	dialled, closed int
 }
 
 func (k *fakeKernel) Flows(ctx context.Context, q sockdiag.Query) iter.Seq2[sockdiag.Flow, error] {
@@ -73,7 +75,10 @@ func (k *fakeKernel) Listeners(context.Context) (*sockdiag.Listeners, error) {
 	return &l, k.listenErr
 }
 
-func (k *fakeKernel) Close() error { return nil }
+func (k *fakeKernel) Close() error {
+	k.closed++
+	return nil
+}
 
 // newTest returns a collector of a fake kernel, whose clock stands still.
 func newTest(t testing.TB, config Config, kernel *fakeKernel) *Collector {
@@ -82,7 +87,10 @@ func newTest(t testing.TB, config Config, kernel *fakeKernel) *Collector {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.dial = func() (source, error) { return kernel, kernel.dialErr }
+	c.dial = func() (source, error) {
+		kernel.dialled++
+		return kernel, kernel.dialErr
+	}
 	c.ephemeralPorts = func() (sockdiag.PortRange, error) {
 		return sockdiag.PortRange{First: 32768, Last: 60999}, nil
 	}
@@ -255,6 +263,21 @@ func TestGolden(t *testing.T) {
 			flow("10.0.0.1:8080", "10.9.9.9:41000", mptcp(6, 0, 2), inode(104)),
 			flow("10.0.0.1:8080", "10.9.9.9:41000", subflow(6, 0), inode(104)),
 			flow("10.0.1.1:45000", "10.9.9.9:41001", subflow(6, sockdiag.SubflowJoinRemote), inode(104)),
+		}}},
+		{name: "mptcp_closing", kernel: fakeKernel{flows: []sockdiag.Flow{
+			// Over, though its application has not closed it yet: neither pathless nor counted
+			// among those with few paths.
+			flow("10.0.0.1:40000", "10.0.0.2:80", mptcp(1, 0, 0), inode(100), state(sockdiag.Close)),
+			// Closed by its application; its paths still have the inode that it had.
+			flow("10.0.0.1:40001", "10.0.0.2:80", mptcp(2, 0, 2), inode(0), state(sockdiag.FinWait2)),
+			flow("10.0.0.1:40001", "10.0.0.2:80", subflow(2, 0), inode(101)),
+			flow("10.0.1.1:40002", "10.0.0.2:80", subflow(2, sockdiag.SubflowJoinLocal), inode(101)),
+		}}},
+		{name: "mptcp_path_by_peer", kernel: fakeKernel{flows: []sockdiag.Flow{
+			flow("10.0.1.1:5000", "0.0.0.0:0", state(sockdiag.Listen)),
+			flow("10.0.0.1:40000", "10.0.0.2:80", mptcp(1, 0, 2), inode(100)),
+			flow("10.0.0.1:40000", "10.0.0.2:80", subflow(1, 0), inode(100)),
+			flow("10.0.1.1:5000", "10.0.1.2:59031", subflow(1, sockdiag.SubflowJoinRemote), inode(100)),
 		}}},
 		{name: "mptcp_pathless_alone", kernel: fakeKernel{flows: []sockdiag.Flow{
 			flow("10.0.0.1:40003", "10.0.0.2:80", mptcp(3, 0, 0), inode(102)),

@@ -108,7 +108,7 @@ func tcpFamilies() []family {
 			"Time since the peer last acknowledged anything, a keepalive probe included, for outbound TCP sockets after the handshake and before TIME_WAIT.",
 			func(g *group) *histogram { return &g.silence }),
 		durations("socket_age_seconds",
-			"Time since this process first saw the outbound TCP socket in a scrape. It is a lower bound of the true age: sockets do not tell when they were made, and a restart begins anew.",
+			"Time since this process first saw the outbound TCP socket in a scrape after its handshake. It is a lower bound of the true age: sockets do not tell when they were made, and a restart begins anew.",
 			func(g *group) *histogram { return &g.age }),
 		perDestination("sockets_keepalive",
 			"Outbound TCP sockets in the states established and close_wait by whether their keepalive timer is running. Those whose keepalive timer cannot be seen because a retransmission or zero-window timer runs are in neither count.",

@@ -103,14 +103,14 @@ func (c *Collector) FlowsHandler() http.Handler {
 		defer cancel()
 		select {
 		case turn <- struct{}{}:
-			defer func() { <-turn }()
 		case <-ctx.Done():
 			http.Error(w, "other requests for flows take too long", http.StatusServiceUnavailable)
 			return
 		}
 		flows, matched, err := c.selectFlows(ctx, q)
+		<-turn // others need not wait until this client has taken its answer
 		if err != nil {
-			c.logger.Error("cannot read flows", "err", err)
+			c.logger.Log(ctx, levelOf(err), "cannot read flows", "err", err)
 			http.Error(w, "cannot read flows: "+err.Error(), http.StatusServiceUnavailable)
 			return
 		}
@@ -271,7 +271,7 @@ func (c *Collector) flowJSON(f *sockdiag.Flow, direction sockdiag.Direction, now
 	}
 	out.Idle = seconds(f.Idle())
 	out.PeerSilence = seconds(f.PeerSilence())
-	if first, known := c.FirstSeen(f.Cookie); known {
+	if first, known := c.FirstSeen(f); known {
 		out.Age = seconds(max(0, now.Sub(first)), true)
 	}
 	if f.Protocol != sockdiag.MPTCP {

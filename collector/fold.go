@@ -50,7 +50,8 @@ func (f *fold) end(tcp, mptcp bool) {
 		return
 	}
 	for i := range f.join.connections {
-		if c := &f.join.connections[i]; c.group >= 0 {
+		// One in CLOSE is over and has no paths to be counted.
+		if c := &f.join.connections[i]; c.group >= 0 && !c.over {
 			f.destinations.groups[c.group].paths().addPaths(c)
 		}
 	}
@@ -71,7 +72,9 @@ func (f *fold) addMPTCP(flow *sockdiag.Flow, direction sockdiag.Direction, now t
 	i := f.destinations.group(d)
 	f.join.add(flow, i)
 	f.destinations.groups[i].paths().states[min(flow.State, sockdiag.MaxState)][index(flow.MPTCPInfo.Fallback())]++
-	f.mptcp.see(flow.Cookie, now)
+	if !sockdiag.Handshake.Has(flow.State) {
+		f.mptcp.see(flow, now)
+	}
 }
 
 // addTCP counts a TCP flow. A subflow has the direction of its connection.
@@ -92,13 +95,19 @@ func (f *fold) addTCP(flow *sockdiag.Flow, listeners *sockdiag.Listeners, now ti
 		f.inbound.groups[i].states[min(flow.State, sockdiag.MaxState)]++
 		return
 	}
-	if f.see != nil && flow.State != sockdiag.TimeWait {
+	remote := flow.Remote
+	if of != nil && of.group >= 0 && listeners.Direction(flow) == sockdiag.Inbound {
+		// The peer has added this path and has some port there.
+		remote = netip.AddrPortFrom(remote.Addr(), of.remote.Port())
+	}
+	if f.see != nil && flow.State != sockdiag.TimeWait && (of == nil || !of.closing) {
 		// A flow that is shown to a function nobody here knows would be allocated anew
 		// each time; this one is not.
 		f.seen = *flow
+		f.seen.Remote = remote
 		f.see(&f.seen)
 	}
-	d, ok := f.folder.destination(flow.Remote)
+	d, ok := f.folder.destination(remote)
 	if !ok {
 		return
 	}
@@ -108,7 +117,9 @@ func (f *fold) addTCP(flow *sockdiag.Flow, listeners *sockdiag.Listeners, now ti
 	if flow.State == sockdiag.TimeWait {
 		return
 	}
-	g.age.observe(f.tcp.see(flow.Cookie, now))
+	if !sockdiag.Handshake.Has(flow.State) {
+		g.age.observe(f.tcp.see(flow, now))
+	}
 	if of != nil || flow.IsSubflow {
 		g.paths().addSubflow(flow, of)
 	}

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -21,7 +22,8 @@ const bufferLen = 32 << 10
 // Handler returns a handler of GET /metrics that shows the sockets beside
 // whatever others gathers, whose names must be different ones. A scrape
 // ends a little before the deadline that its header tells, so that the answer,
-// with tcphup_scrape_success 0 if it came to that, still arrives. When others cannot
+// with tcphup_scrape_success 0 if it came to that, still arrives. The parameter name[],
+// which may be repeated, asks for families of these names only. When others cannot
 // be gathered the answer is 500. It is never compressed, which would take more of the
 // host's time than reading its sockets.
 //
@@ -43,7 +45,7 @@ func (c *Collector) Handler(others prometheus.Gatherer) http.Handler {
 		w.Header().Set("Content-Type", string(format))
 		w.Header().Set("Vary", "Accept")
 		buffer := bufio.NewWriterSize(w, bufferLen)
-		err = c.encode(expfmt.NewEncoder(buffer, format), found, rest)
+		err = c.encode(expfmt.NewEncoder(buffer, format), r.URL.Query()["name[]"], found, rest)
 		switch sendErr := buffer.Flush(); {
 		case sendErr != nil:
 			// A client that has gone, or was too slow, is no fault of ours and could fill the log.
@@ -79,14 +81,19 @@ func (o observedMetrics) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// encode writes the families of the result that have metrics, and the rest.
-func (c *Collector) encode(to expfmt.Encoder, r *result, rest []*dto.MetricFamily) error {
+// encode writes the families of the result that have metrics, and the rest; with names
+// those of them alone.
+func (c *Collector) encode(to expfmt.Encoder, names []string, r *result, rest []*dto.MetricFamily) error {
+	wanted := func(name string) bool { return len(names) == 0 || slices.Contains(names, name) }
 	m := c.spare.Swap(nil)
 	if m == nil {
 		m = new(metrics)
 	}
 	defer c.spare.Store(m)
 	for i := range c.families {
+		if !wanted(c.families[i].name) {
+			continue
+		}
 		f := m.of(&c.families[i], r)
 		if len(f.GetMetric()) == 0 {
 			continue
@@ -96,6 +103,9 @@ func (c *Collector) encode(to expfmt.Encoder, r *result, rest []*dto.MetricFamil
 		}
 	}
 	for _, f := range rest {
+		if !wanted(f.GetName()) {
+			continue
+		}
 		if err := to.Encode(f); err != nil {
 			return err
 		}

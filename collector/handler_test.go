@@ -34,6 +34,13 @@ func (s *shared) waiting() int {
 	return s.current.waiting
 }
 
+// isIdle reports whether no pass is under way.
+func (s *shared) isIdle() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.current == nil
+}
+
 func get(c *Collector, timeout string) string {
 	w := httptest.NewRecorder()
 	r := httptest.NewRequest(http.MethodGet, "/metrics", nil)
@@ -97,11 +104,7 @@ func TestAbandonedPassEnds(t *testing.T) {
 			t.Fatalf("a dump without end: %s", body)
 		}
 	}
-	nstest.Eventually(t, "the pass that nobody waits for ends", func() bool {
-		c.shared.mu.Lock()
-		defer c.shared.mu.Unlock()
-		return c.shared.current == nil
-	})
+	nstest.Eventually(t, "the pass that nobody waits for ends", c.shared.isIdle)
 	kernel.wait = nil
 	if body := get(c, "10"); !strings.Contains(body, succeeded) {
 		t.Errorf("after scrapes that ran out of time: %s", body)
@@ -120,6 +123,99 @@ func TestStuckPass(t *testing.T) {
 			t.Error("a pass that is stuck has a result")
 		}
 		cancel()
+	}
+}
+
+// Who asks for some families gets these alone.
+func TestNames(t *testing.T) {
+	c := newTest(t, Config{}, &fakeKernel{flows: []sockdiag.Flow{flow("10.0.0.1:40000", "10.0.0.2:80")}})
+	others := prometheus.NewRegistry()
+	for _, name := range []string{"one", "two"} {
+		others.MustRegister(prometheus.NewGauge(prometheus.GaugeOpts{Name: name, Help: "Help."}))
+	}
+	w := httptest.NewRecorder()
+	c.Handler(others).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics?name[]=tcphup_destinations_folded&name[]=two", nil))
+	var got []string
+	for line := range strings.Lines(w.Body.String()) {
+		if !strings.HasPrefix(line, "#") {
+			got = append(got, strings.TrimSpace(line))
+		}
+	}
+	if diff := cmp.Diff([]string{"tcphup_destinations_folded 0", "two 0"}, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// The connection to the kernel is kept, unless something went wrong on it.
+func TestConnectionIsKept(t *testing.T) {
+	kernel := &fakeKernel{flows: []sockdiag.Flow{flow("10.0.0.1:40000", "10.0.0.2:80")}}
+	c := newTest(t, Config{}, kernel)
+	scrape := func(success string, dialled, closed int) {
+		t.Helper()
+		if body := get(c, "10"); !strings.Contains(body, success) {
+			t.Errorf("want %s:\n%s", success, body)
+		}
+		if kernel.dialled != dialled || kernel.closed != closed {
+			t.Errorf("dialled %d times and closed %d, want %d and %d", kernel.dialled, kernel.closed, dialled, closed)
+		}
+	}
+	for range 3 {
+		scrape(succeeded, 1, 0)
+	}
+	kernel.tcpErr = sockdiag.ErrInterrupted
+	scrape(failed, 1, 1)
+	kernel.tcpErr = nil
+	scrape(succeeded, 2, 1)
+	kernel.mptcpErr = os.ErrPermission
+	scrape(succeeded, 2, 2)
+	kernel.mptcpErr, kernel.dialErr = nil, errors.ErrUnsupported
+	scrape(failed, 3, 2)
+	kernel.dialErr = nil
+	scrape(succeeded, 4, 2)
+}
+
+// Scrapers that give up do not fill the log; a kernel that fails is told.
+func TestScrapersThatGiveUp(t *testing.T) {
+	var log strings.Builder
+	kernel := &fakeKernel{wait: make(chan struct{})}
+	c := newTest(t, Config{Logger: slog.New(slog.NewTextHandler(&log, nil))}, kernel)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		c.Handler(prometheus.NewRegistry()).ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(ctx, http.MethodGet, "/metrics", nil))
+	}()
+	nstest.Eventually(t, "the scrape has begun", func() bool { return c.shared.waiting() == 1 })
+	cancel()
+	<-done
+	nstest.Eventually(t, "its pass has ended", c.shared.isIdle)
+	if log.Len() > 0 {
+		t.Errorf("logged: %s", log.String())
+	}
+	kernel.wait, kernel.tcpErr = nil, sockdiag.ErrInterrupted
+	if get(c, "10"); !strings.Contains(log.String(), "level=ERROR") {
+		t.Errorf("logged: %q", log.String())
+	}
+}
+
+// A pass that has seen no MPTCP connection because it could not even begin forgets none.
+func TestAgesOutlastFailures(t *testing.T) {
+	f := flow("10.0.0.1:40000", "10.0.0.2:80", mptcp(1, 0, 1))
+	kernel := &fakeKernel{flows: []sockdiag.Flow{f, flow("10.0.0.1:40000", "10.0.0.2:80", subflow(1, 0))}}
+	c := newTest(t, Config{}, kernel)
+	get(c, "10")
+	first, known := c.FirstSeen(&f)
+	if !known {
+		t.Fatal("the connection is not known")
+	}
+	for _, fail := range []func(error){func(err error) { kernel.dialErr = err }, func(err error) { kernel.listenErr = err }, func(err error) { kernel.tcpErr = err }} {
+		c.conn = nil
+		fail(errors.ErrUnsupported)
+		get(c, "10")
+		fail(nil)
+		if again, known := c.FirstSeen(&f); !known || !again.Equal(first) {
+			t.Errorf("after a failure: %v, %t", again, known)
+		}
 	}
 }
 

@@ -44,6 +44,10 @@ func TestMetricsMemory(t *testing.T) {
 		}
 	}
 
+	if most := (len(busy)*len(tcpStates) + slabChunk) / slabChunk; len(m.gauges.chunks) > most || len(m.histograms.chunks) > 1 {
+		t.Errorf("after a few scrapes there is memory for %d gauges and %d histograms", len(m.gauges.chunks)*slabChunk, len(m.histograms.chunks)*slabChunk)
+	}
+
 	c := newTest(t, Config{}, &fakeKernel{flows: busy})
 	want := alone(busy)
 	var scrapes sync.WaitGroup

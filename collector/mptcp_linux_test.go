@@ -9,8 +9,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"golang.org/x/sys/unix"
-
 	"tcphup/internal/nstest"
 	"tcphup/sockdiag"
 )
@@ -96,13 +94,8 @@ func TestPrivilegedMPTCP(t *testing.T) {
 			t.Errorf("ss says of the connection: %v", states)
 		}
 
-		// The cookie of the connection, not of a subflow.
-		var cookie uint64
-		onSocket(t, client, func(fd int) (err error) {
-			cookie, err = unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
-			return err
-		})
-		if _, known := c.FirstSeen(cookie); !known {
+		flow := &sockdiag.Flow{Protocol: sockdiag.MPTCP, Cookie: cookieOf(t, client), Local: client.LocalAddr().(*net.TCPAddr).AddrPort()}
+		if _, known := c.FirstSeen(flow); !known {
 			t.Error("first sight of the connection is not known")
 		}
 

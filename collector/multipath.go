@@ -55,6 +55,7 @@ func (m *multipathGroup) merge(other *multipathGroup) {
 type connection struct {
 	group         int32 // index of its group; inbound where it has none
 	held          bool  // an application still has it open
+	closing, over bool  // this side has closed it; the peer has, too
 	paths         int32 // subflows that were joined to it
 	reported      uint8 // subflows by its own account; 0 also when it gives none
 	local, remote netip.AddrPort
@@ -67,9 +68,13 @@ const (
 	excluded = -2
 )
 
+// closingStates are those of a connection that this side has closed.
+var closingStates = sockdiag.States(sockdiag.FinWait1, sockdiag.FinWait2, sockdiag.Closing, sockdiag.LastAck, sockdiag.Close)
+
 // join finds the connection of a subflow. The two share the inode of the
-// application's file. A connection that no application holds any more has none,
-// and is found by its token where the kernel shows subflows' tokens.
+// application's file. A connection that no application holds any more has none, while
+// its subflows keep theirs; it is found by its token where the kernel shows subflows'
+// tokens.
 type join struct {
 	connections []connection
 	byInode     map[uint32]int32
@@ -91,13 +96,14 @@ func (j *join) add(f *sockdiag.Flow, group int32) {
 	j.connections = append(j.connections, connection{
 		group:    group,
 		held:     f.Inode != 0,
+		closing:  closingStates.Has(f.State),
+		over:     f.State == sockdiag.Close,
 		reported: f.MPTCPInfo.SubflowsTotal,
 		local:    f.Local,
 		remote:   f.Remote,
 	})
 	if f.Inode != 0 {
 		j.byInode[f.Inode] = i
-		return
 	}
 	j.byToken[f.MPTCPInfo.Token] = i
 }
@@ -111,7 +117,6 @@ func (j *join) find(f *sockdiag.Flow) *connection {
 		if i, ok := j.byInode[f.Inode]; ok {
 			return &j.connections[i]
 		}
-		return nil
 	}
 	if f.IsSubflow {
 		if i, ok := j.byToken[f.Subflow.Token]; ok {

@@ -41,6 +41,11 @@ func TestObserver(t *testing.T) {
 		flow("10.0.0.9:40001", "10.0.0.1:5432"),
 		flow("10.0.0.9:40002", "10.0.0.2:5432", state(sockdiag.TimeWait)),
 		flow("10.0.0.9:40003", "10.0.0.3:5432"),
+		flow("10.0.0.9:40004", "10.0.0.4:5432", mptcp(1, 0, 1), inode(100)),
+		flow("10.0.0.9:40004", "10.0.0.4:5432", subflow(1, 0), inode(100)),
+		// Hung up: its paths end when the peer closes it too.
+		flow("10.0.0.9:40005", "10.0.0.5:5432", mptcp(2, 0, 1), inode(101), state(sockdiag.FinWait2)),
+		flow("10.0.0.9:40005", "10.0.0.5:5432", subflow(2, 0), inode(101)),
 	}}
 	c := newTest(t, Config{Observer: w, Exclude: []netip.Prefix{netip.MustParsePrefix("10.0.0.3/32")}}, kernel)
 	scrape := func() (values []float64) {
@@ -61,10 +66,10 @@ func TestObserver(t *testing.T) {
 	}
 	values := scrape()
 	slices.Sort(w.seen)
-	if diff := cmp.Diff([]string{"10.0.0.1:5432", "10.0.0.3:5432"}, w.seen); diff != "" {
+	if diff := cmp.Diff([]string{"10.0.0.1:5432", "10.0.0.3:5432", "10.0.0.4:5432"}, w.seen); diff != "" {
 		t.Errorf("seen (-want +got):\n%s", diff)
 	}
-	if len(values) != 1 || values[0] != 2 {
+	if len(values) != 1 || values[0] != 3 {
 		t.Errorf("values %v", values)
 	}
 	kernel.tcpErr = errors.New("broken")

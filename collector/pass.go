@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"iter"
+	"log/slog"
 	"os"
 	"time"
 
@@ -27,15 +28,24 @@ func (c *Collector) pass(ctx context.Context) *result {
 		c.fold.see, observed = c.observer.Observe()
 	}
 	tcp, mptcp := c.read(ctx)
-	c.fold.end(tcp.err == nil, mptcp.err == nil)
+	c.fold.end(tcp.err == nil, tcp.err == nil && mptcp.err == nil)
 	if err := errors.Join(tcp.err, mptcp.err); err != nil {
-		c.logger.Error("cannot read sockets", "err", err)
+		c.logger.Log(ctx, levelOf(err), "cannot read sockets", "err", err)
 	}
 	r := c.result(tcp, mptcp)
 	if r.tcpOK() {
 		r.observed = observed()
 	}
 	return r
+}
+
+// levelOf returns how loud an error is to be told. That clients have gone is no fault
+// of ours, and could fill the log.
+func levelOf(err error) slog.Level {
+	if errors.Is(err, context.Canceled) {
+		return slog.LevelDebug
+	}
+	return slog.LevelError
 }
 
 // read asks for tcp_info of flows only: finding the listeners takes no look at

@@ -23,7 +23,9 @@ func TestSnapshot(t *testing.T) {
 		flow("10.0.0.1:40004", "10.0.0.6:443", mptcp(7, 0, 1), inode(9)),
 		flow("10.0.0.1:40004", "10.0.0.6:443", idle(60*s, 60*s, 0), subflow(7, 0), inode(9)),
 		flow("10.0.0.1:40005", "10.0.0.7:1"),
-		flow("10.0.0.1:22", "10.0.0.8:40000", state(sockdiag.SynRecv)),
+		flow("10.0.1.1:40004", "10.0.0.6:443", inode(9)), // a path that the kernel does not show to be one
+		flow("10.0.0.1:22", "10.0.0.8:40000", state(sockdiag.SynRecv), inode(0)),
+		flow("10.0.0.1:22", "10.0.0.8:40001", state(sockdiag.TimeWait), inode(0)),
 	}}
 	c := newTest(t, Config{MaxDestinations: 2}, kernel)
 	got, err := c.Snapshot(t.Context())
@@ -34,7 +36,7 @@ func TestSnapshot(t *testing.T) {
 	want := &Snapshot{
 		Destinations: []Destination{
 			{Address: "10.0.0.5", Port: "5432", Sockets: 3, Idle: []int{1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1}, Stalled: 1, Armed: 1},
-			{Address: "10.0.0.6", Port: "443", Sockets: 1, Idle: []int{0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0}, Paths: 1, Connections: 1},
+			{Address: "10.0.0.6", Port: "443", Sockets: 2, Idle: []int{1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0}, Paths: 2, Connections: 1},
 			{Address: "other", Sockets: 1, Idle: []int{1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}},
 		},
 		Folded:  1,
@@ -48,6 +50,17 @@ func TestSnapshot(t *testing.T) {
 	}
 	if got, want := len(IdleBuckets()), len(idleBuckets); got != want {
 		t.Errorf("%d buckets, want %d", got, want)
+	}
+
+	kernel.mptcpErr = sockdiag.ErrInterrupted
+	got, err = c.Snapshot(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range got.Destinations {
+		if d.Paths+d.Connections+d.Pathless > 0 {
+			t.Errorf("MPTCP that was not read in full is told: %+v", d)
+		}
 	}
 
 	kernel.tcpErr = sockdiag.ErrInterrupted

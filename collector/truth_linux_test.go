@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tcphup/internal/nstest"
+	"tcphup/sockdiag"
 )
 
 // seen is what can be said of one flow, by ss or by the metrics.
@@ -226,7 +227,7 @@ func TestPrivilegedTruth(t *testing.T) {
 						t.Errorf("%s is %v, want %v", metric, n, index(timed))
 					}
 				}
-				if n := sample("tcphup_socket_age_seconds_count", "", ""); n != float64(index(w.state != "time_wait")) {
+				if n := sample("tcphup_socket_age_seconds_count", "", ""); n != float64(index(timed)) {
 					t.Errorf("age is known of %v flows", n)
 				}
 
@@ -329,24 +330,30 @@ func TestPrivilegedIdle(t *testing.T) {
 	})
 }
 
+// cookieOf asks the socket itself: an MPTCP one has another cookie than its paths.
+func cookieOf(t *testing.T, c *net.TCPConn) (cookie uint64) {
+	t.Helper()
+	onSocket(t, c, func(fd int) (err error) {
+		cookie, err = unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
+		return err
+	})
+	return cookie
+}
+
 func TestPrivilegedAge(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		client, server, to := connect(t, "127.0.0.2", false)
-		var cookie uint64
-		onSocket(t, client, func(fd int) (err error) {
-			cookie, err = unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
-			return err
-		})
+		flow := &sockdiag.Flow{Cookie: cookieOf(t, client), Local: client.LocalAddr().(*net.TCPAddr).AddrPort()}
 		c, err := New(Config{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, known := c.FirstSeen(cookie); known {
+		if _, known := c.FirstSeen(flow); known {
 			t.Error("flow is known before the first scrape")
 		}
 		began := time.Now()
 		scrapeText(t, c)
-		first, known := c.FirstSeen(cookie)
+		first, known := c.FirstSeen(flow)
 		if !known || first.Before(began) || first.After(time.Now().Add(sightingStep)) {
 			t.Errorf("first seen at %v, %t; scraped at %v", first, known, began)
 		}
@@ -357,14 +364,14 @@ func TestPrivilegedAge(t *testing.T) {
 		if got, most := age(), time.Since(began); got > most {
 			t.Errorf("age is %v, but it was first seen %v ago", got, most)
 		}
-		if again, _ := c.FirstSeen(cookie); !again.Equal(first) {
+		if again, _ := c.FirstSeen(flow); !again.Equal(first) {
 			t.Errorf("first seen at %v, and then at %v", first, again)
 		}
 		_ = client.Close()
 		_ = server.Close()
 		nstest.Eventually(t, "the closed flow is forgotten", func() bool {
 			scrapeText(t, c)
-			_, known := c.FirstSeen(cookie)
+			_, known := c.FirstSeen(flow)
 			return !known
 		})
 	})

@@ -71,11 +71,9 @@ func (c *Conn) flowsAhead(ctx context.Context, q Query, families []Family, attri
 	}
 }
 
-// reader returns the connection for the i-th family: c itself for the first.
+// reader returns the connection for the i-th family: c itself for the first. It is one
+// to send on: whoever sends may run on a thread in another namespace.
 func (c *Conn) reader(i int) (*Conn, error) {
-	if i == 0 {
-		return c, nil
-	}
 	if i > len(c.beside) {
 		conn := new(Conn) // it needs no buffer but its batches
 		if err := conn.dial(); err != nil {
@@ -83,7 +81,16 @@ func (c *Conn) reader(i int) (*Conn, error) {
 		}
 		c.beside = append(c.beside, conn)
 	}
-	return c.beside[i-1], nil
+	conn := c
+	if i > 0 {
+		conn = c.beside[i-1]
+	}
+	if conn.unfinished {
+		if err := conn.redial(); err != nil {
+			return nil, err
+		}
+	}
+	return conn, nil
 }
 
 // readAhead receives the answer to one request and hands it on in batches, the

@@ -400,6 +400,58 @@ func TestPrivilegedOnlyFromKernel(t *testing.T) {
 	})
 }
 
+// All that a dump has opened is closed with the connection.
+func TestPrivilegedCloseClosesAll(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		open := func() int {
+			entries, err := os.ReadDir("/proc/self/fd")
+			if err != nil {
+				t.Fatal(err)
+			}
+			return len(entries)
+		}
+		before := open()
+		for range 3 {
+			c, err := Dial()
+			if err != nil {
+				t.Fatal(err)
+			}
+			collect(t, c, Query{States: Open, Ahead: true})
+			if err := c.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if after := open(); after != before {
+			t.Errorf("%d descriptors are open, %d were before", after, before)
+		}
+	})
+}
+
+// A dump after a broken one is of the namespace that its caller is in, whatever thread
+// reads it.
+func TestPrivilegedAheadNamespace(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		runtime.LockOSThread() // and this thread ends with the test
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			t.Fatal(err)
+		}
+		nstest.Command(t, "ip", "link", "set", "lo", "up")
+		for range 300 {
+			pair(t, "[::]:0", "127.0.0.1", false)
+		}
+		c := mustDial(t)
+		query := Query{States: Open, Info: true, Ahead: true}
+		for range 3 {
+			for range c.Flows(t.Context(), query) {
+				break
+			}
+			if n := len(collect(t, c, query)); n != 600 {
+				t.Errorf("after a dump that was broken off there are %d flows, want 600", n)
+			}
+		}
+	})
+}
+
 // A dump that is read ahead allocates no more for many flows than for few, once its
 // buffers are there.
 func TestPrivilegedAheadAllocations(t *testing.T) {

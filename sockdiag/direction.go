@@ -85,7 +85,7 @@ func (l *Listeners) Direction(f *Flow) Direction {
 	switch {
 	case f.State == SynSent:
 		return Outbound
-	case handshake.Has(f.State) && f.Inode == 0:
+	case Handshake.Has(f.State) && f.Inode == 0:
 		return Inbound
 	}
 	wildcards := &l.any4

@@ -105,8 +105,8 @@ func (set StateSet) Has(s State) bool { return set&(1<<s) != 0 }
 const Open StateSet = 1<<Established | 1<<SynSent | 1<<SynRecv | 1<<FinWait1 |
 	1<<FinWait2 | 1<<CloseWait | 1<<LastAck | 1<<Closing | 1<<NewSynRecv
 
-// handshake is every state before the peer has agreed to the flow.
-const handshake StateSet = 1<<SynSent | 1<<SynRecv | 1<<NewSynRecv
+// Handshake is every state before the peer has agreed to the flow.
+const Handshake StateSet = 1<<SynSent | 1<<SynRecv | 1<<NewSynRecv
 
 // Opener is the side that has sent the SYN of a flow.
 type Opener uint8
@@ -204,7 +204,7 @@ func (f *Flow) Mapped() bool { return f.Family == IPv6 && f.Remote.Addr().Is4() 
 // and for an MPTCP connection before Linux 6.10 or after a fallback to TCP.
 func (f *Flow) Idle() (time.Duration, bool) {
 	switch {
-	case handshake.Has(f.State):
+	case Handshake.Has(f.State):
 		return 0, false
 	case f.HasInfo:
 		return min(f.TCPInfo.LastDataSent, f.TCPInfo.LastDataReceived), true
@@ -219,7 +219,7 @@ func (f *Flow) Idle() (time.Duration, bool) {
 // reports false when the kernel did not say, as Idle does.
 func (f *Flow) PeerSilence() (time.Duration, bool) {
 	switch {
-	case handshake.Has(f.State):
+	case Handshake.Has(f.State):
 		return 0, false
 	case f.HasInfo:
 		return f.TCPInfo.LastAckReceived, true
