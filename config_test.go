@@ -27,7 +27,7 @@ func TestExampleConfig(t *testing.T) {
 		t.Fatalf("%d policies", len(c.Rules.Policies))
 	}
 	database := c.Rules.Policies[0]
-	if got := database.Match.String(); got != `{alertname="TcphupStaleSockets",team=~"payments|billing"}` {
+	if got := database.Match.String(); got != `{alertname="StaleKeepalives",team=~"payments|billing"}` {
 		t.Errorf("match %s", got)
 	}
 	database.Match = nil

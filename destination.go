@@ -36,6 +36,20 @@ func parseHosts(ctx context.Context, hosts []string, names resolver) ([]netip.Pr
 	return slices.Compact(prefixes), nil
 }
 
+// isName reports whether a HOST that was parsed is a name.
+func isName(host string) bool {
+	_, err := netip.ParseAddr(host)
+	return err != nil && !strings.Contains(host, "/")
+}
+
+func addressList(prefixes []netip.Prefix) string {
+	var addresses []string
+	for _, p := range prefixes {
+		addresses = append(addresses, p.Addr().String())
+	}
+	return strings.Join(addresses, ", ")
+}
+
 func parseHost(ctx context.Context, host string, names resolver) ([]netip.Prefix, error) {
 	if strings.Contains(host, "/") {
 		p, err := parseHostPrefix(host)

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/alecthomas/kingpin/v2"
@@ -37,7 +38,7 @@ func newHangup(cmd *kingpin.CmdClause) *hangup {
 	cmd.Flag("dry-run", "Find the flows and their owners and try every guard, but close nothing.").BoolVar(&h.request.DryRun)
 	cmd.Flag("method", "How to hang up: shutdown (FIN; needs the owner's process), destroy (RST; needs CAP_NET_ADMIN), or auto, for each flow the first of them that is right.").
 		Default(string(actuator.Auto)).EnumVar(&h.method, names(actuator.Methods())...)
-	cmd.Flag("direction", "Which flows: outbound (opened here), inbound (accepted here; PORT is then the local one) or either.").
+	cmd.Flag("direction", "Which flows: outbound (opened here), inbound (accepted here; HOST is the peer all the same, and PORT the local one) or either.").
 		Default("outbound").EnumVar(&h.direction, "outbound", "inbound", "either")
 	cmd.Flag("min-idle", "Only flows without data in either direction for this long.").Default("0s").DurationVar(&h.minIdle)
 	cmd.Flag("mptcp", "What to hang up when a path of a Multipath TCP connection matches: the connection, or the path alone, where another one remains.").
@@ -45,9 +46,10 @@ func newHangup(cmd *kingpin.CmdClause) *hangup {
 	cmd.Flag("linger", "How long the peer may take to answer before the flow is taken down without it.").
 		Default(actuator.DefaultLinger.String()).DurationVar(&h.request.Linger)
 	cmd.Flag("rate", "Flows a second, with jitter; 0 means all at once.").Default("0").Float64Var(&h.request.Rate)
-	cmd.Flag("max-flows", "Hang up nothing when more flows than this match; 0 means no limit.").Default("0").IntVar(&h.request.MaxFlows)
+	cmd.Flag("max-flows", "Hang up nothing when more flows than this match; 0 means no limit.").Default("0").
+		SetValue(wholeNumber{&h.request.MaxFlows, 0, math.MaxInt32})
 	cmd.Flag("drain-quiet", "With --drain-deadline: how long a flow must have been quiet before it is hung up.").Default("1s").DurationVar(&h.request.DrainQuiet)
-	cmd.Flag("drain-deadline", "How long to wait for busy flows to fall quiet; 0 means not to.").Default("0s").DurationVar(&h.request.DrainDeadline)
+	cmd.Flag("drain-deadline", "How long to wait for busy flows to fall quiet, before they are hung up all the same; 0 means not to wait.").Default("0s").DurationVar(&h.request.DrainDeadline)
 	cmd.Flag("watch-reconnect", "How long to watch where the applications go next; 0 means not to.").Default("0s").DurationVar(&h.request.WatchReconnect)
 	h.stale.addFlags(cmd)
 	cmd.Flag("yes", fmt.Sprintf("Allow a prefix shorter than /%d.", widestPrefix)).BoolVar(&h.yes)
@@ -100,9 +102,12 @@ func (h *hangup) parse(ctx context.Context) error {
 			return fmt.Errorf("%w: HOST %s covers a large part of all addresses; add --yes if that is meant", errUsage, p)
 		}
 	}
-	if h.minIdle < 0 || h.request.Linger <= 0 || h.request.Rate < 0 || math.IsNaN(h.request.Rate) || math.IsInf(h.request.Rate, 0) || h.request.MaxFlows < 0 ||
+	if h.minIdle < 0 || h.request.Linger <= 0 || h.request.Rate < 0 || math.IsNaN(h.request.Rate) || math.IsInf(h.request.Rate, 0) ||
 		h.request.DrainQuiet < 0 || h.request.DrainDeadline < 0 || h.request.WatchReconnect < 0 {
-		return fmt.Errorf("%w: --linger must be above 0, --min-idle, --rate, --max-flows, --drain-quiet, --drain-deadline and --watch-reconnect must not be below 0", errUsage)
+		return fmt.Errorf("%w: --linger must be above 0, --min-idle, --rate, --drain-quiet, --drain-deadline and --watch-reconnect must not be below 0", errUsage)
+	}
+	if h.request.DrainDeadline > 0 && h.request.DrainQuiet > h.request.DrainDeadline {
+		return fmt.Errorf("%w: --drain-quiet must not be longer than --drain-deadline: no busy flow could fall quiet in time", errUsage)
 	}
 	h.request.Selector = sockdiag.Selector{
 		Destinations: prefixes,
@@ -133,8 +138,20 @@ func (h *hangup) destinations(ctx context.Context) ([]netip.Prefix, []uint16, er
 	if err != nil {
 		return nil, nil, err
 	}
-	prefixes, err := parseHosts(ctx, h.targets[:last], net.DefaultResolver)
-	return prefixes, ports, err
+	var prefixes []netip.Prefix
+	for _, host := range h.targets[:last] {
+		found, err := parseHosts(ctx, []string{host}, net.DefaultResolver)
+		if err != nil {
+			return nil, nil, err
+		}
+		if isName(host) {
+			// After a failover a name leads to where nothing is stale.
+			fmt.Fprintf(h.stderr, "tcphup: %s is %s\n", host, addressList(found))
+		}
+		prefixes = append(prefixes, found...)
+	}
+	slices.SortFunc(prefixes, netip.Prefix.Compare)
+	return slices.Compact(prefixes), ports, nil
 }
 
 func parseDirection(s string) sockdiag.Direction {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -174,7 +175,10 @@ func summary(report *actuator.Report) string {
 	if report.LeftAlone > 0 {
 		s += fmt.Sprintf("; %d of the other direction left alone (--direction)", report.LeftAlone)
 	}
-	if report.Unreadable > 0 {
+	if n := report.Covered - len(report.Results); n > 0 {
+		s += fmt.Sprintf("; %d not idle for as long as --min-idle", n)
+	}
+	if report.Unreadable > 0 && slices.ContainsFunc(report.Results, func(r actuator.Result) bool { return r.PID == 0 && r.Flow.Inode != 0 }) {
 		s += fmt.Sprintf("; %d of %d processes kept their descriptors secret (tcphup probe says why)", report.Unreadable, report.Processes)
 	}
 	return s

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -62,9 +63,9 @@ func newServe(cmd *kingpin.CmdClause) *serve {
 	cmd.Flag("audit.log-file", "File to which every decision is appended, one JSON object a line.").StringVar(&s.auditFile)
 	cmd.Flag("watch-reconnect", "How long to watch where applications go after a hang-up; 0 means not to.").Default("5s").DurationVar(&s.watchReconnect)
 	cmd.Flag("collector.max-destinations", "At most so many destinations have series of their own; the rest is counted as other.").
-		Default("500").IntVar(&s.collector.MaxDestinations)
-	cmd.Flag("collector.prefix-length-v4", "Widen IPv4 destinations to prefixes of this length.").Default("32").IntVar(&s.collector.PrefixLengthV4)
-	cmd.Flag("collector.prefix-length-v6", "Widen IPv6 destinations to prefixes of this length.").Default("128").IntVar(&s.collector.PrefixLengthV6)
+		Default("500").SetValue(wholeNumber{&s.collector.MaxDestinations, 1, 1_000_000})
+	cmd.Flag("collector.prefix-length-v4", "Widen IPv4 destinations to prefixes of this length.").Default("32").SetValue(wholeNumber{&s.collector.PrefixLengthV4, 1, 32})
+	cmd.Flag("collector.prefix-length-v6", "Widen IPv6 destinations to prefixes of this length.").Default("128").SetValue(wholeNumber{&s.collector.PrefixLengthV6, 1, 128})
 	cmd.Flag("collector.include", "Show these destinations only (address or prefix, repeatable).").SetValue((*prefixes)(&s.collector.Include))
 	cmd.Flag("collector.exclude", "Do not show these destinations (address or prefix, repeatable).").SetValue((*prefixes)(&s.collector.Exclude))
 	cmd.Flag("service", "Watch which addresses this name has and had, and the flows to its port (NAME:PORT, repeatable); as services of the configuration file.").
@@ -122,6 +123,9 @@ func (s *serve) run(ctx context.Context) (int, error) {
 		return exitUsage, fmt.Errorf("%w: %w", errUsage, err)
 	}
 	defer closeAudit()
+	if slices.Contains(*s.web.WebListenAddresses, "") {
+		return exitUsage, fmt.Errorf("%w: --web.listen-address is empty: write ADDRESS:PORT, or :PORT for every address", errUsage)
+	}
 	if err := x.listen(); err != nil {
 		return exitIncomplete, err
 	}
@@ -143,6 +147,12 @@ func (s *serve) run(ctx context.Context) (int, error) {
 	}
 	defer x.actuator.Close()
 	x.logger.Info("starting tcphup", "version", version.Info(), "mode", x.mode(), "capabilities", capabilityNames(kept))
+	if x.mode() == "shadow" && !x.alerts.HasCredentials() {
+		x.logger.Warn("alerts hang up nothing: senders need no credentials; add --alerts.token-file or --alerts.web-config-file")
+	}
+	if x.receiver.Paused() {
+		x.logger.Warn("alerts hang up nothing: paused", "file", x.alerts.PauseFile)
+	}
 	x.probe(ctx)
 	if err := x.serveUntilDone(ctx); err != nil {
 		return exitIncomplete, err
@@ -159,12 +169,17 @@ func (x *server) build(c config) error {
 		return err
 	}
 	x.serve.collector.Logger = x.logger
-	x.serve.collector.Pinned, x.serve.collector.Observer = x.endpoints.Pinned, x.endpoints.Sockets()
+	x.serve.collector.Observer = x.endpoints.Sockets()
+	x.serve.collector.Pinned = func(addresses netip.Prefix, port uint16) bool {
+		return x.endpoints.Pinned(addresses, port) || x.receiver.Allows(addresses, port)
+	}
 	if x.collector, err = collector.New(x.serve.collector); err != nil {
 		return err
 	}
 	x.actuator = actuator.New(actuator.Config{Logger: x.logger, FirstSeen: x.collector.FirstSeen})
 	x.alerts.Audit, x.alerts.Names = x.audit, x.endpoints
+	// Where no alert can arrive, no policy is in force.
+	x.alerts.Shadow = x.alerts.Shadow || x.alertsAddress == ""
 	x.receiver, err = alerts.NewReceiver(x.alerts, c.Rules, hangUpper{x.actuator, x.watchReconnect}, x.logger)
 	if err != nil {
 		return err

@@ -161,6 +161,8 @@ func (l *loopback) find(ctx context.Context, protocol sockdiag.Protocol) (sockdi
 func (l *loopback) close() {
 	for _, c := range []*net.TCPConn{l.client, l.server} {
 		if c != nil {
+			// What stayed in TIME_WAIT would be shown as a destination for a minute.
+			_ = c.SetLinger(0)
 			_ = c.Close()
 		}
 	}

@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"mime"
 	"net/http"
+	"net/netip"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -32,6 +34,7 @@ type Receiver struct {
 	actions       chan struct{} // one element for each that is under way
 	credentials   seldom        // when broken credentials were last logged
 	auditFailed   seldom        // when a failed audit record was last logged
+	rejected      seldom        // when a rejected request was last logged
 }
 
 // NewReceiver returns a receiver that acts by these rules. It fails when the rules
@@ -66,6 +69,15 @@ func (r *Receiver) Reload(rules Rules) error {
 	}
 	r.rules.Store(&rules)
 	return nil
+}
+
+// Allows reports whether a policy in force names any of the addresses, with this port,
+// among what it may touch. One that may touch every address names none. Names are not
+// looked at. It is fast enough to be asked for each flow.
+func (r *Receiver) Allows(addresses netip.Prefix, port uint16) bool {
+	return slices.ContainsFunc(r.rules.Load().Policies, func(p Policy) bool {
+		return p.allowsPort(port) && slices.ContainsFunc(p.Allow.Prefixes, addresses.Overlaps)
+	})
 }
 
 // Stop makes the receiver answer 503 from now on. Notifications under way end as
@@ -104,6 +116,7 @@ const (
 func (r *Receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	a := r.receive(w, req)
 	r.metrics.notifications.WithLabelValues(strconv.Itoa(a.code)).Inc()
+	r.logRejected(req, a)
 	writeJSON(w, a.code, a)
 }
 
@@ -148,6 +161,15 @@ func (r *Receiver) closed() error {
 		return errors.New("shutting down")
 	}
 	return r.pause.why()
+}
+
+// logRejected tells, once a minute, of a request that was turned away for its sender's
+// fault: a wrong token, or no notification.
+func (r *Receiver) logRejected(req *http.Request, a *answer) {
+	if a.code >= http.StatusBadRequest && a.code < http.StatusInternalServerError && r.rejected.now(r.config.Now()) {
+		r.log.Warn("request rejected; others within a minute are not logged",
+			"client", req.RemoteAddr, "path", clip(req.URL.Path), "code", a.code, "detail", clip(a.Error))
+	}
 }
 
 // admit returns an answer when the request is not a POST of a client that may do
@@ -197,6 +219,7 @@ func (r *Receiver) authorize(req *http.Request) error {
 func (r *Receiver) Protect(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		if no := r.admit(w, req); no != nil {
+			r.logRejected(req, no)
 			writeJSON(w, no.code, no)
 			return
 		}

@@ -2,11 +2,15 @@ package alerts
 
 import (
 	"context"
+	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"tcphup/internal/nstest"
 )
@@ -105,4 +109,47 @@ func TestServiceReturnsMeanwhile(t *testing.T) {
 	names.set(fakeNames{"db.internal": {{"10.0.0.1", "10.0.0.2"}, {"10.0.0.7"}}})
 	close(free)
 	done.Wait()
+}
+
+// What policies name is known for it, with their ports.
+func TestAllows(t *testing.T) {
+	rules := testRules(t) // 10.20.0.0/16 on 5432 and 6432 among others
+	f := newFixture(t, rules, func(c *Config) { c.Names = fakeNames{} })
+	for _, tt := range []struct {
+		prefix string
+		port   uint16
+		want   bool
+	}{
+		{"10.20.3.4/32", 5432, true},
+		{"10.20.3.4/32", 80, false},
+		{"10.20.3.0/24", 6432, true},
+		{"10.0.0.0/8", 5432, true},    // some of it
+		{"10.99.0.1/32", 5432, false}, // by its name alone
+	} {
+		if got := f.Allows(netip.MustParsePrefix(tt.prefix), tt.port); got != tt.want {
+			t.Errorf("%s port %d: %t", tt.prefix, tt.port, got)
+		}
+	}
+	anywhere := newFixture(t, DefaultRules(), nil)
+	if anywhere.Allows(netip.MustParsePrefix("10.20.3.4/32"), 5432) {
+		t.Error("a policy that may touch every address names one")
+	}
+}
+
+// Who is turned away is told, and cannot fill the log.
+func TestRejectedIsLogged(t *testing.T) {
+	var log strings.Builder
+	f := newFixture(t, DefaultRules(), nil)
+	f.log = slog.New(slog.NewTextHandler(&log, nil))
+	for range 3 {
+		f.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, "/alerts", strings.NewReader("{}")))
+	}
+	if n := strings.Count(log.String(), "level=WARN"); n != 1 || !strings.Contains(log.String(), "client=192.0.2.1:1234") || !strings.Contains(log.String(), "code=401") {
+		t.Errorf("logged: %s", log.String())
+	}
+	f.advance(time.Minute)
+	f.Protect(http.NotFoundHandler()).ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, "/-/reload", nil))
+	if n := strings.Count(log.String(), "level=WARN"); n != 2 || !strings.Contains(log.String(), "path=/-/reload") {
+		t.Errorf("logged: %s", log.String())
+	}
 }

@@ -176,19 +176,15 @@ func (w *Watcher) Addresses(name string) (current, former []netip.Addr) {
 }
 
 // Pinned reports whether a watched service has, or had, one of the addresses and
-// this port. It is fast enough to be asked for each flow.
+// this port; a name without a port of its own has every port. It is fast enough to be
+// asked for each flow.
 func (w *Watcher) Pinned(addresses netip.Prefix, port uint16) bool {
-	index := w.flowIndex()
-	if addresses.IsSingleIP() {
-		_, ok := index.places[netip.AddrPortFrom(addresses.Addr(), port)]
-		return ok
+	pins := w.flowIndex().pinned(addresses.Bits())
+	_, ok := pins[netip.AddrPortFrom(addresses.Addr(), port)]
+	if !ok {
+		_, ok = pins[netip.AddrPortFrom(addresses.Addr(), 0)]
 	}
-	for to := range index.places {
-		if to.Port() == port && addresses.Contains(to.Addr()) {
-			return true
-		}
-	}
-	return false
+	return ok
 }
 
 // wakeUp lets Run look again at what is due.

@@ -74,7 +74,7 @@ const (
 
 // take notes an answer. One that is empty changes nothing. An address becomes
 // former when it has been missing for settle, and from so many answers in a row
-// that rotation among all of the name's addresses does not explain it; failures in
+// that rotation among all of the name's addresses of its family does not explain it; failures in
 // between and times at which nobody asked count for nothing.
 func (h *history) take(now time.Time, a answer) (events []event) {
 	if len(a.addrs) == 0 {
@@ -98,10 +98,14 @@ func (h *history) take(now time.Time, a answer) (events []event) {
 			known.missing = 0
 		}
 	}
-	candidates := 0
+	// By family, IPv4 being true: how many there are in this answer, and in all.
+	per, all := make(map[bool]int), make(map[bool]int)
+	for _, addr := range a.addrs {
+		per[addr.Is4()]++
+	}
 	for addr, known := range h.addresses {
 		if !known.former && a.tells(addr) {
-			candidates++
+			all[addr.Is4()]++
 		}
 	}
 	for addr, known := range h.addresses {
@@ -112,7 +116,7 @@ func (h *history) take(now time.Time, a answer) (events []event) {
 			known.absent = now
 		}
 		known.missing++
-		if now.Sub(known.absent) >= h.settle && known.missing >= enough(len(a.addrs), candidates) {
+		if now.Sub(known.absent) >= h.settle && known.missing >= enough(per[addr.Is4()], all[addr.Is4()]) {
 			*known = address{former: true, since: now, lastFlow: now, sockets: known.sockets}
 			events = append(events, event{addr, left})
 		}
@@ -128,7 +132,7 @@ func (h *history) take(now time.Time, a answer) (events []event) {
 // each holds so many of all of them: as many as make it a mistake's chance that
 // answers drawn at random would all have left it out.
 func enough(per, all int) int {
-	if per >= all {
+	if per >= all || per == 0 {
 		return 1
 	}
 	return int(math.Ceil(math.Log(mistake) / math.Log1p(-float64(per)/float64(all))))

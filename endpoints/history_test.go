@@ -3,6 +3,7 @@ package endpoints
 import (
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -183,8 +184,16 @@ func TestBounded(t *testing.T) {
 	}
 }
 
-// Random subsets, as many services hand out, for a long time.
+// Random subsets, as many services hand out, for a long time, also where addresses of
+// the other family are always there.
 func TestRandomSubsets(t *testing.T) {
+	for _, others := range []string{"", "2001:db8::1 2001:db8::2 2001:db8::3 2001:db8::4 2001:db8::5 2001:db8::6 2001:db8::7 2001:db8::8"} {
+		t.Run(others, func(t *testing.T) { randomSubsets(t, addrs(t, others)) })
+	}
+}
+
+func randomSubsets(t *testing.T, others []netip.Addr) {
+	t.Helper()
 	all := addrs(t, "10.0.0.1 10.0.0.2 10.0.0.3 10.0.0.4 10.0.0.5 10.0.0.6 10.0.0.7 10.0.0.8")
 	r := rand.New(rand.NewPCG(1, 2))
 	h := history{settle: time.Minute}
@@ -192,7 +201,7 @@ func TestRandomSubsets(t *testing.T) {
 	wrong := 0
 	for range 10 * 60 * 30 { // ten hours, an answer every two seconds
 		r.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
-		for _, e := range h.take(now, answer{addrs: all[:2]}) {
+		for _, e := range h.take(now, answer{addrs: slices.Concat(all[:2], others)}) {
 			if e.kind == left {
 				wrong++
 			}

@@ -2,6 +2,7 @@ package endpoints
 
 import (
 	"net/netip"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -25,8 +26,11 @@ var inUse = sockdiag.States(sockdiag.Established, sockdiag.SynSent, sockdiag.Clo
 // reason than that flows to former addresses are still there.
 const noteInterval = 10 * time.Minute
 
-// flowIndex tells where the flows of services lead. It does not change.
+// flowIndex tells where the flows of services lead. What it says does not change.
 type flowIndex struct {
+	everywhere []netip.AddrPort // of all names; port 0 for those without one
+	widened    sync.Map         // prefix length to map[netip.AddrPort]struct{}, see pinned
+
 	// places holds, for each destination, what leads there: several services may
 	// have the same address, one now and one before.
 	places map[netip.AddrPort][]int
@@ -51,6 +55,9 @@ func (w *Watcher) flowIndex() *flowIndex {
 	index := &flowIndex{places: make(map[netip.AddrPort][]int)}
 	for _, name := range w.sorted() {
 		known := w.watches[name]
+		for addr := range known.history.addresses {
+			index.everywhere = append(index.everywhere, netip.AddrPortFrom(addr, known.service.Port))
+		}
 		if known.service.Port == 0 || len(known.history.addresses) == 0 {
 			continue
 		}
@@ -63,6 +70,22 @@ func (w *Watcher) flowIndex() *flowIndex {
 	}
 	w.flows.Store(index)
 	return index
+}
+
+// pinned returns where all names lead, each address as the first of its prefix of so
+// many bits. Askers have one length for each family.
+func (x *flowIndex) pinned(bits int) map[netip.AddrPort]struct{} {
+	if pins, ok := x.widened.Load(bits); ok {
+		return pins.(map[netip.AddrPort]struct{}) //nolint:forcetypeassert // nothing else is stored
+	}
+	pins := make(map[netip.AddrPort]struct{}, len(x.everywhere))
+	for _, to := range x.everywhere {
+		if prefix, err := to.Addr().Prefix(bits); err == nil { // else it is of the other family
+			pins[netip.AddrPortFrom(prefix.Addr(), to.Port())] = struct{}{}
+		}
+	}
+	x.widened.Store(bits, pins)
+	return pins
 }
 
 // Describe sends the descriptors of the metrics that a pass ends with.

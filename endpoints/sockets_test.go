@@ -89,6 +89,10 @@ func TestPinned(t *testing.T) {
 		{"10.0.0.0/24", 5432, true},
 		{"10.0.0.0/24", 80, false},
 		{"10.0.1.0/24", 5432, false},
+		{"10.0.0.0/8", 5432, true},
+		{"fd00::/64", 5432, true},
+		{"fd00::/24", 5432, true}, // as long as one for IPv4
+		{"fd01::/24", 5432, false},
 	} {
 		if got := w.Pinned(netip.MustParsePrefix(tt.prefix), tt.port); got != tt.want {
 			t.Errorf("%s port %d: %t", tt.prefix, tt.port, got)

@@ -442,7 +442,10 @@ func TestPrivilegedAheadNamespace(t *testing.T) {
 		c := mustDial(t)
 		query := Query{States: Open, Info: true, Ahead: true}
 		for range 3 {
-			for range c.Flows(t.Context(), query) {
+			for _, err := range c.Flows(t.Context(), query) {
+				if err != nil {
+					t.Fatal(err)
+				}
 				break
 			}
 			if n := len(collect(t, c, query)); n != 600 {
