@@ -75,9 +75,13 @@ func (r *Receiver) Reload(rules Rules) error {
 // among what it may touch. One that may touch every address names none. Names are not
 // looked at. It is fast enough to be asked for each flow.
 func (r *Receiver) Allows(addresses netip.Prefix, port uint16) bool {
-	return slices.ContainsFunc(r.rules.Load().Policies, func(p Policy) bool {
-		return p.allowsPort(port) && slices.ContainsFunc(p.Allow.Prefixes, addresses.Overlaps)
-	})
+	policies := r.rules.Load().Policies
+	for i := range policies {
+		if p := &policies[i]; p.allowsPort(port) && slices.ContainsFunc(p.Allow.Prefixes, addresses.Overlaps) {
+			return true
+		}
+	}
+	return false
 }
 
 // Stop makes the receiver answer 503 from now on. Notifications under way end as

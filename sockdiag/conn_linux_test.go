@@ -483,12 +483,12 @@ func TestPrivilegedAheadAllocations(t *testing.T) {
 			return flows, bytes
 		}
 		few, short := allocated()
-		for range 2000 {
+		for range 1000 {
 			pair(t, "[::]:0", "127.0.0.1", false)
 		}
 		many, long := allocated()
-		if few != 0 || many != 4000 {
-			t.Fatalf("%d flows, then %d, want none and 4000", few, many)
+		if few != 0 || many != 2000 {
+			t.Fatalf("%d flows, then %d, want none and 2000", few, many)
 		}
 		if long > short+1024 {
 			t.Errorf("%d bytes are allocated to read %d flows, %d for none", long, many, short)
