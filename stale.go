@@ -49,7 +49,7 @@ func (s *stale) destinations(ctx context.Context, stderr io.Writer) ([]netip.Pre
 	if err != nil {
 		return nil, nil, fmt.Errorf("%w: --stale: %w", errUsage, err)
 	}
-	former, current, known, err := s.read(name)
+	asked, former, current, known, err := s.read(name)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -60,10 +60,15 @@ func (s *stale) destinations(ctx context.Context, stderr io.Writer) ([]netip.Pre
 	if err != nil {
 		return nil, nil, fmt.Errorf("%w: --stale: where %s is now is not known: %w; to hang up all the same, write tcphup ADDRESS PORT", errUsage, name, err)
 	}
-	current = append(current, now...)
 	var prefixes []netip.Prefix
-	for _, a := range former {
-		if slices.Contains(current, a) {
+	for _, a := range current {
+		if !slices.Contains(now, a) && !slices.Contains(asked, a) {
+			fmt.Fprintf(stderr, "tcphup: %s is not in the answer for %s any more and does not count as former yet: add --former=%s to take it too\n", a, name, a)
+			former = slices.DeleteFunc(former, func(f netip.Addr) bool { return f == a })
+		}
+	}
+	for _, a := range append(asked, former...) {
+		if slices.Contains(now, a) {
 			fmt.Fprintf(stderr, "tcphup: %s is an address of %s now, left alone\n", a, name)
 			continue
 		}
@@ -81,28 +86,28 @@ func (s *stale) destinations(ctx context.Context, stderr io.Writer) ([]netip.Pre
 	return slices.Compact(prefixes), ports, nil
 }
 
-// read returns the addresses that the name had before, those that it had when the
-// state file was written, and the port of that file.
-func (s *stale) read(name string) (former, current []netip.Addr, port uint16, err error) {
+// read returns the addresses that are asked for as former ones, and what the state file
+// says: those that the name had before, those that it had last, and the port.
+func (s *stale) read(name string) (asked, former, current []netip.Addr, port uint16, err error) {
 	if s.file == "" && len(s.former) == 0 {
-		return nil, nil, 0, fmt.Errorf("%w: --stale: which addresses %s had before is not known: add --endpoints.state-file or --former ADDRESS", errUsage, name)
+		return nil, nil, nil, 0, fmt.Errorf("%w: --stale: which addresses %s had before is not known: add --endpoints.state-file or --former ADDRESS", errUsage, name)
 	}
 	for _, text := range s.former {
 		a, err := netip.ParseAddr(text)
 		if err != nil {
-			return nil, nil, 0, fmt.Errorf("%w: --former %q is not an address", errUsage, text)
+			return nil, nil, nil, 0, fmt.Errorf("%w: --former %q is not an address", errUsage, text)
 		}
-		former = append(former, a.Unmap())
+		asked = append(asked, a.Unmap())
 	}
 	if s.file == "" {
-		return former, nil, 0, nil
+		return asked, nil, nil, 0, nil
 	}
 	known, err := endpoints.ReadState(s.file, name)
 	switch {
 	case errors.Is(err, endpoints.ErrUnknown) && len(s.former) > 0:
-		return former, nil, 0, nil
+		return asked, nil, nil, 0, nil
 	case err != nil:
-		return nil, nil, 0, fmt.Errorf("%w: --stale: %w", errUsage, err)
+		return nil, nil, nil, 0, fmt.Errorf("%w: --stale: %w", errUsage, err)
 	}
-	return append(former, known.Former...), known.Current, known.Port, nil
+	return asked, known.Former, known.Current, known.Port, nil
 }

@@ -45,8 +45,20 @@ func TestPrivilegedStaleUsage(t *testing.T) {
 		if _, err := os.Stat(damaged); err != nil {
 			t.Errorf("a file that was only read was set aside: %v", err)
 		}
+		// One that has just left the name counts when it is asked for, and is told of else.
+		state := writeFile(t, "state.json", fmt.Sprintf(`{"version": 1, "services": [{"name": %q, "addresses": [{"address": %q}]}]}`, serviceName, oldAddress))
+		r := tcphup(t, service, "--endpoints.state-file="+state)
+		r.mustExit(t, 0)
+		if !strings.Contains(r.stderr, "add --former="+oldAddress) || !strings.Contains(r.stderr, "no flow matches") {
+			t.Errorf("stderr: %s", r.stderr)
+		}
+		r = tcphup(t, service, "--endpoints.state-file="+state, "--former="+oldAddress, "--dry-run")
+		r.mustExit(t, 0)
+		if strings.Contains(r.stderr, "add --former") || !strings.Contains(r.stderr, "1 planned") {
+			t.Errorf("stderr: %s", r.stderr)
+		}
 		// A current address that is named as a former one is left alone.
-		r := tcphup(t, service, "--former="+oldAddress, "--former="+newAddress)
+		r = tcphup(t, service, "--former="+oldAddress, "--former="+newAddress)
 		r.mustExit(t, 0)
 		if !strings.Contains(r.stderr, newAddress+" is an address of "+serviceName+" now") || !strings.Contains(r.stderr, "1 closed") {
 			t.Errorf("stderr: %s", r.stderr)
