@@ -47,6 +47,21 @@ type candidate struct {
 	rank         uint64
 }
 
+// compare puts what is to be kept first. There are thousands of candidates, many with
+// the same rank: what decides is looked at in turn.
+func (a candidate) compare(b candidate) int {
+	switch {
+	case a.pinned != b.pinned:
+		return index(b.pinned) - index(a.pinned)
+	case a.rank != b.rank:
+		return cmp.Compare(b.rank, a.rank)
+	case a.kept != b.kept:
+		return index(b.kept) - index(a.kept)
+	default:
+		return a.destination.Compare(b.destination)
+	}
+}
+
 func newContract(limit int, pinned func(netip.AddrPort) bool) *contract {
 	return &contract{
 		limit:  limit,
@@ -124,14 +139,7 @@ func (c *contract) choose() (kept []choice, rest group, folded int) {
 		candidates = append(candidates, candidate{d, i, pinned, kept, rank})
 	}
 	c.candidates = candidates
-	slices.SortFunc(candidates, func(a, b candidate) int {
-		return cmp.Or(
-			-cmp.Compare(index(a.pinned), index(b.pinned)),
-			-cmp.Compare(a.rank, b.rank),
-			-cmp.Compare(index(a.kept), index(b.kept)),
-			a.destination.Compare(b.destination),
-		)
-	})
+	slices.SortFunc(candidates, candidate.compare)
 
 	keep := min(len(candidates), c.limit)
 	kept = make([]choice, 0, keep)

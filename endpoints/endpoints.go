@@ -179,7 +179,11 @@ func (w *Watcher) Addresses(name string) (current, former []netip.Addr) {
 // this port; a name without a port of its own has every port. It is fast enough to be
 // asked for each flow.
 func (w *Watcher) Pinned(addresses netip.Prefix, port uint16) bool {
-	pins := w.flowIndex().pinned(addresses.Bits())
+	index := w.flowIndex()
+	if len(index.everywhere) == 0 {
+		return false
+	}
+	pins := index.pinned(addresses.Bits())
 	_, ok := pins[netip.AddrPortFrom(addresses.Addr(), port)]
 	if !ok {
 		_, ok = pins[netip.AddrPortFrom(addresses.Addr(), 0)]
