@@ -1,0 +1,174 @@
+package sockdiag
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"runtime"
+	"slices"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"tcphup/internal/nstest"
+)
+
+// An abandoned dump must not leak its rest into the next answer.
+func TestPrivilegedAbandonedDump(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		for range 250 {
+			pair(t, "127.0.0.1:0", "127.0.0.1", false)
+			pair(t, "[::]:0", "127.0.0.1", false) // one end is an IPv6 socket
+		}
+		for _, ahead := range []bool{false, true} {
+			t.Run(fmt.Sprintf("ahead=%t", ahead), func(t *testing.T) {
+				q := Query{States: Open, Info: true, Ahead: ahead}
+				c := mustDial(t)
+				for range 3 {
+					for _, err := range c.Flows(t.Context(), q) {
+						if err != nil {
+							t.Fatal(err)
+						}
+						break
+					}
+				}
+				if n := len(collect(t, c, q)); n != 1000 {
+					t.Errorf("a dump after abandoned ones yields %d flows, want 1000", n)
+				}
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				var got error
+				for _, err := range c.Flows(ctx, q) {
+					cancel()
+					got = err
+				}
+				if !errors.Is(got, context.Canceled) {
+					t.Errorf("a dump cancelled on its way ends with error %v", got)
+				}
+				if n := len(collect(t, c, q)); n != 1000 {
+					t.Errorf("a dump after a cancelled one yields %d flows, want 1000", n)
+				}
+			})
+		}
+	})
+}
+
+// Reading ahead yields the same flows.
+func TestPrivilegedAhead(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		for range 200 {
+			pair(t, "[::]:0", "127.0.0.1", false)
+		}
+		c := mustDial(t)
+		cookies := func(q Query) []uint64 {
+			var all []uint64
+			for _, f := range collect(t, c, q) {
+				all = append(all, f.Cookie)
+			}
+			slices.Sort(all)
+			return all
+		}
+		want := cookies(Query{States: Open})
+		if got := cookies(Query{States: Open, Ahead: true}); len(got) != 400 || !slices.Equal(got, want) {
+			t.Errorf("got cookies %v, want %v", got, want)
+		}
+	})
+}
+
+// All that a dump has opened is closed with the connection.
+func TestPrivilegedCloseClosesAll(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		open := func() int {
+			entries, err := os.ReadDir("/proc/self/fd")
+			if err != nil {
+				t.Fatal(err)
+			}
+			return len(entries)
+		}
+		before := open()
+		for range 3 {
+			c, err := Dial()
+			if err != nil {
+				t.Fatal(err)
+			}
+			collect(t, c, Query{States: Open, Ahead: true})
+			if err := c.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if after := open(); after != before {
+			t.Errorf("%d descriptors are open, %d were before", after, before)
+		}
+	})
+}
+
+// A dump after a broken one is of the namespace that its caller is in, whatever thread
+// reads it.
+func TestPrivilegedAheadNamespace(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		runtime.LockOSThread() // and this thread ends with the test
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			t.Fatal(err)
+		}
+		nstest.Command(t, "ip", "link", "set", "lo", "up")
+		for range 300 {
+			pair(t, "[::]:0", "127.0.0.1", false)
+		}
+		c := mustDial(t)
+		query := Query{States: Open, Info: true, Ahead: true}
+		for range 3 {
+			for _, err := range c.Flows(t.Context(), query) {
+				if err != nil {
+					t.Fatal(err)
+				}
+				break
+			}
+			if n := len(collect(t, c, query)); n != 600 {
+				t.Errorf("after a dump that was broken off there are %d flows, want 600", n)
+			}
+		}
+	})
+}
+
+// A dump that is read ahead allocates no more for many flows than for few, once its
+// buffers are there.
+func TestPrivilegedAheadAllocations(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		c := mustDial(t)
+		allocated := func() (flows int, bytes uint64) {
+			read := func() {
+				flows = 0
+				for _, err := range c.Flows(t.Context(), Query{States: Open, Info: true, Ahead: true}) {
+					if err != nil {
+						t.Fatal(err)
+					}
+					flows++
+				}
+			}
+			read()
+			// Whatever else the process does comes on top: the least of some is the dump's own.
+			bytes = math.MaxUint64
+			for range 10 {
+				var before, after runtime.MemStats
+				runtime.ReadMemStats(&before)
+				read()
+				runtime.ReadMemStats(&after)
+				bytes = min(bytes, after.TotalAlloc-before.TotalAlloc)
+			}
+			return flows, bytes
+		}
+		few, short := allocated()
+		for range 1000 {
+			pair(t, "[::]:0", "127.0.0.1", false)
+		}
+		many, long := allocated()
+		if few != 0 || many != 2000 {
+			t.Fatalf("%d flows, then %d, want none and 2000", few, many)
+		}
+		if long > short+1024 {
+			t.Errorf("%d bytes are allocated to read %d flows, %d for none", long, many, short)
+		}
+	})
+}
