@@ -260,6 +260,11 @@ func TestPrivilegedStaleFlows(t *testing.T) {
 		}
 		served = serveServices(t, args...)
 		becomes(t, socketsOf("former"), 4)
+		nstest.Eventually(t, "the service is found again, before which alerts are answered with 503", func() bool {
+			lookups, _ := sample(t, fmt.Sprintf(`tcphup_service_lookups_total{service=%q}`, serviceName))
+			failures, _ := sample(t, fmt.Sprintf(`tcphup_service_lookup_failures_total{service=%q}`, serviceName))
+			return lookups > failures
+		})
 		if answer := postStale(t); !strings.Contains(answer, `"closed":4`) {
 			t.Errorf("answer: %s", answer)
 		}
