@@ -49,6 +49,11 @@ func (x *action) act(ctx context.Context, targets []*target) []*target {
 			case stepDecided:
 			}
 		}
+		if len(lost) < len(targets) {
+			x.lostRounds = 0
+		} else {
+			x.lostRounds++
+		}
 		targets = slices.Concat(x.seekOwners(ctx, lost), busy)
 		if len(busy) > 0 {
 			sleep(ctx, min(max(x.DrainQuiet/8, time.Millisecond), 50*time.Millisecond))
@@ -177,11 +182,12 @@ func (x *action) orphan(t *target) step {
 }
 
 // ownersFresh is for how long a pass over /proc tells who holds a flow. A process that
-// got hold of it since then may be one that SIGPIPE kills.
+// got hold of it since then may be one that SIGPIPE kills. It is twice as long after each
+// round that has brought nothing: on a large host a look at a flow may take longer.
 const ownersFresh = 250 * time.Millisecond
 
 func (x *action) oneShutdown(ctx context.Context, t *target, now *sockdiag.Flow, draining bool) step {
-	if time.Since(t.ownersAt) > ownersFresh {
+	if time.Since(t.ownersAt) > ownersFresh<<min(x.lostRounds, 10) {
 		return stepLost
 	}
 	fd, reason, err := x.acquire(t)

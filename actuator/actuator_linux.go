@@ -175,6 +175,9 @@ type action struct {
 	*Actuator
 	Request
 	conn *sockdiag.Conn
+	// lostRounds counts the rounds in a row in which every flow's owners were to be
+	// sought anew.
+	lostRounds int
 	// known are the owners that have been looked at.
 	known processes
 	// destroyUsable is the answer of the probe, which is asked for once.

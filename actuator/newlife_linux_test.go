@@ -150,6 +150,26 @@ func TestPrivilegedLateHolder(t *testing.T) {
 	})
 }
 
+// Where a look at a flow takes longer than owners are fresh, as on a host with very many
+// sockets, the flow is hung up all the same.
+func TestPrivilegedSlowLook(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
+		app := testapp.Start(t, testapp.Build(t))
+		app.Ask("ignore")
+		app.Connect(server.Addr(), false, false)
+		a := New(Config{})
+		a.beforeAct = func(*Result) { time.Sleep(2 * ownersFresh) } // the slow host
+		ctx, cancel := context.WithTimeout(t.Context(), 20*ownersFresh)
+		defer cancel()
+		report, err := a.HangUp(ctx, Request{Selector: to(server.Addr())})
+		if err != nil {
+			t.Fatal(err)
+		}
+		expect(t, only(t, report), Closed, "", Shutdown)
+	})
+}
+
 // Two actions at once do not take the two last paths of a connection, one each.
 func TestPrivilegedPathsAtOnce(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {

@@ -110,7 +110,7 @@ func (x *action) see(ctx context.Context, t *target) (Outcome, error) {
 	}
 	t.queuedLast = now.SendQueue
 	if isNewLife(t, &now) {
-		return Closed, nil
+		now.State = sockdiag.Close // what was chosen is over
 	}
 	if t.Flow.Protocol == sockdiag.MPTCP && (hasEnded(now.State) || now.State == sockdiag.FinWait1) {
 		// An MPTCP connection is over when its paths are; without one it has nothing
@@ -191,7 +191,11 @@ func (x *action) finish(ctx context.Context, t *target) bool {
 		}
 		// The kernel does not compare states: it would destroy a new life as well.
 		now, err := x.look(ctx, &flows[i])
-		if err == nil && !hasEnded(now.State) && !isNewLife(t, &now) {
+		if err == nil && isNewLife(t, &now) {
+			t.Outcome, t.Err = x.see(ctx, t)
+			return false
+		}
+		if err == nil && !hasEnded(now.State) {
 			err = x.destroy(ctx, x.conn, &flows[i])
 		}
 		switch {
