@@ -86,6 +86,23 @@ func expect(t *testing.T, r *Result, outcome Outcome, reason Reason, method Meth
 	}
 }
 
+// openSockets counts the TCP sockets of this namespace that have not ended.
+func openSockets(t *testing.T) (n int) {
+	t.Helper()
+	conn, err := sockdiag.Dial()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	for _, err := range conn.Flows(t.Context(), sockdiag.Query{States: sockdiag.Open}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		n++
+	}
+	return n
+}
+
 // resets counts the RST segments that this namespace has sent.
 func resets(t *testing.T) string {
 	t.Helper()
@@ -147,6 +164,9 @@ func TestPrivilegedMethods(t *testing.T) {
 				fd := app.Connect(server.Addr(), tt.mapped, tt.mptcp)
 				otherFD := other.Connect(bystander.Addr(), tt.mapped, tt.mptcp)
 				app.Block("recv", fd, syscall.SYS_RECVFROM)
+				nstest.Eventually(t, "the connections of the case before are gone, and send no RST any more", func() bool {
+					return openSockets(t) == 4 // both ends of two
+				})
 				before := resets(t)
 
 				report := mustHangUp(t, New(Config{}), Request{Selector: to(server.Addr()), Method: tt.method})
