@@ -53,13 +53,13 @@ run: build
 	@test -e $(TOKEN) || (umask 077 && od -An -N24 -tx1 /dev/urandom | tr -d ' \n' > $(TOKEN) && echo >> $(TOKEN))
 	./tcphup serve --web.listen-address=127.0.0.1:10471 --alerts.listen-address=127.0.0.1:10472 --alerts.token-file=$(TOKEN)
 
-# Everything runs in namespaces of its own; see demo/main.go.
+# Everything runs in namespaces of its own; see test/demo/main.go.
 demo: need-root build
-	$(GO) run ./demo -tcphup=$(BINARY)
+	$(GO) run ./test/demo -tcphup=$(BINARY)
 
-# As above; see soak/main.go. REPORT=docs/soak.md keeps what it found.
+# As above; see test/soak/main.go. REPORT=docs/soak.md keeps what it found.
 soak: need-root build
-	$(GO) run ./soak -tcphup=$(BINARY) -duration=$(DURATION) -report=$(REPORT)
+	$(GO) run ./test/soak -tcphup=$(BINARY) -duration=$(DURATION) -report=$(REPORT)
 
 test: need-root need-programs format
 	$(MAKE) -j2 programs checks
@@ -100,7 +100,7 @@ vet:
 	$(GO) vet ./...
 
 unit:
-	$(GO) test -race -timeout 10m $$($(GO) list ./... | grep -v '/e2e$$')
+	$(GO) test -race -timeout 10m $$($(GO) list ./... | grep -v '/test/e2e$$')
 
 # Go's fuzzer now and then takes the end of its time for a failure. Then the inputs decide: one that fails is
 # among them, because the fuzzer has kept it.
@@ -125,14 +125,14 @@ timed:
 	$(GO) test -run 'TestPrivileged(Prometheus|DeadPeer)' -timeout 5m ./collector ./actuator
 
 end-to-end:
-	$(GO) test -count=1 -parallel 3 -timeout 10m ./e2e
+	$(GO) test -count=1 -parallel 3 -timeout 10m ./test/e2e
 
 # Below 85 % of the statements of a package it fails. Those who run as other users
 # write there too.
 cover: need-root need-programs $(NFPM) $(ALERTMANAGER)
 	dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && chmod 1777 "$$dir" && \
 	$(GO) test -timeout 10m -cover -coverpkg=$(COVERED) $(subst $(comma), ,$(COVERED)) -args -test.gocoverdir="$$dir" && \
-	GOCOVERDIR="$$dir" $(GO) test -count=1 -parallel 3 -timeout 10m ./e2e && \
+	GOCOVERDIR="$$dir" $(GO) test -count=1 -parallel 3 -timeout 10m ./test/e2e && \
 	$(GO) tool covdata percent -i "$$dir" -pkg=$(COVERED) | awk '{ print; if ($$3 + 0 < 85) low = 1 } END { exit low }'
 
 # What the tests need of programs that are not packaged: in namespaces without a
@@ -167,7 +167,7 @@ image: build
 bench: need-root build
 	mkdir -p bin
 	$(GO) test -run '^$$' -bench . -benchtime 0.5s -timeout 5m ./alerts ./collector ./endpoints > bin/parts.txt || { cat bin/parts.txt; exit 1; }
-	$(GO) run ./bench -tcphup=$(BINARY) -parts=bin/parts.txt $(if $(SOCKETS),-sockets=$(SOCKETS),-docs=docs)
+	$(GO) run ./test/bench -tcphup=$(BINARY) -parts=bin/parts.txt $(if $(SOCKETS),-sockets=$(SOCKETS),-docs=docs)
 	$(if $(SOCKETS),,$(GO) -C tools run ./plot < docs/benchmarks.csv > docs/benchmarks.svg)
 
 clean:

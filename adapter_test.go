@@ -11,8 +11,8 @@ import (
 
 	"tcphup/actuator"
 	"tcphup/alerts"
-	"tcphup/internal/nstest"
 	"tcphup/sockdiag"
+	"tcphup/test/kit/nstest"
 )
 
 // Every limit of an alert's action reaches the actuator. The connections are our

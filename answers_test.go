@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"tcphup/internal/nstest"
+	"tcphup/test/kit/nstest"
 )
 
 // dialRaw opens a connection that reads nothing unless the test does.

@@ -13,7 +13,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"tcphup/alerts"
-	"tcphup/safefile"
+	"tcphup/internal/safefile"
 )
 
 // config is what the configuration file says.

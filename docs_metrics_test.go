@@ -21,7 +21,7 @@ import (
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 
-	"tcphup/internal/nstest"
+	"tcphup/test/kit/nstest"
 )
 
 // metricTables show the metrics of tcphup serve: those with the labels destination and

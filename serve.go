@@ -29,7 +29,7 @@ import (
 	"tcphup/alerts"
 	"tcphup/collector"
 	"tcphup/endpoints"
-	"tcphup/safefile"
+	"tcphup/internal/safefile"
 )
 
 // stopTimeout is how long the servers get to end what is under way.

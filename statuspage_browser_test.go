@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"tcphup/endpoints"
-	"tcphup/internal/browser"
+	"tcphup/test/kit/browser"
 )
 
 var update = flag.Bool("update", false, "rewrite docs/status-page.png and the tables that make docs writes")

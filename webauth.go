@@ -7,7 +7,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
-	"tcphup/safefile"
+	"tcphup/internal/safefile"
 )
 
 // errNoWebCredentials means that a listener lets everyone in.

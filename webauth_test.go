@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"tcphup/safefile"
+	"tcphup/internal/safefile"
 )
 
 func TestCheckWebConfig(t *testing.T) {

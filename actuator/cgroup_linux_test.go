@@ -9,8 +9,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"tcphup/internal/nstest"
-	"tcphup/internal/testapp"
+	"tcphup/test/kit/nstest"
+	"tcphup/test/kit/testapp"
 )
 
 // A socket tells the cgroup of its creator, and the cgroup its processes: where to

@@ -6,8 +6,8 @@ import (
 	"testing"
 	"time"
 
-	"tcphup/internal/nstest"
-	"tcphup/internal/testapp"
+	"tcphup/test/kit/nstest"
+	"tcphup/test/kit/testapp"
 )
 
 // While applications open and close connections without pause, so that descriptors,

@@ -9,9 +9,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"tcphup/internal/nstest"
-	"tcphup/internal/testapp"
 	"tcphup/sockdiag"
+	"tcphup/test/kit/nstest"
+	"tcphup/test/kit/testapp"
 )
 
 // withoutDestroy is an Actuator on a kernel, or with rights, that do not allow

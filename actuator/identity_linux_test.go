@@ -14,9 +14,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"tcphup/internal/nstest"
-	"tcphup/internal/testapp"
 	"tcphup/sockdiag"
+	"tcphup/test/kit/nstest"
+	"tcphup/test/kit/testapp"
 )
 
 // A process that could not be told apart from its predecessor would have the

@@ -9,9 +9,9 @@ import (
 	"testing"
 	"time"
 
-	"tcphup/internal/nstest"
-	"tcphup/internal/testapp"
 	"tcphup/sockdiag"
+	"tcphup/test/kit/nstest"
+	"tcphup/test/kit/testapp"
 )
 
 // A selector that names the second path alone still hangs up the connection.

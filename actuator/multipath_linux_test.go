@@ -8,9 +8,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"tcphup/internal/nstest"
-	"tcphup/internal/testapp"
 	"tcphup/sockdiag"
+	"tcphup/test/kit/nstest"
+	"tcphup/test/kit/testapp"
 )
 
 // A connection that is younger than the dump of connections is not taken for plain

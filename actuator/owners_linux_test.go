@@ -6,8 +6,8 @@ import (
 	"path/filepath"
 	"testing"
 
-	"tcphup/internal/nstest"
-	"tcphup/internal/testapp"
+	"tcphup/test/kit/nstest"
+	"tcphup/test/kit/testapp"
 )
 
 // The pass over /proc: what it finds, and what it may not miss.

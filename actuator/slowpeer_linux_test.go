@@ -15,9 +15,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"tcphup/internal/nstest"
-	"tcphup/internal/testapp"
 	"tcphup/sockdiag"
+	"tcphup/test/kit/nstest"
+	"tcphup/test/kit/testapp"
 )
 
 // A peer that is slow and alive gets all that was queued, and the FIN behind it,

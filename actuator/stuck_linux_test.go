@@ -12,8 +12,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"tcphup/internal/nstest"
 	"tcphup/sockdiag"
+	"tcphup/test/kit/nstest"
 )
 
 // A process may put anything in the place of a socket that was seen, such as a file

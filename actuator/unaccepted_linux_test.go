@@ -8,9 +8,9 @@ import (
 	"testing"
 	"time"
 
-	"tcphup/internal/nstest"
-	"tcphup/internal/testapp"
 	"tcphup/sockdiag"
+	"tcphup/test/kit/nstest"
+	"tcphup/test/kit/testapp"
 )
 
 // A connection that no process has accepted has no inode, like one that its

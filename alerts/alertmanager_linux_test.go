@@ -17,7 +17,7 @@ import (
 	"testing"
 	"time"
 
-	"tcphup/internal/nstest"
+	"tcphup/test/kit/nstest"
 )
 
 // listen serves the fixture on loopback and returns its URL.

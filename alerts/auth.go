@@ -12,7 +12,7 @@ import (
 	"strings"
 	"syscall"
 
-	"tcphup/safefile"
+	"tcphup/internal/safefile"
 )
 
 const (

@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"tcphup/internal/nstest"
+	"tcphup/test/kit/nstest"
 )
 
 // moving is a resolver whose names move.

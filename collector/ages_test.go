@@ -5,8 +5,8 @@ import (
 	"testing"
 	"time"
 
-	"tcphup/internal/nstest"
 	"tcphup/sockdiag"
+	"tcphup/test/kit/nstest"
 )
 
 // A flow is as old as it is, however the clock is set meanwhile.

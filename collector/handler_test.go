@@ -20,8 +20,8 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 
-	"tcphup/internal/nstest"
 	"tcphup/sockdiag"
+	"tcphup/test/kit/nstest"
 )
 
 // waiting returns how many scrapes wait for the pass that is under way.

@@ -10,8 +10,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"tcphup/internal/nstest"
 	"tcphup/sockdiag"
+	"tcphup/test/kit/nstest"
 )
 
 func TestPrivilegedMPTCP(t *testing.T) {

@@ -12,7 +12,7 @@ import (
 	"syscall"
 	"testing"
 
-	"tcphup/internal/nstest"
+	"tcphup/test/kit/nstest"
 )
 
 // tool returns the path of a program that must be installed.

@@ -8,9 +8,9 @@ import (
 	"testing"
 	"time"
 
-	"tcphup/internal/nstest"
-	"tcphup/internal/testapp"
 	"tcphup/sockdiag"
+	"tcphup/test/kit/nstest"
+	"tcphup/test/kit/testapp"
 )
 
 func TestMain(m *testing.M) { os.Exit(nstest.Main(m)) }

@@ -14,7 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"tcphup/internal/nstest"
+	"tcphup/test/kit/nstest"
 )
 
 func TestFailover(t *testing.T) {

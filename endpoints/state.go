@@ -9,7 +9,7 @@ import (
 	"os"
 	"time"
 
-	"tcphup/safefile"
+	"tcphup/internal/safefile"
 )
 
 // stateVersion is that of the state file's form.

@@ -12,7 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"tcphup/safefile"
+	"tcphup/internal/safefile"
 )
 
 func TestStateRoundTrip(t *testing.T) {

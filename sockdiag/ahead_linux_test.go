@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"tcphup/internal/nstest"
+	"tcphup/test/kit/nstest"
 )
 
 // An abandoned dump must not leak its rest into the next answer.

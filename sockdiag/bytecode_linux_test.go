@@ -15,7 +15,7 @@ import (
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
-	"tcphup/internal/nstest"
+	"tcphup/test/kit/nstest"
 )
 
 // crowd is a namespace with sockets of many kinds.

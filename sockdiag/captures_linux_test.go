@@ -16,7 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
-	"tcphup/internal/nstest"
+	"tcphup/test/kit/nstest"
 )
 
 var update = flag.Bool("update", false, "take the captures in testdata anew")

@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"tcphup/internal/nstest"
+	"tcphup/test/kit/nstest"
 )
 
 func mustDial(t *testing.T) *Conn {

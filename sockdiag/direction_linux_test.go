@@ -9,7 +9,7 @@ import (
 	"strconv"
 	"testing"
 
-	"tcphup/internal/nstest"
+	"tcphup/test/kit/nstest"
 )
 
 // byLocal returns the open flows by their local end.

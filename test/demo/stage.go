@@ -1,0 +1,149 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"tcphup/test/kit/netns"
+)
+
+// The service, as the application and tcphup know it.
+const (
+	serviceName = "api.internal"
+	servicePort = "80"
+)
+
+// Time limits of what is waited for, several times what it takes on an idle machine.
+const (
+	setUpTimeout  = 45 * time.Second
+	hangUpTimeout = 60 * time.Second
+)
+
+// stage is the host of the application, with all programs on it, and the two sites
+// of the service.
+type stage struct {
+	options
+	oldSite, newSite         *site
+	dns, tcphup, application *program
+	programs                 []*program // all of them
+	// fail ends the demo.
+	fail context.CancelCauseFunc
+}
+
+// inside runs the demo in the namespaces that outside has made.
+func inside(o options) error {
+	if err := netns.Prepare(); err != nil {
+		return err
+	}
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, ""); err != nil {
+		return fmt.Errorf("mount %s: %w", dir, err)
+	}
+	ctx, cancel := context.WithCancelCause(context.Background())
+	defer cancel(nil)
+	s := &stage{options: o, fail: cancel}
+	err := s.setUp(ctx)
+	if err == nil {
+		err = s.play(ctx)
+	}
+	if err != nil {
+		s.showLogs()
+	}
+	return err
+}
+
+// setUp brings everything to where a failover can begin.
+func (s *stage) setUp(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, setUpTimeout)
+	defer cancel()
+	if err := ip("address add " + hostAddress + " dev lo"); err != nil {
+		return err
+	}
+	var err error
+	if s.oldSite, err = openSite("old", "10.20.1.5"); err != nil {
+		return err
+	}
+	if s.newSite, err = openSite("new", "10.20.2.5"); err != nil {
+		return err
+	}
+	fmt.Printf("An application keeps %d connections to %s, which leads to %v and will be given to %v.\n", poolSize, serviceName, s.oldSite, s.newSite)
+	fmt.Printf("tcphup, Prometheus and Alertmanager run as deploy/ has them, with shorter waits:\n%s.\n", shortWaits)
+	for _, start := range []func() error{s.startDNS, s.startTcphup, s.startPrometheus, s.startAlertmanager} {
+		if err := start(); err != nil {
+			return err
+		}
+	}
+	if err := s.startApplication(ctx); err != nil {
+		return err
+	}
+	// Prometheus learns of its Alertmanager some seconds after its start.
+	return await(ctx, "tcphup, Prometheus and Alertmanager know each other", func() bool {
+		return scraped(ctx, fmt.Sprintf(`tcphup_service_sockets{address="current",service=%q} == %d`, serviceName, poolSize)) &&
+			knowsAlertmanager(ctx)
+	})
+}
+
+// startDNS runs the only name server that the programs here know.
+func (s *stage) startDNS() error {
+	for path, content := range map[string]string{
+		"/etc/resolv.conf": "nameserver 127.0.0.1\n",
+		"/etc/hosts":       "127.0.0.1 localhost\n",
+	} {
+		file := filepath.Base(path)
+		if err := write(file, content); err != nil {
+			return err
+		}
+		if err := unix.Mount(filepath.Join(dir, file), path, "", unix.MS_BIND, ""); err != nil {
+			return fmt.Errorf("put a file of the demo over %s: %w", path, err)
+		}
+	}
+	if err := s.writeName(s.oldSite); err != nil {
+		return err
+	}
+	var err error
+	s.dns, err = s.start(dnsmasqProgram, "--keep-in-foreground", "--conf-file=/dev/null", "--pid-file=", "--user=root",
+		"--no-resolv", "--no-hosts", "--listen-address=127.0.0.1", "--bind-interfaces",
+		"--local=/internal/", "--addn-hosts="+filepath.Join(dir, "names"))
+	return err
+}
+
+func (s *stage) writeName(of *site) error {
+	return write("names", of.address+" "+serviceName+"\n")
+}
+
+// giveName changes the address that the name of the service has in the DNS.
+func (s *stage) giveName(to *site) error {
+	if err := s.writeName(to); err != nil {
+		return err
+	}
+	return s.dns.cmd.Process.Signal(syscall.SIGHUP) // reads the names again
+}
+
+// startApplication returns when the application keeps all its connections to the old
+// site. The link lets the application have a name of its own among processes.
+func (s *stage) startApplication(ctx context.Context) error {
+	err := await(ctx, "the name leads to the old site", func() bool { return leadsTo(ctx, s.oldSite) })
+	if err != nil {
+		return err
+	}
+	executable, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	link := filepath.Join(dir, applicationName)
+	if err := os.Symlink(executable, link); err != nil && !os.IsExist(err) {
+		return err
+	}
+	if s.application, err = s.start(link, "http://"+net.JoinHostPort(serviceName, servicePort)); err != nil {
+		return err
+	}
+	return await(ctx, "the application's pool is full", func() bool {
+		return s.oldSite.connections.Load() == poolSize && s.newSite.connections.Load() == 0
+	})
+}

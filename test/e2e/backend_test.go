@@ -1,0 +1,192 @@
+package e2e
+
+import (
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"tcphup/test/kit/nstest"
+)
+
+// backend is a server that knows how each of its connections ended. It holds them
+// until the client closes, or the test ends.
+type backend struct {
+	t        testing.TB
+	listener net.Listener
+	done     sync.WaitGroup
+
+	mu   sync.Mutex
+	open map[net.Conn]bool
+	ends []end
+}
+
+// end is how a connection ended.
+type end struct {
+	client netip.AddrPort
+	how    string // "eof", "reset" or what else the read said
+}
+
+func startBackend(t testing.TB, address string) *backend {
+	t.Helper()
+	listener, err := net.Listen("tcp4", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &backend{t: t, listener: listener, open: make(map[net.Conn]bool)}
+	b.done.Go(func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			b.mu.Lock()
+			b.open[conn] = true
+			b.mu.Unlock()
+			b.done.Go(func() { b.read(conn) })
+		}
+	})
+	t.Cleanup(func() {
+		b.stopListening()
+		b.mu.Lock()
+		for conn := range b.open {
+			_ = conn.Close()
+		}
+		b.mu.Unlock()
+		b.done.Wait()
+	})
+	return b
+}
+
+func (b *backend) read(conn net.Conn) {
+	_, err := io.Copy(io.Discard, conn)
+	_ = conn.Close()
+	how := "eof"
+	switch {
+	case errors.Is(err, unix.ECONNRESET):
+		how = "reset"
+	case err != nil:
+		how = err.Error()
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.open, conn)
+	b.ends = append(b.ends, end{conn.RemoteAddr().(*net.TCPAddr).AddrPort(), how})
+}
+
+// stopListening keeps the connections.
+func (b *backend) stopListening() { _ = b.listener.Close() }
+
+func (b *backend) addr() netip.AddrPort { return b.listener.Addr().(*net.TCPAddr).AddrPort() }
+
+// counts returns how many connections are open and how many have ended.
+func (b *backend) counts() (open, ended int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.open), len(b.ends)
+}
+
+// awaitOpen waits until so many connections are open.
+func (b *backend) awaitOpen(n int) {
+	b.t.Helper()
+	nstest.Eventually(b.t, "connections are open", func() bool { open, _ := b.counts(); return open == n })
+}
+
+// awaitEnded waits until so many connections have ended.
+func (b *backend) awaitEnded(n int) {
+	b.t.Helper()
+	nstest.Eventually(b.t, "connections have ended", func() bool { _, ended := b.counts(); return ended >= n })
+}
+
+// mustCount fails the test unless so many connections are open and so many have
+// ended, all of the latter in order.
+func (b *backend) mustCount(open, ended int) {
+	b.t.Helper()
+	if o, e := b.counts(); o != open || e != ended {
+		b.t.Errorf("%d connections are open and %d have ended, want %d and %d", o, e, open, ended)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, end := range b.ends {
+		if end.how != "eof" {
+			b.t.Errorf("the connection of %v ended with %s", end.client, end.how)
+		}
+	}
+}
+
+// dialer keeps connections open, and with reconnect opens a new one to the same
+// address for each that ends, as the pool of an application does.
+type dialer struct {
+	t         testing.TB
+	reconnect bool
+	done      sync.WaitGroup
+
+	mu      sync.Mutex
+	stopped bool
+	conns   map[net.Conn]bool
+}
+
+// dial opens n connections to each address.
+func dial(t testing.TB, reconnect bool, n int, to ...netip.AddrPort) *dialer {
+	t.Helper()
+	d := &dialer{t: t, reconnect: reconnect, conns: make(map[net.Conn]bool)}
+	t.Cleanup(func() {
+		d.mu.Lock()
+		d.stopped = true
+		for conn := range d.conns {
+			_ = conn.Close()
+		}
+		d.mu.Unlock()
+		d.done.Wait()
+	})
+	for _, address := range to {
+		for range n {
+			if err := d.open(address); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	return d
+}
+
+func (d *dialer) open(to netip.AddrPort) error {
+	conn, err := net.Dial("tcp", to.String())
+	if err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.stopped {
+		return conn.Close()
+	}
+	d.conns[conn] = true
+	d.done.Go(func() {
+		_, _ = io.Copy(io.Discard, conn)
+		_ = conn.Close()
+		d.mu.Lock()
+		delete(d.conns, conn)
+		// The context of a test ends before anything that it has started does.
+		again := d.reconnect && d.t.Context().Err() == nil
+		d.mu.Unlock()
+		if !again {
+			return
+		}
+		if err := d.open(to); err != nil {
+			d.t.Errorf("reconnect: %v", err)
+		}
+	})
+	return nil
+}
+
+// say sends a byte over each connection.
+func (d *dialer) say() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for conn := range d.conns {
+		_, _ = conn.Write([]byte{'x'})
+	}
+}

@@ -1,0 +1,108 @@
+package e2e
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+
+	"tcphup/test/kit/nstest"
+)
+
+// The bench measures, says who was left out, and writes what it prints. What is in
+// docs/ is of the same form.
+func TestPrivilegedBench(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		bench, docs := filepath.Join(t.TempDir(), "bench"), t.TempDir()
+		nstest.Command(t, "go", "build", "-o", bench, "tcphup/test/bench")
+		parts := filepath.Join(docs, "parts.txt")
+		if err := os.WriteFile(parts, []byte("goos: linux\nBenchmarkPart/of-it \t 100\t 12.5 ns/op\nPASS\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		command := func(args ...string) *exec.Cmd {
+			return exec.CommandContext(t.Context(), bench, append([]string{"-tcphup=" + os.Getenv(binaryVariable), "-sockets=1000", "-rounds=2", "-alerts=3"}, args...)...)
+		}
+		cmd := command("-docs="+docs, "-parts="+parts)
+		var progress strings.Builder
+		cmd.Stderr = &progress
+		printed, err := cmd.Output()
+		if err != nil {
+			t.Fatalf("%v: %s", err, progress.String())
+		}
+		t.Log(string(printed))
+		read := func(path string) string {
+			t.Helper()
+			text, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return string(text)
+		}
+		page := read(filepath.Join(docs, "benchmarks.md"))
+		if page != string(printed) {
+			t.Error("it writes something else than it prints")
+		}
+
+		// A figure is a median with a spread where there is one.
+		const figure, spread = `\d+(\.\d+)?`, `\d+(\.\d+)? \(\d+(\.\d+)?–\d+(\.\d+)?\)`
+		wants := []string{
+			`1,000 \| 20 \|( ` + spread + ` \|){4}`,
+			`1,000 \| 100 \| \*\*` + figure + `\*\* \| ` + figure + ` \| ` + figure + ` \|`,
+			"1,000 \\| `tcphup HOST PORT` \\| " + spread + ` \| ` + figure,
+			"1,000 \\| `tcphup --method=destroy` \\| " + spread,
+			"1,000 \\| `ss -K` \\| " + spread,
+			"1,000 \\| `ss -tnp` \\| " + spread + ` \| 1.00`,
+			"1,000 \\| `tcphup serve` \\| 3 \\| " + figure + ` \| ` + figure,
+			"1,000 \\| `ss -K` \\| 3 \\| " + figure,
+			`resident ≤ 20 MB: 1,000 sockets, 20 destinations \| ` + figure + ` MB \| (met|\*\*missed\*\*)`,
+			`BenchmarkPart/of-it`,
+		}
+		series := []string{"tcphup's scrape", "floor", "ss -tain"}
+		const exporter = "node_exporter"
+		if _, err := exec.LookPath("prometheus-node-exporter"); err == nil {
+			series = append(series, exporter)
+		} else {
+			wants = append(wants, `Left out: node_exporter: there is no prometheus-node-exporter; .*apt-get install`)
+		}
+		for _, want := range wants {
+			if !regexp.MustCompile(want).MatchString(page) {
+				t.Errorf("nothing is printed like %s", want)
+			}
+		}
+		figures := read(filepath.Join(docs, "benchmarks.csv"))
+		for _, name := range series {
+			if !regexp.MustCompile(`(?m)^` + name + `,1000,[0-9.]+,[0-9.]+$`).MatchString(figures) {
+				t.Errorf("the series have no %s: %s", name, figures)
+			}
+		}
+		shipped := read("../../docs/benchmarks.md")
+		for line := range strings.Lines(page) {
+			if strings.HasPrefix(line, "#") && !strings.Contains(shipped, line) {
+				t.Errorf("docs/benchmarks.md has no %q: run make bench", line)
+			}
+		}
+
+		without := command()
+		without.Env = append(os.Environ(), "PATH=/nowhere")
+		if out, err := without.CombinedOutput(); err == nil || !strings.Contains(string(out), "bench: needs: ip ss (") {
+			t.Errorf("without programs: %v, %s", err, out)
+		}
+		other := command()
+		other.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+		for _, path := range []string{filepath.Dir(bench), filepath.Dir(filepath.Dir(bench))} {
+			if err := os.Chmod(path, 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		other.Dir = filepath.Dir(bench)
+		if out, err := other.CombinedOutput(); err == nil || !strings.Contains(string(out), "bench: must run as root") {
+			t.Errorf("not root: %v, %s", err, out)
+		}
+		if left := processes(t); len(left) > 0 {
+			t.Errorf("processes are left behind: %q", left)
+		}
+	})
+}

@@ -1,0 +1,190 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"tcphup/test/kit/nstest"
+	"tcphup/test/kit/testapp"
+)
+
+// side is a row of the README's table of rights, and what has to come of it.
+type side struct {
+	name     string // as the table has it
+	user     string
+	app      string // the application's user
+	caps     []string
+	ownPIDs  bool // it does not share the application's pid namespace
+	mptcp    bool
+	method   string // that auto takes; "" when the flow is refused
+	shutdown bool   // usable, by the probe
+	destroy  bool
+	missing  string // is named by the refusal
+	fix      string // is named by the probe for each method that cannot be used and that auto wants
+}
+
+const (
+	appUser  = "1000:1000"
+	rootUser = "0:0"
+)
+
+var sides = []side{
+	{name: "the application's uid and gid", user: appUser, app: appUser, caps: []string{"SYS_PTRACE"}, shutdown: true, method: "shutdown"},
+	{name: "the application's uid and gid", user: appUser, app: appUser, missing: "seccomp profile", fix: "seccomp profile"},
+	{name: "the application's uid, another gid", user: "1000:1001", app: appUser, caps: []string{"SYS_PTRACE"}, missing: "uid and gid", fix: "uid and gid"},
+	{name: "root, as does the application", user: rootUser, app: rootUser, caps: []string{"SYS_PTRACE"}, shutdown: true, method: "shutdown"},
+	{name: "root", user: rootUser, app: appUser, caps: []string{"SYS_PTRACE"}, missing: "CAP_DAC_READ_SEARCH", fix: "CAP_DAC_READ_SEARCH"},
+	{name: "root", user: rootUser, app: appUser, caps: []string{"SYS_PTRACE", "DAC_READ_SEARCH"}, shutdown: true, method: "shutdown"},
+	{name: "root", user: rootUser, app: appUser, caps: []string{"SYS_PTRACE", "DAC_READ_SEARCH", "NET_ADMIN"}, shutdown: true, destroy: true, method: "shutdown"},
+	{name: "root", user: rootUser, app: appUser, caps: []string{"NET_ADMIN"}, destroy: true, method: "destroy", fix: "seccomp profile"},
+	{name: "root; an MPTCP connection", user: rootUser, app: appUser, caps: []string{"NET_ADMIN"}, mptcp: true, destroy: true, missing: "connected to nothing", fix: "seccomp profile"},
+	{name: "another uid than root", user: appUser, app: appUser, caps: []string{"NET_ADMIN"}, missing: "CAP_NET_ADMIN", fix: "seccomp profile"},
+	{name: "root, in a pid namespace of its own", user: rootUser, app: appUser, caps: []string{"SYS_PTRACE", "DAC_READ_SEARCH"}, ownPIDs: true, missing: "pid namespace", fix: "pid namespace"},
+	{name: "root, in a pid namespace of its own", user: rootUser, app: appUser, caps: []string{"SYS_PTRACE", "DAC_READ_SEARCH", "NET_ADMIN"}, ownPIDs: true, destroy: true, method: "destroy", fix: "pid namespace"},
+}
+
+// A side-car in a container hangs up the flows of an application in another one, or
+// says what it lacks. The probe says the same, and so does the README.
+func TestPrivilegedContainers(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		noYama(t)
+		d := startDocker(t)
+		d.build("../../Dockerfile", "tcphup", os.Getenv(binaryVariable), "--target=prebuilt", "--build-arg=VERSION=1.2.3")
+		app := testapp.BuildStatic(t)
+		d.build(writeFile(t, "Dockerfile", "FROM scratch\nCOPY app /app\nENTRYPOINT [\"/app\"]\n"), "app", app)
+
+		table := []string{"| runs as | capabilities | `shutdown` | `destroy` | `auto` comes to |", "| --- | --- | --- | --- | --- |"}
+		for i, s := range sides {
+			t.Run(fmt.Sprint(s.name, s.caps), func(t *testing.T) {
+				table = append(table, s.try(t, d, fmt.Sprint("app", i)))
+			})
+		}
+		t.Run("README", func(t *testing.T) {
+			if diff := cmp.Diff(table, readmeTable(t, table[0])); diff != "" {
+				t.Errorf("the table of rights (-seen in containers +in the README):\n%s", diff)
+			}
+		})
+		t.Run("image", func(t *testing.T) { checkImage(t, d) })
+	})
+}
+
+// try runs an application and the side-car, and returns the row that they make.
+func (s *side) try(t *testing.T, d *docker, name string) string {
+	app := testapp.StartCommand(t, d.container(t, name, "--user="+s.app, "--cap-drop=ALL", "app"))
+	app.Ask("ignore") // SIGPIPE
+	var server *testapp.Server
+	nstest.NamespaceOf(t, d.inspect(name, "{{.State.Pid}}")).Do(func() {
+		server = testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0", MPTCP: s.mptcp})
+	})
+	fd := app.Connect(server.Addr(), false, s.mptcp)
+
+	flags := s.flags(name)
+	usable, fix := probeIn(t, d, flags)
+	if usable["shutdown"] != s.shutdown || usable["destroy"] != s.destroy {
+		t.Errorf("the probe says %v, want shutdown %v, destroy %v", usable, s.shutdown, s.destroy)
+	}
+	if !strings.Contains(fix["shutdown"], s.fix) || !s.destroy && !strings.Contains(fix["destroy"], "CAP_NET_ADMIN") {
+		t.Errorf("the probe's advice is %v, want one with %q for shutdown", fix, s.fix)
+	}
+
+	r := d.run(append(flags, "tcphup", "--output=json", "127.0.0.1", fmt.Sprint(server.Addr().Port()))...)
+	f := onlyFlow(t, r)
+	exit, outcome, write := 0, "closed", map[string]string{"shutdown": "write EPIPE -1", "destroy": "write ECONNABORTED -1"}[s.method]
+	comesTo := s.method
+	if s.method == "" {
+		exit, outcome, write = 1, "refused", "write ok 1"
+		comesTo = "refused, `" + f.Reason + "`"
+	}
+	if f.Outcome != outcome || r.exit != exit || s.method != "" && f.Method != s.method || !strings.Contains(f.Detail, s.missing) {
+		t.Errorf("exit code %d, %+v, want %s by %q and a detail with %q", r.exit, f, outcome, s.method, s.missing)
+	}
+	if got := app.Ask("write %d", fd); got != write {
+		t.Errorf("application: %q, want %q", got, write)
+	}
+	caps := "none"
+	if len(s.caps) > 0 {
+		caps = strings.Join(s.caps, ", ")
+	}
+	return fmt.Sprintf("| %s | %s | %s | %s | %s |", s.name, caps, yesOrNo(usable["shutdown"]), yesOrNo(usable["destroy"]), comesTo)
+}
+
+func yesOrNo(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}
+
+// flags are those of docker run for the side-car.
+func (s *side) flags(app string) []string {
+	flags := []string{
+		"run", "--rm", "--network=container:" + app, "--user=" + s.user, "--cap-drop=ALL",
+		"--security-opt=no-new-privileges", "--read-only",
+	}
+	if !s.ownPIDs {
+		flags = append(flags, "--pid=container:"+app)
+	}
+	for _, c := range s.caps {
+		flags = append(flags, "--cap-add="+c)
+	}
+	return flags
+}
+
+// probeIn returns for each check whether it is usable, and the advice if not.
+func probeIn(t *testing.T, d *docker, flags []string) (usable map[string]bool, fix map[string]string) {
+	t.Helper()
+	r := d.run(append(flags, "tcphup", "probe", "--output=json")...)
+	var checks []struct {
+		Name, Fix string
+		Usable    bool
+	}
+	if err := json.Unmarshal([]byte(r.stdout), &checks); err != nil {
+		t.Fatalf("%v in %s%s", err, r.stdout, r.stderr)
+	}
+	usable, fix = map[string]bool{}, map[string]string{}
+	for _, c := range checks {
+		usable[c.Name], fix[c.Name] = c.Usable, c.Fix
+	}
+	wantExit := 1
+	if usable["shutdown"] || usable["destroy"] {
+		wantExit = 0
+	}
+	r.mustExit(t, wantExit)
+	return usable, fix
+}
+
+// readmeTable returns the lines of the table that begins with the header.
+func readmeTable(t *testing.T, header string) []string {
+	t.Helper()
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(readme), "\n"+header+"\n")
+	rest, _, _ = strings.Cut(rest, "\n\n")
+	return append([]string{header}, strings.Split(rest, "\n")...)
+}
+
+// checkImage runs the image as it is, without any flag of its own.
+func checkImage(t *testing.T, d *docker) {
+	if got := d.inspect("tcphup", "{{.Config.User}} {{.Config.Entrypoint}} {{.Config.Cmd}}"); got != "65534:65534 [/tcphup] [serve]" {
+		t.Errorf("user, entry point and command: %s", got)
+	}
+	for label, want := range map[string]string{"title": "tcphup", "licenses": "MIT", "version": "1.2.3"} {
+		if got := d.inspect("tcphup", `{{index .Config.Labels "org.opencontainers.image.`+label+`"}}`); got != want {
+			t.Errorf("label %s is %q, want %q", label, got, want)
+		}
+	}
+	startCommand(t, d.container(t, "served", "--cap-drop=ALL", "--read-only", "--health-interval=200ms", "tcphup"))
+	nstest.Eventually(t, "the container is healthy", func() bool {
+		r := d.run("inspect", "--format={{.State.Health.Status}}", "served")
+		return strings.TrimSpace(r.stdout) == "healthy"
+	})
+	r := d.run("exec", "served", "/tcphup", "healthcheck", "http://127.0.0.1:1/")
+	r.mustExit(t, 1)
+}

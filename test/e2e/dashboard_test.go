@@ -1,0 +1,174 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/url"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+
+	"tcphup/test/kit/nstest"
+	"tcphup/test/kit/testapp"
+)
+
+// dashboard is what of Grafana's model holds queries.
+type dashboard struct {
+	Panels []struct {
+		ID      int
+		Type    string
+		Title   string
+		GridPos struct{ X, Y, W, H int }
+		Targets []struct{ Expr string }
+	}
+	Templating struct {
+		List []struct{ Name, Type string }
+	}
+	Annotations struct {
+		List []struct {
+			Name   string
+			Target struct{ Expr string }
+		}
+	}
+}
+
+// Every query of the dashboard has data where a real Prometheus scrapes a real
+// tcphup that sees real sockets, TCP and MPTCP, and has hung up some of them.
+func TestPrivilegedDashboard(t *testing.T) {
+	t.Parallel()
+	nstest.Run(t, func(t *testing.T) {
+		text, err := os.ReadFile("../../deploy/dashboard.json")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var d dashboard
+		if err := json.Unmarshal(text, &d); err != nil {
+			t.Fatal(err)
+		}
+		d.mustFit(t)
+		binary := testapp.Build(t)
+		startProcess(t, os.Getenv(binaryVariable), "serve", "--web.listen-address="+tcphupAddress,
+			"--alerts.listen-address="+receiverAddress, "--alerts.token-file="+writeFile(t, "token", token))
+		awaitPage(t, "http://"+tcphupAddress+"/-/ready")
+		startPrometheus(t, "0", tcphupAddress)
+		nstest.Eventually(t, "Prometheus has scraped twice", func() bool {
+			return len(query(t, "count_over_time(tcphup_build_info[1m]) > 1")) > 0
+		})
+
+		for _, mptcp := range []bool{false, true} {
+			server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0", MPTCP: mptcp})
+			app := testapp.Start(t, binary)
+			app.Ask("ignore")
+			app.Connect(server.Addr(), false, mptcp)
+			if answer, err := postAlert(t, server.Addr()); err != nil || !strings.Contains(answer, `"closed":1`) {
+				t.Fatalf("%s, %v", answer, err)
+			}
+			app.Connect(server.Addr(), false, mptcp) // as it would reconnect
+		}
+
+		asked := 0
+		for _, p := range d.Panels {
+			for _, target := range p.Targets {
+				asked++
+				mustHaveData(t, fmt.Sprintf("panel %d, %s", p.ID, p.Title), target.Expr)
+			}
+		}
+		for _, a := range d.Annotations.List {
+			asked++
+			mustHaveData(t, "annotation "+a.Name, a.Target.Expr)
+		}
+		// Variables ask for the values of a label.
+		for _, q := range regexp.MustCompile(`label_values\((.+?), (\w+)\)"`).FindAllStringSubmatch(string(text), -1) {
+			asked++
+			series, open := strings.CutSuffix(strings.ReplaceAll(q[1], `\"`, `"`), "}")
+			separator := "{"
+			if open {
+				separator = ", "
+			}
+			mustHaveData(t, "variable "+q[2], series+separator+q[2]+`!=""}`)
+		}
+		// promtool takes the rules' metrics for granted, so they are looked up here. Those
+		// of services need one that is configured.
+		rules, err := os.ReadFile("../../deploy/rules.yml")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, expr := range regexp.MustCompile(`tcphup_\w+(\{[^}]*\})?`).FindAllString(string(rules), -1) {
+			if !strings.HasPrefix(expr, "tcphup_service_") {
+				mustHaveData(t, "metric of a rule", expr)
+			}
+		}
+		if asked < 35 {
+			t.Errorf("only %d queries", asked)
+		}
+	})
+}
+
+// mustFit checks what Grafana would show anyhow, badly.
+func (d *dashboard) mustFit(t *testing.T) {
+	t.Helper()
+	seen := map[int]bool{}
+	for i, p := range d.Panels {
+		if seen[p.ID] {
+			t.Errorf("two panels have the id %d", p.ID)
+		}
+		seen[p.ID] = true
+		if p.Type != "row" && len(p.Targets) == 0 {
+			t.Errorf("panel %d asks for nothing", p.ID)
+		}
+		g := p.GridPos
+		if g.W <= 0 || g.H <= 0 || g.X < 0 || g.X+g.W > 24 {
+			t.Errorf("panel %d does not fit: %+v", p.ID, g)
+		}
+		for _, q := range d.Panels[:i] {
+			o := q.GridPos
+			if g.X < o.X+o.W && o.X < g.X+g.W && g.Y < o.Y+o.H && o.Y < g.Y+g.H {
+				t.Errorf("panels %d and %d overlap", q.ID, p.ID)
+			}
+		}
+	}
+	if len(d.Templating.List) != 3 {
+		t.Errorf("%d variables, want the data source, the instance and the destination", len(d.Templating.List))
+	}
+}
+
+// mustHaveData puts in what Grafana would for its variables, and waits for a number.
+func mustHaveData(t *testing.T, what, expr string) {
+	t.Helper()
+	expr = strings.NewReplacer("$instance", ".*", "$destination", ".*", "$__rate_interval", "1m", "$__range", "5m").Replace(expr)
+	if strings.Contains(expr, "$") {
+		t.Errorf("%s: unknown variable in %s", what, expr)
+		return
+	}
+	nstest.Eventually(t, what+" has data: "+expr, func() bool {
+		for _, value := range query(t, expr) {
+			if value != "NaN" {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+// query returns the values that Prometheus answers with.
+func query(t *testing.T, expr string) []string {
+	t.Helper()
+	page, err := get(t, "http://"+prometheusAddress+"/api/v1/query?query="+url.QueryEscape(expr))
+	if err != nil {
+		t.Fatalf("%v\n%s", err, page)
+	}
+	var answer struct {
+		Data struct {
+			Result []struct{ Value [2]any }
+		}
+	}
+	if err := json.Unmarshal([]byte(page), &answer); err != nil {
+		t.Fatal(err)
+	}
+	var values []string
+	for _, r := range answer.Data.Result {
+		values = append(values, fmt.Sprint(r.Value[1]))
+	}
+	return values
+}

@@ -1,0 +1,269 @@
+package e2e
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"tcphup/test/kit/nstest"
+)
+
+// demo is the demo, built, and what there was before it ran.
+type demo struct {
+	binary string
+	temp   string
+	before string
+}
+
+func newDemo(t *testing.T) *demo {
+	t.Helper()
+	d := &demo{binary: filepath.Join(t.TempDir(), "demo"), temp: t.TempDir()}
+	nstest.Command(t, "go", "build", "-o", d.binary, "tcphup/test/demo")
+	// Other users run it too.
+	for _, dir := range []string{filepath.Dir(d.binary), filepath.Dir(filepath.Dir(d.binary))} {
+		if err := os.Chmod(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// A file that the demo would leave there is not to be mistaken for another's.
+	if err := unix.Mount("tmpfs", "/dev/shm", "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	d.before = d.traces(t)
+	return d
+}
+
+// command runs the demo as `make demo` does, in a process group as a shell would. What
+// it prints goes to files: its end can be waited for without that of its children.
+func (d *demo) command(t *testing.T, args ...string) (cmd *exec.Cmd, stdout, stderr func() string) {
+	t.Helper()
+	cmd = exec.CommandContext(t.Context(), d.binary, append([]string{"-tcphup=" + os.Getenv(binaryVariable)}, args...)...)
+	cmd.Dir = "../.."
+	cmd.Env = append(os.Environ(), "TMPDIR="+d.temp)
+	open := func(name string) (*os.File, func() string) {
+		file, err := os.Create(filepath.Join(t.TempDir(), name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = file.Close() })
+		return file, func() string {
+			t.Helper()
+			text, err := os.ReadFile(file.Name())
+			if err != nil {
+				t.Fatal(err)
+			}
+			return string(text)
+		}
+	}
+	cmd.Stdout, stdout = open("stdout")
+	cmd.Stderr, stderr = open("stderr")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	return cmd, stdout, stderr
+}
+
+// traces lists what the demo could leave behind: processes, mounts, network
+// namespaces and devices, temporary files.
+func (d *demo) traces(t *testing.T) string {
+	t.Helper()
+	var b strings.Builder
+	for _, p := range processes(t) {
+		b.WriteString("process " + p + "\n")
+	}
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Write(mounts)
+	b.WriteString(nstest.Command(t, "ip", "netns", "list"))
+	b.WriteString(nstest.Command(t, "ip", "-oneline", "address"))
+	for _, dir := range []string{d.temp, "/dev/shm"} {
+		files, err := os.ReadDir(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range files {
+			b.WriteString("file " + filepath.Join(dir, f.Name()) + "\n")
+		}
+	}
+	return b.String()
+}
+
+// processes are the names of all others that run here. One that nobody has waited
+// for is none.
+func processes(t *testing.T) (names []string) {
+	t.Helper()
+	stats, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range stats {
+		stat, err := os.ReadFile(path)
+		// pid (name) state …
+		name, state := string(stat), ""
+		if i := strings.LastIndex(name, ") "); i > 0 {
+			name, state = name[:i+1], name[i+2:i+3]
+		}
+		pid, _, _ := strings.Cut(name, " ")
+		if err == nil && state != "Z" && pid != strconv.Itoa(os.Getpid()) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// mustLeaveNothing compares what is there with what was before.
+func (d *demo) mustLeaveNothing(t *testing.T) {
+	t.Helper()
+	if diff := cmp.Diff(d.before, d.traces(t)); diff != "" {
+		t.Errorf("the demo leaves something behind (-before +after):\n%s", diff)
+	}
+}
+
+// The demo reaches the end that it promises, tells what happens in the order of
+// cause and effect, and leaves nothing behind. The README shows what it really says.
+func TestPrivilegedDemo(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		d := newDemo(t)
+		cmd, stdout, stderr := d.command(t, "-without=2s")
+		err := cmd.Run()
+		told := stdout()
+		t.Log(told)
+		if err != nil || stderr() != "" {
+			t.Errorf("%v: %s", err, stderr())
+		}
+		d.mustLeaveNothing(t)
+
+		_, acts, _ := strings.Cut(told, "\nWith tcphup:\n")
+		with, rest, _ := strings.Cut(acts, "\nWithout tcphup:\n")
+		without, summary, _ := strings.Cut(rest, "\n\n")
+		mustTellInOrder(t, with,
+			"failover: the old site", "DNS: api.internal leads to", "tcphup: 4 connections lead to a former address",
+			"Prometheus: alert TcphupStaleSockets fires", "Alertmanager: has the alert", "Alertmanager: notifies tcphup-192.0.2.11",
+			"tcphup: has hung up 4 connections: closed by shutdown, held by application", "Prometheus: the alert is resolved")
+		mustTellInOrder(t, with, "Alertmanager: notifies", "application: first answer from the new site",
+			"application: all 4 connections lead to the new site; it has logged 0 errors", "Prometheus: the alert is resolved")
+		mustTellInOrder(t, without, "failover: the old site", "DNS: api.internal leads to",
+			"application: 4 of its 4 connections still lead to the old site")
+		if strings.Contains(without, "from the new site") {
+			t.Errorf("without tcphup: %s", without)
+		}
+		const want = `^with tcphup:    on the new site after \d+\.\d s; the demoted site refused [1-9]\d+ requests
+without tcphup: still on the old site after 2\.0 s; the demoted site refused [1-9]\d+ requests
+$`
+		if !regexp.MustCompile(want).MatchString(summary) {
+			t.Errorf("summary: %q", summary)
+		}
+
+		readme, err := os.ReadFile("../../README.md")
+		if err != nil {
+			t.Fatal(err)
+		}
+		number := regexp.MustCompile(` *\+?[0-9]+`)
+		said := strings.Split(number.ReplaceAllString(told, "0"), "\n")
+		_, shown, _ := strings.Cut(string(readme), "\nWith tcphup:\n")
+		shown, _, _ = strings.Cut(shown, "```")
+		if shown == "" {
+			t.Error("the README does not show the demo")
+		}
+		for line := range strings.Lines(shown) {
+			if line = strings.TrimSuffix(line, "\n"); !slices.Contains(said, number.ReplaceAllString(line, "0")) {
+				t.Errorf("the README shows %q, which the demo does not say", line)
+			}
+		}
+	})
+}
+
+// mustTellInOrder looks for lines that begin like this, in this order and at times
+// that do not go back.
+func mustTellInOrder(t *testing.T, told string, lines ...string) {
+	t.Helper()
+	last := 0.0
+	for line := range strings.Lines(told) {
+		m := regexp.MustCompile(`^ *\+(\d+\.\d) s  (.*)`).FindStringSubmatch(line)
+		if m == nil {
+			t.Errorf("a line without a time: %q", line)
+			continue
+		}
+		at, err := strconv.ParseFloat(m[1], 64)
+		if err != nil || at < last {
+			t.Errorf("after %v s: %q", last, line)
+		}
+		last = at
+		if len(lines) > 0 && strings.HasPrefix(m[2], lines[0]) {
+			lines = lines[1:]
+		}
+	}
+	if len(lines) > 0 {
+		t.Errorf("not told, or not in this order: %q", lines)
+	}
+}
+
+// However the demo ends, everything ends with it. What it needs, and what went
+// wrong, it says.
+func TestPrivilegedDemoEnds(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		d := newDemo(t)
+		for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGKILL} {
+			t.Run(sig.String(), func(t *testing.T) {
+				cmd, _, stderr := d.command(t)
+				if err := cmd.Start(); err != nil {
+					t.Fatal(err)
+				}
+				nstest.Eventually(t, "the programs run", func() bool {
+					all := strings.Join(processes(t), "\n")
+					return strings.Contains(all, "(dnsmasq)") && strings.Contains(all, "(prometheus)")
+				})
+				// As Ctrl-C does, to all in the process group.
+				if err := syscall.Kill(-cmd.Process.Pid, sig); err != nil {
+					t.Fatal(err)
+				}
+				if err := cmd.Wait(); err == nil {
+					t.Error("exit code 0")
+				}
+				if sig == syscall.SIGKILL {
+					nstest.Eventually(t, "all processes have ended", func() bool { return len(processes(t)) == 0 })
+				} else if got := stderr(); got != "demo: interrupted\n" {
+					t.Errorf("it says %q", got)
+				}
+				d.mustLeaveNothing(t)
+			})
+		}
+
+		nobody := &syscall.Credential{Uid: 65534, Gid: 65534}
+		for _, tt := range []struct {
+			name string
+			args []string
+			path string
+			as   *syscall.Credential
+			want string
+		}{
+			{name: "missing program", path: "/nowhere", want: "needs: dnsmasq ip prometheus prometheus-alertmanager ("},
+			{name: "not root", path: os.Getenv("PATH"), as: nobody, want: "demo: must run as root"},
+			{name: "program that ends", path: os.Getenv("PATH"), args: []string{"-tcphup=/bin/false"}, want: "false has ended: exit status 1\n"},
+		} {
+			t.Run(tt.name, func(t *testing.T) {
+				cmd, _, stderr := d.command(t, tt.args...)
+				cmd.Env = append(cmd.Env, "PATH="+tt.path)
+				if tt.as != nil {
+					cmd.SysProcAttr.Credential, cmd.Dir = tt.as, filepath.Dir(d.binary)
+				}
+				err := cmd.Run()
+				var exit *exec.ExitError
+				if !errors.As(err, &exit) || exit.ExitCode() != 1 || !strings.Contains(stderr(), tt.want) {
+					t.Errorf("%v, it says %q", err, stderr())
+				}
+				d.mustLeaveNothing(t)
+			})
+		}
+	})
+}

@@ -1,0 +1,88 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// The examples are what they say they are: one for every Alertmanager, one with a
+// template that turns what Prometheus scraped into where to send the alert. (An
+// Alertmanager that has templates in URLs reads the latter in TestPrivilegedFanOut.)
+func TestAlertmanagerExamples(t *testing.T) {
+	amtool := need(t, "amtool", "prometheus-alertmanager")
+	deploy := filepath.Join("..", "..", "deploy")
+	runProgram(t, nil, amtool, "check-config", filepath.Join(deploy, "alertmanager-plain.example.yml")).mustExit(t, 0)
+
+	for _, tt := range []struct{ instance, want string }{
+		{"10.0.0.11:10471", "http://10.0.0.11:10472/alerts"},
+		{"10.0.0.11", "http://10.0.0.11:10472/alerts"},
+		{"[2001:db8::1]:10471", "http://[2001:db8::1]:10472/alerts"},
+		{"payments-0.payments.svc:10471", "http://payments-0.payments.svc:10472/alerts"},
+	} {
+		data := writeFile(t, "data.json", fmt.Sprintf(`{"commonLabels": {"instance": %q}}`, tt.instance))
+		r := runProgram(t, nil, amtool, "template", "render", "--template.glob="+filepath.Join(deploy, "alertmanager.tmpl"),
+			`--template.text={{ template "tcphup.url" . }}`, "--template.data="+data)
+		r.mustExit(t, 0)
+		if r.stdout != tt.want {
+			t.Errorf("instance %s: the receiver is %q, want %q", tt.instance, r.stdout, tt.want)
+		}
+	}
+}
+
+// The rules do what their tests say, and each alert has its section in the runbook.
+func TestRules(t *testing.T) {
+	promtool := need(t, "promtool", "prometheus")
+	rules := filepath.Join("..", "..", "deploy", "rules.yml")
+	runProgram(t, nil, promtool, "check", "rules", rules).mustExit(t, 0)
+	runProgram(t, nil, promtool, "test", "rules", filepath.Join("..", "..", "deploy", "rules_test.yml")).mustExit(t, 0)
+
+	text, err := os.ReadFile(rules)
+	if err != nil {
+		t.Fatal(err)
+	}
+	runbook, err := os.ReadFile(filepath.Join("..", "..", "docs", "runbook.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	tests, err := os.ReadFile(filepath.Join("..", "..", "deploy", "rules_test.yml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var file struct {
+		Groups []struct {
+			Rules []struct {
+				Alert       string
+				Annotations map[string]string
+			}
+		}
+	}
+	if err := yaml.Unmarshal(text, &file); err != nil {
+		t.Fatal(err)
+	}
+	alerts := 0
+	for _, g := range file.Groups {
+		for _, r := range g.Rules {
+			alerts++
+			if r.Annotations["summary"] == "" || r.Annotations["description"] == "" {
+				t.Errorf("%s has no summary or no description", r.Alert)
+			}
+			if want := "docs/runbook.md#" + strings.ToLower(r.Alert); r.Annotations["runbook"] != want {
+				t.Errorf("%s: runbook is %q, want %q", r.Alert, r.Annotations["runbook"], want)
+			}
+			if !strings.Contains(string(runbook), "\n## "+r.Alert+"\n") {
+				t.Errorf("%s has no section in the runbook", r.Alert)
+			}
+			if !strings.Contains(string(tests), r.Alert) {
+				t.Errorf("%s has no test", r.Alert)
+			}
+		}
+	}
+	if sections := strings.Count(string(runbook), "\n## "); alerts == 0 || alerts != sections {
+		t.Errorf("%d alerts, %d sections in the runbook", alerts, sections)
+	}
+}

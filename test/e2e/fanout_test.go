@@ -1,0 +1,198 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"tcphup/test/kit/nstest"
+)
+
+// templatingAlertmanager is an Alertmanager of the first version in which the URL of
+// a webhook may be a template. make builds it.
+const templatingAlertmanager = "bin/alertmanager-v0.31.1"
+
+// Two side-cars, in network namespaces of their own, watch applications that talk
+// to the same database. What Prometheus finds at one reaches that one alone, by
+// the examples in deploy.
+func TestPrivilegedFanOut(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		templating, err := filepath.Abs(filepath.Join("..", "..", templatingAlertmanager))
+		if err == nil {
+			_, err = os.Stat(templating)
+		}
+		if err != nil {
+			t.Fatalf("this test needs an Alertmanager with templates (make %s): %v", templatingAlertmanager, err)
+		}
+		debians := need(t, "prometheus-alertmanager", "prometheus-alertmanager")
+		pods := []*pod{newPod(t, 1), newPod(t, 2)}
+		nstest.Command(t, "ip", "addr", "add", databaseAddress+"/32", "dev", "lo")
+		for _, tt := range []struct{ name, binary, config string }{
+			{"template", templating, "alertmanager.example.yml"},
+			{"plain list", debians, "alertmanager-plain.example.yml"},
+		} {
+			t.Run(tt.name, func(t *testing.T) { fanOut(t, pods, tt.binary, tt.config) })
+		}
+	})
+}
+
+// databaseAddress is where both pods can reach the test's own namespace.
+const databaseAddress = "10.98.0.1"
+
+// pod is a network namespace with one address, and a way to the test's own.
+type pod struct {
+	*nstest.Namespace
+	name, address string
+}
+
+func newPod(t *testing.T, number int) *pod {
+	t.Helper()
+	p := &pod{name: fmt.Sprint("pod", number), address: fmt.Sprintf("10.98.%d.2", number)}
+	p.Namespace = nstest.NewNamespace(t, p.name)
+	gateway := fmt.Sprintf("10.98.%d.1", number)
+	for _, command := range [][]string{
+		{"ip", "link", "add", p.name, "type", "veth", "peer", "name", "eth0", "netns", p.name},
+		{"ip", "addr", "add", gateway + "/24", "dev", p.name},
+		{"ip", "link", "set", p.name, "up"},
+		{"ip", "-n", p.name, "addr", "add", p.address + "/24", "dev", "eth0"},
+		{"ip", "-n", p.name, "link", "set", "eth0", "up"},
+		{"ip", "-n", p.name, "route", "add", "default", "via", gateway},
+	} {
+		nstest.Command(t, command...)
+	}
+	return p
+}
+
+func fanOut(t *testing.T, pods []*pod, binary, example string) {
+	const flows = 3
+	database := startBackend(t, databaseAddress+":0")
+	var applications []*dialer
+	var audits, targets []string
+	for _, p := range pods {
+		p.Do(func() { applications = append(applications, dial(t, false, flows, database.addr())) })
+		audits = append(audits, filepath.Join(t.TempDir(), "audit.jsonl"))
+		targets = append(targets, p.address+":10471")
+		startProcess(t, "ip", "netns", "exec", p.name, os.Getenv(binaryVariable), "serve",
+			"--web.listen-address="+p.address+":10471", "--alerts.listen-address="+p.address+":10472",
+			"--alerts.token-file="+writeFile(t, "token", token), "--audit.log-file="+audits[len(audits)-1])
+		awaitPage(t, "http://"+p.address+":10471/-/ready")
+	}
+	// All that the example needs to become a test.
+	config := change(t, filepath.Join("..", "..", "deploy", example),
+		"/etc/alertmanager/tcphup.token", writeFile(t, "token", token),
+		"group_wait: 5s", "group_wait: 0s", "group_interval: 30s", "group_interval: 1s", "repeat_interval: 5m", "repeat_interval: 1s")
+	templates, err := filepath.Abs(filepath.Join("..", "..", "deploy", "alertmanager.tmpl"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	config = strings.ReplaceAll(config, "[alertmanager.tmpl]", fmt.Sprintf("[%q]", templates))
+	for i, p := range pods {
+		config = strings.ReplaceAll(config, fmt.Sprintf("192.0.2.1%d", i+1), p.address)
+		config = strings.ReplaceAll(config, fmt.Sprintf(`192\\.0\\.2\\.1%d`, i+1), strings.ReplaceAll(p.address, ".", `\\.`))
+	}
+	am := runAlertmanager(t, binary, alertmanagerAddress, config, "--cluster.listen-address=")
+	busy := keepBusy(t, applications[1])
+	startPrometheus(t, strconv.Itoa(int(database.addr().Port())), targets...)
+
+	database.awaitEnded(flows)
+	nstest.Eventually(t, "the alert about the first one resolves", func() bool {
+		alerts, err := get(t, am.url+"/api/v2/alerts?active=true")
+		return err == nil && strings.TrimSpace(alerts) == "[]"
+	})
+	database.mustEnd(pods[0].address, flows)
+	database.mustEnd(pods[1].address, 0)
+	busy()
+	database.awaitEnded(2 * flows)
+	database.mustEnd(pods[1].address, flows)
+	nstest.Eventually(t, "both have written their audit", func() bool {
+		return len(fingerprints(t, audits[0])) > 0 && len(fingerprints(t, audits[1])) > 0
+	})
+	first, second := fingerprints(t, audits[0]), fingerprints(t, audits[1])
+	if len(first) != 1 || len(second) != 1 || first[0] == second[0] {
+		t.Errorf("alerts that came to the first: %v, to the second: %v; want one each", first, second)
+	}
+}
+
+// change returns the content of a file with strings replaced, which must be there.
+func change(t *testing.T, path string, oldNew ...string) string {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	content := string(b)
+	for i := 0; i < len(oldNew); i += 2 {
+		if !strings.Contains(content, oldNew[i]) {
+			t.Fatalf("%s has no %q any more", path, oldNew[i])
+		}
+		content = strings.ReplaceAll(content, oldNew[i], oldNew[i+1])
+	}
+	return content
+}
+
+// keepBusy makes the application talk until the function that it returns is called.
+func keepBusy(t *testing.T, application *dialer) (stop func()) {
+	ticker := time.NewTicker(50 * time.Millisecond)
+	ended, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for {
+			select {
+			case <-ticker.C:
+				application.say()
+			case <-ended:
+				return
+			case <-t.Context().Done():
+				return
+			}
+		}
+	}()
+	return func() {
+		close(ended)
+		<-stopped
+		ticker.Stop()
+	}
+}
+
+// mustEnd fails the test unless so many connections from the client have ended.
+func (b *backend) mustEnd(client string, n int) {
+	b.t.Helper()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	address := netip.MustParseAddr(client)
+	got := 0
+	for _, end := range b.ends {
+		if end.client.Addr() == address {
+			got++
+		}
+	}
+	if got != n {
+		b.t.Errorf("%d connections of %s have ended, want %d", got, client, n)
+	}
+}
+
+// fingerprints returns which alerts an audit log speaks of.
+func fingerprints(t *testing.T, log string) []string {
+	t.Helper()
+	content, err := os.ReadFile(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var found []string
+	for line := range strings.Lines(string(content)) {
+		var r record
+		if err := json.Unmarshal([]byte(line), &r); err != nil {
+			t.Fatal(err)
+		}
+		found = append(found, r.Fingerprint)
+	}
+	slices.Sort(found)
+	return slices.Compact(found)
+}

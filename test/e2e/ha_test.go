@@ -1,0 +1,147 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"testing"
+	"time"
+
+	"tcphup/test/kit/nstest"
+)
+
+// Two Alertmanagers that are peers both deliver an alert when the first delivery
+// takes long. Each flow is hung up once all the same, and those that the
+// application opens meanwhile live on.
+func TestPrivilegedPair(t *testing.T) {
+	t.Parallel()
+	nstest.Run(t, func(t *testing.T) {
+		for _, tt := range []struct {
+			name, settings string
+			second         string // what becomes of the second delivery
+		}{
+			{name: "cooldown", settings: "    limits: {rate: 10}", second: "cooldown"},
+			{
+				name: "evidence", second: "done",
+				settings: "    evidence: {established_before_alert: true}\n    limits: {rate: 10, cooldown: 0s}",
+			},
+		} {
+			t.Run(tt.name, func(t *testing.T) { pair(t, tt.settings, tt.second) })
+		}
+	})
+}
+
+const secondAlertmanagerAddress = "127.0.0.1:9193"
+
+func pair(t *testing.T, settings, second string) {
+	// At 10 flows a second this takes longer than the second peer waits.
+	const flows = 25
+	server := startBackend(t, "127.0.0.1:0")
+	dial(t, true, flows, server.addr())
+	server.awaitOpen(flows)
+	serveArmed(t, "--config.file="+policyFile(t, settings))
+	awaitSeen(t, server, flows)
+
+	peer := func(address string, own, other int) alertmanager {
+		return startAlertmanager(t, alertmanagerConfig{address: address, groupBy: "alertname", interval: "5m", token: token, args: []string{
+			fmt.Sprintf("--cluster.listen-address=127.0.0.1:%d", own), fmt.Sprintf("--cluster.advertise-address=127.0.0.1:%d", own),
+			fmt.Sprintf("--cluster.peer=127.0.0.1:%d", other), "--cluster.peer-timeout=1s", "--cluster.settle-timeout=1s",
+		}})
+	}
+	// The first finds no peer yet and goes on without; the second finds the first.
+	one := peer(alertmanagerAddress, 9094, 9095)
+	two := peer(secondAlertmanagerAddress, 9095, 9094)
+	for _, am := range []alertmanager{one, two} {
+		nstest.Eventually(t, "both are members", func() bool {
+			n, _ := sampleOf(t, am.url, "alertmanager_cluster_members")
+			return n == 2
+		})
+	}
+	same := alertAbout(server.addr())
+	one.post(same)
+	two.post(same)
+
+	awaitSample(t, answered200, 2)
+	nstest.Eventually(t, "the application has all its connections again", func() bool {
+		open, ended := server.counts()
+		return open == flows && ended == flows
+	})
+	server.mustCount(flows, flows)
+	mustSample(t, flowsClosed, flows)
+
+	closed := make(map[string]int) // by cookie
+	results := make(map[string]string)
+	for _, r := range hangups(t) {
+		if r.Flow == nil {
+			results[r.ExternalURL] = r.Result
+			continue
+		}
+		closed[r.Flow.Cookie]++
+	}
+	if got := slices.Sorted(maps.Values(results)); len(results) != 2 || !slices.Contains(got, "done") || !slices.Contains(got, second) {
+		t.Errorf("decisions by sender: %v, want done and %s", results, second)
+	}
+	if len(closed) != flows || slices.Max(slices.Collect(maps.Values(closed))) != 1 {
+		t.Errorf("flows hung up, by cookie: %v, want %d flows once each", closed, flows)
+	}
+}
+
+// awaitSeen makes tcphup see the flows to the server, and waits until it knows that
+// they are older than now.
+func awaitSeen(t testing.TB, server *backend, flows int) {
+	t.Helper()
+	labels := fmt.Sprintf(`{destination=%q,port="%d"}`, server.addr().Addr(), server.addr().Port())
+	nstest.Eventually(t, "the flows are seen and have an age", func() bool {
+		count, _ := sample(t, "tcphup_socket_age_seconds_count"+labels)
+		sum, _ := sample(t, "tcphup_socket_age_seconds_sum"+labels)
+		// Ages are known to a tenth of a second; the flows were seen in one pass.
+		return count == float64(flows) && sum >= 0.3*float64(flows)
+	})
+}
+
+// record is a decision as the audit has it.
+type record struct {
+	Time        time.Time      `json:"time"`
+	Policy      string         `json:"policy"`
+	Fingerprint string         `json:"fingerprint"`
+	StartsAt    time.Time      `json:"starts_at"`
+	ExternalURL string         `json:"external_url"`
+	Destination string         `json:"destination"`
+	Port        string         `json:"port"`
+	Result      string         `json:"result"`
+	Detail      string         `json:"detail"`
+	Shadow      bool           `json:"shadow"`
+	Flows       map[string]int `json:"flows"`
+	Flow        *flowRecord    `json:"flow"`
+}
+
+type flowRecord struct {
+	Local       string   `json:"local"`
+	Remote      string   `json:"remote"`
+	Cookie      string   `json:"cookie"`
+	PID         int      `json:"pid"`
+	Command     string   `json:"command"`
+	State       string   `json:"state"`
+	IdleSeconds *float64 `json:"idle_seconds"`
+	Method      string   `json:"method"`
+	Outcome     string   `json:"outcome"`
+	Reason      string   `json:"reason"`
+	Detail      string   `json:"detail"`
+}
+
+// hangups returns the decisions that tcphup keeps in memory.
+func hangups(t testing.TB) []record {
+	t.Helper()
+	body, err := get(t, "http://"+tcphupAddress+"/api/v1/hangups")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var page struct {
+		Records []record `json:"records"`
+	}
+	if err := json.Unmarshal([]byte(body), &page); err != nil {
+		t.Fatal(err)
+	}
+	return page.Records
+}

@@ -1,0 +1,319 @@
+package e2e
+
+import (
+	"encoding/json"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"tcphup/test/kit/nstest"
+	"tcphup/test/kit/testapp"
+)
+
+const (
+	nobody = 65534
+	other  = 12345 // an application's uid and gid
+)
+
+// What can be done with which rights, and what is said of those that are missing.
+func TestPrivilegedRights(t *testing.T) {
+	t.Parallel()
+	nstest.Run(t, func(t *testing.T) {
+		noYama(t)
+		binary := testapp.Build(t)
+		for _, tt := range []struct {
+			name     string
+			uid, gid uint32
+			caps     []uintptr
+			app      uint32
+			mptcp    bool
+			method   string
+			outcome  string
+			reason   string
+			took     string
+			says     string
+			exit     int
+		}{
+			{name: "same uid and gid", uid: other, gid: other, app: other, outcome: "closed", took: "shutdown"},
+			{name: "same uid, other gid", uid: other, gid: nobody, app: other, outcome: "refused", reason: "permission", took: "none", says: "CAP_SYS_PTRACE", exit: 1},
+			{name: "no right", uid: nobody, gid: nobody, app: other, outcome: "refused", reason: "permission", took: "none", says: "CAP_NET_ADMIN", exit: 1},
+			{name: "only NET_ADMIN", uid: nobody, gid: nobody, caps: []uintptr{unix.CAP_NET_ADMIN}, app: other, outcome: "closed", took: "destroy", says: "shutdown refused"},
+			{name: "only NET_ADMIN, MPTCP", uid: nobody, gid: nobody, caps: []uintptr{unix.CAP_NET_ADMIN}, app: other, mptcp: true, outcome: "refused", reason: "permission", took: "none", says: "connected to nothing", exit: 1},
+			{name: "only NET_ADMIN, shutdown asked for", uid: nobody, gid: nobody, caps: []uintptr{unix.CAP_NET_ADMIN}, app: other, method: "shutdown", outcome: "refused", reason: "permission", took: "none", says: "CAP_SYS_PTRACE", exit: 1},
+			{name: "only SYS_PTRACE", uid: nobody, gid: nobody, caps: []uintptr{unix.CAP_SYS_PTRACE}, app: other, outcome: "refused", reason: "permission", took: "none", says: "CAP_DAC_READ_SEARCH", exit: 1},
+			{name: "SYS_PTRACE and DAC_READ_SEARCH", uid: nobody, gid: nobody, caps: []uintptr{unix.CAP_SYS_PTRACE, unix.CAP_DAC_READ_SEARCH}, app: other, outcome: "closed", took: "shutdown"},
+			{name: "same uid and gid, destroy asked for", uid: other, gid: other, app: other, method: "destroy", outcome: "refused", reason: "permission", took: "none", says: "CAP_NET_ADMIN", exit: 1},
+		} {
+			t.Run(tt.name, func(t *testing.T) {
+				server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0", MPTCP: tt.mptcp})
+				app := testapp.StartAs(t, binary, tt.app)
+				app.Ask("ignore")
+				fd := app.Connect(server.Addr(), false, tt.mptcp)
+				args := []string{"--output=json", "127.0.0.1", strconv.Itoa(int(server.Addr().Port()))}
+				if tt.method != "" {
+					args = append([]string{"--method=" + tt.method}, args...)
+				}
+				attr := &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: tt.uid, Gid: tt.gid}, AmbientCaps: tt.caps}
+				f := hangUpAs(t, attr, tt.exit, args...)
+				if f.Outcome != tt.outcome || f.Reason != tt.reason || f.Method != tt.took || !strings.Contains(f.Detail, tt.says) {
+					t.Errorf("got %+v", f)
+				}
+				want := "write ok 1"
+				if tt.outcome == "closed" {
+					want = "write EPIPE -1"
+					if tt.took == "destroy" {
+						want = "write ECONNABORTED -1"
+					}
+				}
+				if got := app.Ask("write %d", fd); got != want {
+					t.Errorf("application: %q, want %q", got, want)
+				}
+			})
+		}
+	})
+}
+
+// A process in a pid namespace that is not ours cannot be reached, only its flows.
+func TestPrivilegedOtherPIDNamespace(t *testing.T) {
+	t.Parallel()
+	nstest.Run(t, func(t *testing.T) {
+		binary := testapp.Build(t)
+		server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
+		app := testapp.Start(t, binary)
+		app.Ask("ignore")
+		fd := app.Connect(server.Addr(), false, false)
+		unshare := []string{"--pid", "--fork", "--mount-proc", os.Getenv(binaryVariable), "--output=json"}
+
+		r := runProgram(t, nil, need(t, "unshare", "util-linux"), append(unshare, "--method=shutdown", "127.0.0.1", "0")...)
+		r.mustExit(t, 1)
+		if f := onlyFlow(t, r); f.Outcome != "refused" || f.Reason != "permission" || !strings.Contains(f.Detail, "pid namespace") {
+			t.Errorf("shutdown: %+v", f)
+		}
+		if got := app.Ask("write %d", fd); got != "write ok 1" {
+			t.Errorf("application: %q", got)
+		}
+		r = runProgram(t, nil, need(t, "unshare", "util-linux"), append(unshare, "127.0.0.1", "0")...)
+		r.mustExit(t, 0)
+		if f := onlyFlow(t, r); f.Outcome != "closed" || f.Method != "destroy" {
+			t.Errorf("auto: %+v", f)
+		}
+
+		// The /proc of another pid namespace would have us duplicate the descriptors of
+		// processes that happen to have the same numbers.
+		app.Connect(server.Addr(), false, false)
+		r = runProgram(t, nil, need(t, "unshare", "util-linux"), "--pid", "--fork", os.Getenv(binaryVariable), "127.0.0.1", "0")
+		r.mustExit(t, 1)
+		if !strings.Contains(r.stderr, "another pid namespace") {
+			t.Errorf("with the outer /proc: %s", r.stderr)
+		}
+	})
+}
+
+type flowReport struct {
+	Remote, Outcome, Reason, Method, Detail string
+	Reconnect                               *struct {
+		Remote      string
+		SameAddress bool    `json:"same_address"`
+		After       float64 `json:"after_seconds"`
+	}
+}
+
+func onlyFlow(t *testing.T, r result) flowReport {
+	t.Helper()
+	var report struct{ Flows []flowReport }
+	if err := json.Unmarshal([]byte(r.stdout), &report); err != nil {
+		t.Fatalf("%v in %s%s", err, r.stdout, r.stderr)
+	}
+	if len(report.Flows) != 1 {
+		t.Fatalf("got %d flows: %s", len(report.Flows), r.stdout)
+	}
+	return report.Flows[0]
+}
+
+func hangUpAs(t *testing.T, attr *syscall.SysProcAttr, exit int, args ...string) flowReport {
+	t.Helper()
+	r := runAs(t, attr, os.Getenv(binaryVariable), args...)
+	r.mustExit(t, exit)
+	return onlyFlow(t, r)
+}
+
+// noYama makes sure that the rights under test are the only ones that count.
+func noYama(t *testing.T) {
+	t.Helper()
+	const scope = "/proc/sys/kernel/yama/ptrace_scope"
+	if b, err := os.ReadFile(scope); err == nil && strings.TrimSpace(string(b)) != "0" {
+		t.Fatalf("%s is %s: these tests need 0", scope, strings.TrimSpace(string(b)))
+	}
+}
+
+// The self-test says the same as the hang-up does.
+func TestPrivilegedProbe(t *testing.T) {
+	t.Parallel()
+	nstest.Run(t, func(t *testing.T) {
+		noYama(t)
+		testapp.StartAs(t, testapp.Build(t), other).Ask("ignore")
+		for _, tt := range []struct {
+			name     string
+			attr     *syscall.SysProcAttr
+			mptcp    string // net.mptcp.enabled
+			exit     int
+			usable   map[string]bool
+			fixNames map[string]string
+		}{
+			{name: "root", exit: 0, mptcp: "1", usable: map[string]bool{
+				"dump_ipv4": true, "dump_ipv6": true, "dump_mptcp": true, "shutdown": true, "shutdown_mptcp": true,
+				"destroy": true, "destroy_mptcp_path": true, "processes": true,
+			}},
+			{
+				name: "nobody", exit: 1, mptcp: "1", attr: &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}},
+				usable: map[string]bool{"dump_ipv4": true, "dump_ipv6": true, "dump_mptcp": true, "shutdown": false, "destroy": false, "processes": false},
+				fixNames: map[string]string{
+					"shutdown": "CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH", "destroy": "CAP_NET_ADMIN", "processes": "uid and gid",
+				},
+			},
+			{
+				name: "only NET_ADMIN", exit: 0, mptcp: "1",
+				attr:   &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}, AmbientCaps: []uintptr{unix.CAP_NET_ADMIN}},
+				usable: map[string]bool{"shutdown": false, "destroy": true, "destroy_mptcp_path": true, "processes": false},
+			},
+			{
+				name: "no MPTCP", exit: 0, mptcp: "0",
+				usable:   map[string]bool{"dump_ipv4": true, "dump_mptcp": false, "shutdown": true, "shutdown_mptcp": false, "destroy": true},
+				fixNames: map[string]string{"dump_mptcp": "neither seen nor hung up"},
+			},
+		} {
+			t.Run(tt.name, func(t *testing.T) {
+				if err := os.WriteFile("/proc/sys/net/mptcp/enabled", []byte(tt.mptcp), 0o644); err != nil {
+					t.Fatal(err)
+				}
+				r := runAs(t, tt.attr, os.Getenv(binaryVariable), "probe", "--output=json")
+				r.mustExit(t, tt.exit)
+				var checks []struct {
+					Name, Detail, Fix string
+					Usable            bool
+				}
+				if err := json.Unmarshal([]byte(r.stdout), &checks); err != nil {
+					t.Fatalf("%v in %s", err, r.stdout)
+				}
+				seen := 0
+				for _, c := range checks {
+					if want, ok := tt.usable[c.Name]; ok {
+						seen++
+						if c.Usable != want || c.Detail == "" {
+							t.Errorf("%s: usable %v, want %v: %s", c.Name, c.Usable, want, c.Detail)
+						}
+					}
+					if fix := tt.fixNames[c.Name]; !strings.Contains(c.Fix, fix) {
+						t.Errorf("%s: fix is %q, want one with %q", c.Name, c.Fix, fix)
+					}
+				}
+				if seen != len(tt.usable) {
+					t.Errorf("%d of %d checks are there: %s", seen, len(tt.usable), r.stdout)
+				}
+			})
+		}
+	})
+}
+
+// What cannot be done is exported, and the exporter runs all the same.
+func TestPrivilegedServeWithoutRights(t *testing.T) {
+	t.Parallel()
+	nstest.Run(t, func(t *testing.T) {
+		testapp.StartAs(t, testapp.Build(t), other).Ask("ignore")
+		p := startProcessAs(t, &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}},
+			os.Getenv(binaryVariable), "serve", "--web.listen-address="+tcphupAddress, "--alerts.listen-address="+receiverAddress)
+		awaitPage(t, "http://"+tcphupAddress+"/-/ready")
+		for series, want := range map[string]float64{
+			`tcphup_method_usable{method="shutdown"}`: 0,
+			`tcphup_method_usable{method="destroy"}`:  0,
+			`tcphup_scrape_success{source="tcp"}`:     1,
+			`tcphup_scrape_success{source="mptcp"}`:   1,
+		} {
+			if got, ok := sample(t, series); !ok || got != want {
+				t.Errorf("%s is %v, %v; want %v", series, got, ok, want)
+			}
+		}
+		log, err := os.ReadFile(p.log)
+		if err != nil || !strings.Contains(string(log), "CAP_NET_ADMIN") {
+			t.Errorf("the log names no missing right: %s, %v", log, err)
+		}
+	})
+}
+
+// After a hang-up the application is seen on its new connection, or not at all.
+func TestPrivilegedReconnect(t *testing.T) {
+	t.Parallel()
+	nstest.Run(t, func(t *testing.T) {
+		binary := testapp.Build(t)
+		for _, tt := range []struct {
+			name, next string
+			same       bool
+			says       string
+		}{
+			{name: "same address", next: "127.0.0.2", same: true, says: "RECONNECTED TO THE SAME ADDRESS"},
+			{name: "other address", next: "127.0.0.3", says: "reconnected to 127.0.0.3"},
+			{name: "nowhere", says: "no reconnect seen"},
+		} {
+			t.Run(tt.name, func(t *testing.T) {
+				server := testapp.Serve(t, testapp.ServerConfig{Address: "0.0.0.0:0"})
+				port := server.Addr().Port()
+				first := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.2"), port)
+				for _, output := range []string{"json", "table"} {
+					app, bystander := testapp.Start(t, binary), testapp.Start(t, binary)
+					app.Ask("ignore")
+					fd := app.Connect(first, false, false)
+					app.Block("recv", fd, unix.SYS_RECVFROM)
+					done := make(chan result, 1)
+					go func() {
+						done <- tcphup(t, "--watch-reconnect=2s", "--output="+output, "127.0.0.2", "0")
+					}()
+					if got := app.Hear(); got != "recv ok 0" {
+						t.Fatalf("application: %q", got)
+					}
+					// Somebody else's new flow to the same port is no reconnect.
+					bystander.Connect(netip.AddrPortFrom(netip.MustParseAddr("127.0.0.9"), port), false, false)
+					if tt.next != "" {
+						app.Connect(netip.AddrPortFrom(netip.MustParseAddr(tt.next), port), false, false)
+					}
+					r := <-done
+					r.mustExit(t, 0)
+					app.Kill()
+					if output == "table" {
+						if !strings.Contains(r.stdout, tt.says) {
+							t.Errorf("table: %s", r.stdout)
+						}
+						continue
+					}
+					f := onlyFlow(t, r)
+					if f.Reconnect == nil {
+						t.Fatalf("no word about reconnecting: %s", r.stdout)
+					}
+					want := ""
+					if tt.next != "" {
+						want = netip.AddrPortFrom(netip.MustParseAddr(tt.next), port).String()
+					}
+					if f.Reconnect.Remote != want || f.Reconnect.SameAddress != tt.same {
+						t.Errorf("reconnect: %+v, want %q, same %v", *f.Reconnect, want, tt.same)
+					}
+					if want != "" && r.took > 2*time.Second {
+						t.Errorf("the watch took %v though the reconnect was seen after %.3f s", r.took, f.Reconnect.After)
+					}
+				}
+			})
+		}
+	})
+}
+
+func startProcessAs(t *testing.T, attr *syscall.SysProcAttr, name string, args ...string) *process {
+	t.Helper()
+	cmd := exec.Command(name, args...)
+	cmd.SysProcAttr = attr
+	return startCommand(t, cmd)
+}

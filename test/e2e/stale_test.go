@@ -1,0 +1,287 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"tcphup/test/kit/nstest"
+	"tcphup/test/kit/testapp"
+)
+
+const (
+	oldAddress, newAddress = "127.0.1.1", "127.0.1.2"
+	serviceName            = "db.internal"
+)
+
+// failoverSettle is the shortest that the configuration takes.
+const failoverSettle = time.Second
+
+// startHTTPOn runs a server that names itself and the connection in its answer.
+func startHTTPOn(t *testing.T, address string) (port string) {
+	t.Helper()
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, listener.Addr(), " ", r.RemoteAddr)
+	})}
+	go func() { _ = server.Serve(listener) }()
+	t.Cleanup(func() { _ = server.Close() })
+	_, port, err = net.SplitHostPort(listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return port
+}
+
+// The failover of a name, from the DNS to the application: metrics go from current
+// to former, the shipped alert fires, Alertmanager posts, the flows to the former
+// address are hung up, the application reconnects to the new one, the alert
+// resolves. The only thing that is not as shipped is how long the alert waits.
+func TestPrivilegedFailover(t *testing.T) {
+	t.Parallel()
+	nstest.Run(t, func(t *testing.T) {
+		dns := startNameServer(t)
+		dns.set(serviceName + " " + oldAddress)
+		port := startHTTPOn(t, oldAddress+":0")
+		startHTTPOn(t, net.JoinHostPort(newAddress, port))
+
+		cmd := exec.Command(os.Args[0])
+		cmd.Env = append(os.Environ(), goClientVariable+"=http://"+net.JoinHostPort(serviceName, port))
+		ask := startClient(t, cmd)
+		var first string
+		nstest.Eventually(t, "the name resolves", func() bool {
+			first = ask()
+			return strings.HasPrefix(first, "200 "+oldAddress)
+		})
+		config := writeFile(t, "tcphup.yml", fmt.Sprintf(`
+policies:
+  - name: failover
+    match: ['alertname="TcphupStaleSockets"']
+    allow: [%[1]s]
+    labels: {service: service}
+services: [{name: %[1]s, port: %[2]s, settle: %[3]s}]
+`, serviceName, port, failoverSettle))
+		serveServices(t, "--config.file="+config)
+		becomes(t, addressesOf(serviceName, "current"), 1)
+		becomes(t, socketsOf("current"), 1)
+		becomes(t, socketsOf("former"), 0)
+		startAlertmanager(t, alertmanagerConfig{groupBy: "alertname, service", token: token})
+		startPrometheusWithShippedRules(t)
+
+		changed := time.Now()
+		dns.set(serviceName + " " + newAddress)
+		since := func() time.Duration { return time.Since(changed).Round(10 * time.Millisecond) }
+		// Once: the flow is hung up soon after.
+		nstest.Eventually(t, "the address becomes former", func() bool {
+			former, _ := sample(t, addressesOf(serviceName, "former"))
+			return former == 1
+		})
+		former := since()
+		closed := `tcphup_hangups_total{method="shutdown",outcome="closed",policy="failover"}`
+		nstest.Eventually(t, "a hang-up", func() bool {
+			n, ok := sample(t, closed)
+			return ok && n > 0
+		})
+		hungUp := since()
+		next := ask()
+		reconnected := since()
+		if !strings.HasPrefix(next, "200 "+newAddress) {
+			t.Fatalf("after the hang-up: %q; before: %q", next, first)
+		}
+		becomes(t, socketsOf("former"), 0)
+		becomes(t, socketsOf("current"), 1)
+		nstest.Eventually(t, "the alert resolves", func() bool {
+			alerts, err := get(t, "http://"+alertmanagerAddress+"/api/v2/alerts?active=true")
+			return err == nil && strings.TrimSpace(alerts) == "[]"
+		})
+		if again := ask(); again != next {
+			t.Errorf("the new connection was not kept: %q, then %q", next, again)
+		}
+		if n, _ := sample(t, closed); n != 1 {
+			t.Errorf("%v flows were hung up", n)
+		}
+		t.Logf("after the change of the DNS (settle %s): former in %s, hung up in %s, RECONNECTED IN %s, alert resolved in %s",
+			failoverSettle, former, hungUp, reconnected, since())
+	})
+}
+
+// startPrometheusWithShippedRules runs it with the alerts of deploy/, which fire
+// at once.
+func startPrometheusWithShippedRules(t *testing.T) {
+	t.Helper()
+	shipped, err := os.ReadFile("../../deploy/rules.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const waits = "for: 1m"
+	if strings.Count(string(shipped), waits) != 1 {
+		t.Fatalf("the shipped rules have not one %q", waits)
+	}
+	rules := writeFile(t, "rules.yml", strings.Replace(string(shipped), waits, "for: 0s", 1))
+	config := writeFile(t, "prometheus.yml", fmt.Sprintf(`
+global: {scrape_interval: 250ms, scrape_timeout: 250ms, evaluation_interval: 250ms}
+rule_files: [%q]
+scrape_configs: [{job_name: tcphup, static_configs: [{targets: [%q]}]}]
+alerting: {alertmanagers: [{static_configs: [{targets: [%q]}]}]}
+`, rules, tcphupAddress, alertmanagerAddress))
+	startProcess(t, need(t, "prometheus", "prometheus"), "--config.file="+config, "--storage.tsdb.path="+t.TempDir(),
+		"--web.listen-address="+prometheusAddress, "--log.level=warn")
+	// Prometheus learns of its Alertmanager some seconds after its start.
+	nstest.Eventually(t, "Prometheus knows Alertmanager", func() bool {
+		page, err := get(t, "http://"+prometheusAddress+"/api/v1/alertmanagers")
+		return err == nil && strings.Contains(page, alertmanagerAddress)
+	})
+}
+
+// postStale sends an alert about the service and returns the answer.
+func postStale(t *testing.T) string {
+	t.Helper()
+	body := fmt.Sprintf(`{"version":"4","status":"firing","alerts":[{"status":"firing","fingerprint":"c0ffee","startsAt":%q,
+		"labels":{"alertname":"TcphupStaleSockets","tcphup":"hangup","service":%q}}]}`, time.Now().UTC().Format(time.RFC3339Nano), serviceName)
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+receiverAddress+"/alerts", strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("Authorization", "Bearer "+token)
+	request.Header.Set("Content-Type", "application/json")
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	answer, err := io.ReadAll(response.Body)
+	if err != nil || response.StatusCode != http.StatusOK {
+		t.Fatalf("%s: %s, %v", response.Status, answer, err)
+	}
+	return string(answer)
+}
+
+// Both families of one name, an IPv4-mapped socket and an MPTCP connection one of
+// whose paths leads to a former address are hung up, by the policy that applies
+// without a configuration; what leads to current addresses is not, not even when
+// the name goes back.
+func TestPrivilegedStaleFlows(t *testing.T) {
+	t.Parallel()
+	nstest.Run(t, func(t *testing.T) {
+		peer := nstest.NewPeer(t)
+		dns := startNameServer(t)
+		var server *testapp.Server
+		peer.Do(func() { server = testapp.Serve(t, testapp.ServerConfig{Address: ":0", MPTCP: true}) })
+		port := server.Addr().Port()
+		// The peer's first addresses and its second are two hosts of the service.
+		former := nstest.Peer4Two + " " + nstest.Peer6
+		dns.set(serviceName + " " + nstest.Peer4Two + " " + nstest.Peer6)
+
+		app := testapp.Start(t, testapp.Build(t))
+		app.Ask("ignore")
+		connect := func(host string, mapped, mptcp bool) int {
+			return app.Connect(mustAddrPort(t, host, port), mapped, mptcp)
+		}
+		stale := map[string]int{
+			"ipv4":   connect(nstest.Peer4Two, false, false),
+			"mapped": connect(nstest.Peer4Two, true, false),
+			"ipv6":   connect(nstest.Peer6, false, false),
+			"mptcp":  connect(nstest.Peer4, false, true), // its second path leads to Peer4Two
+		}
+		app.Ask("write %d", stale["mptcp"])
+		awaitPaths(t, port, 5)
+		kept := map[string]int{"ipv4": connect(nstest.Peer4, false, false), "mapped": connect(nstest.Peer4, true, false)}
+
+		state := filepath.Join(t.TempDir(), "state.json")
+		services := fmt.Sprintf("services:\n- {name: %s, port: %d, settle: 1s}\n", serviceName, port)
+		config := writeFile(t, "tcphup.yml", services)
+		args := []string{"--config.file=" + config, "--endpoints.state-file=" + state}
+		served := serveServices(t, args...)
+		becomes(t, addressesOf(serviceName, "current"), 2)
+		becomes(t, socketsOf("current"), 4)
+
+		// There and back: nothing current is ever hung up.
+		dns.set(serviceName + " " + nstest.Peer4)
+		becomes(t, addressesOf(serviceName, "former"), 2)
+		becomes(t, socketsOf("former"), 4)
+		dns.set(serviceName + " " + former)
+		becomes(t, socketsOf("former"), 0)
+		if answer := postStale(t); strings.Contains(answer, `"closed":`) {
+			t.Errorf("after the name went back: %s", answer)
+		}
+		becomes(t, socketsOf("former"), 3) // to Peer4, two and a path
+		dns.set(serviceName + " " + nstest.Peer4)
+		becomes(t, socketsOf("former"), 4)
+		if idle, ok := sample(t, fmt.Sprintf(`tcphup_service_former_idle_max_seconds{service=%q}`, serviceName)); !ok || idle <= 0 {
+			t.Errorf("longest idle: %v %t", idle, ok)
+		}
+
+		// One shot, from the state file: what is former, and what would be done.
+		nstest.Eventually(t, "the state file is written", func() bool {
+			b, err := os.ReadFile(state)
+			return err == nil && strings.Count(string(b), `"former"`) == 2
+		})
+		r := tcphup(t, "--stale="+serviceName, "--endpoints.state-file="+state, "--dry-run", "--output=json")
+		r.mustExit(t, 0)
+		var report struct{ Outcomes map[string]int }
+		if err := json.Unmarshal([]byte(r.stdout), &report); err != nil || report.Outcomes["planned"] != len(stale) {
+			t.Errorf("dry run: %v: %s", err, r.stdout)
+		}
+		if got := app.Ask("write %d", stale["ipv6"]); got != "write ok 1" {
+			t.Errorf("after a dry run: %s", got)
+		}
+		r = tcphup(t, "list", "--stale="+serviceName, "--endpoints.state-file="+state)
+		r.mustExit(t, 0)
+		if !strings.Contains(r.stdout, nstest.Peer4Two+":") || strings.Contains(r.stdout, nstest.Peer4+":") {
+			t.Errorf("list: %s", r.stdout)
+		}
+
+		// What is former survives a reload and a restart.
+		if err := os.WriteFile(config, []byte(services+"- {name: more.internal, port: 80}\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := served.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+		nstest.Eventually(t, "the new service is watched", func() bool {
+			n, _ := sample(t, `tcphup_service_lookups_total{service="more.internal"}`)
+			return n > 0
+		})
+		becomes(t, socketsOf("former"), 4)
+		if err := served.stop(); err != nil {
+			t.Fatal(err)
+		}
+		served = serveServices(t, args...)
+		becomes(t, socketsOf("former"), 4)
+		nstest.Eventually(t, "the service is found again, before which alerts are answered with 503", func() bool {
+			lookups, _ := sample(t, fmt.Sprintf(`tcphup_service_lookups_total{service=%q}`, serviceName))
+			failures, _ := sample(t, fmt.Sprintf(`tcphup_service_lookup_failures_total{service=%q}`, serviceName))
+			return lookups > failures
+		})
+		if answer := postStale(t); !strings.Contains(answer, `"closed":4`) {
+			t.Errorf("answer: %s", answer)
+		}
+		for name, fd := range stale {
+			if got := app.Ask("recv %d", fd); got != "recv ok 0" {
+				t.Errorf("%s: %q, want end of file", name, got)
+			}
+		}
+		for name, fd := range kept {
+			if got := app.Ask("write %d", fd); got != "write ok 1" {
+				t.Errorf("to a current address, %s: %q", name, got)
+			}
+		}
+		becomes(t, socketsOf("former"), 0)
+		becomes(t, socketsOf("current"), 2)
+		if err := served.stop(); err != nil {
+			t.Error(err)
+		}
+	})
+}

@@ -1,0 +1,78 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"tcphup/test/kit/nstest"
+	"tcphup/test/kit/testapp"
+)
+
+// What --stale cannot be sure of touches nothing.
+func TestPrivilegedStaleUsage(t *testing.T) {
+	t.Parallel()
+	nstest.Run(t, func(t *testing.T) {
+		bind(t, "/etc/hosts", newAddress+" "+serviceName+"\n")
+		bind(t, "/etc/resolv.conf", "nameserver 127.0.0.1\n")
+		server := testapp.Serve(t, testapp.ServerConfig{Address: oldAddress + ":0"})
+		current := testapp.Serve(t, testapp.ServerConfig{Address: mustAddrPort(t, newAddress, server.Addr().Port()).String()})
+		app := testapp.Start(t, testapp.Build(t))
+		app.Ask("ignore")
+		fd, other := app.Connect(server.Addr(), false, false), app.Connect(current.Addr(), false, false)
+		service := fmt.Sprintf("--stale=%s:%d", serviceName, server.Addr().Port())
+		damaged := writeFile(t, "damaged", "{")
+		for _, tt := range []struct {
+			args []string
+			says string
+		}{
+			{[]string{service}, "--endpoints.state-file or --former"},
+			{[]string{service, "--former=" + oldAddress, "127.0.0.1", "80"}, "in place of"},
+			{[]string{"--former=" + oldAddress, "127.0.0.1", "80"}, "--stale"},
+			{[]string{service, "--former=" + serviceName}, "not an address"},
+			{[]string{"--stale=127.0.0.1:80", "--former=" + oldAddress}, "not a host name"},
+			{[]string{"--stale=" + serviceName + ":0", "--former=" + oldAddress}, "65535"},
+			{[]string{"--stale=gone.internal:80", "--former=" + oldAddress}, "where gone.internal is now is not known"},
+			{[]string{service, "--endpoints.state-file=/nonexistent"}, "/nonexistent"},
+			{[]string{service, "--endpoints.state-file=" + damaged}, "not the state of services"},
+		} {
+			r := tcphup(t, tt.args...)
+			if r.exit != 2 || !strings.Contains(strings.ReplaceAll(r.stderr, "takes the place", "in place"), tt.says) || r.stdout != "" {
+				t.Errorf("tcphup %v: exit %d, %s; want exit 2 and %q", tt.args, r.exit, r.stderr, tt.says)
+			}
+		}
+		if _, err := os.Stat(damaged); err != nil {
+			t.Errorf("a file that was only read was set aside: %v", err)
+		}
+		// One that has just left the name counts when it is asked for, and is told of else.
+		state := writeFile(t, "state.json", fmt.Sprintf(`{"version": 1, "services": [{"name": %q, "addresses": [{"address": %q}]}]}`, serviceName, oldAddress))
+		r := tcphup(t, service, "--endpoints.state-file="+state)
+		r.mustExit(t, 0)
+		if !strings.Contains(r.stderr, "add --former="+oldAddress) || !strings.Contains(r.stderr, "no flow matches") {
+			t.Errorf("stderr: %s", r.stderr)
+		}
+		r = tcphup(t, service, "--endpoints.state-file="+state, "--former="+oldAddress, "--dry-run")
+		r.mustExit(t, 0)
+		if strings.Contains(r.stderr, "add --former") || !strings.Contains(r.stderr, "1 planned") {
+			t.Errorf("stderr: %s", r.stderr)
+		}
+		// A current address that is named as a former one is left alone.
+		r = tcphup(t, service, "--former="+oldAddress, "--former="+newAddress)
+		r.mustExit(t, 0)
+		if !strings.Contains(r.stderr, newAddress+" is an address of "+serviceName+" now") || !strings.Contains(r.stderr, "1 closed") {
+			t.Errorf("stderr: %s", r.stderr)
+		}
+		if got := app.Ask("recv %d", fd); got != "recv ok 0" {
+			t.Errorf("former: %q", got)
+		}
+		if got := app.Ask("write %d", other); got != "write ok 1" {
+			t.Errorf("current: %q", got)
+		}
+		r = tcphup(t, service, "--former="+newAddress)
+		r.mustExit(t, 0)
+		if !strings.Contains(r.stderr, "no flow matches") {
+			t.Errorf("stderr: %s", r.stderr)
+		}
+	})
+}

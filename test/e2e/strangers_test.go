@@ -1,0 +1,111 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"tcphup/test/kit/nstest"
+)
+
+// Strangers who open connections by the hundred, send nothing or read nothing, keep
+// it neither from hanging up nor from being scraped and found healthy, and do not
+// make it outgrow the memory that the manifests give it.
+func TestPrivilegedStrangers(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		const (
+			destinations   = 500
+			slow, idle     = 100, 700
+			limit          = 128 << 10 // kB, of deploy/kubernetes
+			slowRequest    = "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
+			halfOfARequest = "POST /alerts HTTP/1.1\r\nHost: x\r\n"
+		)
+		server := startBackend(t, "0.0.0.0:0")
+		for i := range destinations {
+			to := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 1, byte(i / 250), byte(i%250 + 1)}), server.addr().Port())
+			dial(t, false, 1, to)
+		}
+		p := serveArmed(t)
+		first := openConnection(t, receiverAddress, "")
+		for range idle {
+			openConnection(t, tcphupAddress, "")
+			openConnection(t, receiverAddress, halfOfARequest)
+		}
+		for range slow {
+			openConnection(t, tcphupAddress, slowRequest)
+		}
+		if err := first.SetReadDeadline(time.Now().Add(3 * time.Second)); err != nil { // less than a header may take
+			t.Fatal(err)
+		}
+		if _, err := first.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("the oldest connection is still there: %v", err)
+		}
+
+		if r := tcphup(t, "healthcheck", "--timeout=20s"); r.exit != 0 {
+			t.Errorf("health check: %s", r.stderr)
+		}
+		answer, err := postAlert(t, netip.AddrPortFrom(netip.MustParseAddr("127.1.0.1"), server.addr().Port()))
+		if err != nil || !strings.Contains(answer, `"closed":1`) {
+			t.Errorf("the answer is %s, %v", answer, err)
+		}
+		const closed = `tcphup_hangups_total{method="shutdown",outcome="closed",policy="labelled"} 1`
+		var page string
+		for deadline := time.Now().Add(30 * time.Second); !strings.Contains(page, closed) && time.Now().Before(deadline); {
+			page, err = get(t, "http://"+tcphupAddress+"/metrics")
+		}
+		if !strings.Contains(page, closed) {
+			t.Errorf("no scrape is answered: %v", err)
+		}
+		if size := peakMemory(t, p.cmd.Process.Pid); size > limit {
+			t.Errorf("it took %d kB, want %d at most", size, limit)
+		} else {
+			t.Logf("it took %d kB", size)
+		}
+	})
+}
+
+// openConnection opens a connection that takes next to nothing unless it is read,
+// and sends.
+func openConnection(t *testing.T, address, send string) net.Conn {
+	t.Helper()
+	dialer := net.Dialer{Control: func(_, _ string, raw syscall.RawConn) error {
+		var err error
+		return errors.Join(raw.Control(func(fd uintptr) {
+			err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, 2048)
+		}), err)
+	}}
+	c, err := dialer.DialContext(t.Context(), "tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	if _, err := io.WriteString(c, send); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// peakMemory is the most that a process has had resident, in kB.
+func peakMemory(t *testing.T, pid int) int {
+	t.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(status), "\nVmHWM:")
+	number, err := strconv.Atoi(strings.Fields(rest)[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return number
+}

@@ -1,0 +1,176 @@
+package e2e
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"tcphup/test/kit/nstest"
+	"tcphup/test/kit/testapp"
+)
+
+// The service of the package hangs up the flow of another user's process: under a
+// real systemd, with no more rights and system calls than its unit leaves it.
+func TestPrivilegedSystemdService(t *testing.T) {
+	t.Parallel()
+	nstest.Run(t, func(t *testing.T) {
+		noYama(t)
+		dist := t.TempDir()
+		nstest.Command(t, "make", "--no-print-directory", "-C", "../..", "packages",
+			"DIST="+dist, "BINARY="+dist+"/tcphup", "VERSION=v1.2.3")
+		root, _ := cleanRoot(t)
+		prepareDpkg(t, root)
+		packages, err := filepath.Glob(dist + "/*.deb")
+		if err != nil || len(packages) != 1 {
+			t.Fatalf("packages: %v, %v", packages, err)
+		}
+		nstest.Command(t, "dpkg", "--root="+root, "--install", packages[0])
+		put(t, root, "etc/tcphup/token", token+"\n")
+		put(t, root, "etc/default/tcphup", `TCPHUP_OPTIONS="--alerts.token-file=/etc/tcphup/token --audit.log-file=/var/log/tcphup/audit.log"`)
+		// Without what a whole machine would start before.
+		put(t, root, "etc/systemd/system/tcphup.service.d/alone.conf", "[Unit]\nDefaultDependencies=no\n[Service]\nStandardError=file:/log\n")
+		put(t, root, "etc/systemd/system/network-online.target", "[Unit]\nDefaultDependencies=no\n")
+		init := boot(t, root, "tcphup.service")
+		t.Cleanup(func() {
+			if t.Failed() {
+				out, err := exec.Command("nsenter", "--target="+init, "--pid", "--mount", "--cgroup", "--root",
+					"sh", "-c", "systemctl status --no-pager tcphup.service; cat /log").CombinedOutput()
+				t.Logf("the service (%v):\n%s", err, out)
+			}
+		})
+		awaitPage(t, "http://"+tcphupAddress+"/-/ready")
+
+		for _, method := range []string{"shutdown", "destroy"} {
+			if usable, ok := sample(t, `tcphup_method_usable{method="`+method+`"}`); !ok || usable != 1 {
+				t.Errorf("%s is usable: %v, %v", method, usable, ok)
+			}
+		}
+		mustHave(t, onlyProcess(t, "tcphup"), map[string]uint64{
+			"CapEff": mask(units), "CapPrm": mask(units), "CapInh": 0, "CapAmb": 0, "CapBnd": mask(units), "NoNewPrivs": 1,
+		})
+		server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
+		binary := testapp.Build(t)
+		app := testapp.StartCommand(t, exec.Command("nsenter", "--target="+init, "--pid",
+			"setpriv", "--reuid=12345", "--regid=12345", "--clear-groups", binary))
+		app.Ask("ignore")
+		fd := app.Connect(server.Addr(), false, false)
+		answer, err := postAlert(t, server.Addr())
+		if err != nil || !strings.Contains(answer, `"closed":1`) {
+			t.Errorf("the answer is %s, %v", answer, err)
+		}
+		if got := app.Ask("recv %d", fd); got != "recv ok 0" {
+			t.Errorf("application: %q", got)
+		}
+		audit, err := os.ReadFile(filepath.Join(root, "var/log/private/tcphup/audit.log"))
+		if err != nil || !strings.Contains(string(audit), "shutdown") {
+			t.Errorf("audit log: %s, %v", audit, err)
+		}
+	})
+}
+
+// boot runs systemd in the root directory, as the init of a pid and control group
+// namespace of its own, and returns its process id here.
+func boot(t *testing.T, root, unit string) string {
+	t.Helper()
+	need(t, "systemctl", "systemd")
+	group := newGroup(t)
+	for _, name := range []string{"run", "sys", "root", "home", "var/tmp"} {
+		mkdir(t, filepath.Join(root, name))
+	}
+	if err := unix.Mount("tmpfs", root+"/run", "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("/sys", root+"/sys", "", unix.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
+	// Whoever is in the group when the namespace is made finds it as the root.
+	const script = `set -e
+echo $$ > "$2/cgroup.procs"
+exec unshare --cgroup --mount --pid --fork --kill-child sh -c '
+	set -e
+	mount -t proc proc "$0/proc"
+	mount -t cgroup2 cgroup2 "$0/sys/fs/cgroup"
+	exec chroot "$0" /lib/systemd/systemd --system --unit="$1" --log-target=console --show-status=no
+' "$0" "$1"`
+	cmd := exec.Command("sh", "-c", script, root, unit, group)
+	cmd.Env = append(os.Environ(), "container=test")
+	startCommand(t, cmd)
+	var init string
+	nstest.Eventually(t, "systemd runs", func() bool {
+		pid := strconv.Itoa(cmd.Process.Pid)
+		children, err := os.ReadFile("/proc/" + pid + "/task/" + pid + "/children")
+		if init = strings.TrimSpace(string(children)); err != nil || init == "" {
+			return false
+		}
+		name, err := os.ReadFile("/proc/" + init + "/comm")
+		return err == nil && strings.TrimSpace(string(name)) == "systemd"
+	})
+	return init
+}
+
+// onlyProcess returns the id of the process with this name.
+func onlyProcess(t *testing.T, name string) int {
+	t.Helper()
+	var found []int
+	names, err := filepath.Glob("/proc/[0-9]*/comm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range names {
+		if comm, err := os.ReadFile(path); err == nil && strings.TrimSpace(string(comm)) == name {
+			pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			found = append(found, pid)
+		}
+	}
+	if len(found) != 1 {
+		t.Fatalf("processes named %s: %v", name, found)
+	}
+	return found[0]
+}
+
+// newGroup makes a control group of the unified hierarchy, which any kernel has
+// beside whatever else it has, and removes it and those inside when the test ends.
+func newGroup(t *testing.T) string {
+	t.Helper()
+	hierarchy := t.TempDir()
+	if err := unix.Mount("cgroup2", hierarchy, "cgroup2", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	group, err := os.MkdirTemp(hierarchy, "tcphup-systemd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		nstest.Eventually(t, "the control group is empty", func() bool { return removeGroup(group) == nil })
+		if err := unix.Unmount(hierarchy, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	return group
+}
+
+func removeGroup(group string) error {
+	inside, err := filepath.Glob(group + "/*/cgroup.procs")
+	for _, procs := range inside {
+		err = errors.Join(err, removeGroup(filepath.Dir(procs)))
+	}
+	return errors.Join(err, os.Remove(group))
+}
+
+func put(t *testing.T, root, path, content string) {
+	t.Helper()
+	path = filepath.Join(root, path)
+	mkdir(t, filepath.Dir(path))
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}

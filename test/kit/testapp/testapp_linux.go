@@ -1,0 +1,229 @@
+// Package testapp gives tests an application in a process of its own, whose
+// connections they hang up.
+package testapp
+
+import (
+	"bufio"
+	_ "embed"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"tcphup/test/kit/nstest"
+)
+
+//go:embed testdata/app.c
+var source string
+
+// Build compiles the application and returns the path of its binary. It needs a C
+// compiler, as the race detector does.
+func Build(t testing.TB) string {
+	t.Helper()
+	return build(t)
+}
+
+// BuildStatic makes a binary that needs no other file, for a container that has none.
+func BuildStatic(t testing.TB) string {
+	t.Helper()
+	return build(t, "-static")
+}
+
+func build(t testing.TB, flags ...string) string {
+	t.Helper()
+	dir := t.TempDir()
+	binary := filepath.Join(dir, "app")
+	flags = append(flags, "-D_GNU_SOURCE", "-Wall", "-Werror", "-O1", "-x", "c", "-o", binary, "-")
+	cmd := exec.CommandContext(t.Context(), "cc", flags...)
+	cmd.Stdin = strings.NewReader(source)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("compile the test application (a C compiler is needed: apt-get install gcc libc6-dev): %v\n%s", err, out)
+	}
+	// Other users run it too.
+	for _, path := range []string{dir, filepath.Dir(dir)} {
+		if err := os.Chmod(path, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return binary
+}
+
+// App is a running application.
+type App struct {
+	t     testing.TB
+	cmd   *exec.Cmd
+	stdin io.WriteCloser
+	lines chan string
+	// exited is closed when the process has ended; state may be read then.
+	exited chan struct{}
+	state  *os.ProcessState
+}
+
+// Start runs the application until the test ends.
+func Start(t testing.TB, binary string) *App {
+	t.Helper()
+	return start(t, exec.Command(binary))
+}
+
+// StartAs runs it with another uid and gid.
+func StartAs(t testing.TB, binary string, id uint32) *App {
+	t.Helper()
+	cmd := exec.Command(binary)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: id, Gid: id}}
+	return start(t, cmd)
+}
+
+// StartCommand runs it by another program, which hands input and output through.
+func StartCommand(t testing.TB, cmd *exec.Cmd) *App {
+	t.Helper()
+	return start(t, cmd)
+}
+
+func start(t testing.TB, cmd *exec.Cmd) *App {
+	t.Helper()
+	a := &App{t: t, cmd: cmd, lines: make(chan string, 16), exited: make(chan struct{})}
+	var err error
+	if a.stdin, err = cmd.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Stderr = os.Stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		lines := bufio.NewScanner(stdout)
+		for lines.Scan() {
+			a.lines <- lines.Text()
+		}
+	}()
+	go func() {
+		// A forked child holds the other end of stdout, so its end is no sign.
+		defer close(a.exited)
+		_ = cmd.Wait()
+		a.state = cmd.ProcessState
+	}()
+	t.Cleanup(a.Kill)
+	return a
+}
+
+// PID of the application's process.
+func (a *App) PID() int { return a.cmd.Process.Pid }
+
+// Kill ends the application and waits for its end.
+func (a *App) Kill() {
+	_ = a.cmd.Process.Kill()
+	<-a.exited
+}
+
+// Tell sends a command and does not wait for its result.
+func (a *App) Tell(format string, args ...any) {
+	a.t.Helper()
+	if _, err := fmt.Fprintf(a.stdin, format+"\n", args...); err != nil {
+		a.t.Fatalf("tell application: %v", err)
+	}
+}
+
+// Hear waits for one result.
+func (a *App) Hear() string {
+	a.t.Helper()
+	return a.HearWithin(10 * time.Second)
+}
+
+// HearWithin waits for one result, at most as long as given.
+func (a *App) HearWithin(limit time.Duration) string {
+	a.t.Helper()
+	select {
+	case line := <-a.lines:
+		return line
+	case <-a.exited:
+		a.t.Fatalf("the application has ended: %v", a.state)
+	case <-time.After(limit):
+		a.t.Fatalf("waited %s in vain for the application", limit)
+	}
+	return ""
+}
+
+// Ask sends a command and waits for its result.
+func (a *App) Ask(format string, args ...any) string {
+	a.t.Helper()
+	a.Tell(format, args...)
+	return a.Hear()
+}
+
+// Connect opens a connection and returns its descriptor.
+func (a *App) Connect(to netip.AddrPort, mapped, mptcp bool) int {
+	a.t.Helper()
+	addr, protocol := to.Addr(), "tcp"
+	if mapped {
+		addr = netip.AddrFrom16(addr.As16())
+	}
+	if mptcp {
+		protocol = "mptcp"
+	}
+	answer := a.Ask("connect %s %d %s", addr, to.Port(), protocol)
+	fd, ok := strings.CutPrefix(answer, "connect ok ")
+	if !ok {
+		a.t.Fatalf("the application could not connect to %v: %s", to, answer)
+	}
+	n, err := strconv.Atoi(fd)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return n
+}
+
+// Listen opens a listener on a port of the kernel's choice and returns its
+// descriptor and address.
+func (a *App) Listen(host string) (int, netip.AddrPort) {
+	a.t.Helper()
+	answer := a.Ask("listen %s", host)
+	var fd int
+	var port uint16
+	if _, err := fmt.Sscanf(answer, "listen ok %d %d", &fd, &port); err != nil {
+		a.t.Fatalf("%s: %v", answer, err)
+	}
+	return fd, netip.AddrPortFrom(netip.MustParseAddr(host), port)
+}
+
+// Block sends a command and waits until the application sleeps in one of the
+// given system calls.
+func (a *App) Block(command string, fd int, calls ...uintptr) {
+	a.t.Helper()
+	a.Tell("%s %d", command, fd)
+	nstest.Eventually(a.t, "the application blocks in "+command, func() bool {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/syscall", a.PID()))
+		if err != nil {
+			return false
+		}
+		number, rest, _ := strings.Cut(string(b), " ")
+		first, _, _ := strings.Cut(rest, " ")
+		for _, call := range calls {
+			// The first argument tells a read of the socket from one of the commands.
+			if number == strconv.Itoa(int(call)) && (command != "recv" || first == fmt.Sprintf("%#x", fd)) {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+// Alive reports whether the process still runs.
+func (a *App) Alive() bool {
+	select {
+	case <-a.exited:
+		return false
+	default:
+		return true
+	}
+}
