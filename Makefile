@@ -1,10 +1,12 @@
 # make run      build, make a token if there is none, serve on loopback
-# make test     everything that CI runs; as root
+# make test     everything that CI runs, after installing the programs it needs; as root
+# make check    format, vet, lint and the tests that need no root and no program but Go
 # make fuzz     every fuzz target for FUZZ_TIME, 30s unless said otherwise
 # make demo     a service fails over, with tcphup and without; as root
 # make soak     tcphup under a load that never rests, for DURATION=10m; as root
 # make image    a container image with the binary and nothing else
 # make packages deb and rpm, in dist/
+# make release  binaries and packages for amd64 and arm64 with SHA256SUMS, in dist/
 # make cover    how much of each package all tests together reach; as root
 # make bench    figures beside those of peers, in docs/benchmarks.md; as root
 # make man      the man page, as tcphup.1
@@ -14,19 +16,25 @@
 GO            ?= go
 LINT_VERSION  := v2.15.0
 LINT          := bin/golangci-lint-$(LINT_VERSION)
-VERSION       ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+ifndef VERSION
+VERSION       := $(shell tools/version.sh)
+endif
 REVISION      ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 VERSION_PKG   := github.com/prometheus/common/version
 LDFLAGS       := -s -w -X $(VERSION_PKG).Version=$(VERSION) -X $(VERSION_PKG).Revision=$(REVISION)
-IMAGE         ?= tcphup:$(VERSION)
+# A tag of an image cannot contain a tilde.
+IMAGE         ?= tcphup:$(subst ~,-,$(VERSION))
 NFPM_VERSION  := v2.45.0
 NFPM          := bin/nfpm-$(NFPM_VERSION)
 ALERTMANAGER_VERSION := v0.31.1
 ALERTMANAGER  := bin/alertmanager-$(ALERTMANAGER_VERSION)
 BINARY        ?= tcphup
 DIST          ?= dist
-# A package's version begins with a digit.
-PACKAGE_VERSION = $(if $(filter v%,$(VERSION)),$(VERSION:v%=%),0.0.0~$(VERSION))
+RELEASE_ARCHITECTURES := amd64 arm64
+# Addresses of the project. Packages and images leave out each that is empty.
+HOMEPAGE         ?=
+SECURITY_CONTACT ?=
+RUNBOOK_URL      ?=
 TOKEN         := tcphup.token
 
 comma         := ,
@@ -35,7 +43,7 @@ FUZZ_TIME     ?= 30s
 FUZZ_IN       ?= .
 DURATION      ?= 10m
 
-.PHONY: help build man docs run demo soak test checks lint format vet unit tools fuzz e2e timed end-to-end cover programs image packages bench clean need-root need-programs
+.PHONY: help build man docs run demo soak test suite check checks lint format vet unit short tools fuzz e2e timed end-to-end test-harness cover programs setup-test setup-demo image packages release bench clean need-root
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -54,39 +62,39 @@ run: build
 	./tcphup serve --web.listen-address=127.0.0.1:10471 --alerts.listen-address=127.0.0.1:10472 --alerts.token-file=$(TOKEN)
 
 # Everything runs in namespaces of its own; see test/demo/main.go.
-demo: need-root build
+demo: need-root setup-demo build
 	$(GO) run ./test/demo -tcphup=$(BINARY)
 
-# As above; see test/soak/main.go. REPORT=docs/soak.md keeps what it found.
+# As above; see test/soak/main.go. REPORT=docs/soak.md keeps the report.
 soak: need-root build
 	$(GO) run ./test/soak -tcphup=$(BINARY) -duration=$(DURATION) -report=$(REPORT)
 
-test: need-root need-programs format
-	$(MAKE) -j2 programs checks
-	$(MAKE) lint e2e
+test: need-root
+	@start=$$(date +%s) && $(MAKE) suite && echo "make test: all tests passed in $$(($$(date +%s) - start)) s"
 
-# The tests wait more than they work: meanwhile the programs are built that are not
-# there yet, with what processor time they leave.
-#
-# The fuzzer gets a number of inputs, not a time: it takes a busy machine longer and
-# fails nowhere. The target of the program itself is left out: for that everything is
-# compiled once more.
+# apt-get mostly waits, so the programs that no package contains are built beside it.
+suite:
+	$(MAKE) -j2 setup-test programs
+	$(MAKE) -j1 format lint cross
+	$(MAKE) -j1 checks e2e test-harness
+
+check: format vet lint short
+
+# The fuzzer gets a number of inputs, not a time: a busy machine only takes longer. The
+# target of the configuration is left out: its instrumented build takes minutes.
 checks:
 	$(MAKE) -j1 vet unit tools
-	$(MAKE) -j1 fuzz FUZZ_TIME=2000x FUZZ_IN='actuator alerts endpoints sockdiag'
+	$(MAKE) -j1 fuzz FUZZ_TIME=2000x FUZZ_IN='actuator alerts services sockdiag'
 
-# Tests that need rights fail without them; this says so before anything is built.
+# Tests that need root fail without it; this message comes before any build.
 need-root:
-	@test "$$(id -u)" = 0 || { echo "make $(MAKECMDGOALS) needs root: it makes namespaces of its own" >&2; exit 1; }
+	@test "$$(id -u)" = 0 || { echo "make $(MAKECMDGOALS) needs root: it creates namespaces; make check does not" >&2; exit 1; }
 
-need-programs:
-	@for p in amtool cc chromium curl dnsmasq docker dockerd groff ip npm prometheus prometheus-alertmanager promtool python3 rpm ss strace systemd-analyze zsh; do \
-		command -v $$p >/dev/null || missing="$$missing $$p"; \
-	done; \
-	test -z "$$missing" || { echo "make test needs:$$missing (on Debian and Ubuntu .ci/run installs them)" >&2; exit 1; }
+setup-test setup-demo: setup-%:
+	@tools/setup.sh $*
 
 format:
-	@out=$$(gofmt -l $$(git ls-files '*.go')); test -z "$$out" || { echo "not formatted: $$out" >&2; exit 1; }
+	@out=$$(gofmt -l .); test -z "$$out" || { echo "not formatted: $$out" >&2; exit 1; }
 
 $(LINT):
 	GOBIN=$(CURDIR)/bin nice -n 19 $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
@@ -98,6 +106,9 @@ lint: $(LINT)
 
 vet:
 	$(GO) vet ./...
+
+short:
+	$(GO) test -short ./...
 
 unit:
 	$(GO) test -race -timeout 10m $$($(GO) list ./... | grep -v '/test/e2e$$')
@@ -129,7 +140,7 @@ end-to-end:
 
 # Below 85 % of the statements of a package it fails. Those who run as other users
 # write there too.
-cover: need-root need-programs $(NFPM) $(ALERTMANAGER)
+cover: need-root setup-test $(NFPM) $(ALERTMANAGER)
 	dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && chmod 1777 "$$dir" && \
 	$(GO) test -timeout 10m -cover -coverpkg=$(COVERED) $(subst $(comma), ,$(COVERED)) -args -test.gocoverdir="$$dir" && \
 	GOCOVERDIR="$$dir" $(GO) test -count=1 -parallel 3 -timeout 10m ./test/e2e && \
@@ -148,20 +159,32 @@ $(NFPM):
 	GOBIN=$(CURDIR)/bin nice -n 19 $(GO) install github.com/goreleaser/nfpm/v2/cmd/nfpm@$(NFPM_VERSION)
 	mv bin/nfpm $(NFPM)
 
-# Man page and completion are written by a tcphup that runs here, whatever the packages are for.
+# A tcphup of this machine's architecture writes man page and completion. With RUNBOOK_URL
+# the alerting rules link to the runbook there.
 packages: build $(NFPM)
 	mkdir -p $(DIST)
 	export GOARCH=$$($(GO) env GOHOSTARCH) CGO_ENABLED=0; \
 		$(GO) run . --help-man > $(DIST)/tcphup.1 && gzip -9nf $(DIST)/tcphup.1 && \
 		$(GO) run . --completion-script-bash > $(DIST)/tcphup.bash && \
 		$(GO) run . --completion-script-zsh > $(DIST)/_tcphup && echo '_tcphup "$$@"' >> $(DIST)/_tcphup
+	sed $(if $(RUNBOOK_URL),'s|runbook: docs/runbook.md|runbook_url: $(RUNBOOK_URL)|','') deploy/rules.yml > $(DIST)/rules.yml
 	for packager in deb rpm; do \
-		ARCH=$$($(GO) env GOARCH) BINARY=$(BINARY) DIST=$(DIST) PACKAGE_VERSION=$(PACKAGE_VERSION) \
+		ARCH=$$($(GO) env GOARCH) BINARY=$(BINARY) DIST=$(DIST) PACKAGE_VERSION=$(VERSION) \
+		HOMEPAGE="$(HOMEPAGE)" MAINTAINER="The tcphup authors$(if $(SECURITY_CONTACT), <$(SECURITY_CONTACT)>)" \
 			$(NFPM) package --config deploy/package/nfpm.yml --packager $$packager --target $(DIST)/ || exit; \
 	done
 
+# dist/ holds nothing else afterwards.
+release:
+	rm -rf $(DIST)
+	for arch in $(RELEASE_ARCHITECTURES); do \
+		$(MAKE) packages GOARCH=$$arch BINARY=$(DIST)/tcphup-$(VERSION)-linux-$$arch || exit; \
+	done
+	cd $(DIST) && rm tcphup.1.gz tcphup.bash _tcphup rules.yml && sha256sum -- * > SHA256SUMS
+
 image: build
-	docker build --target prebuilt --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) -t $(IMAGE) .
+	docker build --target prebuilt --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) \
+		$(if $(HOMEPAGE),--label org.opencontainers.image.url=$(HOMEPAGE)) -t $(IMAGE) .
 
 # docs/benchmarks.* are written anew, unless the largest load is set: make bench SOCKETS=10000
 bench: need-root build

@@ -23,7 +23,7 @@ func TestPrivilegedPackages(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		dist := t.TempDir()
 		nstest.Command(t, "make", "--no-print-directory", "-C", "../..", "packages",
-			"DIST="+dist, "BINARY="+dist+"/tcphup", "VERSION=v1.2.3")
+			"DIST="+dist, "BINARY="+dist+"/tcphup", "VERSION=1.2.3")
 		for _, tt := range []struct {
 			name, file      string
 			install, remove []string // after --root=ROOT
@@ -66,7 +66,7 @@ func TestPrivilegedPackages(t *testing.T) {
 				in := &syscall.SysProcAttr{Chroot: root}
 				version := runAs(t, in, "/usr/bin/tcphup", "--version")
 				version.mustExit(t, 0)
-				if !strings.Contains(version.stdout, "version v1.2.3") {
+				if !strings.Contains(version.stdout, "version 1.2.3") {
 					t.Errorf("--version: %s", version.stdout)
 				}
 				runAs(t, in, "/usr/bin/tcphup", "check-config", "/usr/share/doc/tcphup/deploy/tcphup.example.yml").mustExit(t, 0)

@@ -23,7 +23,7 @@ func TestPrivilegedSystemdService(t *testing.T) {
 		noYama(t)
 		dist := t.TempDir()
 		nstest.Command(t, "make", "--no-print-directory", "-C", "../..", "packages",
-			"DIST="+dist, "BINARY="+dist+"/tcphup", "VERSION=v1.2.3")
+			"DIST="+dist, "BINARY="+dist+"/tcphup", "VERSION=1.2.3")
 		root, _ := cleanRoot(t)
 		prepareDpkg(t, root)
 		packages, err := filepath.Glob(dist + "/*.deb")

@@ -1,0 +1,96 @@
+#!/bin/sh
+# Installs the programs that a set of make targets needs.
+#
+#   tools/setup.sh test   for make test
+#   tools/setup.sh demo   for make demo
+#
+# On Debian and Ubuntu, as root, missing packages are printed and installed; services that
+# they contain are not started. Elsewhere the missing programs are printed and the exit
+# code is 1. SETUP=no only checks.
+set -eu
+
+# One line per program: the program, and the Debian package that has it.
+demo='
+dnsmasq dnsmasq
+ip iproute2
+prometheus prometheus
+prometheus-alertmanager prometheus-alertmanager
+'
+test="$demo"'
+make make
+amtool prometheus-alertmanager
+cc gcc
+chromium chromium
+curl curl
+docker docker.io
+dockerd docker.io
+git git
+groff groff-base
+npm npm
+promtool prometheus
+python3 python3
+rpm rpm
+ss iproute2
+strace strace
+systemd-analyze systemd
+zsh zsh
+'
+# Packages without a program to look for.
+test_libraries='ca-certificates libc6-dev'
+
+case "${1:-}" in
+demo) programs=$demo libraries= ;;
+test) programs=$test libraries=$test_libraries ;;
+*)
+	echo "usage: tools/setup.sh test|demo" >&2
+	exit 2
+	;;
+esac
+
+# missing prints "PROGRAM PACKAGE" for every program that is not on the PATH.
+missing() {
+	echo "$programs" | while read -r program package; do
+		[ -z "$program" ] || command -v "$program" >/dev/null || echo "$program $package"
+	done
+}
+
+# missing_libraries prints the packages of the list that dpkg does not have.
+missing_libraries() {
+	for package in $libraries; do
+		dpkg-query -W -f '${Status}\n' "$package" 2>/dev/null | grep -q '^install ok installed$' || echo "$package"
+	done
+}
+
+install() {
+	# Newer releases have Docker's client in a package of its own.
+	if echo "$*" | grep -qw docker.io && apt-cache show docker-cli >/dev/null 2>&1; then
+		set -- "$@" docker-cli
+	fi
+	DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@"
+}
+
+if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ] && [ "${SETUP:-}" != no ]; then
+	packages=$( (missing | cut -d' ' -f2; missing_libraries) | sort -u | tr '\n' ' ')
+	if [ -n "$packages" ]; then
+		echo "make $1 installs: $packages(SETUP=no to leave this out)"
+		# invoke-rc.d starts no service while this file forbids it.
+		policy=/usr/sbin/policy-rc.d
+		if [ ! -e "$policy" ]; then
+			trap 'rm -f "$policy"' EXIT
+			trap 'exit 1' INT TERM
+			printf '#!/bin/sh\nexit 101\n' >"$policy"
+			chmod 755 "$policy"
+		fi
+		apt-get update
+		# shellcheck disable=SC2086 # a list of words
+		install $packages
+	fi
+fi
+
+left=$(missing)
+if [ -n "$left" ]; then
+	echo "make $1 needs these programs (with the Debian package of each):" >&2
+	echo "$left" | sed 's/\([^ ]*\) \(.*\)/  \1 (\2)/' >&2
+	echo "On Debian and Ubuntu, run make $1 as root without SETUP=no; elsewhere, install them by hand." >&2
+	exit 1
+fi
