@@ -186,12 +186,13 @@ image: build
 	docker build --target prebuilt --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) \
 		$(if $(HOMEPAGE),--label org.opencontainers.image.url=$(HOMEPAGE)) -t $(IMAGE) .
 
-# docs/benchmarks.* are written anew, unless the largest load is set: make bench SOCKETS=10000
+# docs/benchmarks.* are written anew, unless the largest load is set (make bench
+# SOCKETS=10000) or an earlier program is measured beside (make bench OLD=path).
 bench: need-root build
 	mkdir -p bin
 	$(GO) test -run '^$$' -bench . -benchtime 0.5s -timeout 5m ./alerts ./collector ./endpoints > bin/parts.txt || { cat bin/parts.txt; exit 1; }
-	$(GO) run ./test/bench -tcphup=$(BINARY) -parts=bin/parts.txt $(if $(SOCKETS),-sockets=$(SOCKETS),-docs=docs)
-	$(if $(SOCKETS),,$(GO) -C tools run ./plot < docs/benchmarks.csv > docs/benchmarks.svg)
+	$(GO) run ./test/bench -tcphup=$(BINARY) -parts=bin/parts.txt $(if $(OLD),-old=$(OLD)) $(if $(SOCKETS),-sockets=$(SOCKETS)) $(if $(OLD)$(SOCKETS),,-docs=docs)
+	$(if $(OLD)$(SOCKETS),,$(GO) -C tools run ./plot < docs/benchmarks.csv > docs/benchmarks.svg)
 
 clean:
 	rm -rf tcphup tcphup.1 bin dist

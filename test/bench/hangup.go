@@ -64,6 +64,9 @@ func (r *report) hangUp(o options, sockets int) (out *hangUps, err error) {
 			return took, errors.Join(err, forget())
 		}},
 	}
+	if o.old != "" {
+		contestants = append(contestants, contestant{oldShutdownName, act(false, o.old, s.host(), s.port())})
+	}
 	if r.Destroy {
 		contestants = append(contestants,
 			contestant{destroyName, act(true, o.tcphup, "--method=destroy", s.host(), s.port())},

@@ -34,6 +34,7 @@ const nodeExporterProgram = "prometheus-node-exporter"
 
 type options struct {
 	tcphup  string
+	old     string // an earlier program to compare with; empty for none
 	sockets int    // in the largest load
 	rounds  int    // of everything but alerts
 	alerts  int    // rounds of alerts at the smallest load
@@ -56,6 +57,7 @@ func main() {
 	}
 	var o options
 	flag.StringVar(&o.tcphup, "tcphup", "tcphup", "`path` of the program to measure")
+	flag.StringVar(&o.old, "old", "", "`path` of an earlier tcphup, measured in the same rounds")
 	flag.IntVar(&o.sockets, "sockets", 200_000, "how many sockets the largest load has")
 	flag.IntVar(&o.rounds, "rounds", 15, "how often everyone has a turn")
 	flag.IntVar(&o.alerts, "alerts", 300, "how many alerts at the smallest load")
@@ -67,7 +69,12 @@ func main() {
 		run = inside
 	}
 	var err error
-	if o.tcphup, err = filepath.Abs(o.tcphup); err == nil {
+	for _, path := range []*string{&o.tcphup, &o.old} {
+		if *path != "" && err == nil {
+			*path, err = filepath.Abs(*path)
+		}
+	}
+	if err == nil {
 		err = run(o)
 	}
 	exit(err)
@@ -86,11 +93,16 @@ func outside(o options) error {
 	switch {
 	case os.Geteuid() != 0:
 		return errors.New("must run as root: it makes namespaces of its own")
+	case o.old != "" && o.docs != "":
+		return errors.New("-docs writes the figures of one program: leave out -old or -docs")
 	case o.sockets < 100 || o.rounds < 1 || o.alerts < 1:
 		return errors.New("needs 100 sockets, one round and one alert at least")
 	}
 	var missing []string
-	for _, program := range []string{o.tcphup, "ip", "ss"} {
+	for _, program := range []string{o.tcphup, o.old, "ip", "ss"} {
+		if program == "" {
+			continue
+		}
 		if _, err := exec.LookPath(program); err != nil {
 			missing = append(missing, program)
 		}

@@ -18,6 +18,7 @@ const (
 // Where the servers listen.
 const (
 	tcphupAddress       = "127.0.0.1:10471"
+	oldAddress          = "127.0.0.1:10473"
 	nodeExporterAddress = "127.0.0.1:9100"
 )
 
@@ -62,7 +63,7 @@ func (r *report) read(o options, sockets, destinations int) (out *reading, err e
 			err = errors.Join(err, stop())
 		}
 	}()
-	tcphup, err := startServer(tcphupAddress, "/-/ready", o.tcphup, "serve", "--web.listen-address="+tcphupAddress, "--alerts.listen-address=")
+	tcphup, err := startServer(tcphupAddress, "/-/ready", o.tcphup, scrapeArguments(tcphupAddress)...)
 	if err != nil {
 		return nil, err
 	}
@@ -98,6 +99,17 @@ func (r *report) read(o options, sockets, destinations int) (out *reading, err e
 			return s, err
 		}},
 	}
+	if o.old != "" {
+		old, err := startServer(oldAddress, "/-/ready", o.old, scrapeArguments(oldAddress)...)
+		if err != nil {
+			return nil, err
+		}
+		stops = append(stops, old.stop)
+		contestants = append(contestants, contestant{oldScrapeName, func() (sample, error) {
+			s, _, err := old.scrape()
+			return s, err
+		}})
+	}
 	if r.NodeExporter != "" {
 		exporter, err := startServer(nodeExporterAddress, "/metrics", nodeExporterProgram,
 			"--web.listen-address="+nodeExporterAddress, "--collector.disable-defaults", "--collector.tcpstat")
@@ -129,6 +141,11 @@ func (r *report) read(o options, sockets, destinations int) (out *reading, err e
 	out.Allocated = int(after-before) / o.rounds
 	out.Body = len(last)
 	return out, err
+}
+
+// scrapeArguments start a tcphup that only exports.
+func scrapeArguments(address string) []string {
+	return []string{"serve", "--web.listen-address=" + address, "--alerts.listen-address="}
 }
 
 // mustRead checks that a scrape has read the load, and notes what the reading took.

@@ -32,6 +32,7 @@ type report struct {
 	Iproute2, NodeExporter                  string // empty: is not there
 	MPTCP, Destroy                          bool
 	LeftOut                                 []string
+	Old                                     string // version of the earlier program; empty without one
 
 	Readings []*reading
 	HangUps  []*hangUps
@@ -61,12 +62,13 @@ func (r *report) describe(o options) error {
 	if m := regexp.MustCompile(`(?m)^model name\s*: (.*)$`).FindSubmatch(info); m != nil {
 		r.Processor = string(m[1])
 	}
-	version, err := run(o.tcphup, "--version")
-	if err != nil {
+	if r.Version, err = versionOf(o.tcphup); err != nil {
 		return err
 	}
-	if m := regexp.MustCompile(`version (\S+)`).FindStringSubmatch(version); m != nil {
-		r.Version = m[1]
+	if o.old != "" {
+		if r.Old, err = versionOf(o.old); err != nil {
+			return err
+		}
 	}
 	if r.Iproute2, err = run("ss", "-V"); err != nil {
 		return err
@@ -91,6 +93,19 @@ func (r *report) describe(o options) error {
 	}
 	r.MPTCP = true
 	return unix.Close(fd)
+}
+
+// versionOf returns the version that a tcphup prints.
+func versionOf(path string) (string, error) {
+	out, err := run(path, "--version")
+	if err != nil {
+		return "", err
+	}
+	m := regexp.MustCompile(`version (\S+)`).FindStringSubmatch(out)
+	if m == nil {
+		return "", fmt.Errorf("%s --version prints no version: %q", path, out)
+	}
+	return m[1], nil
 }
 
 // write prints the report, and writes it and the series to a directory if there is one.

@@ -1,0 +1,35 @@
+package main
+
+import (
+	"strings"
+	"time"
+)
+
+// The earlier program of -old in the report.
+const (
+	oldScrapeName   = "the old scrape"
+	oldShutdownName = "the old tcphup HOST PORT"
+)
+
+// mostOfOld is how much longer than the old program the new one may take.
+const mostOfOld = 1.10
+
+// OldTable compares scrapes and hang-ups with those of the old program.
+func (r *report) OldTable() string {
+	var b strings.Builder
+	table(&b, "sockets", "destinations", "measure", "new, ms", "old, ms", "new ÷ old", "≤ "+times(mostOfOld))
+	line := func(measured results, sockets, destinations, measure, now, before string, figure func(sample) time.Duration) {
+		ratio := measured.ratio(now, before, figure)
+		b.WriteString(row(sockets, destinations, measure, spread(measured.of(now, figure)), spread(measured.of(before, figure)),
+			"**"+times(ratio)+"**", verdict(ratio <= mostOfOld)))
+	}
+	for _, g := range r.Readings {
+		sockets, destinations := thousands(g.Sockets), thousands(g.Destinations)
+		line(g.results, sockets, destinations, "scrape", scrapeName, oldScrapeName, wall)
+		line(g.results, sockets, destinations, "scrape, processor time", scrapeName, oldScrapeName, cpu)
+	}
+	for _, h := range r.HangUps {
+		line(h.results, thousands(h.Sockets), "1", "hang up", shutdownName, oldShutdownName, wall)
+	}
+	return b.String()
+}
