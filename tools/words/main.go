@@ -1,0 +1,155 @@
+// Words counts idioms in Go comments that a reader of the field has to translate, per
+// 1,000 words of comment, and fails where one exceeds the limit.
+//
+//	go run ./words -limit 0.3 ..
+//	go run ./words DIR...
+//
+// Each directory has a row for program code and one for tests. Without -limit it only
+// prints. Directories named testdata, vendor and bin are skipped.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"go/parser"
+	"go/token"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"text/tabwriter"
+)
+
+// idioms are the counted patterns, by the name of their column.
+var idioms = []struct {
+	name    string
+	pattern *regexp.Regexp
+}{
+	{"tell", regexp.MustCompile(`(?i)\b(tell|tells|told)\b`)},
+	{"say", regexp.MustCompile(`(?i)\b(say|says|said)\b`)},
+	{"nobody", regexp.MustCompile(`(?i)\b(nobody|whoever|somebody|someone|everyone|whatever)\b`)},
+	{"what is", regexp.MustCompile(`(?i)\bwhat (is|was|are|has|have|had|it|they|a|the|can|could|one)\b`)},
+}
+
+// count is the result for one set of files.
+type count struct {
+	words int
+	found []int // per idiom
+	lines []string
+}
+
+func (c *count) add(position, comment string) {
+	c.words += len(strings.Fields(comment))
+	for i, idiom := range idioms {
+		n := len(idiom.pattern.FindAllString(comment, -1))
+		if c.found == nil {
+			c.found = make([]int, len(idioms))
+		}
+		c.found[i] += n
+		if n > 0 {
+			c.lines = append(c.lines, position+": "+idiom.name)
+		}
+	}
+}
+
+// per1000 returns the occurrences of an idiom per 1,000 words, 0 without words.
+func (c *count) per1000(idiom int) float64 {
+	if c.words == 0 || c.found == nil {
+		return 0
+	}
+	return 1000 * float64(c.found[idiom]) / float64(c.words)
+}
+
+func main() {
+	limit := flag.Float64("limit", 0, "most occurrences per 1,000 words of each idiom; 0 only prints")
+	list := flag.Bool("list", false, "print the position of every occurrence")
+	flag.Parse()
+	ok, err := run(os.Stdout, flag.Args(), *limit, *list)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "words:", err)
+		os.Exit(2)
+	}
+	if !ok {
+		fmt.Fprintf(os.Stderr, "words: an idiom exceeds %v per 1,000 words; -list prints where\n", *limit)
+		os.Exit(1)
+	}
+}
+
+// run prints the table and reports whether every count is within the limit.
+func run(w io.Writer, roots []string, limit float64, list bool) (ok bool, err error) {
+	if len(roots) == 0 {
+		return false, fmt.Errorf("no directory given")
+	}
+	ok = true
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprint(table, "\twords\t")
+	for _, idiom := range idioms {
+		fmt.Fprintf(table, "%s\t", idiom.name)
+	}
+	fmt.Fprintln(table)
+	for _, root := range roots {
+		program, tests, err := countTree(root)
+		if err != nil {
+			return false, err
+		}
+		name := filepath.Base(root)
+		if absolute, err := filepath.Abs(root); err == nil {
+			name = filepath.Base(absolute)
+		}
+		for _, row := range []struct {
+			name string
+			*count
+		}{{name, program}, {name + " (tests)", tests}} {
+			fmt.Fprintf(table, "%s\t%d\t", row.name, row.words)
+			for i := range idioms {
+				n := row.per1000(i)
+				ok = ok && (limit == 0 || n <= limit)
+				fmt.Fprintf(table, "%.2f\t", n)
+			}
+			fmt.Fprintln(table)
+			if list {
+				for _, line := range row.lines {
+					fmt.Fprintln(w, line)
+				}
+			}
+		}
+	}
+	return ok, table.Flush()
+}
+
+// countTree counts the comments of all Go files below root: those of the program, and
+// those of tests.
+func countTree(root string) (program, tests *count, err error) {
+	program, tests = &count{}, &count{}
+	err = filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if entry.IsDir() {
+			switch entry.Name() {
+			case "testdata", "vendor", "bin", ".git":
+				return fs.SkipDir
+			}
+			return nil
+		}
+		if !strings.HasSuffix(path, ".go") {
+			return nil
+		}
+		to := program
+		if strings.HasSuffix(path, "_test.go") || strings.Contains(filepath.ToSlash(path), "/test/") {
+			to = tests
+		}
+		files := token.NewFileSet()
+		file, err := parser.ParseFile(files, path, nil, parser.ParseComments|parser.SkipObjectResolution)
+		if err != nil {
+			return err
+		}
+		for _, group := range file.Comments {
+			to.add(files.Position(group.Pos()).String(), group.Text())
+		}
+		return nil
+	})
+	return program, tests, err
+}
