@@ -212,7 +212,7 @@ func TestPrivilegedPathsAtOnce(t *testing.T) {
 		got := []Outcome{<-outcomes, <-outcomes}
 		slices.Sort(got)
 		if want := []Outcome{Closed, Refused}; !slices.Equal(got, want) {
-			t.Errorf("outcomes are %v, want %v", got, want)
+			t.Fatalf("outcomes are %v, want %v", got, want)
 		}
 		awaitPaths(t, port, 1)
 	})
