@@ -220,7 +220,7 @@ func (x *action) oneShutdown(ctx context.Context, t *target, now *sockdiag.Flow,
 		err = unix.Shutdown(fd, unix.SHUT_RDWR)
 		switch {
 		case err == nil:
-			if err := giveUpAfter(fd, x.Linger); err != nil {
+			if err := x.giveUpAfter(fd, x.Linger); err != nil {
 				t.Detail += "; " + err.Error()
 			}
 			return stepActed

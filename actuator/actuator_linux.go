@@ -40,6 +40,9 @@ type Actuator struct {
 
 	// destroy is how a flow is destroyed; tests put a kernel without the feature.
 	destroy func(ctx context.Context, conn *sockdiag.Conn, flow *sockdiag.Flow) error
+	// giveUpAfter sets how long the peer has to acknowledge the FIN; tests wait there
+	// for the application's EOF.
+	giveUpAfter func(fd int, linger time.Duration) error
 	// beforeAct is called when a flow has been chosen and before it is looked at
 	// again; tests make things change there.
 	beforeAct func(*Result)
@@ -76,7 +79,8 @@ func New(c Config) *Actuator {
 		destroy: func(ctx context.Context, conn *sockdiag.Conn, flow *sockdiag.Flow) error {
 			return conn.Destroy(ctx, flow)
 		},
-		beforeAct: func(*Result) {},
+		beforeAct:   func(*Result) {},
+		giveUpAfter: giveUpAfter,
 	}
 }
 

@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"runtime"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -160,7 +163,7 @@ func TestPrivilegedSlowLook(t *testing.T) {
 		app.Connect(server.Addr(), false, false)
 		a := New(Config{})
 		a.beforeAct = func(*Result) { time.Sleep(2 * ownersFresh) } // the slow host
-		ctx, cancel := context.WithTimeout(t.Context(), 20*ownersFresh)
+		ctx, cancel := context.WithTimeout(t.Context(), nstest.Limit)
 		defer cancel()
 		report, err := a.HangUp(ctx, Request{Selector: to(server.Addr())})
 		if err != nil {
@@ -174,43 +177,53 @@ func TestPrivilegedSlowLook(t *testing.T) {
 func TestPrivilegedPathsAtOnce(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		peer := nstest.NewPeer(t)
-		binary := testapp.Build(t)
 		var server *testapp.Server
 		peer.Do(func() { server = testapp.Serve(t, testapp.ServerConfig{Address: "0.0.0.0:0", MPTCP: true}) })
 		port := server.Addr().Port()
+		app := testapp.Start(t, testapp.Build(t))
+		app.Ask("ignore")
+		app.Ask("write %d", app.Connect(netip.AddrPortFrom(netip.MustParseAddr(nstest.Peer4), port), false, true))
+		awaitPaths(t, port, 2)
+
 		a := New(Config{})
-		var chosen chan struct{}
-		a.beforeAct = func(*Result) { // both have been chosen before either is acted on
-			select {
-			case chosen <- struct{}{}:
-			case <-chosen:
-			case <-t.Context().Done():
+		outcomes := make(chan Outcome, 2)
+		hangUp := func(address string) {
+			report, err := a.HangUp(t.Context(), Request{Selector: to(netip.AddrPortFrom(netip.MustParseAddr(address), port)), MPTCP: Path})
+			if err != nil || len(report.Results) != 1 {
+				t.Errorf("%+v, %v", report, err)
+				outcomes <- Failed
+				return
 			}
+			outcomes <- report.Results[0].Outcome
 		}
-		for range 20 {
-			chosen = make(chan struct{})
-			app := testapp.Start(t, binary)
-			app.Ask("ignore")
-			fd := app.Connect(netip.AddrPortFrom(netip.MustParseAddr(nstest.Peer4), port), false, true)
-			app.Ask("write %d", fd)
-			awaitPaths(t, port, 2)
-			outcomes := make(chan Outcome)
-			for _, address := range []string{nstest.Peer4, nstest.Peer4Two} {
-				go func() {
-					report, err := a.HangUp(t.Context(), Request{Selector: to(netip.AddrPortFrom(netip.MustParseAddr(address), port)), MPTCP: Path})
-					if err != nil || len(report.Results) != 1 {
-						t.Errorf("%+v, %v", report, err)
-						outcomes <- Failed
-						return
-					}
-					outcomes <- report.Results[0].Outcome
-				}()
+		destroy := a.destroy
+		var destroying atomic.Int32
+		a.destroy = func(ctx context.Context, conn *sockdiag.Conn, flow *sockdiag.Flow) error {
+			if destroying.Add(1) == 1 {
+				// Both paths are there. The other action finds that, or waits for this one.
+				go hangUp(nstest.Peer4Two)
+				nstest.Eventually(t, "the other action waits or destroys its path", func() bool {
+					return destroying.Load() > 1 || waitsForLock("onePath")
+				})
 			}
-			if one, other := <-outcomes, <-outcomes; one == Closed && other == Closed {
-				t.Fatal("both paths were destroyed")
-			}
-			app.Kill()
-			awaitPaths(t, port, 0)
+			return destroy(ctx, conn, flow)
 		}
+		hangUp(nstest.Peer4)
+		got := []Outcome{<-outcomes, <-outcomes}
+		slices.Sort(got)
+		if want := []Outcome{Closed, Refused}; !slices.Equal(got, want) {
+			t.Fatalf("outcomes are %v, want %v", got, want)
+		}
+		awaitPaths(t, port, 1)
+	})
+}
+
+// waitsForLock reports whether a goroutine waits for a mutex in a method of action.
+func waitsForLock(method string) bool {
+	stacks := make([]byte, 1<<20)
+	stacks = stacks[:runtime.Stack(stacks, true)]
+	return slices.ContainsFunc(strings.Split(string(stacks), "\n\n"), func(stack string) bool {
+		state, calls, _ := strings.Cut(stack, "\n")
+		return strings.Contains(state, "[sync.Mutex.Lock") && strings.Contains(calls, "(*action)."+method+"(")
 	})
 }

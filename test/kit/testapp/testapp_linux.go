@@ -137,19 +137,13 @@ func (a *App) Tell(format string, args ...any) {
 // Hear waits for one result.
 func (a *App) Hear() string {
 	a.t.Helper()
-	return a.HearWithin(10 * time.Second)
-}
-
-// HearWithin waits for one result, at most as long as given.
-func (a *App) HearWithin(limit time.Duration) string {
-	a.t.Helper()
 	select {
 	case line := <-a.lines:
 		return line
 	case <-a.exited:
 		a.t.Fatalf("the application has ended: %v", a.state)
-	case <-time.After(limit):
-		a.t.Fatalf("waited %s in vain for the application", limit)
+	case <-time.After(nstest.Limit):
+		a.t.Fatalf("waited %v in vain for the application", nstest.Limit)
 	}
 	return ""
 }

@@ -1,5 +1,0 @@
-//go:build !race
-
-package actuator
-
-const raceDetector = false
