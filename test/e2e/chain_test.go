@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"tcphup/test/kit/nstest"
+	"tcphup/test/kit/program"
 	"tcphup/test/kit/testapp"
 )
 
@@ -107,8 +108,8 @@ func (p *process) stop() error {
 	select {
 	case <-p.exited:
 		return p.err
-	case <-time.After(30 * time.Second):
-		p.t.Fatal("waited 30 s in vain for the process to end")
+	case <-time.After(nstest.HangGuard):
+		p.t.Fatalf("timed out after %v: the process does not end", nstest.HangGuard)
 		return nil
 	}
 }
@@ -125,7 +126,7 @@ func (p *process) kill() {
 // serve runs tcphup as a service until the test ends.
 func serve(t testing.TB, args ...string) *process {
 	t.Helper()
-	p := startProcess(t, os.Getenv(binaryVariable),
+	p := startProcess(t, program.Path(t),
 		append([]string{"serve", "--web.listen-address=" + tcphupAddress, "--alerts.listen-address=" + receiverAddress}, args...)...)
 	awaitPage(t, "http://"+tcphupAddress+"/-/ready")
 	return p
@@ -134,7 +135,7 @@ func serve(t testing.TB, args ...string) *process {
 // get returns the body of a page, or an error for any answer but 200.
 func get(t testing.TB, url string) (string, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), nstest.HangGuard)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {

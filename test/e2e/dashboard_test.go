@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"tcphup/test/kit/nstest"
+	"tcphup/test/kit/program"
 	"tcphup/test/kit/testapp"
 )
 
@@ -48,7 +49,7 @@ func TestPrivilegedDashboard(t *testing.T) {
 		}
 		d.mustFit(t)
 		binary := testapp.Build(t)
-		startProcess(t, os.Getenv(binaryVariable), "serve", "--web.listen-address="+tcphupAddress,
+		startProcess(t, program.Path(t), "serve", "--web.listen-address="+tcphupAddress,
 			"--alerts.listen-address="+receiverAddress, "--alerts.token-file="+writeFile(t, "token", token))
 		awaitPage(t, "http://"+tcphupAddress+"/-/ready")
 		startPrometheus(t, "0", tcphupAddress)

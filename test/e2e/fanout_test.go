@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"tcphup/test/kit/nstest"
+	"tcphup/test/kit/program"
 )
 
 // templatingAlertmanager is an Alertmanager of the first version in which the URL of
@@ -79,7 +80,7 @@ func fanOut(t *testing.T, pods []*pod, binary, example string) {
 		p.Do(func() { applications = append(applications, dial(t, false, flows, database.addr())) })
 		audits = append(audits, filepath.Join(t.TempDir(), "audit.jsonl"))
 		targets = append(targets, p.address+":10471")
-		startProcess(t, "ip", "netns", "exec", p.name, os.Getenv(binaryVariable), "serve",
+		startProcess(t, "ip", "netns", "exec", p.name, program.Path(t), "serve",
 			"--web.listen-address="+p.address+":10471", "--alerts.listen-address="+p.address+":10472",
 			"--alerts.token-file="+writeFile(t, "token", token), "--audit.log-file="+audits[len(audits)-1])
 		awaitPage(t, "http://"+p.address+":10471/-/ready")

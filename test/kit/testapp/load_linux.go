@@ -5,7 +5,6 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
-	"time"
 )
 
 // Load opens n connections from one new process to another, to the address given
@@ -21,7 +20,7 @@ func Load(t testing.TB, binary string, to netip.Addr, n int) (netip.AddrPort, *A
 	server.Tell("accept %d %d", fd, n)
 	client.Tell("many %s %d %d", to, address.Port(), n)
 	for _, app := range []*App{client, server} {
-		answer := app.HearWithin(time.Minute)
+		answer := app.Hear()
 		if !strings.HasSuffix(answer, fmt.Sprintf(" ok %d", n)) {
 			t.Fatalf("open %d connections: %s", n, answer)
 		}

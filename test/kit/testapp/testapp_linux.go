@@ -137,7 +137,7 @@ func (a *App) Tell(format string, args ...any) {
 // Hear waits for one result.
 func (a *App) Hear() string {
 	a.t.Helper()
-	return a.HearWithin(10 * time.Second)
+	return a.HearWithin(nstest.HangGuard)
 }
 
 // HearWithin waits for one result, at most as long as given.

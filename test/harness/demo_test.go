@@ -1,4 +1,4 @@
-package e2e
+package harness
 
 import (
 	"errors"
@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tcphup/test/kit/nstest"
+	"tcphup/test/kit/program"
 )
 
 // demo is the demo, built, and what there was before it ran.
@@ -27,14 +28,7 @@ type demo struct {
 
 func newDemo(t *testing.T) *demo {
 	t.Helper()
-	d := &demo{binary: filepath.Join(t.TempDir(), "demo"), temp: t.TempDir()}
-	nstest.Command(t, "go", "build", "-o", d.binary, "tcphup/test/demo")
-	// Other users run it too.
-	for _, dir := range []string{filepath.Dir(d.binary), filepath.Dir(filepath.Dir(d.binary))} {
-		if err := os.Chmod(dir, 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
+	d := &demo{binary: build(t, "demo"), temp: t.TempDir()}
 	// A file that the demo would leave there is not to be mistaken for another's.
 	if err := unix.Mount("tmpfs", "/dev/shm", "tmpfs", 0, ""); err != nil {
 		t.Fatal(err)
@@ -47,7 +41,7 @@ func newDemo(t *testing.T) *demo {
 // it prints goes to files: its end can be waited for without that of its children.
 func (d *demo) command(t *testing.T, args ...string) (cmd *exec.Cmd, stdout, stderr func() string) {
 	t.Helper()
-	cmd = exec.CommandContext(t.Context(), d.binary, append([]string{"-tcphup=" + os.Getenv(binaryVariable)}, args...)...)
+	cmd = exec.CommandContext(t.Context(), d.binary, append([]string{"-tcphup=" + program.Path(t)}, args...)...)
 	cmd.Dir = "../.."
 	cmd.Env = append(os.Environ(), "TMPDIR="+d.temp)
 	open := func(name string) (*os.File, func() string) {
@@ -96,29 +90,6 @@ func (d *demo) traces(t *testing.T) string {
 		}
 	}
 	return b.String()
-}
-
-// processes are the names of all others that run here. One that nobody has waited
-// for is none.
-func processes(t *testing.T) (names []string) {
-	t.Helper()
-	stats, err := filepath.Glob("/proc/[0-9]*/stat")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, path := range stats {
-		stat, err := os.ReadFile(path)
-		// pid (name) state …
-		name, state := string(stat), ""
-		if i := strings.LastIndex(name, ") "); i > 0 {
-			name, state = name[:i+1], name[i+2:i+3]
-		}
-		pid, _, _ := strings.Cut(name, " ")
-		if err == nil && state != "Z" && pid != strconv.Itoa(os.Getpid()) {
-			names = append(names, name)
-		}
-	}
-	return names
 }
 
 // mustLeaveNothing compares what is there with what was before.
