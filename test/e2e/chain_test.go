@@ -195,18 +195,23 @@ func writeFile(t testing.TB, name, content string) string {
 	return path
 }
 
-// startPrometheus scrapes tcphup at these addresses and fires when a flow to the
-// port has been idle.
-func startPrometheus(t *testing.T, port string, targets ...string) {
+// idleFlows is a query that has a result when a flow to the port has been idle.
+func idleFlows(port string) string {
+	return fmt.Sprintf(`tcphup_socket_idle_seconds_count{port=%q} - ignoring(le) tcphup_socket_idle_seconds_bucket{port=%[1]q,le="1"} > 0`, port)
+}
+
+// startPrometheus scrapes tcphup at these addresses and fires while the query has a
+// result.
+func startPrometheus(t *testing.T, query string, targets ...string) {
 	t.Helper()
 	rules := writeFile(t, "rules.yml", fmt.Sprintf(`
 groups:
   - name: tcphup
     rules:
       - alert: StaleSockets
-        expr: tcphup_socket_idle_seconds_count{port=%q} - ignoring(le) tcphup_socket_idle_seconds_bucket{port=%q,le="1"} > 0
+        expr: %s
         labels: {tcphup: hangup}
-`, port, port))
+`, query))
 	config := writeFile(t, "prometheus.yml", fmt.Sprintf(`
 global: {scrape_interval: 250ms, scrape_timeout: 250ms, evaluation_interval: 250ms}
 rule_files: [%q]
@@ -286,7 +291,7 @@ func TestPrivilegedChain(t *testing.T) {
 
 				served := serve(t, tt.args...)
 				startAlertmanager(t, alertmanagerConfig{groupBy: "alertname, destination, port", token: tt.sent})
-				startPrometheus(t, victim.port, tcphupAddress)
+				startPrometheus(t, idleFlows(victim.port), tcphupAddress)
 
 				nstest.Eventually(t, tt.series+" rises", func() bool {
 					value, ok := sample(t, tt.series)

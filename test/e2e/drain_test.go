@@ -100,7 +100,7 @@ func TestPrivilegedDrain(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		for _, direction := range []string{"outbound", "inbound"} {
 			without := loseRequests(t, direction)
-			with := loseRequests(t, direction, "--drain-quiet=20ms", "--drain-deadline=10s")
+			with := loseRequests(t, direction, "--drain-quiet=20ms", "--drain-deadline=1m")
 			t.Logf("%s: %d requests lost without drain, %d with", direction, without, with)
 			if without == 0 || with >= without || direction == "outbound" && with != 0 {
 				t.Errorf("%s: %d requests lost without drain, %d with", direction, without, with)

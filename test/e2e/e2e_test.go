@@ -10,7 +10,6 @@ import (
 	"os/exec"
 	"syscall"
 	"testing"
-	"time"
 
 	"tcphup/test/kit/nstest"
 	"tcphup/test/kit/program"
@@ -36,7 +35,6 @@ func TestMain(m *testing.M) {
 type result struct {
 	stdout, stderr string
 	exit           int
-	took           time.Duration
 }
 
 // tcphup runs the binary under test to its end.
@@ -59,9 +57,8 @@ func runAs(t testing.TB, attr *syscall.SysProcAttr, name string, args ...string)
 	cmd.SysProcAttr = attr
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	start := time.Now()
 	err := cmd.Run()
-	r := result{stdout: stdout.String(), stderr: stderr.String(), took: time.Since(start)}
+	r := result{stdout: stdout.String(), stderr: stderr.String()}
 	var exit *exec.ExitError
 	switch {
 	case errors.As(err, &exit):

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -271,9 +270,14 @@ func TestPrivilegedReconnect(t *testing.T) {
 					app.Ask("ignore")
 					fd := app.Connect(first, false, false)
 					app.Block("recv", fd, unix.SYS_RECVFROM)
+					// The reconnect ends the watch; without one the time does.
+					watch := "1h"
+					if tt.next == "" {
+						watch = "1s"
+					}
 					done := make(chan result, 1)
 					go func() {
-						done <- tcphup(t, "--watch-reconnect=2s", "--output="+output, "127.0.0.2", "0")
+						done <- tcphup(t, "--watch-reconnect="+watch, "--output="+output, "127.0.0.2", "0")
 					}()
 					if got := app.Hear(); got != "recv ok 0" {
 						t.Fatalf("application: %q", got)
@@ -302,9 +306,6 @@ func TestPrivilegedReconnect(t *testing.T) {
 					}
 					if f.Reconnect.Remote != want || f.Reconnect.SameAddress != tt.same {
 						t.Errorf("reconnect: %+v, want %q, same %v", *f.Reconnect, want, tt.same)
-					}
-					if want != "" && r.took > 2*time.Second {
-						t.Errorf("the watch took %v though the reconnect was seen after %.3f s", r.took, f.Reconnect.After)
 					}
 				}
 			})

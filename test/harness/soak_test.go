@@ -78,7 +78,8 @@ func TestPrivilegedSoakFails(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		tcphup := program.Path(t)
 		wrapper := filepath.Join(t.TempDir(), "tcphup")
-		script := fmt.Sprintf("#!/bin/sh\n(sleep 4; %s 127.0.1.2 8080) </dev/null >/dev/null 2>&1 &\nexec %s \"$@\"\n", tcphup, tcphup)
+		// Once the applications are connected.
+		script := fmt.Sprintf("#!/bin/sh\n(until %[1]s 127.0.1.2 8080 | grep closed; do sleep 0.2; done) </dev/null >/dev/null 2>&1 &\nexec %[1]s \"$@\"\n", tcphup)
 		if err := os.WriteFile(wrapper, []byte(script), 0o755); err != nil {
 			t.Fatal(err)
 		}
