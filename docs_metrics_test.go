@@ -18,7 +18,7 @@ import (
 )
 
 // metricTables show the metrics of tcphup serve: those with the labels destination and
-// port, and all others; and once more those of services.
+// port, all others, and once more those of services.
 func metricTables(t *testing.T) (perDestination, others, services string) {
 	t.Helper()
 	var rows [3][][]string
@@ -91,9 +91,9 @@ func newMetric(f *dto.MetricFamily) metric {
 }
 
 // describedMetrics returns all metrics of a server by name. Name, help and labels come
-// from the descriptors. They have no type, so that comes from the metrics which the
-// server has without any socket, or from the golden files of the collector. A metric in
-// neither is a gauge; TestPrivilegedServedMetrics checks it.
+// from the descriptors. These have no type: it comes from the metrics that the server
+// has without any socket, or from the golden files of the collector. A metric in neither
+// is a gauge, which TestPrivilegedServedMetrics verifies.
 func describedMetrics(t *testing.T, x *server) map[string]metric {
 	t.Helper()
 	kinds := make(map[string]string)
@@ -164,7 +164,7 @@ func (all ofEachDesc) Collect(ch chan<- prometheus.Metric) {
 	const maxLabels = 10
 	for desc := range descs {
 		metric := prometheus.NewInvalidMetric(desc, fmt.Errorf("%v has more than %d labels", desc, maxLabels))
-		// A descriptor does not say how many labels it has.
+		// A descriptor does not export its number of labels.
 		for n := range maxLabels + 1 {
 			if m, err := prometheus.NewConstMetric(desc, prometheus.GaugeValue, 0, make([]string, n)...); err == nil {
 				metric = m

@@ -136,8 +136,8 @@ func serveArmed(t testing.TB, args ...string) *process {
 }
 
 // policyFile is a configuration with one policy, which may touch this host alone.
-// settings are further keys of the policy. A peer that has no processor time to close
-// its end is waited for, unless they have a linger.
+// settings are further keys of the policy. The linger is 30s unless they set it, so that
+// a busy peer does not change an outcome.
 func policyFile(t testing.TB, settings string) string {
 	t.Helper()
 	return writeFile(t, "tcphup.yml", policyText(settings))

@@ -92,8 +92,8 @@ func (b *backend) counts() (open, ended int) {
 	return len(b.open), len(b.ends)
 }
 
-// establishedTo counts the flows to the server that nothing has begun to end, as the
-// kernel has them: the ends that counts returns are known once the server has read them.
+// establishedTo counts the established flows to the server in the kernel. The counts of
+// the server lag behind: it has to read the end of a connection first.
 func establishedTo(t testing.TB, b *backend) int {
 	t.Helper()
 	out := nstest.Command(t, "ss", "-Htn", "state", "established", "dst", b.addr().Addr().String(), "dport", "=", strconv.Itoa(int(b.addr().Port())))

@@ -41,7 +41,7 @@ func TestPrivilegedStopped(t *testing.T) {
 				signal(syscall.SIGSTOP)
 				awaitStopped(t, stopped.Pid)
 				before := establishedTo(t, s.victim)
-				time.Sleep(pause) // what befalls the process; nothing is expected of its length
+				time.Sleep(pause) // the stop itself: no assertion depends on its length
 				if after := establishedTo(t, s.victim); who == "tcphup" && (after != before || before == 0) {
 					t.Errorf("%d flows were open when it was stopped and %d after that", before, after)
 				}

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// HangGuard bounds waits for an event that does come. It is no statement about speed:
-// a busy machine stays below it, a hang does not.
+// HangGuard bounds each wait for an event. A busy machine stays below it, a hang does
+// not; no test asserts a speed by it.
 const HangGuard = time.Minute
 
 // Eventually waits until condition holds. After HangGuard it fails the test.

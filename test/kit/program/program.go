@@ -16,8 +16,8 @@ import (
 const pathVariable = "TCPHUP_TEST_BINARY"
 
 // Main builds tcphup, runs the tests of a package and returns the exit code for
-// TestMain. It does not build where the environment already has a binary, nor under
-// -short.
+// TestMain. It builds nothing under -short, and nothing in a process that has the path
+// of a binary in its environment.
 func Main(m *testing.M) (code int) {
 	flag.Parse()
 	if os.Getenv(pathVariable) != "" || testing.Short() {
