@@ -4,41 +4,34 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"net"
-	"net/http"
-	"net/http/httptest"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
-
-	"tcphup/test/kit/nstest"
 )
 
 // metricTables show the metrics of tcphup serve: those with the labels destination and
-// port, and all others; and once more those of services.
+// port, all others, and once more those of services.
 func metricTables(t *testing.T) (perDestination, others, services string) {
 	t.Helper()
 	var rows [3][][]string
-	families := allMetrics(t)
-	for _, name := range slices.Sorted(maps.Keys(families)) {
-		f := families[name]
+	all := describedMetrics(t, newServer(t, "--service=db.internal:5432"))
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		m := all[name]
 		if !strings.HasPrefix(name, "tcphup_") {
 			if !regexp.MustCompile(`^(go|process)_`).MatchString(name) {
 				t.Errorf("%s is in no table and not among what docs/metrics.md says comes beside them", name)
 			}
 			continue
 		}
-		labels := labelNames(f)
+		labels := slices.Clone(m.labels)
 		i := 1
 		if slices.Contains(labels, "destination") {
 			i = 0
@@ -47,7 +40,7 @@ func metricTables(t *testing.T) (perDestination, others, services string) {
 		for j, l := range labels {
 			labels[j] = code(l)
 		}
-		row := []string{code(name), strings.ToLower(f.GetType().String()), strings.Join(labels, ", "), f.GetHelp()}
+		row := []string{code(name), m.kind, strings.Join(labels, ", "), m.help}
 		rows[i] = append(rows[i], row)
 		if strings.HasPrefix(name, "tcphup_service_") {
 			rows[2] = append(rows[2], row)
@@ -57,30 +50,11 @@ func metricTables(t *testing.T) (perDestination, others, services string) {
 	return markdownTable(append(header[:2:2], "more labels", ""), rows[0]), markdownTable(header, rows[1]), markdownTable(header, rows[2])
 }
 
-// labelNames returns the labels of a metric in order.
-func labelNames(f *dto.MetricFamily) []string {
-	seen := make(map[string]bool)
-	for _, m := range f.GetMetric() {
-		for _, l := range m.GetLabel() {
-			seen[l.GetName()] = true
-		}
-	}
-	return slices.Sorted(maps.Keys(seen))
-}
-
-// allMetrics returns what tcphup serve shows at /metrics when there is something to
-// show of every metric that it describes.
-func allMetrics(t *testing.T) map[string]*dto.MetricFamily {
+// newServer makes the parts of tcphup serve and starts none of them.
+func newServer(t *testing.T, args ...string) *server {
 	t.Helper()
-	former := connect(t, false)
-	connect(t, true)
-	state := filepath.Join(t.TempDir(), "state.json")
-	if err := os.WriteFile(state, fmt.Appendf(nil, `{"version": 1, "services": [{"name": "db.internal", "changed": %[1]q,
-		"addresses": [{"address": "192.0.2.1"}, {"address": %[2]q, "former": %[1]q}]}]}`, time.Now().Format(time.RFC3339), former.Addr()), 0o600); err != nil {
-		t.Fatal(err)
-	}
 	app, commands := newApp(nil)
-	if _, err := app.Parse([]string{"serve", fmt.Sprintf("--service=db.internal:%d", former.Port()), "--endpoints.state-file=" + state}); err != nil {
+	if _, err := app.Parse(append([]string{"serve"}, args...)); err != nil {
 		t.Fatal(err)
 	}
 	x := &server{serve: commands["serve"].(*serve), logger: slog.New(slog.DiscardHandler), registry: prometheus.NewRegistry()}
@@ -97,60 +71,106 @@ func allMetrics(t *testing.T) map[string]*dto.MetricFamily {
 		t.Fatal(err)
 	}
 	t.Cleanup(x.actuator.Close)
-	x.probe(t.Context())
-	handler := x.webHandler()
+	return x
+}
 
-	described := make(map[string]bool)
-	descs := make(chan *prometheus.Desc)
-	go func() {
-		defer close(descs)
-		x.registry.Describe(descs)
-		x.collector.Describe(descs)
-	}()
-	name := regexp.MustCompile(`fqName: "([^"]+)"`)
-	for desc := range descs {
-		described[name.FindStringSubmatch(desc.String())[1]] = true
+// metric is the definition of a metric. Its labels are sorted.
+type metric struct {
+	kind, help string
+	labels     []string
+}
+
+func newMetric(f *dto.MetricFamily) metric {
+	seen := make(map[string]bool)
+	for _, m := range f.GetMetric() {
+		for _, l := range m.GetLabel() {
+			seen[l.GetName()] = true
+		}
 	}
+	return metric{strings.ToLower(f.GetType().String()), f.GetHelp(), slices.Sorted(maps.Keys(seen))}
+}
 
-	var families map[string]*dto.MetricFamily
-	// A dump that the kernel calls inconsistent, as it may on a busy host, shows nothing.
-	nstest.Eventually(t, "all sockets are read", func() bool {
-		answer := httptest.NewRecorder()
-		handler.ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+// describedMetrics returns all metrics of a server by name. Name, help and labels come
+// from the descriptors. These have no type: it comes from the metrics that the server
+// has without any socket, or from the golden files of the collector. A metric in neither
+// is a gauge, which TestPrivilegedServedMetrics verifies.
+func describedMetrics(t *testing.T, x *server) map[string]metric {
+	t.Helper()
+	kinds := make(map[string]string)
+	golden, err := filepath.Glob("collector/testdata/*.prom")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range golden {
+		file, err := os.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
 		parser := expfmt.NewTextParser(model.UTF8Validation)
-		if families, err = parser.TextToMetricFamilies(answer.Body); err != nil || answer.Code != http.StatusOK {
-			t.Fatalf("/metrics: %d, %v", answer.Code, err)
+		families, err := parser.TextToMetricFamilies(file)
+		file.Close()
+		if err != nil {
+			t.Fatalf("%s: %v", path, err)
 		}
-		return !slices.ContainsFunc(families["tcphup_scrape_success"].GetMetric(), func(m *dto.Metric) bool { return m.GetGauge().GetValue() == 0 })
-	})
-	for _, name := range slices.Sorted(maps.Keys(described)) {
-		// Of Go's runtime and of the process not every metric can be had everywhere.
-		if families[name] == nil && strings.HasPrefix(name, "tcphup_") {
-			t.Errorf("%s is described and was not served, so it cannot be told what it is; those of MPTCP need net.mptcp.enabled=1", name)
+		for name, f := range families {
+			kinds[name] = newMetric(f).kind
 		}
 	}
-	if t.Failed() {
-		t.FailNow()
+	for _, f := range gather(t, x.registry) {
+		kinds[f.GetName()] = newMetric(f).kind
+	}
+
+	registry := prometheus.NewRegistry()
+	if err := registry.Register(ofEachDesc{x.registry, x.collector}); err != nil {
+		t.Fatal(err)
+	}
+	all := make(map[string]metric)
+	for _, f := range gather(t, registry) {
+		m := newMetric(f)
+		if kind, ok := kinds[f.GetName()]; ok {
+			m.kind = kind
+		}
+		all[f.GetName()] = m
+	}
+	return all
+}
+
+func gather(t *testing.T, from prometheus.Gatherer) []*dto.MetricFamily {
+	t.Helper()
+	families, err := from.Gather()
+	if err != nil {
+		t.Fatal(err)
 	}
 	return families
 }
 
-// connect makes an outbound connection on loopback and returns where it leads.
-func connect(t *testing.T, multipath bool) netip.AddrPort {
-	t.Helper()
-	var config net.ListenConfig
-	config.SetMultipathTCP(multipath)
-	listener, err := config.Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+// ofEachDesc collects one gauge for each descriptor of others.
+type ofEachDesc []interface {
+	Describe(chan<- *prometheus.Desc)
+}
+
+// Describe implements prometheus.Collector. Without descriptors it is unchecked.
+func (ofEachDesc) Describe(chan<- *prometheus.Desc) {}
+
+// Collect implements prometheus.Collector.
+func (all ofEachDesc) Collect(ch chan<- prometheus.Metric) {
+	descs := make(chan *prometheus.Desc)
+	go func() {
+		defer close(descs)
+		for _, d := range all {
+			d.Describe(descs)
+		}
+	}()
+	const maxLabels = 10
+	for desc := range descs {
+		metric := prometheus.NewInvalidMetric(desc, fmt.Errorf("%v has more than %d labels", desc, maxLabels))
+		// A descriptor does not export its number of labels.
+		for n := range maxLabels + 1 {
+			if m, err := prometheus.NewConstMetric(desc, prometheus.GaugeValue, 0, make([]string, n)...); err == nil {
+				metric = m
+				break
+			}
+		}
+		ch <- metric
 	}
-	t.Cleanup(func() { _ = listener.Close() })
-	var dialer net.Dialer
-	dialer.SetMultipathTCP(multipath)
-	conn, err := dialer.DialContext(t.Context(), "tcp", listener.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = conn.Close() })
-	return listener.Addr().(*net.TCPAddr).AddrPort()
 }

@@ -9,27 +9,47 @@ import (
 	"strings"
 )
 
-// webHandler serves what only reads.
-func (x *server) webHandler() http.Handler {
+// route is a pattern of http.ServeMux and its handler.
+type route struct {
+	pattern string
+	handler http.Handler
+}
+
+// newMux returns a handler that serves the routes.
+func newMux(routes []route) http.Handler {
 	mux := http.NewServeMux()
-	large := newAnswers(maxAnswers)
-	mux.Handle("GET /metrics", large.limit(x.collector.Handler(x.registry)))
-	mux.HandleFunc("GET /-/healthy", answer("tcphup is healthy.\n"))
-	mux.HandleFunc("GET /-/ready", answer("tcphup is ready.\n"))
-	mux.Handle("GET /api/v1/flows", x.local(large.limit(x.collector.FlowsHandler())))
-	mux.Handle("GET /api/v1/hangups", x.local(large.limit(x.audit)))
-	mux.Handle("GET /{$}", large.limit(statusPage(x.pageData, x.logger)))
+	for _, r := range routes {
+		mux.Handle(r.pattern, r.handler)
+	}
 	return mux
 }
 
+// webHandler serves what only reads.
+func (x *server) webHandler() http.Handler { return newMux(x.webRoutes()) }
+
+func (x *server) webRoutes() []route {
+	large := newAnswers(maxAnswers)
+	return []route{
+		{"GET /metrics", large.limit(x.collector.Handler(x.registry))},
+		{"GET /-/healthy", answer("tcphup is healthy.\n")},
+		{"GET /-/ready", answer("tcphup is ready.\n")},
+		{"GET /api/v1/flows", x.local(large.limit(x.collector.FlowsHandler()))},
+		{"GET /api/v1/hangups", x.local(large.limit(x.audit))},
+		{"GET /{$}", large.limit(statusPage(x.pageData, x.logger))},
+	}
+}
+
 // alertsHandler serves what acts.
-func (x *server) alertsHandler() http.Handler {
-	mux := http.NewServeMux()
-	mux.Handle("/alerts", x.receiver)
-	mux.Handle("/-/pause", x.receiver.PauseHandler())
-	mux.Handle("/-/resume", x.receiver.ResumeHandler())
-	mux.Handle("/-/reload", x.receiver.Protect(http.HandlerFunc(x.handleReload)))
-	return mux
+func (x *server) alertsHandler() http.Handler { return newMux(x.alertRoutes()) }
+
+// alertRoutes have no method in their patterns: the handlers check it themselves.
+func (x *server) alertRoutes() []route {
+	return []route{
+		{"/alerts", x.receiver},
+		{"/-/pause", x.receiver.PauseHandler()},
+		{"/-/resume", x.receiver.ResumeHandler()},
+		{"/-/reload", x.receiver.Protect(http.HandlerFunc(x.handleReload))},
+	}
 }
 
 func answer(text string) http.HandlerFunc {

@@ -163,7 +163,7 @@ func TestPrivilegedSlowLook(t *testing.T) {
 		app.Connect(server.Addr(), false, false)
 		a := New(Config{})
 		a.beforeAct = func(*Result) { time.Sleep(2 * ownersFresh) } // the slow host
-		ctx, cancel := context.WithTimeout(t.Context(), nstest.Limit)
+		ctx, cancel := context.WithTimeout(t.Context(), nstest.HangGuard)
 		defer cancel()
 		report, err := a.HangUp(ctx, Request{Selector: to(server.Addr())})
 		if err != nil {

@@ -34,8 +34,8 @@ func TestPrivilegedStuckClose(t *testing.T) {
 			if !errors.Is(err, errIdentity) {
 				t.Errorf("got %v", err)
 			}
-		case <-time.After(nstest.Limit):
-			t.Errorf("waited %v in vain for the duplicate to be refused", nstest.Limit)
+		case <-time.After(nstest.HangGuard):
+			t.Errorf("waited %v in vain for the duplicate to be refused", nstest.HangGuard)
 		}
 	})
 }
@@ -72,8 +72,8 @@ func TestReleaseOfLingeringSocket(t *testing.T) {
 	}()
 	select {
 	case <-released:
-	case <-time.After(nstest.Limit):
-		t.Errorf("waited %v in vain for the release", nstest.Limit)
+	case <-time.After(nstest.HangGuard):
+		t.Errorf("waited %v in vain for the release", nstest.HangGuard)
 	}
 }
 

@@ -38,7 +38,7 @@ func TestPrivilegedUnaccepted(t *testing.T) {
 				selector := to(listener.Addr().(*net.TCPAddr).AddrPort())
 				selector.Direction = sockdiag.Inbound
 				// An action that waits for linger runs out of time.
-				ctx, cancel := context.WithTimeout(t.Context(), nstest.Limit)
+				ctx, cancel := context.WithTimeout(t.Context(), nstest.HangGuard)
 				defer cancel()
 				report, err := New(Config{}).HangUp(ctx, Request{Selector: selector, Method: tt.method, Linger: time.Hour})
 				if err != nil {

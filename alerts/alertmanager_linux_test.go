@@ -216,7 +216,7 @@ func TestPrivilegedAlertmanager(t *testing.T) {
 			}
 		})
 		t.Run("pair with a slow receiver", func(t *testing.T) {
-			f := liveFixture(t, func(c *Config) { c.Timeout = nstest.Limit })
+			f := liveFixture(t, func(c *Config) { c.Timeout = nstest.HangGuard })
 			both := make(chan struct{})
 			f.hang.hangUp = func(ctx context.Context, _ Action) (Result, error) {
 				select {

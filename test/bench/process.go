@@ -127,7 +127,7 @@ type server struct {
 }
 
 // readyTimeout is many times what a server needs on an idle machine.
-const readyTimeout = 30 * time.Second
+const readyTimeout = 3 * time.Minute
 
 // startServer returns when the server answers to a request for the page.
 func startServer(address, page, name string, args ...string) (*server, error) {

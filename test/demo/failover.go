@@ -52,17 +52,22 @@ func (s *stage) failOverWithTcphup(ctx context.Context) (time.Duration, error) {
 }
 
 // failOverWithoutTcphup returns the same, and 0 when the application did not get
-// there in the time that it was given.
+// there in the time that it was given after the change in the DNS.
 func (s *stage) failOverWithoutTcphup(ctx context.Context) (time.Duration, error) {
-	ctx, cancel := context.WithTimeout(ctx, s.without)
+	ctx, cancel := context.WithTimeout(ctx, hangUpTimeout+s.without)
 	defer cancel()
 	begun, err := s.failOver()
 	if err != nil {
 		return 0, err
 	}
-	name, moved := s.nameLeadsElsewhere(), s.applicationHasMoved()
-	err = s.follow(ctx, begun, name, s.newSiteAnswers(), moved)
-	if errors.Is(err, context.DeadlineExceeded) && name.after > 0 {
+	if err := s.follow(ctx, begun, s.nameLeadsElsewhere()); err != nil {
+		return 0, err
+	}
+	watched, stop := context.WithTimeout(ctx, s.without)
+	defer stop()
+	moved := s.applicationHasMoved()
+	err = s.follow(watched, begun, s.newSiteAnswers(), moved)
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
 		tell(begun, "application: %d of its %d connections still lead to the old site", s.oldSite.connections.Load(), poolSize)
 		return 0, nil
 	}

@@ -20,10 +20,10 @@ const (
 	servicePort = "80"
 )
 
-// Time limits of what is waited for, several times what it takes on an idle machine.
+// Time limits of what is waited for, many times what it takes on an idle machine.
 const (
-	setUpTimeout  = 45 * time.Second
-	hangUpTimeout = 60 * time.Second
+	setUpTimeout  = 3 * time.Minute
+	hangUpTimeout = 3 * time.Minute
 )
 
 // stage is the host of the application, with all programs on it, and the two sites

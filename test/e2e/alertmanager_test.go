@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -23,7 +24,7 @@ type alertmanager struct {
 
 // oneNotification is the wait that makes alerts posted together go out together:
 // Alertmanager takes them up one by one.
-const oneNotification = "500ms"
+const oneNotification = "2s"
 
 // alertmanagerConfig says how to run one with a single receiver.
 type alertmanagerConfig struct {
@@ -135,13 +136,17 @@ func serveArmed(t testing.TB, args ...string) *process {
 }
 
 // policyFile is a configuration with one policy, which may touch this host alone.
-// settings are further keys of the policy.
+// settings are further keys of the policy. The linger is 30s unless they set it, so that
+// a busy peer does not change an outcome.
 func policyFile(t testing.TB, settings string) string {
 	t.Helper()
 	return writeFile(t, "tcphup.yml", policyText(settings))
 }
 
 func policyText(settings string) string {
+	if !strings.Contains(settings, "linger:") {
+		settings = "    linger: 30s\n" + settings
+	}
 	return `
 policies:
   - name: test

@@ -5,6 +5,8 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
 
@@ -88,6 +90,14 @@ func (b *backend) counts() (open, ended int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return len(b.open), len(b.ends)
+}
+
+// establishedTo counts the established flows to the server in the kernel. The counts of
+// the server lag behind: it has to read the end of a connection first.
+func establishedTo(t testing.TB, b *backend) int {
+	t.Helper()
+	out := nstest.Command(t, "ss", "-Htn", "state", "established", "dst", b.addr().Addr().String(), "dport", "=", strconv.Itoa(int(b.addr().Port())))
+	return strings.Count(out, "\n")
 }
 
 // awaitOpen waits until so many connections are open.
@@ -180,13 +190,4 @@ func (d *dialer) open(to netip.AddrPort) error {
 		}
 	})
 	return nil
-}
-
-// say sends a byte over each connection.
-func (d *dialer) say() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	for conn := range d.conns {
-		_, _ = conn.Write([]byte{'x'})
-	}
 }

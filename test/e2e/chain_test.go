@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"tcphup/test/kit/nstest"
+	"tcphup/test/kit/program"
 	"tcphup/test/kit/testapp"
 )
 
@@ -107,8 +108,8 @@ func (p *process) stop() error {
 	select {
 	case <-p.exited:
 		return p.err
-	case <-time.After(30 * time.Second):
-		p.t.Fatal("waited 30 s in vain for the process to end")
+	case <-time.After(nstest.HangGuard):
+		p.t.Fatalf("timed out after %v: the process does not end", nstest.HangGuard)
 		return nil
 	}
 }
@@ -125,7 +126,7 @@ func (p *process) kill() {
 // serve runs tcphup as a service until the test ends.
 func serve(t testing.TB, args ...string) *process {
 	t.Helper()
-	p := startProcess(t, os.Getenv(binaryVariable),
+	p := startProcess(t, program.Path(t),
 		append([]string{"serve", "--web.listen-address=" + tcphupAddress, "--alerts.listen-address=" + receiverAddress}, args...)...)
 	awaitPage(t, "http://"+tcphupAddress+"/-/ready")
 	return p
@@ -134,7 +135,7 @@ func serve(t testing.TB, args ...string) *process {
 // get returns the body of a page, or an error for any answer but 200.
 func get(t testing.TB, url string) (string, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), nstest.HangGuard)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
@@ -194,18 +195,23 @@ func writeFile(t testing.TB, name, content string) string {
 	return path
 }
 
-// startPrometheus scrapes tcphup at these addresses and fires when a flow to the
-// port has been idle.
-func startPrometheus(t *testing.T, port string, targets ...string) {
+// idleFlows is a query that has a result when a flow to the port has been idle.
+func idleFlows(port string) string {
+	return fmt.Sprintf(`tcphup_socket_idle_seconds_count{port=%q} - ignoring(le) tcphup_socket_idle_seconds_bucket{port=%[1]q,le="1"} > 0`, port)
+}
+
+// startPrometheus scrapes tcphup at these addresses and fires while the query has a
+// result.
+func startPrometheus(t *testing.T, query string, targets ...string) {
 	t.Helper()
 	rules := writeFile(t, "rules.yml", fmt.Sprintf(`
 groups:
   - name: tcphup
     rules:
       - alert: StaleSockets
-        expr: tcphup_socket_idle_seconds_count{port=%q} - ignoring(le) tcphup_socket_idle_seconds_bucket{port=%q,le="1"} > 0
+        expr: %s
         labels: {tcphup: hangup}
-`, port, port))
+`, query))
 	config := writeFile(t, "prometheus.yml", fmt.Sprintf(`
 global: {scrape_interval: 250ms, scrape_timeout: 250ms, evaluation_interval: 250ms}
 rule_files: [%q]
@@ -285,7 +291,7 @@ func TestPrivilegedChain(t *testing.T) {
 
 				served := serve(t, tt.args...)
 				startAlertmanager(t, alertmanagerConfig{groupBy: "alertname, destination, port", token: tt.sent})
-				startPrometheus(t, victim.port, tcphupAddress)
+				startPrometheus(t, idleFlows(victim.port), tcphupAddress)
 
 				nstest.Eventually(t, tt.series+" rises", func() bool {
 					value, ok := sample(t, tt.series)

@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"tcphup/test/kit/nstest"
+	"tcphup/test/kit/program"
 	"tcphup/test/kit/testapp"
 )
 
@@ -54,7 +55,7 @@ func TestPrivilegedContainers(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		noYama(t)
 		d := startDocker(t)
-		d.build("../../Dockerfile", "tcphup", os.Getenv(binaryVariable), "--target=prebuilt", "--build-arg=VERSION=1.2.3")
+		d.build("../../Dockerfile", "tcphup", program.Path(t), "--target=prebuilt", "--build-arg=VERSION=1.2.3")
 		app := testapp.BuildStatic(t)
 		d.build(writeFile(t, "Dockerfile", "FROM scratch\nCOPY app /app\nENTRYPOINT [\"/app\"]\n"), "app", app)
 

@@ -163,7 +163,7 @@ func wrongHandshakes(t *testing.T, ours *authority, c clientCertificate, to neti
 		}
 		config.Certificates = []tls.Certificate{pair}
 	}
-	client := &http.Client{Transport: &http.Transport{TLSClientConfig: config, DisableKeepAlives: true}, Timeout: 5 * time.Second}
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: config, DisableKeepAlives: true}, Timeout: nstest.HangGuard}
 	for range n {
 		response, err := client.Do(alertRequest(t, "https://"+receiverAddress+"/alerts", to))
 		if err == nil {

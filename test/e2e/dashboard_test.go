@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"tcphup/test/kit/nstest"
+	"tcphup/test/kit/program"
 	"tcphup/test/kit/testapp"
 )
 
@@ -48,10 +49,10 @@ func TestPrivilegedDashboard(t *testing.T) {
 		}
 		d.mustFit(t)
 		binary := testapp.Build(t)
-		startProcess(t, os.Getenv(binaryVariable), "serve", "--web.listen-address="+tcphupAddress,
+		startProcess(t, program.Path(t), "serve", "--web.listen-address="+tcphupAddress,
 			"--alerts.listen-address="+receiverAddress, "--alerts.token-file="+writeFile(t, "token", token))
 		awaitPage(t, "http://"+tcphupAddress+"/-/ready")
-		startPrometheus(t, "0", tcphupAddress)
+		startPrometheus(t, idleFlows("0"), tcphupAddress)
 		nstest.Eventually(t, "Prometheus has scraped twice", func() bool {
 			return len(query(t, "count_over_time(tcphup_build_info[1m]) > 1")) > 0
 		})
@@ -136,7 +137,7 @@ func (d *dashboard) mustFit(t *testing.T) {
 // mustHaveData puts in what Grafana would for its variables, and waits for a number.
 func mustHaveData(t *testing.T, what, expr string) {
 	t.Helper()
-	expr = strings.NewReplacer("$instance", ".*", "$destination", ".*", "$__rate_interval", "1m", "$__range", "5m").Replace(expr)
+	expr = strings.NewReplacer("$instance", ".*", "$destination", ".*", "$__rate_interval", "5m", "$__range", "5m").Replace(expr)
 	if strings.Contains(expr, "$") {
 		t.Errorf("%s: unknown variable in %s", what, expr)
 		return

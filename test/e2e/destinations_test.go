@@ -8,13 +8,14 @@ import (
 	"testing"
 
 	"tcphup/test/kit/nstest"
+	"tcphup/test/kit/program"
 )
 
 // What tcphup tries out when it starts is no destination of the host.
 func TestPrivilegedStartLeavesNoDestination(t *testing.T) {
 	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
-		startProcess(t, os.Getenv(binaryVariable), "serve", "--web.listen-address="+tcphupAddress, "--alerts.listen-address=")
+		startProcess(t, program.Path(t), "serve", "--web.listen-address="+tcphupAddress, "--alerts.listen-address=")
 		awaitPage(t, "http://"+tcphupAddress+"/-/ready")
 		page, err := get(t, "http://"+tcphupAddress+"/metrics")
 		if err != nil {

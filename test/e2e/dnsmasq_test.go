@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tcphup/test/kit/nstest"
+	"tcphup/test/kit/program"
 )
 
 // nameServer is a dnsmasq that answers for internal. on 127.0.0.1, and the
@@ -27,12 +28,12 @@ type nameServer struct {
 // dnsmasq's options.
 func startNameServer(t *testing.T, args ...string) *nameServer {
 	t.Helper()
-	program := need(t, "dnsmasq", "dnsmasq")
+	dnsmasq := need(t, "dnsmasq", "dnsmasq")
 	s := &nameServer{t: t, hosts: filepath.Join(t.TempDir(), "names")}
 	s.set()
 	bind(t, "/etc/resolv.conf", "nameserver 127.0.0.1\nsearch internal\noptions timeout:1 attempts:1\n")
 	bind(t, "/etc/hosts", "127.0.0.1 localhost\n")
-	s.process = startProcess(t, program, append([]string{
+	s.process = startProcess(t, dnsmasq, append([]string{
 		"--keep-in-foreground", "--conf-file=/dev/null", "--pid-file=", "--user=root", "--no-resolv", "--no-hosts", "--no-negcache",
 		"--listen-address=127.0.0.1", "--bind-interfaces", "--local=/internal/", "--local-ttl=1", "--addn-hosts=" + s.hosts,
 	}, args...)...)
@@ -84,7 +85,7 @@ func bind(t *testing.T, over, content string) {
 // serveServices runs tcphup with the arguments and returns the process.
 func serveServices(t *testing.T, args ...string) *process {
 	t.Helper()
-	p := startProcess(t, os.Getenv(binaryVariable), append([]string{
+	p := startProcess(t, program.Path(t), append([]string{
 		"serve", "--web.listen-address=" + tcphupAddress, "--alerts.listen-address=" + receiverAddress,
 		"--alerts.token-file=" + writeFile(t, "token", token),
 	}, args...)...)

@@ -74,9 +74,7 @@ func (d *docker) removeFiles() {
 			d.t.Error(err)
 		}
 		for _, group := range groups {
-			if err := os.Remove(group); err != nil {
-				d.t.Errorf("remove control group: %v", err)
-			}
+			nstest.Eventually(d.t, "the control group is empty", func() bool { return os.Remove(group) == nil })
 		}
 	}
 	if err := os.RemoveAll(d.dir); err != nil {

@@ -12,6 +12,9 @@ import (
 
 // The program has no code to execute another one, in any package that it is made of.
 func TestNeverExecutes(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds tcphup, which -short does not")
+	}
 	binary := filepath.Join(t.TempDir(), "tcphup")
 	build := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-o", binary, "tcphup")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")

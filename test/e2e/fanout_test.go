@@ -7,12 +7,11 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"tcphup/test/kit/nstest"
+	"tcphup/test/kit/program"
 )
 
 // templatingAlertmanager is an Alertmanager of the first version in which the URL of
@@ -71,15 +70,15 @@ func newPod(t *testing.T, number int) *pod {
 }
 
 func fanOut(t *testing.T, pods []*pod, binary, example string) {
-	const flows = 3
+	const flows = 3 // of each pod, and what the alert fires at
 	database := startBackend(t, databaseAddress+":0")
-	var applications []*dialer
 	var audits, targets []string
-	for _, p := range pods {
-		p.Do(func() { applications = append(applications, dial(t, false, flows, database.addr())) })
+	for i, p := range pods {
+		// The second has one flow less at first.
+		p.Do(func() { dial(t, false, flows-i, database.addr()) })
 		audits = append(audits, filepath.Join(t.TempDir(), "audit.jsonl"))
 		targets = append(targets, p.address+":10471")
-		startProcess(t, "ip", "netns", "exec", p.name, os.Getenv(binaryVariable), "serve",
+		startProcess(t, "ip", "netns", "exec", p.name, program.Path(t), "serve",
 			"--web.listen-address="+p.address+":10471", "--alerts.listen-address="+p.address+":10472",
 			"--alerts.token-file="+writeFile(t, "token", token), "--audit.log-file="+audits[len(audits)-1])
 		awaitPage(t, "http://"+p.address+":10471/-/ready")
@@ -98,8 +97,7 @@ func fanOut(t *testing.T, pods []*pod, binary, example string) {
 		config = strings.ReplaceAll(config, fmt.Sprintf(`192\\.0\\.2\\.1%d`, i+1), strings.ReplaceAll(p.address, ".", `\\.`))
 	}
 	am := runAlertmanager(t, binary, alertmanagerAddress, config, "--cluster.listen-address=")
-	busy := keepBusy(t, applications[1])
-	startPrometheus(t, strconv.Itoa(int(database.addr().Port())), targets...)
+	startPrometheus(t, fmt.Sprintf(`tcphup_sockets{port="%d",state="established"} >= %d`, database.addr().Port(), flows), targets...)
 
 	database.awaitEnded(flows)
 	nstest.Eventually(t, "the alert about the first one resolves", func() bool {
@@ -108,7 +106,7 @@ func fanOut(t *testing.T, pods []*pod, binary, example string) {
 	})
 	database.mustEnd(pods[0].address, flows)
 	database.mustEnd(pods[1].address, 0)
-	busy()
+	pods[1].Do(func() { dial(t, false, 1, database.addr()) })
 	database.awaitEnded(2 * flows)
 	database.mustEnd(pods[1].address, flows)
 	nstest.Eventually(t, "both have written their audit", func() bool {
@@ -135,30 +133,6 @@ func change(t *testing.T, path string, oldNew ...string) string {
 		content = strings.ReplaceAll(content, oldNew[i], oldNew[i+1])
 	}
 	return content
-}
-
-// keepBusy makes the application talk until the function that it returns is called.
-func keepBusy(t *testing.T, application *dialer) (stop func()) {
-	ticker := time.NewTicker(50 * time.Millisecond)
-	ended, stopped := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(stopped)
-		for {
-			select {
-			case <-ticker.C:
-				application.say()
-			case <-ended:
-				return
-			case <-t.Context().Done():
-				return
-			}
-		}
-	}()
-	return func() {
-		close(ended)
-		<-stopped
-		ticker.Stop()
-	}
 }
 
 // mustEnd fails the test unless so many connections from the client have ended.

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"tcphup/test/kit/nstest"
+	"tcphup/test/kit/program"
 )
 
 // Files that decide what is done and that somebody else could have written are
@@ -107,7 +108,7 @@ func TestPrivilegedKubernetesFiles(t *testing.T) {
 		mustChmod(t, filepath.Join(data, "tcphup.yml"), 0o644)
 		mustChmod(t, dir, 0o777)
 
-		startProcessAs(t, &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: other, Gid: other}}, os.Getenv(binaryVariable),
+		startProcessAs(t, &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: other, Gid: other}}, program.Path(t),
 			"serve", "--web.listen-address="+tcphupAddress, "--alerts.listen-address="+receiverAddress,
 			"--alerts.token-file="+dir+"/token", "--config.file="+dir+"/tcphup.yml")
 		awaitPage(t, "http://"+tcphupAddress+"/-/ready")

@@ -21,10 +21,10 @@ func TestPrivilegedPair(t *testing.T) {
 			name, settings string
 			second         string // what becomes of the second delivery
 		}{
-			{name: "cooldown", settings: "    limits: {rate: 10}", second: "cooldown"},
+			{name: "cooldown", settings: "    limits: {rate: 5}", second: "cooldown"},
 			{
 				name: "evidence", second: "done",
-				settings: "    evidence: {established_before_alert: true}\n    limits: {rate: 10, cooldown: 0s}",
+				settings: "    evidence: {established_before_alert: true}\n    limits: {rate: 5, cooldown: 0s}",
 			},
 		} {
 			t.Run(tt.name, func(t *testing.T) { pair(t, tt.settings, tt.second) })
@@ -35,7 +35,7 @@ func TestPrivilegedPair(t *testing.T) {
 const secondAlertmanagerAddress = "127.0.0.1:9193"
 
 func pair(t *testing.T, settings, second string) {
-	// At 10 flows a second this takes longer than the second peer waits.
+	// At 5 flows a second this takes several times as long as the second peer waits.
 	const flows = 25
 	server := startBackend(t, "127.0.0.1:0")
 	dial(t, true, flows, server.addr())

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tcphup/test/kit/nstest"
+	"tcphup/test/kit/program"
 	"tcphup/test/kit/testapp"
 )
 
@@ -254,7 +255,7 @@ func TestPrivilegedNoRights(t *testing.T) {
 		fd := app.Connect(server.Addr(), false, false)
 		nobody := &syscall.Credential{Uid: 65534, Gid: 65534}
 		for _, method := range []string{"auto", "shutdown", "destroy"} {
-			r := runProgram(t, nobody, os.Getenv(binaryVariable), "--output=json", "--method="+method, "127.0.0.1", "0")
+			r := runProgram(t, nobody, program.Path(t), "--output=json", "--method="+method, "127.0.0.1", "0")
 			r.mustExit(t, 1)
 			var report struct {
 				Flows []struct{ Outcome, Reason, Detail string }

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tcphup/test/kit/nstest"
+	"tcphup/test/kit/program"
 	"tcphup/test/kit/testapp"
 )
 
@@ -173,7 +174,7 @@ func TestPrivilegedList(t *testing.T) {
 			}
 		})
 		t.Run("without rights", func(t *testing.T) {
-			r := runProgram(t, &syscall.Credential{Uid: nobody, Gid: nobody}, os.Getenv(binaryVariable), "list", "--flows", nstest.Peer4)
+			r := runProgram(t, &syscall.Credential{Uid: nobody, Gid: nobody}, program.Path(t), "list", "--flows", nstest.Peer4)
 			r.mustExit(t, 0)
 			if strings.Count(r.stdout, "\n") != 5 || !strings.Contains(r.stderr, "kept their descriptors secret") {
 				t.Errorf("%s%s", r.stdout, r.stderr)
@@ -225,7 +226,7 @@ func TestPrivilegedListOnTerminal(t *testing.T) {
 		app := hostileApp(t, binary)
 		app.Connect(server.Addr(), false, false)
 		command := func(args ...string) *exec.Cmd {
-			cmd := exec.Command(os.Getenv(binaryVariable), append([]string{"list"}, args...)...)
+			cmd := exec.Command(program.Path(t), append([]string{"list"}, args...)...)
 			cmd.Env = append(os.Environ(), "TERM=xterm", "NO_COLOR=")
 			return cmd
 		}

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tcphup/test/kit/nstest"
+	"tcphup/test/kit/program"
 )
 
 // Both packages install into a root that holds nothing else, work there, and leave it
@@ -191,7 +192,7 @@ func TestSystemdUnit(t *testing.T) {
 		t.Fatal(err)
 	}
 	// verify looks for the program.
-	here := writeFile(t, "tcphup.service", strings.ReplaceAll(string(unit), "/usr/bin/tcphup", os.Getenv(binaryVariable)))
+	here := writeFile(t, "tcphup.service", strings.ReplaceAll(string(unit), "/usr/bin/tcphup", program.Path(t)))
 	r := runProgram(t, nil, analyze, "verify", "--man=no", here)
 	r.mustExit(t, 0)
 	if strings.Contains(r.stderr, here) || strings.Contains(r.stderr, "tcphup.service:") {

@@ -13,6 +13,7 @@ import (
 
 	"tcphup/test/kit/browser"
 	"tcphup/test/kit/nstest"
+	"tcphup/test/kit/program"
 	"tcphup/test/kit/testapp"
 )
 
@@ -39,7 +40,7 @@ func TestPrivilegedStatusPage(t *testing.T) {
 		fd := app.Connect(at(plain), false, false)
 		app.Connect(at(multi), false, true)
 
-		startProcess(t, os.Getenv(binaryVariable), "serve", "--web.listen-address=:10471", "--alerts.listen-address="+receiverAddress,
+		startProcess(t, program.Path(t), "serve", "--web.listen-address=:10471", "--alerts.listen-address="+receiverAddress,
 			"--alerts.token-file="+writeFile(t, "token", token), "--collector.exclude=127.0.0.0/8")
 		awaitPage(t, "http://"+tcphupAddress+"/-/ready")
 		if answer, err := postAlert(t, at(plain)); err != nil || !strings.Contains(answer, `"closed":1`) {
@@ -135,7 +136,7 @@ func TestPrivilegedStatusPageServices(t *testing.T) {
 		for range 2 {
 			app.Connect(mustAddrPort(t, nstest.Peer4Two, port), false, false)
 		}
-		startProcess(t, os.Getenv(binaryVariable), "serve", "--web.listen-address=:10471", "--alerts.listen-address=", "--config.file="+
+		startProcess(t, program.Path(t), "serve", "--web.listen-address=:10471", "--alerts.listen-address=", "--config.file="+
 			writeFile(t, "tcphup.yml", fmt.Sprintf(`
 services:
   - {name: %s, port: %d, settle: 1s}

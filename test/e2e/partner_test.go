@@ -7,6 +7,8 @@ import (
 	"os/exec"
 	"testing"
 	"time"
+
+	"tcphup/test/kit/nstest"
 )
 
 // partner is a program that a test talks with, line by line, until the test ends.
@@ -53,8 +55,8 @@ func (p *partner) line() string {
 			p.t.Fatal("the program has ended")
 		}
 		return line
-	case <-time.After(10 * time.Second):
-		p.t.Fatal("waited 10 s in vain for the program")
+	case <-time.After(nstest.HangGuard):
+		p.t.Fatalf("timed out after %v: no line of the program", nstest.HangGuard)
 		return ""
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tcphup/test/kit/nstest"
+	"tcphup/test/kit/program"
 	"tcphup/test/kit/testapp"
 )
 
@@ -98,7 +99,7 @@ func TestPrivilegedDropped(t *testing.T) {
 					mustGive(t, policies, tt.uid)
 					args = append(args, "--alerts.listen-address="+receiverAddress, "--alerts.token-file="+token, "--config.file="+policies)
 				}
-				p := startCommand(t, withCapabilities(tt.uid, tt.has, os.Getenv(binaryVariable), args...))
+				p := startCommand(t, withCapabilities(tt.uid, tt.has, program.Path(t), args...))
 				awaitPage(t, "http://"+tcphupAddress+"/-/ready")
 
 				for _, method := range tt.closes {
@@ -128,7 +129,7 @@ func TestPrivilegedHidden(t *testing.T) {
 		noYama(t)
 		as := &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: other, Gid: other}}
 		app := testapp.StartAs(t, testapp.Build(t), other)
-		p := startProcessAs(t, as, os.Getenv(binaryVariable), "serve", "--web.listen-address="+tcphupAddress, "--alerts.listen-address="+receiverAddress)
+		p := startProcessAs(t, as, program.Path(t), "serve", "--web.listen-address="+tcphupAddress, "--alerts.listen-address="+receiverAddress)
 		awaitPage(t, "http://"+tcphupAddress+"/-/ready")
 		for _, look := range [][]string{{"cat", "environ"}, {"cat", "maps"}, {"ls", "root/"}, {"ls", "fd"}} {
 			of := func(pid int) int {

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"tcphup/test/kit/nstest"
+	"tcphup/test/kit/program"
 )
 
 // The README's first steps do what it says they do, word for word.
@@ -31,7 +32,7 @@ func TestPrivilegedReadme(t *testing.T) {
 		if err := os.WriteFile("tcphup.token", []byte(token+"\n"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		startProcess(t, os.Getenv(binaryVariable), "serve", "--web.listen-address="+tcphupAddress,
+		startProcess(t, program.Path(t), "serve", "--web.listen-address="+tcphupAddress,
 			"--alerts.listen-address="+receiverAddress, "--alerts.token-file=tcphup.token")
 		awaitPage(t, "http://"+tcphupAddress+"/-/ready")
 

@@ -9,11 +9,11 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"tcphup/test/kit/nstest"
+	"tcphup/test/kit/program"
 	"tcphup/test/kit/testapp"
 )
 
@@ -89,7 +89,7 @@ func TestPrivilegedOtherPIDNamespace(t *testing.T) {
 		app := testapp.Start(t, binary)
 		app.Ask("ignore")
 		fd := app.Connect(server.Addr(), false, false)
-		unshare := []string{"--pid", "--fork", "--mount-proc", os.Getenv(binaryVariable), "--output=json"}
+		unshare := []string{"--pid", "--fork", "--mount-proc", program.Path(t), "--output=json"}
 
 		r := runProgram(t, nil, need(t, "unshare", "util-linux"), append(unshare, "--method=shutdown", "127.0.0.1", "0")...)
 		r.mustExit(t, 1)
@@ -108,7 +108,7 @@ func TestPrivilegedOtherPIDNamespace(t *testing.T) {
 		// The /proc of another pid namespace would have us duplicate the descriptors of
 		// processes that happen to have the same numbers.
 		app.Connect(server.Addr(), false, false)
-		r = runProgram(t, nil, need(t, "unshare", "util-linux"), "--pid", "--fork", os.Getenv(binaryVariable), "127.0.0.1", "0")
+		r = runProgram(t, nil, need(t, "unshare", "util-linux"), "--pid", "--fork", program.Path(t), "127.0.0.1", "0")
 		r.mustExit(t, 1)
 		if !strings.Contains(r.stderr, "another pid namespace") {
 			t.Errorf("with the outer /proc: %s", r.stderr)
@@ -139,7 +139,7 @@ func onlyFlow(t *testing.T, r result) flowReport {
 
 func hangUpAs(t *testing.T, attr *syscall.SysProcAttr, exit int, args ...string) flowReport {
 	t.Helper()
-	r := runAs(t, attr, os.Getenv(binaryVariable), args...)
+	r := runAs(t, attr, program.Path(t), args...)
 	r.mustExit(t, exit)
 	return onlyFlow(t, r)
 }
@@ -193,7 +193,7 @@ func TestPrivilegedProbe(t *testing.T) {
 				if err := os.WriteFile("/proc/sys/net/mptcp/enabled", []byte(tt.mptcp), 0o644); err != nil {
 					t.Fatal(err)
 				}
-				r := runAs(t, tt.attr, os.Getenv(binaryVariable), "probe", "--output=json")
+				r := runAs(t, tt.attr, program.Path(t), "probe", "--output=json")
 				r.mustExit(t, tt.exit)
 				var checks []struct {
 					Name, Detail, Fix string
@@ -228,7 +228,7 @@ func TestPrivilegedServeWithoutRights(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		testapp.StartAs(t, testapp.Build(t), other).Ask("ignore")
 		p := startProcessAs(t, &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}},
-			os.Getenv(binaryVariable), "serve", "--web.listen-address="+tcphupAddress, "--alerts.listen-address="+receiverAddress)
+			program.Path(t), "serve", "--web.listen-address="+tcphupAddress, "--alerts.listen-address="+receiverAddress)
 		awaitPage(t, "http://"+tcphupAddress+"/-/ready")
 		for series, want := range map[string]float64{
 			`tcphup_method_usable{method="shutdown"}`: 0,
@@ -270,9 +270,14 @@ func TestPrivilegedReconnect(t *testing.T) {
 					app.Ask("ignore")
 					fd := app.Connect(first, false, false)
 					app.Block("recv", fd, unix.SYS_RECVFROM)
+					// The reconnect ends the watch; without one the time does.
+					watch := "1h"
+					if tt.next == "" {
+						watch = "1s"
+					}
 					done := make(chan result, 1)
 					go func() {
-						done <- tcphup(t, "--watch-reconnect=2s", "--output="+output, "127.0.0.2", "0")
+						done <- tcphup(t, "--watch-reconnect="+watch, "--output="+output, "127.0.0.2", "0")
 					}()
 					if got := app.Hear(); got != "recv ok 0" {
 						t.Fatalf("application: %q", got)
@@ -301,9 +306,6 @@ func TestPrivilegedReconnect(t *testing.T) {
 					}
 					if f.Reconnect.Remote != want || f.Reconnect.SameAddress != tt.same {
 						t.Errorf("reconnect: %+v, want %q, same %v", *f.Reconnect, want, tt.same)
-					}
-					if want != "" && r.took > 2*time.Second {
-						t.Errorf("the watch took %v though the reconnect was seen after %.3f s", r.took, f.Reconnect.After)
 					}
 				}
 			})

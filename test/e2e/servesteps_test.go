@@ -18,7 +18,7 @@ func TestPrivilegedServeKilledAtEveryStep(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		noYama(t)
 		s := newStand(t, 6)
-		config := "--config.file=" + policyFile(t, "    limits: {rate: 100, cooldown: 0s}")
+		config := "--config.file=" + policyFile(t, "    limits: {rate: 20, cooldown: 0s}")
 		args := []string{
 			"serve", "--web.listen-address=" + tcphupAddress, "--alerts.listen-address=" + receiverAddress,
 			"--watch-reconnect=0s", "--alerts.token-file=" + writeFile(t, "token", token), config,

@@ -1,10 +1,11 @@
 package e2e
 
 import (
-	"os"
 	"slices"
 	"strings"
 	"testing"
+
+	"tcphup/test/kit/program"
 )
 
 // The completion scripts, as each shell runs them when Tab is pressed.
@@ -23,7 +24,7 @@ func TestCompletion(t *testing.T) {
 		{name: "zsh", args: []string{"-f", "-c", zsh}},
 	} {
 		t.Run(shell.name, func(t *testing.T) {
-			program := need(t, shell.name, shell.name)
+			interpreter := need(t, shell.name, shell.name)
 			for _, tt := range []struct {
 				words      []string
 				want, none string
@@ -37,7 +38,7 @@ func TestCompletion(t *testing.T) {
 				{words: []string{"hangup", "--method", ""}, want: "destroy"},
 				{words: []string{"serve", "--alerts"}, want: "--alerts.token-file", none: "--config.file"},
 			} {
-				r := runProgram(t, nil, program, slices.Concat(shell.args, []string{os.Getenv(binaryVariable)}, tt.words)...)
+				r := runProgram(t, nil, interpreter, slices.Concat(shell.args, []string{program.Path(t)}, tt.words)...)
 				r.mustExit(t, 0)
 				offered := strings.Split(strings.TrimSpace(r.stdout), "\n")
 				if !slices.Contains(offered, tt.want) || shell.prefix && slices.Contains(offered, tt.none) || r.stderr != "" {

@@ -211,11 +211,12 @@ func TestPrivilegedStaleFlows(t *testing.T) {
 		dns.set(serviceName + " " + nstest.Peer4)
 		becomes(t, addressesOf(serviceName, "former"), 2)
 		becomes(t, socketsOf("former"), 4)
-		dns.set(serviceName + " " + former)
+		dns.set(serviceName + " " + former + " " + nstest.Peer4)
 		becomes(t, socketsOf("former"), 0)
 		if answer := postStale(t); strings.Contains(answer, `"closed":`) {
 			t.Errorf("after the name went back: %s", answer)
 		}
+		dns.set(serviceName + " " + former)
 		becomes(t, socketsOf("former"), 3) // to Peer4, two and a path
 		dns.set(serviceName + " " + nstest.Peer4)
 		becomes(t, socketsOf("former"), 4)

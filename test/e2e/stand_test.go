@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tcphup/test/kit/nstest"
+	"tcphup/test/kit/program"
 	"tcphup/test/kit/testapp"
 )
 
@@ -123,7 +124,7 @@ func userTimeout(t testing.TB, pid, fd int) int {
 // tracing is the program under test; which system calls it makes goes to the file.
 func tracing(t testing.TB, file, calls string, args ...string) *exec.Cmd {
 	t.Helper()
-	return exec.Command(need(t, "strace", "strace"), append([]string{"-D", "-f", "-o", file, "-e", "trace=" + calls, os.Getenv(binaryVariable)}, args...)...)
+	return exec.Command(need(t, "strace", "strace"), append([]string{"-D", "-f", "-o", file, "-e", "trace=" + calls, program.Path(t)}, args...)...)
 }
 
 // injecting is the program under test, with something that befalls its system calls

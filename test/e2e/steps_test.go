@@ -33,7 +33,7 @@ func TestPrivilegedKilledAtEveryStep(t *testing.T) {
 			for step := 0; ; step += 2 {
 				s.connect()
 				when := fmt.Sprintf("%v after %d calls", tt.signal, step)
-				out, exit, over := signalAfter(t, step, tt.signal, tt.calls, append([]string{"--rate=100"}, s.args()...))
+				out, exit, over := signalAfter(t, step, tt.signal, tt.calls, append([]string{"--rate=20"}, s.args()...))
 				untouched := s.mustBeWhole(when)
 				if tt.signal == syscall.SIGTERM {
 					mustReport(t, when, out, exit, len(s.fds), untouched)

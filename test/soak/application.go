@@ -31,6 +31,9 @@ type end struct {
 	// long as it was in truth, or longer.
 	Opened, LastData, Noticed time.Time
 	How                       string
+	// Late is how long before Noticed the application may have had no processor time:
+	// the end may have been there for as long.
+	Late time.Duration
 	// Mute says that an answer was missing: nothing ended, and nothing works.
 	Mute bool
 }
@@ -52,6 +55,29 @@ type client struct {
 
 	opened, closed, failed atomic.Int64
 	why                    atomic.Value // string
+	beats                  heartbeat
+}
+
+// heartbeat has the last two times at which the application had processor time.
+type heartbeat struct {
+	mu             sync.Mutex
+	last, previous time.Time
+}
+
+const beatInterval = 50 * time.Millisecond
+
+func (h *heartbeat) beat() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.last, h.previous = time.Now(), h.last
+}
+
+// late returns how long before now the application may have had no processor time. The
+// last beat may be one that came at the end of that time.
+func (h *heartbeat) late(now time.Time) time.Duration {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return now.Sub(h.previous)
 }
 
 // habit is how a session uses a connection: so many requests, and after each of
@@ -76,7 +102,18 @@ var habits = []habit{
 func application(options) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	c := &client{out: json.NewEncoder(os.Stdout)}
+	c.beats.beat()
+	c.beats.beat()
 	var sessions sync.WaitGroup
+	sessions.Go(func() {
+		for tick := time.NewTicker(beatInterval); ctx.Err() == nil; {
+			select {
+			case <-tick.C:
+				c.beats.beat()
+			case <-ctx.Done():
+			}
+		}
+	})
 	for i := range destinations {
 		for _, h := range habits {
 			for range h.sessions {
@@ -146,9 +183,10 @@ func (c *client) session(ctx context.Context, index int, h habit) {
 		c.closed.Add(1)
 		return
 	}
+	noticed := time.Now()
 	c.tell(message{End: &end{
-		Destination: index, Local: conn.LocalAddr().String(), Opened: opened, LastData: lastData, Noticed: time.Now(),
-		How: err.Error(), Mute: mute,
+		Destination: index, Local: conn.LocalAddr().String(), Opened: opened, LastData: lastData, Noticed: noticed,
+		How: err.Error(), Mute: mute, Late: c.beats.late(noticed),
 	}})
 }
 

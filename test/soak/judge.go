@@ -37,7 +37,8 @@ type span struct{ from, to time.Time }
 // policies, and a busy host.
 const late = 5 * time.Second
 
-// noticedWithin is how much later than the end an application notices it.
+// noticedWithin is how much later than the end an application notices it that has
+// processor time.
 const noticedWithin = time.Second
 
 func newJudge() *judge {
@@ -145,21 +146,22 @@ func (j *judge) hear(app int, m message) {
 // "" when one has. The caller holds the lock.
 func (j *judge) unasked(d *destination, e *end) string {
 	a := &j.alerts[e.Destination]
+	earliest := e.Noticed.Add(-e.Late)
 	for _, p := range j.pauses {
-		if e.Noticed.After(p.from.Add(noticedWithin)) && (p.to.IsZero() || e.Noticed.Before(p.to)) {
+		if earliest.After(p.from.Add(noticedWithin)) && (p.to.IsZero() || e.Noticed.Before(p.to)) {
 			return fmt.Sprintf("paused for %s", e.Noticed.Sub(p.from))
 		}
 	}
 	switch {
 	case e.Mute:
 		return "it is open, and nothing is answered"
-	case a.startsAt.IsZero(), a.underWay == 0 && e.Noticed.After(a.lastDone.Add(late)):
+	case a.startsAt.IsZero(), a.underWay == 0 && earliest.After(a.lastDone.Add(late)):
 		return "no alert was about it"
 	case d.beforeAlert && e.Opened.After(a.startsAt):
 		return fmt.Sprintf("opened %s after the alert began to fire", e.Opened.Sub(a.startsAt))
 	case d.idle > 0 && e.Noticed.Sub(e.LastData) < d.idle:
 		return fmt.Sprintf("idle for %s", e.Noticed.Sub(e.LastData))
-	case d.formerOnly && !j.former(d.address.Addr(), e.Noticed):
+	case d.formerOnly && !j.former(d.address.Addr(), e.Noticed) && !j.former(d.address.Addr(), earliest):
 		return "the service was there"
 	}
 	return ""

@@ -48,6 +48,9 @@ func TestJudge(t *testing.T) {
 		{name: "paused just now", before: alert("plain", ago(time.Minute)), end: about("plain"), setting: func(j *judge) {
 			j.pauses = []span{{from: ago(noticedWithin / 2)}}
 		}},
+		{name: "paused while the application had no processor time", before: alert("plain", ago(time.Minute)), end: about("plain"), setting: func(j *judge) {
+			j.pauses = []span{{from: ago(3 * time.Second)}}
+		}, change: func(e *end) { e.Late = 3 * time.Second }},
 		{name: "paused before", before: alert("plain", ago(time.Minute)), end: about("plain"), setting: func(j *judge) {
 			j.pauses = []span{{from: ago(3 * time.Second), to: ago(time.Second)}}
 		}},

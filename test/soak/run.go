@@ -31,8 +31,8 @@ const (
 	applications = 3
 	// shortest is the least in which everything happens once.
 	shortest = 10 * time.Second
-	// setUpTimeout is several times what it takes on an idle machine.
-	setUpTimeout = 45 * time.Second
+	// setUpTimeout is many times what it takes on an idle machine.
+	setUpTimeout = 3 * time.Minute
 )
 
 // settings make ports come back soon: there are few, and no TIME_WAIT to speak of.

@@ -24,9 +24,13 @@ const AxeVariable = "TCPHUP_AXE"
 
 // Axe returns the source of axe-core. It installs it with npm into the user's
 // cache unless it is there, so the first call needs the network: make it before
-// nstest.Run. What is not the file that is known here fails the test.
+// nstest.Run. What is not the file that is known here fails the test. Under -short it
+// skips the test.
 func Axe(t testing.TB) string {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("runs a browser; -short runs no program but Go")
+	}
 	path := os.Getenv(AxeVariable)
 	if path == "" {
 		path = installAxe(t)

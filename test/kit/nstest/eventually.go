@@ -5,17 +5,17 @@ import (
 	"time"
 )
 
-// Limit bounds every wait for an event. Only a test that fails reaches it.
-const Limit = time.Minute
+// HangGuard bounds each wait for an event. A busy machine stays below it, a hang does
+// not; no test asserts a speed by it.
+const HangGuard = time.Minute
 
-// Eventually polls condition until it holds. After Limit it fails the test with what
-// it waited for.
+// Eventually waits until condition holds. After HangGuard it fails the test.
 func Eventually(t testing.TB, what string, condition func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(Limit)
+	deadline := time.Now().Add(HangGuard)
 	for pause := time.Millisecond; !condition(); pause = min(2*pause, 50*time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("waited %v in vain: %s", Limit, what)
+			t.Fatalf("timed out after %v: %s", HangGuard, what)
 		}
 		time.Sleep(pause)
 	}

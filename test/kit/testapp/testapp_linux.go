@@ -142,8 +142,8 @@ func (a *App) Hear() string {
 		return line
 	case <-a.exited:
 		a.t.Fatalf("the application has ended: %v", a.state)
-	case <-time.After(nstest.Limit):
-		a.t.Fatalf("waited %v in vain for the application", nstest.Limit)
+	case <-time.After(nstest.HangGuard):
+		a.t.Fatalf("waited %v in vain for the application", nstest.HangGuard)
 	}
 	return ""
 }

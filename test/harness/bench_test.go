@@ -1,4 +1,4 @@
-package e2e
+package harness
 
 import (
 	"os"
@@ -10,20 +10,20 @@ import (
 	"testing"
 
 	"tcphup/test/kit/nstest"
+	"tcphup/test/kit/program"
 )
 
 // The bench measures, says who was left out, and writes what it prints. What is in
 // docs/ is of the same form.
 func TestPrivilegedBench(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
-		bench, docs := filepath.Join(t.TempDir(), "bench"), t.TempDir()
-		nstest.Command(t, "go", "build", "-o", bench, "tcphup/test/bench")
+		bench, docs := build(t, "bench"), t.TempDir()
 		parts := filepath.Join(docs, "parts.txt")
 		if err := os.WriteFile(parts, []byte("goos: linux\nBenchmarkPart/of-it \t 100\t 12.5 ns/op\nPASS\n"), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		command := func(args ...string) *exec.Cmd {
-			return exec.CommandContext(t.Context(), bench, append([]string{"-tcphup=" + os.Getenv(binaryVariable), "-sockets=1000", "-rounds=2", "-alerts=3"}, args...)...)
+			return exec.CommandContext(t.Context(), bench, append([]string{"-tcphup=" + program.Path(t), "-sockets=1000", "-rounds=2", "-alerts=3"}, args...)...)
 		}
 		cmd := command("-docs="+docs, "-parts="+parts)
 		var progress strings.Builder
@@ -92,11 +92,6 @@ func TestPrivilegedBench(t *testing.T) {
 		}
 		other := command()
 		other.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
-		for _, path := range []string{filepath.Dir(bench), filepath.Dir(filepath.Dir(bench))} {
-			if err := os.Chmod(path, 0o755); err != nil {
-				t.Fatal(err)
-			}
-		}
 		other.Dir = filepath.Dir(bench)
 		if out, err := other.CombinedOutput(); err == nil || !strings.Contains(string(out), "bench: must run as root") {
 			t.Errorf("not root: %v, %s", err, out)

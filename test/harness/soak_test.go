@@ -1,24 +1,27 @@
-package e2e
+package harness
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"tcphup/test/kit/nstest"
+	"tcphup/test/kit/program"
 )
 
-// soak builds the soak and lets a program work under it for a short time. How long a
-// scrape takes beside all the other tests is not its question.
-func soak(t *testing.T, program string, args ...string) result {
+// soak runs a short soak of the tcphup with that path, and returns what it prints.
+func soak(t *testing.T, tcphup string, args ...string) (stdout, stderr string, err error) {
 	t.Helper()
-	binary := filepath.Join(t.TempDir(), "soak")
-	nstest.Command(t, "go", "build", "-o", binary, "tcphup/test/soak")
-	return runFor(t, 2*time.Minute, nil, binary, append([]string{"-duration=15s", "-scrape-timeout=30s", "-tcphup=" + program}, args...)...)
+	cmd := exec.CommandContext(t.Context(), build(t, "soak"), append([]string{"-duration=15s", "-scrape-timeout=1m", "-tcphup=" + tcphup}, args...)...)
+	var out, errs strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	err = cmd.Run()
+	return out.String(), errs.String(), err
 }
 
 // Everything that the soak does is done in a short run too, and every promise kept.
@@ -27,9 +30,11 @@ func TestPrivilegedSoak(t *testing.T) {
 	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
 		report := filepath.Join(t.TempDir(), "soak.md")
-		r := soak(t, os.Getenv(binaryVariable), "-report="+report)
-		t.Logf("%s%s", r.stdout, r.stderr)
-		r.mustExit(t, 0)
+		stdout, stderr, err := soak(t, program.Path(t), "-report="+report)
+		t.Logf("%s%s", stdout, stderr)
+		if err != nil {
+			t.Fatal(err)
+		}
 		written, err := os.ReadFile(report)
 		if err != nil {
 			t.Fatal(err)
@@ -54,7 +59,7 @@ func TestPrivilegedSoak(t *testing.T) {
 			"audit records":                        some,
 			"descriptors":                          `too short a run to tell: first \d+\.\d, .*`,
 		} {
-			if !regexp.MustCompile(`(?m)^` + name + `  +` + want + `$`).MatchString(r.stdout) {
+			if !regexp.MustCompile(`(?m)^` + name + `  +` + want + `$`).MatchString(stdout) {
 				t.Errorf("%s: want %s", name, want)
 			}
 			if !regexp.MustCompile(`(?m)^\| ` + name + ` \| ` + want + ` \|$`).Match(written) {
@@ -71,19 +76,23 @@ func TestPrivilegedSoak(t *testing.T) {
 func TestPrivilegedSoakFails(t *testing.T) {
 	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
-		tcphup := os.Getenv(binaryVariable)
-		program := filepath.Join(t.TempDir(), "tcphup")
-		script := fmt.Sprintf("#!/bin/sh\n(sleep 4; %s 127.0.1.2 8080) </dev/null >/dev/null 2>&1 &\nexec %s \"$@\"\n", tcphup, tcphup)
-		if err := os.WriteFile(program, []byte(script), 0o755); err != nil {
+		tcphup := program.Path(t)
+		wrapper := filepath.Join(t.TempDir(), "tcphup")
+		// Once the applications are connected.
+		script := fmt.Sprintf("#!/bin/sh\n(until %[1]s 127.0.1.2 8080 | grep closed; do sleep 0.2; done) </dev/null >/dev/null 2>&1 &\nexec %[1]s \"$@\"\n", tcphup)
+		if err := os.WriteFile(wrapper, []byte(script), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		r := soak(t, program)
-		r.mustExit(t, 1)
-		if !strings.Contains(r.stderr, "\n  bystander lost: 127.0.1.2:8080 (IPv4) from 127.0.1.1:") || regexp.MustCompile(`(?m)^bystanders lost +0$`).MatchString(r.stdout) {
-			t.Errorf("it says:\n%s%s", r.stdout, r.stderr)
+		stdout, stderr, err := soak(t, wrapper)
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) || exit.ExitCode() != 1 {
+			t.Errorf("want exit code 1: %v", err)
 		}
-		if strings.Contains(r.stderr, "wrong victim") || strings.Contains(r.stderr, "lost: about") {
-			t.Errorf("another promise was broken too:\n%s", r.stderr)
+		if !strings.Contains(stderr, "\n  bystander lost: 127.0.1.2:8080 (IPv4) from 127.0.1.1:") || regexp.MustCompile(`(?m)^bystanders lost +0$`).MatchString(stdout) {
+			t.Errorf("it says:\n%s%s", stdout, stderr)
+		}
+		if strings.Contains(stderr, "wrong victim") || strings.Contains(stderr, "lost: about") {
+			t.Errorf("another promise was broken too:\n%s", stderr)
 		}
 	})
 }

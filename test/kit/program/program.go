@@ -1,0 +1,69 @@
+// Package program builds tcphup for tests that run it.
+package program
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+)
+
+// pathVariable holds the path of the binary in the environment, also for test
+// processes in namespaces of their own.
+const pathVariable = "TCPHUP_TEST_BINARY"
+
+// Main builds tcphup, runs the tests of a package and returns the exit code for
+// TestMain. It builds nothing under -short, and nothing in a process that has the path
+// of a binary in its environment.
+func Main(m *testing.M) (code int) {
+	flag.Parse()
+	if os.Getenv(pathVariable) != "" || testing.Short() {
+		return m.Run()
+	}
+	dir, err := os.MkdirTemp("", "tcphup-test")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer func() {
+		if err := os.RemoveAll(dir); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+	}()
+	if err := build(dir); err != nil {
+		fmt.Fprintln(os.Stderr, "build tcphup:", err)
+		return 1
+	}
+	return m.Run()
+}
+
+// build makes the binary the way `make build` does, readable for every user.
+func build(dir string) error {
+	binary := filepath.Join(dir, "tcphup")
+	arguments := []string{"build", "-trimpath", "-ldflags=-s -w", "-o", binary}
+	if os.Getenv("GOCOVERDIR") != "" {
+		arguments = append(arguments, "-cover", "-coverpkg=tcphup/...")
+	}
+	cmd := exec.Command("go", append(arguments, "tcphup")...)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	return errors.Join(cmd.Run(), os.Chmod(dir, 0o755), os.Setenv(pathVariable, binary))
+}
+
+// Path returns the path of the binary. Under -short it skips the test.
+func Path(t testing.TB) string {
+	t.Helper()
+	path := os.Getenv(pathVariable)
+	switch {
+	case path != "":
+	case testing.Short():
+		t.Skip("runs tcphup, which -short does not build")
+	default:
+		t.Fatal("TestMain of the package does not call program.Main")
+	}
+	return path
+}
