@@ -83,7 +83,7 @@ func allMetrics(t *testing.T) map[string]*dto.MetricFamily {
 	if _, err := app.Parse([]string{"serve", fmt.Sprintf("--service=db.internal:%d", former.Port()), "--endpoints.state-file=" + state}); err != nil {
 		t.Fatal(err)
 	}
-	x := &server{serve: commands["serve"].(*serve), logger: slog.New(slog.DiscardHandler), registry: prometheus.NewRegistry()}
+	x := &server{serve: commands["serve"].(*serve), logger: slog.New(slog.DiscardHandler), registry: prometheus.NewRegistry(), readConfig: loadConfig}
 	config, err := x.load()
 	if err != nil {
 		t.Fatal(err)

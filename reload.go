@@ -37,15 +37,19 @@ func (x *server) load() (config, error) {
 	c := defaultConfig()
 	if x.configFile != "" {
 		var err error
-		if c, err = loadConfig(x.configFile); err != nil {
+		if c, err = x.readConfig(x.configFile); err != nil {
 			return config{}, err
 		}
 	}
 	return c, c.addServices(x.services)
 }
 
-// reload puts the file's present content in force, or leaves everything as it is.
+// reload reads the configuration file and puts its content in force. After an error
+// the previous configuration stays in force. Concurrent reloads run one after the
+// other, so the file that was read last is in force after the last of them.
 func (x *server) reload() error {
+	x.reloading.Lock()
+	defer x.reloading.Unlock()
 	c, err := x.load()
 	if err == nil {
 		err = x.receiver.Reload(c.Rules)
@@ -62,7 +66,7 @@ func (x *server) reload() error {
 	return nil
 }
 
-// addPolicies makes the counters of the policies start at 0.
+// addPolicies exports the counters of the policies as 0.
 func (x *server) addPolicies(c config) {
 	for i := range c.Rules.Policies {
 		x.actuator.AddPolicy(c.Rules.Policies[i].Name)

@@ -98,8 +98,11 @@ type server struct {
 	receiver  *alerts.Receiver
 	audit     *alerts.Audit
 	reloads   reloadMetrics
-	started   time.Time
-	checks    []actuator.Check // what the self-test found at the start
+	reloading sync.Mutex // held from the read of the file until its content is in force
+	// readConfig reads a configuration file; it is loadConfig.
+	readConfig func(path string) (config, error)
+	started    time.Time
+	checks     []actuator.Check // what the self-test found at the start
 
 	alertsFlags                      *web.FlagConfig
 	metricsListeners, alertListeners []net.Listener
@@ -111,7 +114,7 @@ func (s *serve) run(ctx context.Context) (int, error) {
 		// the milliseconds a minute that collecting four times as often takes.
 		debug.SetGCPercent(25)
 	}
-	x := &server{serve: s, logger: promslog.New(&s.log), registry: prometheus.NewRegistry(), started: time.Now()}
+	x := &server{serve: s, logger: promslog.New(&s.log), registry: prometheus.NewRegistry(), started: time.Now(), readConfig: loadConfig}
 	if err := hideMemory(); err != nil {
 		return exitIncomplete, err
 	}
