@@ -351,8 +351,8 @@ func (r *Receiver) record(j *job, n *notification) {
 }
 
 func (r *Receiver) audit(rec Record) {
-	if err := r.config.Audit.Add(rec); err != nil && r.auditFailed.now(rec.Time) {
-		r.log.Error("cannot write audit record", "err", err)
+	if err := r.config.Audit.Add(rec); err != nil {
+		r.auditFailed.Do(func() { r.log.Error("cannot write audit record", "err", err) })
 	}
 }
 
