@@ -55,7 +55,7 @@ man: build
 	./tcphup --help-man > tcphup.1
 
 docs:
-	$(GO) test -count 1 -run '^TestDocs$$' . -update
+	$(GO) test -count 1 -run '^TestDocs$$' ./command ./server -update
 
 run: build
 	@test -e $(TOKEN) || (umask 077 && od -An -N24 -tx1 /dev/urandom | tr -d ' \n' > $(TOKEN) && echo >> $(TOKEN))

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -140,29 +141,36 @@ func (brokenWriter) Write([]byte) (int, error) { return 0, errors.New("no space 
 
 // A full disk keeps nobody from hanging up, and is told once.
 func TestAuditCannotBeWritten(t *testing.T) {
-	var log bytes.Buffer
-	f := newFixture(t, DefaultRules(), func(c *Config) { c.Audit = NewAudit(brokenWriter{}) })
-	f.log = slog.New(slog.NewTextHandler(&log, nil))
-	for range 3 {
-		f.post(t, notify(hangup("10.0.0.5", "80"))).want(t, 200, map[string]int{resultDone: 1})
-		f.advance(time.Minute - time.Second)
-		f.post(t, notify(hangup("10.0.0.5", "80"))).want(t, 200, map[string]int{resultCooldown: 1})
-		f.advance(time.Second)
-	}
-	if n := f.config.Audit.Errors(); n != 6 {
-		t.Errorf("%d errors counted, want 6", n)
-	}
-	if n := strings.Count(log.String(), "cannot write audit record"); n != 3 {
-		t.Errorf("told %d times in 3 minutes:\n%s", n, log.String())
-	}
-	var file bytes.Buffer
-	if old := f.config.Audit.SetWriter(&file); old != (brokenWriter{}) {
-		t.Errorf("the old writer was %v", old)
-	}
-	f.post(t, notify(hangup("10.0.0.7", "80")))
-	if strings.Count(file.String(), "\n") != 1 {
-		t.Errorf("the new file holds %q", file.String())
-	}
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		f := newFixture(t, DefaultRules(), func(c *Config) { c.Audit = NewAudit(brokenWriter{}) })
+		f.log = slog.New(slog.NewTextHandler(&log, nil))
+		// The limit of the log has the real clock, which the bubble replaces.
+		advance := func(d time.Duration) {
+			f.advance(d)
+			time.Sleep(d)
+		}
+		for range 3 {
+			f.post(t, notify(hangup("10.0.0.5", "80"))).want(t, 200, map[string]int{resultDone: 1})
+			advance(time.Minute - time.Second)
+			f.post(t, notify(hangup("10.0.0.5", "80"))).want(t, 200, map[string]int{resultCooldown: 1})
+			advance(time.Second)
+		}
+		if n := f.config.Audit.Errors(); n != 6 {
+			t.Errorf("%d errors counted, want 6", n)
+		}
+		if n := strings.Count(log.String(), "cannot write audit record"); n != 3 {
+			t.Errorf("told %d times in 3 minutes:\n%s", n, log.String())
+		}
+		var file bytes.Buffer
+		if old := f.config.Audit.SetWriter(&file); old != (brokenWriter{}) {
+			t.Errorf("the old writer was %v", old)
+		}
+		f.post(t, notify(hangup("10.0.0.7", "80")))
+		if strings.Count(file.String(), "\n") != 1 {
+			t.Errorf("the new file holds %q", file.String())
+		}
+	})
 }
 
 // nearlyFull takes so many bytes more, as a file does on a disk with little room.

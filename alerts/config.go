@@ -23,6 +23,9 @@ type Config struct {
 	CheckListener func() error
 	// Shadow plans and reports and closes nothing, whatever the policies say.
 	Shadow bool
+	// NoListener is set where no listener serves the receiver. The policies are then in
+	// shadow and the mode is exporter.
+	NoListener bool
 	// PauseFile pauses everything while it exists; empty means that there is none.
 	PauseFile string
 

@@ -62,7 +62,7 @@ func (r *Receiver) handle(ctx context.Context, n *notification) *answer {
 	close(next)
 	wait.Wait()
 
-	a := &answer{code: http.StatusOK, Shadow: r.config.Shadow || !r.config.HasCredentials()}
+	a := &answer{code: http.StatusOK, Shadow: r.modeUnder(rules) != ModeArmed}
 	for i := range jobs {
 		j := &jobs[i]
 		a.add(j.result, &j.flows)
@@ -75,10 +75,6 @@ func (r *Receiver) handle(ctx context.Context, n *notification) *answer {
 			"alerts", n.truncated, "external_url", n.externalURL)
 	}
 	return a
-}
-
-func (r *Receiver) shadow(p *Policy) bool {
-	return p.Shadow || r.config.Shadow || !r.config.HasCredentials()
 }
 
 // plan decides what can be decided from the alert and the rules alone.
@@ -351,8 +347,8 @@ func (r *Receiver) record(j *job, n *notification) {
 }
 
 func (r *Receiver) audit(rec Record) {
-	if err := r.config.Audit.Add(rec); err != nil && r.auditFailed.now(rec.Time) {
-		r.log.Error("cannot write audit record", "err", err)
+	if err := r.config.Audit.Add(rec); err != nil {
+		r.auditFailed.Do(func() { r.log.Error("cannot write audit record", "err", err) })
 	}
 }
 

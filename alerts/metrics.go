@@ -85,8 +85,7 @@ func (r *Receiver) Collect(ch chan<- prometheus.Metric) {
 	}
 	gauge(m.paused, number(r.pause.byRequest()), "request")
 	gauge(m.paused, number(r.pause.byFile()), "file")
-	_, policies := r.Status()
-	for _, p := range policies {
+	for _, p := range r.Status().Policies {
 		gauge(m.breakers, float64(p.OpenBreakers), p.Name)
 		gauge(m.shadow, number(p.Shadow), p.Name)
 	}

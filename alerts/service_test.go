@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"tcphup/test/kit/nstest"
@@ -138,18 +139,20 @@ func TestAllows(t *testing.T) {
 
 // Who is turned away is told, and cannot fill the log.
 func TestRejectedIsLogged(t *testing.T) {
-	var log strings.Builder
-	f := newFixture(t, DefaultRules(), nil)
-	f.log = slog.New(slog.NewTextHandler(&log, nil))
-	for range 3 {
-		f.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, "/alerts", strings.NewReader("{}")))
-	}
-	if n := strings.Count(log.String(), "level=WARN"); n != 1 || !strings.Contains(log.String(), "client=192.0.2.1:1234") || !strings.Contains(log.String(), "code=401") {
-		t.Errorf("logged: %s", log.String())
-	}
-	f.advance(time.Minute)
-	f.Protect(http.NotFoundHandler()).ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, "/-/reload", nil))
-	if n := strings.Count(log.String(), "level=WARN"); n != 2 || !strings.Contains(log.String(), "path=/-/reload") {
-		t.Errorf("logged: %s", log.String())
-	}
+	synctest.Test(t, func(t *testing.T) {
+		var log strings.Builder
+		f := newFixture(t, DefaultRules(), nil)
+		f.log = slog.New(slog.NewTextHandler(&log, nil))
+		for range 3 {
+			f.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, "/alerts", strings.NewReader("{}")))
+		}
+		if n := strings.Count(log.String(), "level=WARN"); n != 1 || !strings.Contains(log.String(), "client=192.0.2.1:1234") || !strings.Contains(log.String(), "code=401") {
+			t.Errorf("logged: %s", log.String())
+		}
+		time.Sleep(time.Minute)
+		f.Protect(http.NotFoundHandler()).ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, "/-/reload", nil))
+		if n := strings.Count(log.String(), "level=WARN"); n != 2 || !strings.Contains(log.String(), "path=/-/reload") {
+			t.Errorf("logged: %s", log.String())
+		}
+	})
 }

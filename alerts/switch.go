@@ -32,19 +32,30 @@ type PolicyStatus struct {
 	OpenBreakers int
 }
 
-// Status returns why the receiver is paused, empty when it is not, and the policies
-// that apply now, in their order.
-func (r *Receiver) Status() (paused string, policies []PolicyStatus) {
+// Status is the state of a Receiver.
+type Status struct {
+	Mode Mode
+	// Paused is the cause of a pause; empty without one.
+	Paused string
+	// Shadow and HasCredentials are those of the Config.
+	Shadow, HasCredentials bool
+	// Policies are those in force, in their order.
+	Policies []PolicyStatus
+}
+
+// Status returns the present state.
+func (r *Receiver) Status() Status {
+	rules := r.rules.Load()
+	s := Status{Mode: r.modeUnder(rules), Shadow: r.config.Shadow, HasCredentials: r.config.HasCredentials()}
 	if err := r.pause.why(); err != nil {
-		paused = err.Error()
+		s.Paused = err.Error()
 	}
 	now := r.config.Now()
-	rules := r.rules.Load()
 	for i := range rules.Policies {
 		p := &rules.Policies[i]
-		policies = append(policies, PolicyStatus{p.Name, r.shadow(p), r.history.open(now, p.Name)})
+		s.Policies = append(s.Policies, PolicyStatus{p.Name, r.shadow(p), r.history.open(now, p.Name)})
 	}
-	return paused, policies
+	return s
 }
 
 // switchState is the body of the answers below.

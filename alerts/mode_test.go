@@ -1,0 +1,41 @@
+package alerts
+
+import "testing"
+
+func TestMode(t *testing.T) {
+	armed, shadow := Labelled(), Labelled()
+	shadow.Name, shadow.Shadow = "shadow", true
+	for _, tt := range []struct {
+		name     string
+		change   func(*Config)
+		policies []Policy
+		want     Mode
+	}{
+		{name: "no listener", change: func(c *Config) { c.NoListener = true }, policies: []Policy{armed}, want: ModeExporter},
+		{name: "shadow flag", change: func(c *Config) { c.Shadow = true }, policies: []Policy{armed}, want: ModeShadow},
+		{name: "no credentials", change: func(c *Config) { c.TokenFile = "" }, policies: []Policy{armed}, want: ModeShadow},
+		{name: "client certificates", change: func(c *Config) { c.TokenFile, c.ListenerAuthenticates = "", true }, policies: []Policy{armed}, want: ModeArmed},
+		{name: "no policy", want: ModeShadow},
+		{name: "every policy in shadow", policies: []Policy{shadow}, want: ModeShadow},
+		{name: "one policy armed", policies: []Policy{shadow, armed}, want: ModeArmed},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			f := newFixture(t, Rules{Policies: tt.policies}, tt.change)
+			if got := f.Mode(); got != tt.want || f.Status().Mode != tt.want {
+				t.Errorf("mode %s, status %+v, want %s", got, f.Status(), tt.want)
+			}
+			// A notification is answered by the same mode.
+			if tt.want != ModeExporter {
+				answer := f.post(t, notify(hangup("10.0.0.5", "80"))).answer
+				if answer.Shadow != (tt.want == ModeShadow) {
+					t.Errorf("answer: shadow %t, mode %s", answer.Shadow, tt.want)
+				}
+			}
+		})
+	}
+	// A reload changes the mode.
+	f := newFixture(t, Rules{Policies: []Policy{armed}}, nil)
+	if err := f.Reload(Rules{}); err != nil || f.Mode() != ModeShadow {
+		t.Errorf("after a reload without policies: %s, %v", f.Mode(), err)
+	}
+}

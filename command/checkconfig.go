@@ -1,0 +1,34 @@
+package command
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/alecthomas/kingpin/v2"
+
+	"tcphup/config"
+)
+
+// checkConfig is the command check-config.
+type checkConfig struct {
+	file   string
+	stdout io.Writer
+}
+
+func newCheckConfig(cmd *kingpin.CmdClause) *checkConfig {
+	c := &checkConfig{stdout: os.Stdout}
+	cmd.Arg("FILE", "The file to check.").Required().StringVar(&c.file)
+	return c
+}
+
+func (c *checkConfig) run(context.Context) error {
+	content, err := config.Load(c.file)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(c.stdout, "%s: %d policies, %d services, %d never rules\n",
+		c.file, len(content.Rules.Policies), len(content.Services), len(content.Rules.Never))
+	return nil
+}

@@ -1,0 +1,104 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// namesOf is a resolver of what it holds.
+type namesOf map[string][]netip.Addr
+
+func (n namesOf) LookupNetIP(_ context.Context, _, host string) ([]netip.Addr, error) {
+	if addrs, ok := n[host]; ok {
+		return addrs, nil
+	}
+	return nil, errors.New("no such host")
+}
+
+func TestParseHosts(t *testing.T) {
+	resolver := namesOf{
+		"both.example":  {netip.MustParseAddr("::ffff:192.0.2.1"), netip.MustParseAddr("2001:db8::1")},
+		"empty.example": {},
+		"odd.example":   {netip.MustParseAddr("0.0.0.0")},
+	}
+	for _, tt := range []struct {
+		hosts string
+		want  string
+		fails string
+	}{
+		{hosts: "192.0.2.1", want: "192.0.2.1/32"},
+		{hosts: "2001:db8::1", want: "2001:db8::1/128"},
+		{hosts: "::ffff:192.0.2.1", want: "192.0.2.1/32"},
+		{hosts: "192.0.2.0/24", want: "192.0.2.0/24"},
+		{hosts: "::ffff:192.0.2.0/120", want: "192.0.2.0/24"},
+		{hosts: "both.example", want: "192.0.2.1/32 2001:db8::1/128"},
+		{hosts: "192.0.2.2 both.example 192.0.2.1", want: "192.0.2.1/32 192.0.2.2/32 2001:db8::1/128"},
+		{hosts: "192.0.2.1/24", fails: "192.0.2.0/24"},
+		{hosts: "::ffff:0.0.0.0/80", fails: "IPv4 prefix"},
+		{hosts: "192.0.2.0/33", fails: "ADDRESS/BITS"},
+		{hosts: "fe80::1%eth0", fails: "zone"},
+		{hosts: "0.0.0.0", fails: "unspecified"},
+		{hosts: "::", fails: "unspecified"},
+		{hosts: "192.0.2.1:80", fails: "two words"},
+		{hosts: "[2001:db8::1]", fails: "brackets"},
+		{hosts: "missing.example", fails: "does not resolve"},
+		{hosts: "192.0.2.1 missing.example", fails: "does not resolve"},
+		{hosts: "empty.example", fails: "no address"},
+		{hosts: "odd.example", fails: "unspecified"},
+	} {
+		t.Run(tt.hosts, func(t *testing.T) {
+			got, err := parseHosts(t.Context(), strings.Fields(tt.hosts), resolver)
+			if tt.fails != "" {
+				if !errors.Is(err, ErrUsage) || !strings.Contains(err.Error(), tt.fails) || got != nil {
+					t.Errorf("got %v, %v; want a usage error with %q", got, err, tt.fails)
+				}
+				return
+			}
+			var text []string
+			for _, p := range got {
+				text = append(text, p.String())
+			}
+			if diff := cmp.Diff(tt.want, strings.Join(text, " ")); err != nil || diff != "" {
+				t.Errorf("%v (-want +got)\n%s", err, diff)
+			}
+		})
+	}
+}
+
+func TestParsePort(t *testing.T) {
+	for _, tt := range []struct {
+		text  string
+		want  []uint16
+		fails string
+	}{
+		{text: "0"},
+		{text: "1", want: []uint16{1}},
+		{text: "65535", want: []uint16{65535}},
+		{text: "https", want: []uint16{443}},
+		{text: "65536", fails: "65535"},
+		{text: "-1", fails: "65535"},
+		{text: "99999999999999999999", fails: "65535"},
+		{text: "", fails: "65535"},
+		{text: "0x50", fails: "service name"},
+		{text: "80 ", fails: "service name"},
+		{text: "no-such-service", fails: "service name"},
+	} {
+		t.Run(tt.text, func(t *testing.T) {
+			got, err := parsePort(t.Context(), tt.text)
+			if tt.fails != "" {
+				if !errors.Is(err, ErrUsage) || !strings.Contains(err.Error(), tt.fails) {
+					t.Errorf("got %v, %v; want a usage error with %q", got, err, tt.fails)
+				}
+				return
+			}
+			if diff := cmp.Diff(tt.want, got); err != nil || diff != "" {
+				t.Errorf("%v (-want +got)\n%s", err, diff)
+			}
+		})
+	}
+}

@@ -1,0 +1,110 @@
+package command
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/alecthomas/kingpin/v2"
+
+	"tcphup/actuator"
+	"tcphup/test/kit/docs"
+)
+
+// The tables of the documentation that are made from the code say what the code says.
+// `make docs` writes them anew.
+func TestDocs(t *testing.T) {
+	app, _ := newApp(nil)
+	commands := app.Model().Commands
+	hangup := commands[slices.IndexFunc(commands, func(c *kingpin.CmdModel) bool { return c.Default })]
+	outcomes, reasons := outcomeTables(t)
+	for _, tt := range []struct{ file, region, want string }{
+		{"README.md", "hangup-flags", flagTable(hangup)},
+		{"README.md", "outcomes", outcomes},
+		{"docs/reference.md", "commands", commandSections(commands)},
+		{"docs/reference.md", "outcomes", outcomes},
+		{"docs/reference.md", "reasons", reasons},
+	} {
+		docs.Check(t, filepath.Join("..", tt.file), tt.region, tt.want)
+	}
+}
+
+// flagTable shows the arguments and flags of a command.
+func flagTable(cmd *kingpin.CmdModel) string {
+	var rows [][]string
+	for _, a := range cmd.Args {
+		rows = append(rows, []string{docs.Code(a.Name), a.Help, docs.Code(strings.Join(a.Default, " "))})
+	}
+	for _, f := range cmd.Flags {
+		if f.Hidden {
+			continue
+		}
+		name := docs.Code("--" + f.Name)
+		if f.Short != 0 {
+			name = docs.Code("-"+string(f.Short)) + ", " + name
+		}
+		rows = append(rows, []string{name, f.Help, docs.Code(strings.Join(f.Default, " "))})
+	}
+	return docs.Table([]string{"flag", "", "default"}, rows)
+}
+
+func commandSections(commands []*kingpin.CmdModel) string {
+	var sections []string
+	for _, cmd := range commands {
+		if cmd.Hidden || cmd.Name == "help" {
+			continue
+		}
+		usage := "tcphup " + cmd.Name
+		if len(cmd.Flags) > 0 {
+			usage += " [FLAG...]"
+		}
+		for _, a := range cmd.Args {
+			if a.Required {
+				usage += " " + a.Name
+			} else {
+				usage += " [" + a.Name + "]"
+			}
+		}
+		sections = append(sections, "### "+cmd.Name+"\n\n"+docs.Code(usage)+"\n\n"+cmd.Help+"\n\n"+flagTable(cmd))
+	}
+	return strings.Join(sections, "\n")
+}
+
+// outcomeTables show the outcomes and the reasons of package actuator with what their
+// comments say: "NAME means: ...".
+func outcomeTables(t *testing.T) (outcomes, reasons string) {
+	t.Helper()
+	file, err := parser.ParseFile(token.NewFileSet(), "../actuator/outcome.go", nil, parser.ParseComments)
+	if err != nil {
+		t.Fatal(err)
+	}
+	meanings := make(map[string]string) // by value
+	ast.Inspect(file, func(n ast.Node) bool {
+		spec, ok := n.(*ast.ValueSpec)
+		if !ok || len(spec.Values) != 1 {
+			return true
+		}
+		value, isText := spec.Values[0].(*ast.BasicLit)
+		meaning, isMeaning := strings.CutPrefix(spec.Doc.Text(), spec.Names[0].Name+" means: ")
+		if isText && isMeaning {
+			meaning = strings.TrimSuffix(strings.Join(strings.Fields(meaning), " "), ".")
+			meanings[strings.Trim(value.Value, `"`)] = meaning
+		}
+		return true
+	})
+	rows := func(values []string) (rows [][]string) {
+		for _, value := range values {
+			if meanings[value] == "" {
+				t.Errorf("outcome.go does not say what %q means", value)
+			}
+			rows = append(rows, []string{docs.Code(value), meanings[value]})
+		}
+		return rows
+	}
+	return docs.Table([]string{"outcome", ""}, rows(names(actuator.Outcomes()))),
+		docs.Table([]string{"reason", ""}, rows(names(actuator.Reasons())))
+}

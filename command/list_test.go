@@ -1,0 +1,90 @@
+package command
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"tcphup/actuator"
+	"tcphup/sockdiag"
+)
+
+func TestShortDuration(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		0:                              "0.0s",
+		449 * time.Millisecond:         "0.4s",
+		9999 * time.Millisecond:        "9.9s",
+		10 * time.Second:               "10s",
+		59999 * time.Millisecond:       "59s",
+		12*time.Minute + 3*time.Second: "12m3s",
+		5*time.Hour + 9*time.Minute:    "5h9m",
+		24 * time.Hour:                 "1d0h",
+		76 * time.Hour:                 "3d4h",
+	} {
+		if got := shortDuration(d); got != want {
+			t.Errorf("%d ns: %q, want %q", d, got, want)
+		}
+	}
+}
+
+func idleFlow(remote string, idle time.Duration) *seen {
+	f := sockdiag.Flow{State: sockdiag.Established, Remote: netip.MustParseAddrPort(remote), Local: netip.MustParseAddrPort("10.0.0.1:40000"), HasInfo: true}
+	f.TCPInfo.LastDataSent, f.TCPInfo.LastDataReceived = idle, idle+time.Second
+	return &seen{Flow: f}
+}
+
+func TestListTable(t *testing.T) {
+	all := make(summaries)
+	v := &view{leftAlone: 2, owners: actuator.Owners{ByInode: map[uint32]actuator.Owner{7: {PID: 42, Command: "java\x1b"}}}}
+	young, old, older := idleFlow("10.0.0.9:80", time.Second), idleFlow("10.0.0.5:5432", 11*time.Minute), idleFlow("10.0.0.5:5432", 3*time.Hour)
+	old.Timer, old.Expires, old.Inode = sockdiag.TimerKeepalive, 90*time.Second, 7
+	older.Timer, older.Retries, older.SendQueue = sockdiag.TimerRetransmit, 3, 12
+	pathless := &seen{Flow: sockdiag.Flow{Protocol: sockdiag.MPTCP, State: sockdiag.Established, Remote: netip.MustParseAddrPort("[fd00::1]:443")}}
+	syn := &seen{Flow: sockdiag.Flow{State: sockdiag.SynSent, Remote: netip.MustParseAddrPort("10.0.0.9:80")}}
+	accepted := &seen{Flow: sockdiag.Flow{State: sockdiag.Established, Local: netip.MustParseAddrPort("10.0.0.1:22"), Remote: netip.MustParseAddrPort("10.9.9.9:1")}, direction: sockdiag.Inbound}
+	for _, f := range []*seen{young, old, older, pathless, syn, accepted} {
+		all.add(f)
+		v.flows = append(v.flows, f)
+		v.count++
+	}
+	v.destinations = all.sorted()
+	sortFlows(v.flows)
+
+	want := `DESTINATION SOCKETS IDLE P50 IDLE MAX STALLED KEEPALIVE MPTCP PATHS
+10.0.0.5:5432 2 11m0s 3h0m 1 1/2 0
+10.0.0.9:80 2 1.0s 1.0s 0 0/2 0
+inbound at 10.0.0.1:22 1 - - 0 0/1 0
+[fd00::1]:443 0 - - 0 0/0 0, 1 pathless
+`
+	got := strings.Join(v.table(false).lines(false), "\n") + "\n"
+	if diff := cmp.Diff(want, squeeze(got)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	want = `LOCAL REMOTE PROTOCOL STATE IDLE TIMER RETRIES RECV-Q SEND-Q OWNER
+10.0.0.1:40000 10.0.0.5:5432 tcp established 3h0m retransmit in 0.0s 3 0 12 -
+10.0.0.1:40000 10.0.0.5:5432 tcp established 11m0s keepalive in 1m30s 0 0 0 42/java\x1b
+10.0.0.1:40000 10.0.0.9:80 tcp established 1.0s - 0 0 0 -
+invalid AddrPort 10.0.0.9:80 tcp syn_sent - - 0 0 0 -
+10.0.0.1:22 10.9.9.9:1 tcp established - - 0 0 0 -
+invalid AddrPort [fd00::1]:443 mptcp established, pathless - - 0 0 0 -
+`
+	got = strings.Join(v.table(true).lines(false), "\n") + "\n"
+	if diff := cmp.Diff(want, squeeze(got)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if got, want := v.summary(), "6 flows, 4 destinations; 2 of the other direction left alone (--direction)"; got != want {
+		t.Errorf("summary %q, want %q", got, want)
+	}
+}
+
+// squeeze makes one space of many.
+func squeeze(s string) string {
+	var b strings.Builder
+	for line := range strings.Lines(s) {
+		b.WriteString(strings.Join(strings.Fields(line), " ") + "\n")
+	}
+	return b.String()
+}

@@ -1,0 +1,114 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"slices"
+
+	"github.com/alecthomas/kingpin/v2"
+
+	"tcphup/config"
+	"tcphup/endpoints"
+)
+
+// stale is what the command line says of a service that has left addresses behind.
+type stale struct {
+	service string // NAME or NAME:PORT
+	former  []string
+	file    string // state file
+}
+
+func (s *stale) addFlags(cmd *kingpin.CmdClause) {
+	cmd.Flag("stale", "In place of HOST and PORT: the flows to where this name was, and is no more (NAME or NAME:PORT). Needs --endpoints.state-file or --former.").
+		StringVar(&s.service)
+	cmd.Flag("former", "With --stale: an address that the name had before (repeatable).").StringsVar(&s.former)
+	cmd.Flag("endpoints.state-file", "With --stale: the file of the same flag of tcphup serve, which knows the addresses that the name had before.").
+		StringVar(&s.file)
+}
+
+// isAsked reports whether the flags are to be used, given whether the command line
+// names a destination as well.
+func (s *stale) isAsked(named bool) (bool, error) {
+	switch {
+	case s.service != "" && named:
+		return false, fmt.Errorf("%w: --stale takes the place of HOST and PORT: write NAME:PORT to name a port", ErrUsage)
+	case s.service == "" && (len(s.former) > 0 || s.file != ""):
+		return false, fmt.Errorf("%w: --former and --endpoints.state-file need --stale NAME[:PORT]", ErrUsage)
+	default:
+		return s.service != "", nil
+	}
+}
+
+// destinations returns the former addresses and the port, without a port those of
+// every port. An address that the name has now is never among them, so the name
+// must resolve: without that nobody can tell.
+func (s *stale) destinations(ctx context.Context, stderr io.Writer) ([]netip.Prefix, []uint16, error) {
+	name, port, err := config.ParseService(s.service)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%w: --stale: %w", ErrUsage, err)
+	}
+	asked, former, current, known, err := s.read(name)
+	if err != nil {
+		return nil, nil, err
+	}
+	if port == 0 {
+		port = known
+	}
+	now, err := endpoints.Resolve(ctx, endpoints.Service{Name: name, Port: port})
+	if err != nil {
+		return nil, nil, fmt.Errorf("%w: --stale: where %s is now is not known: %w; to hang up all the same, write tcphup ADDRESS PORT", ErrUsage, name, err)
+	}
+	var prefixes []netip.Prefix
+	for _, a := range current {
+		if !slices.Contains(now, a) && !slices.Contains(asked, a) {
+			fmt.Fprintf(stderr, "tcphup: %s is not in the answer for %s any more and does not count as former yet: add --former=%s to take it too\n", a, name, a)
+			former = slices.DeleteFunc(former, func(f netip.Addr) bool { return f == a })
+		}
+	}
+	for _, a := range append(asked, former...) {
+		if slices.Contains(now, a) {
+			fmt.Fprintf(stderr, "tcphup: %s is an address of %s now, left alone\n", a, name)
+			continue
+		}
+		prefix, err := hostPrefix(a)
+		if err != nil {
+			return nil, nil, err
+		}
+		prefixes = append(prefixes, prefix)
+	}
+	slices.SortFunc(prefixes, netip.Prefix.Compare)
+	var ports []uint16
+	if port != 0 {
+		ports = []uint16{port}
+	}
+	return slices.Compact(prefixes), ports, nil
+}
+
+// read returns the addresses that are asked for as former ones, and what the state file
+// says: those that the name had before, those that it had last, and the port.
+func (s *stale) read(name string) (asked, former, current []netip.Addr, port uint16, err error) {
+	if s.file == "" && len(s.former) == 0 {
+		return nil, nil, nil, 0, fmt.Errorf("%w: --stale: which addresses %s had before is not known: add --endpoints.state-file or --former ADDRESS", ErrUsage, name)
+	}
+	for _, text := range s.former {
+		a, err := netip.ParseAddr(text)
+		if err != nil {
+			return nil, nil, nil, 0, fmt.Errorf("%w: --former %q is not an address", ErrUsage, text)
+		}
+		asked = append(asked, a.Unmap())
+	}
+	if s.file == "" {
+		return asked, nil, nil, 0, nil
+	}
+	known, err := endpoints.ReadState(s.file, name)
+	switch {
+	case errors.Is(err, endpoints.ErrUnknown) && len(s.former) > 0:
+		return asked, nil, nil, 0, nil
+	case err != nil:
+		return nil, nil, nil, 0, fmt.Errorf("%w: --stale: %w", ErrUsage, err)
+	}
+	return asked, known.Former, known.Current, known.Port, nil
+}

@@ -1,0 +1,185 @@
+package config
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/alertmanager/pkg/labels"
+	"go.yaml.in/yaml/v3"
+
+	"tcphup/alerts"
+)
+
+var cmpMatcher = cmp.Comparer(func(a, b *labels.Matcher) bool { return a.String() == b.String() })
+
+// plainConfig is the configuration as the YAML library decodes it by itself.
+type plainConfig struct {
+	Defaults plainPolicy
+	Policies *[]plainPolicy
+	Never    []string
+	Services []struct {
+		Name string
+		Port any
+	}
+}
+
+type plainPolicy struct {
+	Name         string
+	Match, Allow []string
+	Ports        []any
+	Shadow       *bool
+	Evidence     struct {
+		Stalled                *bool
+		EstablishedBeforeAlert *bool `yaml:"established_before_alert"`
+	}
+}
+
+// boolean is the setting of a policy or else of the defaults.
+func boolean(of, byDefault *bool) bool {
+	if of == nil {
+		of = byDefault
+	}
+	return of != nil && *of
+}
+
+// plainAllow returns what an entry of allow must have become.
+func plainAllow(text string) string {
+	if addr, err := netip.ParseAddr(text); err == nil {
+		return netip.PrefixFrom(addr, addr.BitLen()).String()
+	}
+	if prefix, err := netip.ParsePrefix(text); err == nil {
+		return prefix.String()
+	}
+	return strings.ToLower(text)
+}
+
+// checkPolicy compares an accepted policy with what was written.
+func checkPolicy(t *testing.T, got *alerts.Policy, plain, defaults *plainPolicy) {
+	t.Helper()
+	if len(got.Allow.Prefixes)+len(got.Allow.Names) == 0 || got.Allow.AnyAddress {
+		t.Errorf("policy %q may touch anything: %+v", got.Name, got.Allow)
+	}
+	var want, have []string
+	for _, text := range plain.Allow {
+		want = append(want, plainAllow(text))
+	}
+	for _, prefix := range got.Allow.Prefixes {
+		have = append(have, prefix.String())
+	}
+	have = append(have, got.Allow.Names...)
+	slices.Sort(want)
+	slices.Sort(have)
+	if diff := cmp.Diff(want, have); diff != "" || got.Name != plain.Name {
+		t.Errorf("policy %q was read as %q, and its allow as (-want +got):\n%s", plain.Name, got.Name, diff)
+	}
+	if len(got.Match) < len(plain.Match) || len(got.Ports) != len(plain.Ports) {
+		t.Errorf("policy %q: %v and %v were read as %v and %v", got.Name, plain.Match, plain.Ports, got.Match, got.Ports)
+	}
+	if got.Shadow != boolean(plain.Shadow, defaults.Shadow) ||
+		got.Evidence.Stalled != boolean(plain.Evidence.Stalled, defaults.Evidence.Stalled) ||
+		got.Evidence.EstablishedBeforeAlert != boolean(plain.Evidence.EstablishedBeforeAlert, defaults.Evidence.EstablishedBeforeAlert) {
+		t.Errorf("policy %q: its switches were read as %+v", got.Name, got)
+	}
+}
+
+var mistakeForm = regexp.MustCompile(`^x\.yml:(\d+): (.+)$`)
+
+// checkMistakes finds a line of the file in every mistake, which moves when the file
+// begins with another one.
+func checkMistakes(t *testing.T, content []byte, err error) {
+	t.Helper()
+	mistakes := strings.Split(err.Error(), "\n")
+	moved := make([]string, len(mistakes))
+	// All that ends a line in YAML.
+	lines := 1 + len(regexp.MustCompile(`\r\n|[\r\n\x{85}\x{2028}\x{2029}]`).FindAllIndex(content, -1))
+	for i, mistake := range mistakes {
+		parts := mistakeForm.FindStringSubmatch(mistake)
+		if parts == nil {
+			t.Fatalf("%q does not say where", mistake)
+		}
+		line, err := strconv.Atoi(parts[1])
+		if err != nil || line < 1 || line > lines {
+			t.Errorf("%q is not in one of %d lines", mistake, lines)
+		}
+		moved[i] = fmt.Sprintf("x.yml:%d: %s", line+1, parts[2])
+	}
+	if strings.Contains(err.Error(), "not YAML: ") || content[0] >= utf8.RuneSelf { // a byte order mark
+		return
+	}
+	_, err = Parse("x.yml", append([]byte("#\n"), content...))
+	if err == nil {
+		t.Fatal("accepted with a line more")
+	}
+	if diff := cmp.Diff(moved, strings.Split(err.Error(), "\n")); diff != "" {
+		t.Errorf("mistakes in a file with a line more (-want +got):\n%s", diff)
+	}
+}
+
+// FuzzConfig reads any file. Every mistake is told with its line; a file that is
+// accepted means what the YAML library makes of it, and no policy is without limits.
+func FuzzConfig(f *testing.F) {
+	content, err := os.ReadFile(filepath.Join("..", "deploy", "tcphup.example.yml"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(content)
+	for _, m := range configMistakes() {
+		f.Add([]byte(m.content))
+	}
+	for _, text := range []string{
+		"", "---\n", "policies: []\n",
+		"a: &a [*a]\nnever: *a\n",
+		"policies: &p\n- {name: a, match: [a=\"b\"], allow: ['::1'], labels: *p}\n",
+		"never: ['[::1]:1', '10.0.0.0/8:9']\n",
+		"services: [&never {name: a.b, port: 1}]\n*never : ['10.0.0.1']\n",
+		"policies:\n- &shadow {name: a, match: [a=\"b\"], allow: [c]}\n",
+		"defaults: {shadow: !!bool yes, evidence: {stalled: TRUE}}\npolicies: [{name: a, match: [a=\"b\"], allow: [c]}]\n",
+		"policies: [{name: a, match: ['a!=\"b\"'], allow: []}]\n",
+		"policies: [{name: a, match: [\"a\\nb\"], allow: [\"c\\nd\"]}]\n",
+	} {
+		f.Add([]byte(text))
+	}
+	f.Fuzz(func(t *testing.T, content []byte) {
+		c, err := Parse("x.yml", content)
+		again, againErr := Parse("x.yml", content)
+		if diff := cmp.Diff(c, again, cmpPrefix, cmpMatcher); diff != "" || (err == nil) != (againErr == nil) || err != nil && err.Error() != againErr.Error() {
+			t.Fatalf("another time it is something else: %v, %v\n%s", err, againErr, diff)
+		}
+		if err != nil {
+			checkMistakes(t, content, err)
+			return
+		}
+
+		if err := c.Rules.Validate(); err != nil {
+			t.Errorf("accepted and not valid: %v", err)
+		}
+		var plain plainConfig
+		if err := yaml.Unmarshal(content, &plain); err != nil {
+			t.Fatalf("accepted, and the YAML library says: %v", err)
+		}
+		if len(c.Rules.Never) != len(plain.Never) || len(c.Services) != len(plain.Services) || len(c.Rules.Services) != len(plain.Services) {
+			t.Errorf("%+v was read as %+v", plain, c)
+		}
+		if plain.Policies == nil {
+			if diff := cmp.Diff(alerts.DefaultRules().Policies, c.Rules.Policies, cmpPrefix, cmpMatcher); diff != "" {
+				t.Errorf("policies without any in the file (-want +got):\n%s", diff)
+			}
+			return
+		}
+		if len(*plain.Policies) != len(c.Rules.Policies) {
+			t.Fatalf("%d policies, want %d", len(c.Rules.Policies), len(*plain.Policies))
+		}
+		for i := range c.Rules.Policies {
+			checkPolicy(t, &c.Rules.Policies[i], &(*plain.Policies)[i], &plain.Defaults)
+		}
+	})
+}

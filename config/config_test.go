@@ -1,0 +1,311 @@
+package config
+
+import (
+	"errors"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"tcphup/alerts"
+)
+
+var cmpPrefix = cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })
+
+// The example says what it does, and its defaults are the real ones.
+func TestExampleConfig(t *testing.T) {
+	path := filepath.Join("..", "deploy", "tcphup.example.yml")
+	c, err := Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(c.Rules.Policies) != 3 {
+		t.Fatalf("%d policies", len(c.Rules.Policies))
+	}
+	database := c.Rules.Policies[0]
+	if got := database.Match.String(); got != `{alertname="StaleKeepalives",team=~"payments|billing"}` {
+		t.Errorf("match %s", got)
+	}
+	database.Match = nil
+	limits := alerts.DefaultLimits()
+	limits.Flows, limits.Fraction = 200, 0.5
+	want := alerts.Policy{
+		Name: "stale-database",
+		Allow: alerts.Allow{
+			Prefixes: []netip.Prefix{netip.MustParsePrefix("10.20.0.0/16"), netip.MustParsePrefix("2001:db8:20::/48")},
+			Names:    []string{"db.internal"},
+		},
+		Ports:    []uint16{5432, 6432},
+		Evidence: alerts.Evidence{Idle: 30 * time.Second, EstablishedBeforeAlert: true},
+		Method:   alerts.MethodAuto,
+		MPTCP:    alerts.MPTCPConnection,
+		Limits:   limits,
+		Drain:    alerts.Drain{Quiet: time.Second, Deadline: 20 * time.Second},
+		Linger:   alerts.DefaultLinger,
+	}
+	if diff := cmp.Diff(want, database, cmpPrefix); diff != "" {
+		t.Errorf("stale-database (-want +got):\n%s", diff)
+	}
+	failover, dead := c.Rules.Policies[1], c.Rules.Policies[2]
+	if diff := cmp.Diff(alerts.DefaultLimits(), failover.Limits); diff != "" || failover.Labels.Service != "service" {
+		t.Errorf("failover takes %+v, and the example's defaults are not the real ones (-want +got):\n%s", failover.Labels, diff)
+	}
+	if !dead.Shadow || dead.Method != alerts.MethodDestroy || !dead.Evidence.Stalled ||
+		dead.Evidence.PeerSilence != time.Minute || dead.Labels != (alerts.LabelNames{Destination: "peer", Port: "peer_port"}) {
+		t.Errorf("dead-peers is %+v", dead)
+	}
+	never := []alerts.Endpoint{
+		{Prefix: netip.MustParsePrefix("10.0.0.10/32"), Port: 53},
+		{Prefix: netip.MustParsePrefix("2001:db8::53/128"), Port: 53},
+		{Prefix: netip.MustParsePrefix("10.20.255.0/24")},
+	}
+	if diff := cmp.Diff(never, c.Rules.Never, cmpPrefix); diff != "" {
+		t.Errorf("never (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff([]Service{{"db.internal", 5432, time.Minute}}, c.Services); diff != "" {
+		t.Errorf("services (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff([]string{"db.internal"}, c.names()); diff != "" {
+		t.Errorf("names (-want +got):\n%s", diff)
+	}
+
+	// Taking the defaults out changes nothing.
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := string(content)
+	begin, end := strings.Index(text, "\ndefaults:"), strings.Index(text, "\n# The first policy")
+	bare, err := Parse(path, []byte(text[:begin]+text[end:]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	bare.Rules.Policies[1].Method, bare.Rules.Policies[1].MPTCP = alerts.MethodAuto, alerts.MPTCPConnection
+	if diff := cmp.Diff(failover.Limits, bare.Rules.Policies[1].Limits); diff != "" {
+		t.Errorf("limits without the defaults (-with +without):\n%s", diff)
+	}
+}
+
+// Which policies a file has that does not name any.
+func TestConfigWithoutPolicies(t *testing.T) {
+	tests := []struct {
+		name, content string
+		policies      []string
+	}{
+		{"empty", "", []string{alerts.LabelledName}},
+		{"comment", "# nothing yet\n", []string{alerts.LabelledName}},
+		{"null", "---\n", []string{alerts.LabelledName}},
+		{"other keys", "never: [10.0.0.1]\nservices: []\n", []string{alerts.LabelledName}},
+		{"none", "policies: []\n", nil},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			c, err := Parse("x.yml", []byte(tt.content))
+			if err != nil {
+				t.Fatal(err)
+			}
+			var names []string
+			for _, p := range c.Rules.Policies {
+				names = append(names, p.Name)
+			}
+			if diff := cmp.Diff(tt.policies, names); diff != "" {
+				t.Errorf("policies (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// Defaults reach into the sections of a policy key by key, and no policy changes
+// another one.
+func TestConfigDefaults(t *testing.T) {
+	c, err := Parse("x.yml", []byte(`
+defaults: {limits: {flows: 9, breaker: {actions: 2}}, drain: {quiet: 1s, deadline: 5s}, evidence: {stalled: true}}
+policies:
+  - {name: a, match: [a="b"], allow: ['::1'], limits: {rate: 1.5, breaker: {window: 2d}}, drain: {deadline: 1m}}
+  - {name: b, match: ['a="b",c!="d"'], allow: [10.0.0.1], evidence: {stalled: false, idle: 1h30m}, ports: [1, 65535]}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, b := c.Rules.Policies[0], c.Rules.Policies[1]
+	limits := alerts.DefaultLimits()
+	limits.Flows, limits.Breaker.Actions = 9, 2
+	if diff := cmp.Diff(limits, b.Limits); diff != "" {
+		t.Errorf("limits of b (-want +got):\n%s", diff)
+	}
+	limits.Rate, limits.Breaker.Window = 1.5, 48*time.Hour
+	if diff := cmp.Diff(limits, a.Limits); diff != "" {
+		t.Errorf("limits of a (-want +got):\n%s", diff)
+	}
+	if a.Drain != (alerts.Drain{Quiet: time.Second, Deadline: time.Minute}) || !a.Evidence.Stalled {
+		t.Errorf("a is %+v", a)
+	}
+	if b.Evidence != (alerts.Evidence{Idle: 90 * time.Minute}) || len(b.Match) != 2 {
+		t.Errorf("b is %+v", b)
+	}
+}
+
+// configMistake is a file and what is said of it, line by line.
+type configMistake struct {
+	name, content string
+	want          []string
+}
+
+func configMistakes() []configMistake {
+	policy := func(more string) string {
+		return "policies:\n  - name: a\n    match: [a=\"b\"]\n    allow: [10.0.0.0/8]\n    " + more + "\n"
+	}
+	return []configMistake{
+		{"not YAML", "policies:\n\t- x\n", []string{"x.yml:2: not YAML: found character that cannot start any token"}},
+		{"not YAML at the end", "never: [10.0.0.1\n", []string{"x.yml:1: not YAML: did not find expected ',' or ']'"}},
+		{"bad indentation", "policies:\n  - name: a\n    shadow: true\n   allow: [b]\n", []string{"x.yml:4: not YAML: did not find expected '-' indicator"}},
+		{"list not closed", "never: []\npolicies:\n  - name: a\n    allow: [b\n    shadow: true\n", []string{"x.yml:4: not YAML: did not find expected ',' or ']'"}},
+		{"quote not closed", "policies:\n  - name: a\n    allow: ['b]\n    shadow: true\n", []string{"x.yml:3: not YAML: found unexpected end of stream"}},
+		{"list in a mapping", "never: []\n\n- a\nservices: []\n", []string{"x.yml:3: not YAML: did not find expected key"}},
+		{"unknown alias", "never: []\n\nservices: *a\n", []string{"x.yml:3: not YAML: unknown anchor 'a' referenced"}},
+		{"control character", "never: []\n\nservices: \"\x01\"\n", []string{"x.yml:3: not YAML: control characters are not allowed"}},
+		{"not UTF-8", "never: []\n\nservices: \xff\n", []string{"x.yml:3: not YAML: invalid leading UTF-8 octet"}},
+		{"wrong in the second document", "never: []\n---\n{\n", []string{"x.yml:3: not YAML: did not find expected node content"}},
+		{"an alias for a key", "services: [&never {name: a.b, port: 1}]\n*never : []\n", []string{`x.yml:2: unknown key "" in the configuration: the known keys are`}},
+		{"a list", "- a\n", []string{"x.yml:1: the configuration must be a mapping with the keys defaults, never, policies, services"}},
+		{"two documents", "never: []\n---\nnever: []\n", []string{"x.yml:2: a second document begins here: put everything into one"}},
+		{"unknown key", "polices: []\n", []string{`x.yml:1: unknown key "polices" in the configuration: did you mean "policies"?`}},
+		{
+			"very unknown key", "\nreceivers: []\n",
+			[]string{`x.yml:2: unknown key "receivers" in the configuration: the known keys are defaults, never, policies, services`},
+		},
+		{"key twice", "never: []\nnever: []\n", []string{`x.yml:2: the key "never" appears twice in the configuration: keep one`}},
+		{"merge key", policy("<<: {shadow: true}"), []string{`x.yml:5: unknown key "<<" in a policy: the known keys are ` +
+			"allow, drain, evidence, labels, limits, linger, match, method, mptcp, name, ports, shadow"}},
+		{"no list", "never: 10.0.0.1\n", []string{"x.yml:1: never must be a list: write it in [ ] or with a dash before each"}},
+		{"nothing", "never:\n", []string{"x.yml:1: never must be a list: write it in [ ] or with a dash before each"}},
+		{
+			"policy in need", "policies:\n  - shadow: true\n",
+			[]string{"x.yml:2: the policy has no name", "x.yml:2: the policy has no match", "x.yml:2: the policy has no allow"},
+		},
+		{"policy a text", "policies: [a]\n", []string{"x.yml:1: a policy must be a mapping with the keys allow, drain, evidence, " +
+			"labels, limits, linger, match, method, mptcp, name, ports, shadow"}},
+		{"allow misspelt", policy("alow: []"), []string{`x.yml:5: unknown key "alow" in a policy: did you mean "allow"?`}},
+		{
+			"allow in need", "policies: [{name: a, match: [a=\"b\"], allow: []}]\n",
+			[]string{`x.yml:1: policy "a": allow is missing`},
+		},
+		{
+			"name", "policies: [{name: 'a b', match: [a=\"b\"], allow: ['::1']}]\n",
+			[]string{`x.yml:1: name "a b" must be of letters, digits, _ and -, at most 63`},
+		},
+		{
+			"name twice", "policies:\n- &p {name: a, match: [a=\"b\"], allow: ['::1']}\n- *p\n",
+			[]string{`x.yml:2: name "a" is used by an earlier policy: every policy needs a name of its own`},
+		},
+		{
+			"matcher", "policies:\n- name: a\n  match:\n  - a=\"b\"\n  - team\n  allow: ['::1']\n",
+			[]string{`x.yml:5: match: bad matcher format: team: write it like 'alertname="TcphupStaleSockets"' or 'team=~"a|b"'`},
+		},
+		{
+			"matcher's regexp", "policies: [{name: a, match: ['a=~\"(\"'], allow: ['::1']}]\n",
+			[]string{"x.yml:1: match: error parsing regexp: missing closing ): `^(?:()$`: " +
+				`write it like 'alertname="TcphupStaleSockets"' or 'team=~"a|b"'`},
+		},
+		{
+			"matches everything", "policies: [{name: a, match: ['a!=\"b\"'], allow: ['::1']}]\n",
+			[]string{`x.yml:1: policy "a": match needs at least one matcher that an alert without labels does not satisfy`},
+		},
+		{
+			"matches everything and touches nothing", "policies: [{name: a, match: ['a!=\"b\"'], allow: []}]\n",
+			[]string{`x.yml:1: policy "a": match needs at least one matcher`, `x.yml:1: policy "a": allow is missing`},
+		},
+		{"matcher of two lines", "policies: [{name: a, match: [\"a\\nb\"], allow: [c]}]\n", []string{`x.yml:1: match: bad matcher format: a\nb: write it like`}},
+		{"method", policy("method: kill"), []string{"x.yml:5: method must be one of auto, shutdown, destroy"}},
+		{"mptcp", policy("mptcp: [path]"), []string{"x.yml:5: mptcp must be one of connection, path"}},
+		{"shadow by force", policy("shadow: !!bool yes"), []string{"x.yml:5: shadow must be true or false"}},
+		{"shadow", policy("shadow: yes"), []string{"x.yml:5: shadow must be true or false"}},
+		{"ports", policy("ports: [0, 65536, http, '80', 8.5]"), []string{
+			"x.yml:5: each entry of ports must be a whole number from 1 to 65535", "x.yml:5: each entry of ports",
+			"x.yml:5: each entry of ports", "x.yml:5: each entry of ports", "x.yml:5: each entry of ports",
+		}},
+		{"no ports", policy("ports: []"), []string{"x.yml:5: ports must not be empty: leave the key out to allow every port"}},
+		{"flows", policy("limits: {flows: 0}"), []string{"x.yml:5: limits.flows must be a whole number from 1 to 1000000"}},
+		{"fraction", policy("limits: {fraction: 50}"), []string{"x.yml:5: limits.fraction must be a number above 0, at most 1"}},
+		{"fraction NaN", policy("limits: {fraction: .nan}"), []string{"x.yml:5: limits.fraction must be a number above 0, at most 1"}},
+		{"rate", policy("limits: {rate: -1}"), []string{"x.yml:5: limits.rate must be a number above 0, at most 10000"}},
+		{"duration", policy("linger: 3"), []string{"x.yml:5: linger must be a duration such as 500ms, 30s, 5m or 1h, and at least 100ms"}},
+		{"no time", policy("limits: {max_alert_age: 0s}"), []string{"x.yml:5: limits.max_alert_age must be a duration such as 500ms, 30s, 5m or 1h, and at least 1s"}},
+		{
+			"drain", policy("drain: {quiet: 1s}"),
+			[]string{"x.yml:2: drain.deadline (0s) must not be shorter than drain.quiet (1s), or no busy flow could ever fall quiet"},
+		},
+		{"label", policy("labels: {port: a-b}"), []string{`x.yml:5: "a-b" is not the name of a label: write letters, digits and _`}},
+		{
+			"labels at odds", policy("labels: {service: s, port: p}"),
+			[]string{"x.yml:2: labels.service takes the place of labels.destination and labels.port: keep one or the other"},
+		},
+		{"allow", "policies: [{name: a, match: [a=\"b\"], allow: [10.0.0.1/8, 10.0.0.256, '::ffff:10.0.0.1', 'fe80::1%eth0', 'a b']}]\n", []string{
+			`x.yml:1: allow: "10.0.0.1/8" is a prefix with bits set after its length: write 10.0.0.0/8, or 10.0.0.1 for the one address`,
+			`x.yml:1: allow: "10.0.0.256" is not an address, a prefix or a name: write one such as 10.20.0.0/16, 2001:db8::5 or db.internal`,
+			`x.yml:1: allow: "::ffff:10.0.0.1" is IPv4 written as IPv6: write it as IPv4, such as 10.0.0.1`,
+			`x.yml:1: allow: "fe80::1%eth0" is not an address`, `x.yml:1: allow: "a b" is not an address`,
+		}},
+		{"never", "never: [db.internal, '10.0.0.1:0', '10.0.0.1:http', '10.0.0.1/8:53', '2001:db8::/32:53']\n", []string{
+			`x.yml:1: never: "db.internal" is not an address or prefix with or without a port: write one such as 10.0.0.10:53, 10.0.0.0/24 or [2001:db8::/32]:53`,
+			`x.yml:1: never: "10.0.0.1:0" is without a port from 1 to 65535 after its last colon`,
+			`x.yml:1: never: "10.0.0.1:http" is without a port`,
+			`x.yml:1: never: "10.0.0.1/8:53" is a prefix with bits set after its length: write 10.0.0.0/8`,
+			`x.yml:1: never: "2001:db8::/32:53" is not an address or prefix with or without a port`,
+		}},
+		{"services", "services:\n- {name: 10.0.0.1, port: 80}\n- {name: a.b}\n- {name: A.b, port: 0, settle: 0s}\n- x\n", []string{
+			`x.yml:2: name "10.0.0.1" is not a host name: write one that DNS resolves, such as db.internal`,
+			"x.yml:3: the service has no port",
+			"x.yml:4: port must be a whole number from 1 to 65535",
+			"x.yml:4: settle must be a duration such as 500ms, 30s, 5m or 1h, and at least 1s",
+			`x.yml:4: service "a.b" is there already: every service needs a name of its own`,
+			"x.yml:5: a service must be a mapping with the keys name, port, settle",
+		}},
+		{"defaults with a name", "defaults:\n  name: a\n", []string{`x.yml:2: unknown key "name" in defaults: the known keys are ` +
+			"drain, evidence, labels, limits, linger, method, mptcp, shadow"}},
+	}
+}
+
+// Each mistake is found in its line, and the message says what to write.
+func TestConfigMistakes(t *testing.T) {
+	for _, tt := range configMistakes() {
+		t.Run(tt.name, func(t *testing.T) {
+			c, err := Parse("x.yml", []byte(tt.content))
+			if err == nil {
+				t.Fatalf("accepted as %+v", c)
+			}
+			lines := strings.Split(err.Error(), "\n")
+			if len(lines) != len(tt.want) {
+				t.Fatalf("%d mistakes found, want %d:\n%v", len(lines), len(tt.want), err)
+			}
+			for i, want := range tt.want {
+				if !strings.HasPrefix(lines[i], want) {
+					t.Errorf("mistake %d:\n got %s\nwant %s", i, lines[i], want)
+				}
+			}
+		})
+	}
+}
+
+func TestLoadConfigFile(t *testing.T) {
+	large := filepath.Join(t.TempDir(), "large.yml")
+	if err := os.WriteFile(large, []byte(strings.Repeat("#", maxConfigSize+1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	open := filepath.Join(t.TempDir(), "open.yml")
+	if err := errors.Join(os.WriteFile(open, nil, 0o600), os.Chmod(open, 0o666)); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{
+		"missing.yml": "no such file", t.TempDir(): "is not a file", large: "at most 1048576 bytes",
+		open: "may be changed by every user (mode 0666), refused: chmod o-w " + open,
+	} {
+		if _, err := Load(path); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want an error with %q", path, err, want)
+		}
+	}
+}

@@ -1,0 +1,166 @@
+package server
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+
+	"tcphup/config"
+	"tcphup/test/kit/docs"
+)
+
+// The tables of metrics in the documentation match the code. `make docs` rewrites them.
+func TestDocs(t *testing.T) {
+	perDestination, others, services := metricTables(t)
+	for _, tt := range []struct{ file, region, want string }{
+		{"docs/metrics.md", "metrics-of-destinations", perDestination},
+		{"docs/metrics.md", "other-metrics", others},
+		{"docs/services.md", "service-metrics", services},
+	} {
+		docs.Check(t, filepath.Join("..", tt.file), tt.region, tt.want)
+	}
+}
+
+// metricTables show the metrics of tcphup serve: those with the labels destination and
+// port, all others, and once more those of services.
+func metricTables(t *testing.T) (perDestination, others, services string) {
+	t.Helper()
+	var rows [3][][]string
+	all := describedMetrics(t, testServer(t, Options{Services: []config.Service{{Name: "db.internal", Port: 5432}}}))
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		m := all[name]
+		if !strings.HasPrefix(name, "tcphup_") {
+			if !regexp.MustCompile(`^(go|process)_`).MatchString(name) {
+				t.Errorf("%s is in no table and not among what docs/metrics.md says comes beside them", name)
+			}
+			continue
+		}
+		labels := slices.Clone(m.labels)
+		i := 1
+		if slices.Contains(labels, "destination") {
+			i = 0
+			labels = slices.DeleteFunc(labels, func(l string) bool { return l == "destination" || l == "port" })
+		}
+		for j, l := range labels {
+			labels[j] = docs.Code(l)
+		}
+		row := []string{docs.Code(name), m.kind, strings.Join(labels, ", "), m.help}
+		rows[i] = append(rows[i], row)
+		if strings.HasPrefix(name, "tcphup_service_") {
+			rows[2] = append(rows[2], row)
+		}
+	}
+	header := []string{"metric", "type", "labels", ""}
+	return docs.Table(append(header[:2:2], "more labels", ""), rows[0]), docs.Table(header, rows[1]), docs.Table(header, rows[2])
+}
+
+// metric is the definition of a metric. Its labels are sorted.
+type metric struct {
+	kind, help string
+	labels     []string
+}
+
+func newMetric(f *dto.MetricFamily) metric {
+	seen := make(map[string]bool)
+	for _, m := range f.GetMetric() {
+		for _, l := range m.GetLabel() {
+			seen[l.GetName()] = true
+		}
+	}
+	return metric{strings.ToLower(f.GetType().String()), f.GetHelp(), slices.Sorted(maps.Keys(seen))}
+}
+
+// describedMetrics returns all metrics of a server by name. Name, help and labels come
+// from the descriptors. These have no type: it comes from the metrics that the server
+// has without any socket, or from the golden files of the collector. A metric in neither
+// is a gauge, which TestPrivilegedServedMetrics verifies.
+func describedMetrics(t *testing.T, x *server) map[string]metric {
+	t.Helper()
+	kinds := make(map[string]string)
+	golden, err := filepath.Glob("../collector/testdata/*.prom")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range golden {
+		file, err := os.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		parser := expfmt.NewTextParser(model.UTF8Validation)
+		families, err := parser.TextToMetricFamilies(file)
+		file.Close()
+		if err != nil {
+			t.Fatalf("%s: %v", path, err)
+		}
+		for name, f := range families {
+			kinds[name] = newMetric(f).kind
+		}
+	}
+	for _, f := range gather(t, x.registry) {
+		kinds[f.GetName()] = newMetric(f).kind
+	}
+
+	registry := prometheus.NewRegistry()
+	if err := registry.Register(ofEachDesc{x.registry, x.collector}); err != nil {
+		t.Fatal(err)
+	}
+	all := make(map[string]metric)
+	for _, f := range gather(t, registry) {
+		m := newMetric(f)
+		if kind, ok := kinds[f.GetName()]; ok {
+			m.kind = kind
+		}
+		all[f.GetName()] = m
+	}
+	return all
+}
+
+func gather(t *testing.T, from prometheus.Gatherer) []*dto.MetricFamily {
+	t.Helper()
+	families, err := from.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return families
+}
+
+// ofEachDesc collects one gauge for each descriptor of others.
+type ofEachDesc []interface {
+	Describe(chan<- *prometheus.Desc)
+}
+
+// Describe implements prometheus.Collector. Without descriptors it is unchecked.
+func (ofEachDesc) Describe(chan<- *prometheus.Desc) {}
+
+// Collect implements prometheus.Collector.
+func (all ofEachDesc) Collect(ch chan<- prometheus.Metric) {
+	descs := make(chan *prometheus.Desc)
+	go func() {
+		defer close(descs)
+		for _, d := range all {
+			d.Describe(descs)
+		}
+	}()
+	const maxLabels = 10
+	for desc := range descs {
+		metric := prometheus.NewInvalidMetric(desc, fmt.Errorf("%v has more than %d labels", desc, maxLabels))
+		// A descriptor does not export its number of labels.
+		for n := range maxLabels + 1 {
+			if m, err := prometheus.NewConstMetric(desc, prometheus.GaugeValue, 0, make([]string, n)...); err == nil {
+				metric = m
+				break
+			}
+		}
+		ch <- metric
+	}
+}

@@ -1,0 +1,98 @@
+package server
+
+import (
+	"fmt"
+	"maps"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+
+	"tcphup/config"
+	"tcphup/endpoints"
+	"tcphup/test/kit/nstest"
+)
+
+// The metrics that TestDocs documents are those that are served where each has a value.
+func TestPrivilegedServedMetrics(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		_, err := os.Stat("/proc/sys/net/mptcp/enabled")
+		mptcp := err == nil
+		former := connect(t, false)
+		if mptcp {
+			connect(t, true)
+		}
+		state := filepath.Join(t.TempDir(), "state.json")
+		if err := os.WriteFile(state, fmt.Appendf(nil, `{"version": 1, "services": [{"name": "db.internal", "changed": %[1]q,
+			"addresses": [{"address": "192.0.2.1"}, {"address": %[2]q, "former": %[1]q}]}]}`, time.Now().Format(time.RFC3339), former.Addr()), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		x := testServer(t, Options{
+			Services:  []config.Service{{Name: "db.internal", Port: former.Port()}},
+			Endpoints: endpoints.Config{StateFile: state},
+		})
+		x.probe(t.Context())
+		handler := x.webHandler()
+		var served map[string]*dto.MetricFamily
+		// The kernel may interrupt a dump; the scrape then has no sockets.
+		nstest.Eventually(t, "a scrape with all sockets", func() bool {
+			answer := httptest.NewRecorder()
+			handler.ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+			parser := expfmt.NewTextParser(model.UTF8Validation)
+			if served, err = parser.TextToMetricFamilies(answer.Body); err != nil || answer.Code != http.StatusOK {
+				t.Fatalf("/metrics: %d, %v", answer.Code, err)
+			}
+			return !slices.ContainsFunc(served["tcphup_scrape_success"].GetMetric(), func(m *dto.Metric) bool { return m.GetGauge().GetValue() == 0 })
+		})
+		described := describedMetrics(t, x)
+		for _, name := range slices.Sorted(maps.Keys(described)) {
+			f := served[name]
+			switch {
+			case !strings.HasPrefix(name, "tcphup_"), // some of Go and of the process are not everywhere
+				strings.HasPrefix(name, "tcphup_mptcp_") && !mptcp:
+			case f == nil:
+				t.Errorf("%s is described and not served", name)
+			default:
+				if diff := cmp.Diff(described[name], newMetric(f), cmp.AllowUnexported(metric{})); diff != "" {
+					t.Errorf("%s (-described +served):\n%s", name, diff)
+				}
+			}
+		}
+		for name := range served {
+			if _, ok := described[name]; !ok {
+				t.Errorf("%s is served and not described", name)
+			}
+		}
+	})
+}
+
+// connect makes an outbound connection on loopback and returns where it leads.
+func connect(t *testing.T, multipath bool) netip.AddrPort {
+	t.Helper()
+	var config net.ListenConfig
+	config.SetMultipathTCP(multipath)
+	listener, err := config.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = listener.Close() })
+	var dialer net.Dialer
+	dialer.SetMultipathTCP(multipath)
+	conn, err := dialer.DialContext(t.Context(), "tcp", listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return listener.Addr().(*net.TCPAddr).AddrPort()
+}

@@ -1,0 +1,96 @@
+package server
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"tcphup/config"
+)
+
+// policyFile is a configuration with one policy of this name.
+func policyFile(name string) string {
+	return "policies: [{name: " + name + ", match: ['a=\"b\"'], allow: [10.0.0.0/8]}]\n"
+}
+
+// A reload that overlaps another one reads the file after it: the file that was read
+// last is in force, and the result of each reload is that of the file that it read.
+func TestOverlappingReloads(t *testing.T) {
+	for _, tt := range []struct {
+		name, first, second string
+		firstFails          bool
+		code                int // of the second reload
+		want                string
+	}{
+		{name: "both valid", first: policyFile("first"), second: policyFile("second"), code: http.StatusOK, want: "second"},
+		{name: "second invalid", first: policyFile("first"), second: "policies: 1\n", code: http.StatusInternalServerError, want: "first"},
+		{name: "first invalid", first: "policies: 1\n", firstFails: true, second: policyFile("second"), code: http.StatusOK, want: "second"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "tcphup.yml")
+			write := func(content string) {
+				if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			write(policyFile("start"))
+			x := testServer(t, Options{ConfigFile: path})
+			firstRead, goOn := make(chan struct{}), make(chan struct{})
+			var reads atomic.Int32
+			x.readConfig = func(path string) (config.Config, error) {
+				c, err := config.Load(path)
+				if reads.Add(1) == 1 {
+					close(firstRead)
+					<-goOn
+				}
+				return c, err
+			}
+
+			write(tt.first)
+			first, second := make(chan error, 1), make(chan int, 1)
+			go func() { first <- x.reload() }()
+			<-firstRead
+			write(tt.second)
+			go func() {
+				answer := httptest.NewRecorder()
+				x.handleReload(answer, httptest.NewRequest(http.MethodPost, "/-/reload", nil))
+				second <- answer.Code
+			}()
+			// The second reload must not end while the first one is between its read and its
+			// end. It gets the time to do so.
+			code := 0
+			select {
+			case code = <-second:
+				t.Error("the second reload overtook the first one")
+			case <-time.After(200 * time.Millisecond):
+			}
+			close(goOn)
+			if err := <-first; (err != nil) != tt.firstFails {
+				t.Errorf("first reload: %v", err)
+			}
+			if code == 0 {
+				code = <-second
+			}
+			if code != tt.code {
+				t.Errorf("second reload: code %d, want %d", code, tt.code)
+			}
+			var names []string
+			for _, p := range x.receiver.Status().Policies {
+				names = append(names, p.Name)
+			}
+			if diff := cmp.Diff([]string{tt.want}, names); diff != "" {
+				t.Errorf("policies in force (-want +got):\n%s", diff)
+			}
+			if got := testutil.ToFloat64(x.reloads.successful) == 1; got != (tt.code == http.StatusOK) {
+				t.Errorf("last reload exported as successful: %t", got)
+			}
+		})
+	}
+}

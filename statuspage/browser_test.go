@@ -1,0 +1,116 @@
+package statuspage
+
+import (
+	"bytes"
+	"errors"
+	"flag"
+	"image/png"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"tcphup/endpoints"
+	"tcphup/internal/text"
+	"tcphup/test/kit/browser"
+)
+
+var update = flag.Bool("update", false, "rewrite docs/status-page.png")
+
+// screenshotsVariable names a directory to keep the screenshots in, to look at.
+const screenshotsVariable = "TCPHUP_SCREENSHOTS"
+
+// Every way to look at the page: nothing that the browser or an accessibility check
+// complains about, nothing beside the screen.
+func TestStatusPageInBrowser(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a browser is left out by -short")
+	}
+	axe := browser.Axe(t)
+	served := httptest.NewServer(handler(func(r *http.Request) *pageData {
+		d := examplePage(r.URL.Path != "/stranger")
+		switch r.URL.Path {
+		case "/hostile":
+			d.Destinations[0].Name, d.Decisions[0].Process, d.Decisions[0].Why = hostile, text.Printable(hostile), text.Printable(hostile)
+			d.setServices([]endpoints.Status{{Name: hostile, Port: 1, Looked: d.Now, Err: errors.New(hostile), Former: manyAddresses()}}, true)
+		case "/empty":
+			d = &pageData{Mode: operatingMode{"exporter", "Nothing is received."}}
+		case "/failed":
+			d.Failed, d.Unusable = "read sockets: incomplete; the log says why", true
+			d.setServices([]endpoints.Status{{Name: "db.internal", Port: 5432, Looked: d.Now, Former: manyAddresses()}}, false)
+		}
+		return d
+	}, slog.New(slog.DiscardHandler)))
+	t.Cleanup(served.Close)
+	b := browser.Start(t)
+	desktop := browser.View{Width: 1280, Height: 800}
+	for _, tt := range []struct {
+		name, path string
+		view       browser.View
+	}{
+		{name: "light", view: desktop},
+		{name: "readme", view: browser.View{Width: 1100, Height: 1483}},
+		{name: "dark", view: browser.View{Width: 1280, Height: 800, Dark: true}},
+		{name: "tablet", view: browser.View{Width: 1000, Height: 800}},
+		{name: "phone", view: browser.View{Width: 360, Height: 740, Phone: true}},
+		{name: "phone-dark", view: browser.View{Width: 360, Height: 740, Phone: true, Dark: true}},
+		{name: "no-script", view: browser.View{Width: 1280, Height: 800, NoScript: true}},
+		{name: "stranger", path: "/stranger", view: desktop},
+		{name: "hostile", path: "/hostile", view: browser.View{Width: 360, Height: 740, Phone: true}},
+		{name: "empty", path: "/empty", view: desktop},
+		{name: "failed", path: "/failed", view: desktop},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			b.Open(served.URL+tt.path, tt.view)
+			picture := b.Screenshot()
+			keepScreenshot(t, tt.name, picture)
+			if tt.name == "readme" && *update {
+				if err := os.WriteFile(filepath.Join("..", "docs", "status-page.png"), b.Top(), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			size, err := png.DecodeConfig(bytes.NewReader(picture))
+			if err != nil || size.Height < 300 {
+				t.Errorf("screenshot: %+v, %v", size, err)
+			}
+			// Not innerWidth: a phone zooms out until everything fits.
+			if over := browser.Eval[int](b, "document.documentElement.scrollWidth") - int(tt.view.Width); over > 0 {
+				t.Errorf("%d pixels are beside the screen", over)
+			}
+			if got := browser.Eval[bool](b, "document.getElementById('refresh').hidden"); got != tt.view.NoScript {
+				t.Errorf("the script runs: %v, want %v", !got, !tt.view.NoScript)
+			}
+			for _, m := range b.Messages() {
+				t.Errorf("the browser says: %s", m)
+			}
+			if tt.view.NoScript {
+				return // axe would not run
+			}
+			for _, v := range b.Violations(axe) {
+				t.Errorf("accessibility: %v", v)
+			}
+		})
+	}
+}
+
+// manyAddresses are more than the page shows, as long as they get.
+func manyAddresses() (list []endpoints.Address) {
+	for i := range 3 * pageAddresses {
+		a := netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, byte(i)})
+		list = append(list, endpoints.Address{Addr: a, Sockets: 1_000_000 + i, Since: time.Now()})
+	}
+	return list
+}
+
+func keepScreenshot(t *testing.T, name string, picture []byte) {
+	t.Helper()
+	if dir := os.Getenv(screenshotsVariable); dir != "" {
+		if err := os.WriteFile(filepath.Join(dir, name+".png"), picture, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

@@ -1,0 +1,80 @@
+package statuspage
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"tcphup/endpoints"
+)
+
+// The section of services says what is so, and no more than that.
+func TestStatusPageServices(t *testing.T) {
+	now := time.Date(2026, 3, 14, 9, 26, 53, 0, time.UTC)
+	addresses := func(n, sockets int) (list []endpoints.Address) {
+		for i := range n {
+			list = append(list, endpoints.Address{Addr: netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}), Sockets: sockets + i})
+		}
+		return list
+	}
+	var many []endpoints.Status
+	for i := range pageServices + 3 {
+		many = append(many, endpoints.Status{Name: fmt.Sprintf("s%02d.internal", i), Port: 80, Looked: now, Former: addresses(1, i)})
+	}
+	one := func(s endpoints.Status) []endpoints.Status {
+		s.Name, s.Port = "db.internal", 5432
+		return []endpoints.Status{s}
+	}
+	const title, nothingFormer = "Services and their former addresses", "No service has a former address."
+	for _, tt := range []struct {
+		name       string
+		status     []endpoints.Status
+		failed     bool // the sockets could not be read
+		want, none []string
+	}{
+		{name: "nothing watched", none: []string{title, nothingFormer}},
+		{
+			name: "not looked up yet", status: one(endpoints.Status{}),
+			want: []string{title, ">not yet<", nothingFormer, `data-label="Current">none<`, `data-label="Stale sockets">0<`}, none: []string{"answered", "failed"},
+		},
+		{
+			name: "nothing former", status: one(endpoints.Status{Looked: now, Current: addresses(1, 3)}),
+			want: []string{nothingFormer, "answered", "3 sockets", `data-label="Former">none<`}, none: []string{"An address is former"},
+		},
+		{
+			name: "since when is not known", status: one(endpoints.Status{Looked: now, Former: addresses(1, 1)}),
+			want: []string{`<span class="aside">1 socket</span>`, `class="alarm" data-label="Stale sockets">1<`}, none: []string{"since", nothingFormer},
+		},
+		{
+			name: "not counted", status: one(endpoints.Status{Looked: now, Former: addresses(1, 1), Current: addresses(1, 7)}), failed: true,
+			want: []string{`class="nothing" data-label="Stale sockets">–<`}, none: []string{"1 socket", "7 sockets", "alarm"},
+		},
+		{
+			name: "many addresses", status: one(endpoints.Status{Looked: now, Former: addresses(pageAddresses+2, 1)}),
+			want: []string{"and 2 more", ">10.0.0.9<", ">10.0.0.2<", ">55<"}, none: []string{">10.0.0.1<", ">10.0.0.0<"},
+		},
+		{
+			name: "many services", status: many,
+			want: []string{"s22.internal:80<", "s03.internal:80<", "3 more services are in the"}, none: []string{"s02.internal", "s00.internal"},
+		},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			d := &pageData{Private: true}
+			d.setServices(tt.status, !tt.failed)
+			page, _ := render(t, d)
+			page = strings.ReplaceAll(page, pageCSS, "")
+			for _, want := range tt.want {
+				if !strings.Contains(page, want) {
+					t.Errorf("the page does not show %s", want)
+				}
+			}
+			for _, none := range tt.none {
+				if strings.Contains(page, none) {
+					t.Errorf("the page shows %s", none)
+				}
+			}
+		})
+	}
+}

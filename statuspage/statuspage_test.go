@@ -1,0 +1,223 @@
+package statuspage
+
+import (
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"tcphup/actuator"
+	"tcphup/alerts"
+	"tcphup/collector"
+	"tcphup/endpoints"
+)
+
+// hostile is what a process or the sender of an alert may call itself.
+const hostile = `"><script>alert(1)</script><img src=x onerror=alert(2)>'{{.}}` + "\x1b[2J\x00\u202e"
+
+// examplePage is a page with something in every part of it.
+func examplePage(private bool) *pageData {
+	now := time.Date(2026, 3, 14, 9, 26, 53, 0, time.UTC)
+	d := &pageData{
+		Host: "payments-1", Now: now, Started: now.Add(-26 * time.Hour),
+		Version: "0.1.0", Revision: "4f2c9d1", GoVersion: "go1.26.0", BuildDate: "20260301-08:00:00",
+		Private: private, Receives: true,
+		Mode: operatingMode{"armed", "Alerts with credentials hang up what the policies below allow."},
+		Policies: []alerts.PolicyStatus{
+			{Name: "stale-database"}, {Name: "stale-cache", OpenBreakers: 1}, {Name: "partner-api", Shadow: true},
+		},
+	}
+	d.setChecks([]actuator.Check{
+		{Name: "dump_ipv4", Usable: true, Detail: "a connection of our own was found"},
+		{Name: "dump_mptcp", Usable: true, Detail: "a connection of our own was found"},
+		{Name: "shutdown", Usable: true, Detail: "a connection of our own was shut down"},
+		{Name: "destroy", Detail: "destroy socket: operation not permitted", Fix: "grant CAP_NET_ADMIN (effective: as root, or as a file or ambient capability)"},
+		{Name: "processes", Usable: true, Detail: "41 of 42 other processes can be reached; process 1 (systemd): permission denied", Fix: "grant CAP_SYS_PTRACE"},
+	})
+	d.setDestinations(&collector.Snapshot{Folded: 12, Inbound: 318, Destinations: []collector.Destination{
+		{Address: "10.20.0.5", Port: "5432", Sockets: 48, Idle: []int{0, 1, 0, 2, 0, 0, 3, 5, 11, 9, 6, 11}, Stalled: 4, Armed: 44},
+		{Address: "10.20.0.6", Port: "5432", Sockets: 64, Idle: []int{22, 14, 9, 6, 5, 4, 2, 2, 0, 0, 0, 0}, Armed: 64},
+		{Address: "10.20.7.11", Port: "6379", Sockets: 12, Idle: []int{0, 0, 0, 1, 2, 4, 5, 0, 0, 0, 0, 0}, Armed: 0},
+		{Address: "203.0.113.40", Port: "443", Sockets: 7, Idle: []int{1, 0, 0, 2, 0, 0, 1, 0, 3, 0, 0, 0}, Armed: 7},
+		{Address: "2001:db8:0:12::40", Port: "443", Sockets: 6, Idle: []int{4, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0}, Armed: 3, Paths: 6, Connections: 4, Pathless: 1},
+		{Address: "10.20.9.2", Port: "9092", Sockets: 310, Idle: []int{290, 12, 5, 1, 1, 0, 1, 0, 0, 0, 0, 0}, Armed: 310},
+		{Address: "other", Sockets: 29, Idle: []int{7, 3, 2, 4, 5, 0, 3, 2, 1, 0, 2, 0}, Stalled: 0, Armed: 11},
+	}})
+	at := func(ago time.Duration) time.Time { return now.Add(-ago) }
+	address := func(text string, sockets int, since time.Time) endpoints.Address {
+		return endpoints.Address{Addr: netip.MustParseAddr(text), Sockets: sockets, Since: since}
+	}
+	d.setServices([]endpoints.Status{
+		{Name: "allowed.internal", Looked: at(time.Second), Current: []endpoints.Address{address("10.20.30.1", 0, time.Time{})}},
+		{
+			Name: "cache.internal", Port: 6379, Looked: at(8 * time.Second), Err: errors.New("ask 10.20.0.53:53 for cache.internal. A: answer is SERVFAIL"),
+			Current: []endpoints.Address{address("10.20.7.11", 12, time.Time{})},
+		},
+		{
+			Name: "db.internal", Port: 5432, Looked: at(4 * time.Second),
+			Current: []endpoints.Address{address("10.20.0.6", 64, time.Time{})},
+			Former:  []endpoints.Address{address("10.20.0.4", 0, at(5*time.Hour)), address("10.20.0.5", 48, at(4*time.Minute))},
+		},
+	}, true)
+	flow := func(local, remote, command string, pid int, method, outcome, reason, detail string) *alerts.FlowRecord {
+		return &alerts.FlowRecord{Local: local, Remote: remote, Command: command, PID: pid, Method: method, Outcome: outcome, Reason: reason, Detail: detail}
+	}
+	d.setDecisions([]alerts.Record{
+		{Time: at(3 * time.Hour), Policy: "partner-api", Destination: "203.0.113.40", Port: "443", Result: "shadow", Shadow: true, Flows: map[string]int{"planned": 1}},
+		{Time: at(3 * time.Hour), Policy: "partner-api", Result: "shadow", Shadow: true, Flow: flow("10.20.0.1:40122", "203.0.113.40:443", "java", 2211, "shutdown", "planned", "", "")},
+		{Time: at(41 * time.Minute), Policy: "stale-cache", Destination: "10.20.7.11", Port: "6379", Result: "breaker_open", Detail: "hung up 10 times within 1h0m0s: the breaker opens until 2026-03-14T09:45:12Z"},
+		{Time: at(12 * time.Minute), Result: "not_allowed", Destination: "10.99.0.1", Port: "22", Policy: "stale-database", Detail: "10.99.0.1 is outside of what the policy allows"},
+		{Time: at(2 * time.Minute), Policy: "stale-database", Destination: "10.20.0.5", Port: "5432", Result: "refused", Flows: map[string]int{"closed": 1, "half_closed": 1, "refused": 1}},
+		{Time: at(2 * time.Minute), Policy: "stale-database", Result: "refused", Flow: flow("10.20.0.1:51004", "10.20.0.5:5432", "pgbouncer", 871, "shutdown", "closed", "", "")},
+		{Time: at(2 * time.Minute), Policy: "stale-database", Result: "refused", Flow: flow("10.20.0.1:51010", "10.20.0.5:5432", "pgbouncer", 871, "shutdown", "half_closed", "", "the peer holds its end")},
+		{Time: at(2 * time.Minute), Policy: "stale-database", Result: "refused", Flow: flow("10.20.0.1:51044", "10.20.0.5:5432", "report.py", 4093, "none", "refused", "sigpipe", "its next write would kill process 4093")},
+	})
+	return d
+}
+
+// render returns the page as it is served.
+func render(t *testing.T, d *pageData) (string, http.Header) {
+	t.Helper()
+	answer := httptest.NewRecorder()
+	handler(func(*http.Request) *pageData { return d }, slog.New(slog.DiscardHandler)).
+		ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/", nil))
+	if answer.Code != http.StatusOK {
+		t.Fatalf("code %d: %s", answer.Code, answer.Body)
+	}
+	return answer.Body.String(), answer.Header()
+}
+
+func TestStatusPage(t *testing.T) {
+	page, header := render(t, examplePage(true))
+	for _, want := range []string{
+		"payments-1", "0.1.0", "4f2c9d1", "<title>tcphup: armed on payments-1</title>",
+		"10.20.0.5:5432", "[2001:db8:0:12::40]:443", "other (12 destinations)", "1 pathless",
+		"<title>Sockets by idle time: 1 up to 5 s; 2 up to 30 s; 3 up to 5 min; 5 up to 10 min; 11 up to 30 min; 9 up to 1 h; 6 up to 2 h; 11 over 2 h</title>",
+		"stale-cache", "1 open", "pgbouncer (871)", "sigpipe: its next write would kill process 4093",
+		"10.20.0.1:51044 → 10.20.0.5:5432", "breaker_open", "grant CAP_NET_ADMIN", "1 closed, 1 half_closed, 1 refused",
+		"db.internal:5432", `<span class="name">10.20.0.5</span> <span class="aside">48 sockets, since <time datetime="2026-03-14T09:22:53Z">2026-03-14 09:22:53</time></span>`,
+		`<span class="name">10.20.0.6</span> <span class="aside">64 sockets</span>`, `<span class="name">10.20.30.1</span></li>`,
+		`<span class="badge bad">failed</span> <time datetime="2026-03-14T09:26:45Z">2026-03-14 09:26:45</time>: ask 10.20.0.53:53`,
+		"An address is former when",
+		`<time datetime="2026-03-14T09:24:53Z">2026-03-14 09:24:53</time>`,
+	} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the page does not show %s", want)
+		}
+	}
+	// The oldest first, the sum of the rest last, and the newest decision first.
+	for _, order := range [][]string{
+		{"10.20.0.5:5432</th>", "203.0.113.40:443</th>", "10.20.0.6:5432</th>", "10.20.7.11:6379</th>", "other (12"},
+		{"report.py", "not_allowed", "breaker_open"},
+		{"db.internal:5432</th>", "48 sockets, since", "0 sockets, since", "cache.internal:6379</th>", "allowed.internal</th>"},
+	} {
+		last := 0
+		for _, text := range order {
+			i := strings.Index(page, text)
+			if i < last {
+				t.Errorf("%s comes too early", text)
+			}
+			last = i
+		}
+	}
+	for name, want := range map[string]string{
+		"Content-Type": "text/html; charset=utf-8", "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff",
+	} {
+		if got := header.Get(name); got != want {
+			t.Errorf("%s: %q, want %q", name, got, want)
+		}
+	}
+	if policy := header.Get("Content-Security-Policy"); !strings.HasPrefix(policy, "default-src 'none'; ") || strings.Contains(policy, "unsafe") {
+		t.Errorf("Content-Security-Policy: %s", policy)
+	}
+	for _, foreign := range []string{`src="http`, `href="http`, "url(", "@import", "//"} {
+		if strings.Contains(strings.ReplaceAll(page, pageJS, ""), foreign) {
+			t.Errorf("the page has %q: something from elsewhere?", foreign)
+		}
+	}
+}
+
+// Whatever others have a say in is text and nothing else.
+func TestStatusPageEscapes(t *testing.T) {
+	d := examplePage(true)
+	d.Host, d.Version, d.Failed = hostile, hostile, ""
+	d.Mode.Why = hostile
+	d.Policies = []alerts.PolicyStatus{{Name: hostile}}
+	d.Checks = []actuator.Check{{Name: hostile, Detail: hostile, Fix: hostile}}
+	d.Destinations[0].Name = hostile
+	d.Destinations[0].Histogram.Title = hostile
+	d.setServices([]endpoints.Status{{Name: hostile, Port: 1, Looked: d.Now, Err: errors.New(hostile)}}, true)
+	d.Decisions = nil
+	d.setDecisions([]alerts.Record{
+		{Policy: hostile, Destination: hostile, Port: hostile, Result: hostile, Detail: hostile},
+		{Policy: hostile, Result: hostile, Flow: &alerts.FlowRecord{
+			Local: hostile, Remote: hostile, Command: hostile, PID: 1, Method: hostile, Outcome: hostile, Reason: hostile, Detail: hostile, Error: hostile,
+		}},
+	})
+	page, _ := render(t, d)
+	if n := strings.Count(page, "<script>"); n != 1 {
+		t.Errorf("%d scripts, want 1", n)
+	}
+	for _, bad := range []string{"<img", "<script>alert", "onerror=alert(2)>", "\x00"} {
+		if strings.Contains(page, bad) {
+			t.Errorf("the page has %q", bad)
+		}
+	}
+	if n := strings.Count(page, "&lt;script&gt;alert(1)&lt;/script&gt;"); n < 17 {
+		t.Errorf("%d times shown as text, want more", n)
+	}
+	if !strings.Contains(page, `\x1b[2J\x00\u202e (1)`) {
+		t.Error("the process's name does not show what it is made of")
+	}
+	d.Failed = hostile
+	if page, _ := render(t, d); strings.Contains(page, "<img") {
+		t.Error("an error gets into the page")
+	}
+}
+
+// Clients that may not see processes and peers get the page without them.
+func TestStatusPageForStrangers(t *testing.T) {
+	page, _ := render(t, examplePage(false))
+	for _, secret := range []string{
+		"pgbouncer", "871", "report.py", "4093", "51044", "systemd", "10.99.0.1", "outside of what", "/api/v1/flows", "/api/v1/hangups",
+		"internal:5432", "10.20.0.4", "10.20.30.1", "10.20.0.53", "SERVFAIL", "09:22:53",
+	} {
+		if strings.Contains(page, secret) {
+			t.Errorf("a stranger sees %s", secret)
+		}
+	}
+	for _, want := range []string{
+		"stale-database", "half_closed", "sigpipe", "not_allowed", "grant CAP_NET_ADMIN", "--web.config.file", "1 closed, 1 half_closed, 1 refused",
+		`">db.internal</th>`, `data-label="Stale sockets">48</td>`, `data-label="Former">2</td>`, `data-label="Current">1</td>`, `>failed</span>`,
+	} {
+		if !strings.Contains(page, want) {
+			t.Errorf("a stranger does not see %s", want)
+		}
+	}
+}
+
+func TestOperatingMode(t *testing.T) {
+	policies := []alerts.PolicyStatus{{Name: "a", Shadow: true}}
+	for _, tt := range []struct {
+		name   string
+		status alerts.Status
+		want   string
+		why    string
+	}{
+		{name: "no receiver", status: alerts.Status{Mode: alerts.ModeExporter, Paused: "paused by the pause file"}, want: "exporter", why: "--alerts.listen-address"},
+		{name: "paused", status: alerts.Status{Mode: alerts.ModeArmed, Paused: "paused by request", HasCredentials: true}, want: "paused", why: "by request"},
+		{name: "flag", status: alerts.Status{Mode: alerts.ModeShadow, Shadow: true, HasCredentials: true, Policies: policies}, want: "shadow", why: "--alerts.shadow"},
+		{name: "no credentials", status: alerts.Status{Mode: alerts.ModeShadow, Policies: policies}, want: "shadow", why: "--alerts.token-file"},
+		{name: "no policy", status: alerts.Status{Mode: alerts.ModeShadow, HasCredentials: true}, want: "shadow", why: "no policy"},
+		{name: "policies in shadow", status: alerts.Status{Mode: alerts.ModeShadow, HasCredentials: true, Policies: policies}, want: "shadow", why: "every policy"},
+		{name: "armed", status: alerts.Status{Mode: alerts.ModeArmed, HasCredentials: true, Policies: policies}, want: "armed", why: "credentials"},
+	} {
+		if got := newOperatingMode(&tt.status); got.Name != tt.want || !strings.Contains(got.Why, tt.why) {
+			t.Errorf("%s: %+v, want %s because of %s", tt.name, got, tt.want, tt.why)
+		}
+	}
+}
