@@ -7,7 +7,6 @@ import (
 	"os"
 	"runtime"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -163,7 +162,7 @@ func TestPrivilegedMethods(t *testing.T) {
 				app.Ask("ignore")
 				fd := app.Connect(server.Addr(), tt.mapped, tt.mptcp)
 				otherFD := other.Connect(bystander.Addr(), tt.mapped, tt.mptcp)
-				app.Block("recv", fd, syscall.SYS_RECVFROM)
+				app.Block("recv", fd, unix.SYS_RECVFROM)
 				nstest.Eventually(t, "the connections of the case before are gone, and send no RST any more", func() bool {
 					return openSockets(t) == 4 // both ends of two
 				})
@@ -217,8 +216,8 @@ func TestPrivilegedWakes(t *testing.T) {
 		}{
 			{command: "recv", call: unix.SYS_RECVFROM, want: "recv ok 0"},
 			{command: "send", call: unix.SYS_SENDTO, deaf: true, want: "send EPIPE"},
-			{command: "poll", call: unix.SYS_POLL, want: "poll ok in hup rdhup"},
-			{command: "epoll", call: unix.SYS_EPOLL_WAIT, want: "epoll ok in hup rdhup"},
+			{command: "poll", call: unix.SYS_PPOLL, want: "poll ok in hup rdhup"},
+			{command: "epoll", call: unix.SYS_EPOLL_PWAIT, want: "epoll ok in hup rdhup"},
 			{command: "uring", call: unix.SYS_IO_URING_ENTER, want: "uring ok 0"},
 		}
 		for _, tt := range tests {

@@ -5,9 +5,10 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"tcphup/sockdiag"
 	"tcphup/test/kit/nstest"
@@ -42,7 +43,7 @@ func TestPrivilegedMPTCPSecondPath(t *testing.T) {
 				fd := app.Connect(netip.AddrPortFrom(netip.MustParseAddr(nstest.Peer4), port), false, true)
 				app.Ask("write %d", fd)
 				awaitPaths(t, port, 2)
-				app.Block("recv", fd, syscall.SYS_RECVFROM)
+				app.Block("recv", fd, unix.SYS_RECVFROM)
 
 				a := New(Config{})
 				addr := netip.AddrPortFrom(netip.MustParseAddr(tt.address), port)
@@ -85,7 +86,7 @@ func TestPrivilegedMPTCPPathless(t *testing.T) {
 		app := testapp.Start(t, testapp.Build(t))
 		app.Ask("ignore")
 		fd := app.Connect(server.Addr(), false, true)
-		app.Block("recv", fd, syscall.SYS_RECVFROM)
+		app.Block("recv", fd, unix.SYS_RECVFROM)
 		conn, err := sockdiag.Dial()
 		if err != nil {
 			t.Fatal(err)
