@@ -156,6 +156,9 @@ func TestPrivilegedMethods(t *testing.T) {
 		}
 		for _, tt := range tests {
 			t.Run(tt.name, func(t *testing.T) {
+				if tt.mptcp {
+					nstest.NeedMPTCP(t)
+				}
 				server := testapp.Serve(t, testapp.ServerConfig{Address: tt.listen, MPTCP: tt.mptcp})
 				bystander := testapp.Serve(t, testapp.ServerConfig{Address: tt.listen, MPTCP: tt.mptcp})
 				app, other := testapp.Start(t, binary), testapp.Start(t, binary)
@@ -284,7 +287,7 @@ func TestPrivilegedTwice(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		noLeaks(t)
 		binary := testapp.Build(t)
-		for _, mptcp := range []bool{false, true} {
+		nstest.TCPAndMPTCP(t, func(t *testing.T, mptcp bool) {
 			server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0", MPTCP: mptcp, Hold: true})
 			app := testapp.Start(t, binary)
 			app.Ask("ignore")
@@ -304,6 +307,6 @@ func TestPrivilegedTwice(t *testing.T) {
 					t.Errorf("mptcp %v: application: %q", mptcp, got)
 				}
 			}
-		}
+		})
 	})
 }

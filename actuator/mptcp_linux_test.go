@@ -18,6 +18,7 @@ import (
 // A selector that names the second path alone still hangs up the connection.
 func TestPrivilegedMPTCPSecondPath(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
+		nstest.NeedMPTCP(t)
 		noLeaks(t)
 		tests := []struct {
 			name    string
@@ -81,6 +82,7 @@ func TestPrivilegedMPTCPSecondPath(t *testing.T) {
 // by its own address and hung up.
 func TestPrivilegedMPTCPPathless(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
+		nstest.NeedMPTCP(t)
 		noLeaks(t)
 		server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0", MPTCP: true})
 		app := testapp.Start(t, testapp.Build(t))
