@@ -90,6 +90,9 @@ func TestPrivilegedDeadPeer(t *testing.T) {
 			{name: "mptcp, no right to destroy", die: cut, mptcp: true, a: withoutDestroy(unix.EPERM), outcome: Lingering, left: true},
 		} {
 			t.Run(tt.name, func(t *testing.T) {
+				if tt.mptcp {
+					nstest.NeedMPTCP(t)
+				}
 				var server *testapp.Server
 				peer.Do(func() { server = testapp.Serve(t, testapp.ServerConfig{Address: "0.0.0.0:0", MPTCP: tt.mptcp}) })
 				port := server.Addr().Port()

@@ -341,6 +341,7 @@ func TestAcquireWithoutHolder(t *testing.T) {
 // Two paths that both match: the second to be taken would be the last one.
 func TestPrivilegedMPTCPBothPaths(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
+		nstest.NeedMPTCP(t)
 		peer := nstest.NewPeer(t)
 		var server *testapp.Server
 		peer.Do(func() { server = testapp.Serve(t, testapp.ServerConfig{Address: "0.0.0.0:0", MPTCP: true}) })

@@ -7,7 +7,6 @@ import (
 	"os"
 	"runtime"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -157,13 +156,16 @@ func TestPrivilegedMethods(t *testing.T) {
 		}
 		for _, tt := range tests {
 			t.Run(tt.name, func(t *testing.T) {
+				if tt.mptcp {
+					nstest.NeedMPTCP(t)
+				}
 				server := testapp.Serve(t, testapp.ServerConfig{Address: tt.listen, MPTCP: tt.mptcp})
 				bystander := testapp.Serve(t, testapp.ServerConfig{Address: tt.listen, MPTCP: tt.mptcp})
 				app, other := testapp.Start(t, binary), testapp.Start(t, binary)
 				app.Ask("ignore")
 				fd := app.Connect(server.Addr(), tt.mapped, tt.mptcp)
 				otherFD := other.Connect(bystander.Addr(), tt.mapped, tt.mptcp)
-				app.Block("recv", fd, syscall.SYS_RECVFROM)
+				app.Block("recv", fd, unix.SYS_RECVFROM)
 				nstest.Eventually(t, "the connections of the case before are gone, and send no RST any more", func() bool {
 					return openSockets(t) == 4 // both ends of two
 				})
@@ -217,8 +219,8 @@ func TestPrivilegedWakes(t *testing.T) {
 		}{
 			{command: "recv", call: unix.SYS_RECVFROM, want: "recv ok 0"},
 			{command: "send", call: unix.SYS_SENDTO, deaf: true, want: "send EPIPE"},
-			{command: "poll", call: unix.SYS_POLL, want: "poll ok in hup rdhup"},
-			{command: "epoll", call: unix.SYS_EPOLL_WAIT, want: "epoll ok in hup rdhup"},
+			{command: "poll", call: unix.SYS_PPOLL, want: "poll ok in hup rdhup"},
+			{command: "epoll", call: unix.SYS_EPOLL_PWAIT, want: "epoll ok in hup rdhup"},
 			{command: "uring", call: unix.SYS_IO_URING_ENTER, want: "uring ok 0"},
 		}
 		for _, tt := range tests {
@@ -285,7 +287,7 @@ func TestPrivilegedTwice(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		noLeaks(t)
 		binary := testapp.Build(t)
-		for _, mptcp := range []bool{false, true} {
+		nstest.TCPAndMPTCP(t, func(t *testing.T, mptcp bool) {
 			server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0", MPTCP: mptcp, Hold: true})
 			app := testapp.Start(t, binary)
 			app.Ask("ignore")
@@ -305,6 +307,6 @@ func TestPrivilegedTwice(t *testing.T) {
 					t.Errorf("mptcp %v: application: %q", mptcp, got)
 				}
 			}
-		}
+		})
 	})
 }

@@ -5,9 +5,10 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"tcphup/sockdiag"
 	"tcphup/test/kit/nstest"
@@ -17,6 +18,7 @@ import (
 // A selector that names the second path alone still hangs up the connection.
 func TestPrivilegedMPTCPSecondPath(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
+		nstest.NeedMPTCP(t)
 		noLeaks(t)
 		tests := []struct {
 			name    string
@@ -42,7 +44,7 @@ func TestPrivilegedMPTCPSecondPath(t *testing.T) {
 				fd := app.Connect(netip.AddrPortFrom(netip.MustParseAddr(nstest.Peer4), port), false, true)
 				app.Ask("write %d", fd)
 				awaitPaths(t, port, 2)
-				app.Block("recv", fd, syscall.SYS_RECVFROM)
+				app.Block("recv", fd, unix.SYS_RECVFROM)
 
 				a := New(Config{})
 				addr := netip.AddrPortFrom(netip.MustParseAddr(tt.address), port)
@@ -80,12 +82,13 @@ func TestPrivilegedMPTCPSecondPath(t *testing.T) {
 // by its own address and hung up.
 func TestPrivilegedMPTCPPathless(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
+		nstest.NeedMPTCP(t)
 		noLeaks(t)
 		server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0", MPTCP: true})
 		app := testapp.Start(t, testapp.Build(t))
 		app.Ask("ignore")
 		fd := app.Connect(server.Addr(), false, true)
-		app.Block("recv", fd, syscall.SYS_RECVFROM)
+		app.Block("recv", fd, unix.SYS_RECVFROM)
 		conn, err := sockdiag.Dial()
 		if err != nil {
 			t.Fatal(err)

@@ -18,6 +18,7 @@ import (
 // TCP: its last path would be destroyed, and its application never know.
 func TestPrivilegedYoungMPTCP(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
+		nstest.NeedMPTCP(t)
 		const opened = 400
 		binary := testapp.Build(t)
 		for _, method := range []Method{Destroy, Auto} {
@@ -69,6 +70,7 @@ func TestPrivilegedYoungMPTCP(t *testing.T) {
 // are brought to an end with the others.
 func TestPrivilegedLateJoin(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
+		nstest.NeedMPTCP(t)
 		peer := nstest.NewPeer(t)
 		binary := testapp.Build(t)
 		for _, tt := range []struct {
@@ -118,6 +120,7 @@ func TestPrivilegedLateJoin(t *testing.T) {
 // brought to an end with all of its paths.
 func TestPrivilegedClosedMPTCP(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
+		nstest.NeedMPTCP(t)
 		peer := nstest.NewPeer(t)
 		var server *testapp.Server
 		peer.Do(func() { server = testapp.Serve(t, testapp.ServerConfig{Address: "0.0.0.0:0", MPTCP: true}) })
@@ -153,7 +156,7 @@ func TestPrivilegedRecovered(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		peer := nstest.NewPeer(t)
 		binary := testapp.Build(t)
-		for _, mptcp := range []bool{false, true} {
+		nstest.TCPAndMPTCP(t, func(t *testing.T, mptcp bool) {
 			var server *testapp.Server
 			peer.Do(func() { server = testapp.Serve(t, testapp.ServerConfig{Address: "0.0.0.0:0", MPTCP: true}) })
 			port := server.Addr().Port()
@@ -204,13 +207,14 @@ func TestPrivilegedRecovered(t *testing.T) {
 				t.Errorf("mptcp %v: application: %q", mptcp, got)
 			}
 			app.Kill()
-		}
+		})
 	})
 }
 
 // A connection that fell back to TCP has its evidence from its TCP flow.
 func TestPrivilegedFallbackEvidence(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
+		nstest.NeedMPTCP(t)
 		server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0", Echo: true})
 		app := testapp.Start(t, testapp.Build(t))
 		app.Ask("ignore")

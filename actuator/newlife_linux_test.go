@@ -176,6 +176,7 @@ func TestPrivilegedSlowLook(t *testing.T) {
 // Two actions at once do not take the two last paths of a connection, one each.
 func TestPrivilegedPathsAtOnce(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
+		nstest.NeedMPTCP(t)
 		peer := nstest.NewPeer(t)
 		var server *testapp.Server
 		peer.Do(func() { server = testapp.Serve(t, testapp.ServerConfig{Address: "0.0.0.0:0", MPTCP: true}) })

@@ -254,16 +254,16 @@ func nextDirent(b []byte) (name, rest []byte) {
 // atoi reads a name of /proc that is known to begin with a digit; it returns -1
 // when that is not all, and for more than a process id or descriptor can be.
 func atoi(name []byte) int {
-	n := 0
+	var n int64
 	for _, c := range name {
 		if c < '0' || c > '9' {
 			return -1
 		}
-		if n = n*10 + int(c-'0'); n > math.MaxInt32 {
+		if n = n*10 + int64(c-'0'); n > math.MaxInt32 {
 			return -1
 		}
 	}
-	return n
+	return int(n)
 }
 
 func openProc() (int, error) {

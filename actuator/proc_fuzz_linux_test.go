@@ -155,7 +155,7 @@ func FuzzDescriptors(f *testing.F) {
 		}
 		if got := parseSocketLink(text); got != 0 {
 			digits, ok := strings.CutPrefix(string(text), "socket:[")
-			if digits = strings.TrimLeft(digits, "0"); !ok || digits != strconv.Itoa(int(got))+"]" {
+			if digits = strings.TrimLeft(digits, "0"); !ok || digits != strconv.FormatUint(uint64(got), 10)+"]" {
 				t.Errorf("%q was read as inode %d", text, got)
 			}
 		}

@@ -34,6 +34,9 @@ func TestPrivilegedUnaccepted(t *testing.T) {
 			{name: "mptcp shutdown", mptcp: true, method: Shutdown, outcome: Refused, reason: ReasonPermission, took: None},
 		} {
 			t.Run(tt.name, func(t *testing.T) {
+				if tt.mptcp {
+					nstest.NeedMPTCP(t)
+				}
 				listener, client := dialUnaccepted(t, tt.mptcp)
 				selector := to(listener.Addr().(*net.TCPAddr).AddrPort())
 				selector.Direction = sockdiag.Inbound

@@ -32,15 +32,20 @@ func TestPrivilegedPromtool(t *testing.T) {
 		start(t, "load 100 3")
 		connect(t, "10.0.0.2", true) // for the metrics of MPTCP
 		body := scrapeURL(t, start(t, "serve 0")[0].answer)
-		for _, family := range []string{
-			"sockets", "socket_idle_seconds", "socket_peer_silence_seconds", "socket_age_seconds", "sockets_keepalive", "sockets_stalled",
-			"socket_queue_bytes", "mptcp_connections", "mptcp_subflows", "mptcp_connection_subflows", "mptcp_subflow_idle_seconds",
-			"mptcp_connections_pathless", "inbound_sockets", "destinations_folded", "scrape_success", "scrape_duration_seconds",
-		} {
-			if !strings.Contains(string(body), "# TYPE tcphup_"+family+" ") {
-				t.Errorf("tcphup_%s is missing", family)
+		has := func(t *testing.T, families ...string) {
+			t.Helper()
+			for _, family := range families {
+				if !strings.Contains(string(body), "# TYPE tcphup_"+family+" ") {
+					t.Errorf("tcphup_%s is missing", family)
+				}
 			}
 		}
+		has(t, "sockets", "socket_idle_seconds", "socket_peer_silence_seconds", "socket_age_seconds", "sockets_keepalive", "sockets_stalled",
+			"socket_queue_bytes", "inbound_sockets", "destinations_folded", "scrape_success", "scrape_duration_seconds")
+		t.Run("mptcp", func(t *testing.T) {
+			nstest.NeedMPTCP(t)
+			has(t, "mptcp_connections", "mptcp_subflows", "mptcp_connection_subflows", "mptcp_subflow_idle_seconds", "mptcp_connections_pathless")
+		})
 		check := exec.CommandContext(t.Context(), tool(t, "promtool"), "check", "metrics")
 		check.Stdin = strings.NewReader(string(body))
 		if out, err := check.CombinedOutput(); err != nil || len(out) > 0 {

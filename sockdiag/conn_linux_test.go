@@ -39,6 +39,9 @@ func collect(t *testing.T, c *Conn, q Query) []Flow {
 // pair opens a connection to a new listener and returns both ends.
 func pair(t *testing.T, listen, dial string, mptcp bool) (client, server net.Conn) {
 	t.Helper()
+	if mptcp {
+		nstest.NeedMPTCP(t)
+	}
 	var lc net.ListenConfig
 	lc.SetMultipathTCP(mptcp)
 	ln, err := lc.Listen(t.Context(), "tcp", listen)
@@ -241,7 +244,7 @@ func TestPrivilegedDestroy(t *testing.T) {
 // What has no cookie, and what the kernel cannot destroy, is not even asked for.
 func TestPrivilegedDestroyRefuses(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
-		for _, mptcp := range []bool{false, true} {
+		nstest.TCPAndMPTCP(t, func(t *testing.T, mptcp bool) {
 			client, _ := pair(t, "127.0.0.1:0", "127.0.0.1", mptcp)
 			local := client.LocalAddr().(*net.TCPAddr).AddrPort()
 			c := mustDial(t)
@@ -271,7 +274,7 @@ func TestPrivilegedDestroyRefuses(t *testing.T) {
 			if _, err := client.Write([]byte("x")); err != nil {
 				t.Errorf("mptcp %t: %v", mptcp, err)
 			}
-		}
+		})
 	})
 }
 

@@ -41,7 +41,12 @@ func TestPrivilegedClassicUsage(t *testing.T) {
 		}
 		nameHosts(t, "service.example", nstest.Peer4, nstest.Peer6)
 		for _, c := range connections {
-			t.Run(c.name, func(t *testing.T) { classicUsage(t, peer, binary, c) })
+			t.Run(c.name, func(t *testing.T) {
+				if c.mptcp {
+					nstest.NeedMPTCP(t)
+				}
+				classicUsage(t, peer, binary, c)
+			})
 		}
 	})
 }

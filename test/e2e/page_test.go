@@ -38,7 +38,7 @@ func TestPrivilegedStatusPage(t *testing.T) {
 		app := hostileApp(t, testapp.Build(t))
 		app.Ask("ignore")
 		fd := app.Connect(at(plain), false, false)
-		app.Connect(at(multi), false, true)
+		app.Connect(at(multi), false, nstest.HasMPTCP())
 
 		startProcess(t, program.Path(t), "serve", "--web.listen-address=:10471", "--alerts.listen-address="+receiverAddress,
 			"--alerts.token-file="+writeFile(t, "token", token), "--collector.exclude=127.0.0.0/8")

@@ -23,7 +23,13 @@ func NewNamespace(t testing.TB, name string) *Namespace {
 	}
 	Command(t, "ip", "netns", "add", name)
 	Command(t, "ip", "-n", name, "link", "set", "lo", "up")
-	return open(t, "/run/netns/"+name)
+	n := open(t, "/run/netns/"+name)
+	var err error
+	n.Do(func() { err = hideMPTCP() })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
 }
 
 // NamespaceOf returns the network namespace that a process has, a container's say.

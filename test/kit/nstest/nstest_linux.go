@@ -3,6 +3,7 @@
 package nstest
 
 import (
+	"bytes"
 	"errors"
 	"flag"
 	"fmt"
@@ -24,6 +25,9 @@ const marker = "TCPHUP_NSTEST"
 // passed is how the output of a test ends that has; with -cover a line more.
 var passed = regexp.MustCompile(`(^|\n)PASS\n(coverage: .*\n)?$`)
 
+// skipped is a line in the output of a test that skipped itself as a whole.
+const skipped = "nstest: skipped"
+
 // Run runs a privileged test; it must be all that the test does. It starts the
 // test binary again for this one test, in new network, mount and process id
 // namespaces with a /proc of their own and the loopback device up, calls fn
@@ -37,6 +41,11 @@ func Run(t *testing.T, fn func(t *testing.T)) {
 		if err := prepare(); err != nil {
 			t.Fatalf("prepare namespaces: %v", err)
 		}
+		defer func() {
+			if t.Skipped() {
+				fmt.Println(skipped)
+			}
+		}()
 		fn(t)
 		return
 	}
@@ -74,6 +83,8 @@ func Run(t *testing.T, fn func(t *testing.T)) {
 		t.Fatalf("in namespaces of its own: %v\n%s", err, out)
 	case !passed.Match(out):
 		t.Fatalf("in namespaces of its own the test did not end with PASS:\n%s", out)
+	case bytes.Contains(out, []byte(skipped+"\n")):
+		t.Skipf("in namespaces of its own:\n%s", out)
 	}
 	t.Logf("in namespaces of its own:\n%s", out)
 }
@@ -123,7 +134,7 @@ func prepare() error {
 	}
 	// The network settings of the machine must not decide what a test sees.
 	settings := map[string]string{
-		"/proc/sys/net/mptcp/enabled":              "1",
+		mptcpEnabled:                               "1",
 		"/proc/sys/net/ipv6/conf/all/accept_dad":   "0",
 		"/proc/sys/net/ipv6/conf/all/use_tempaddr": "0",
 	}
@@ -132,5 +143,5 @@ func prepare() error {
 			return fmt.Errorf("set %s: %w", path, err)
 		}
 	}
-	return nil
+	return hideMPTCP()
 }

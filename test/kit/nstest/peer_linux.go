@@ -19,7 +19,8 @@ const (
 	Local4Two, Peer4Two = "10.99.1.1", "10.99.1.2"
 )
 
-// NewPeer makes the peer. It is for tests inside Run only and needs iproute2.
+// NewPeer makes the peer. It is for tests inside Run only and needs iproute2. Where
+// the kernel has no MPTCP it announces no path.
 func NewPeer(t *testing.T) *Peer {
 	t.Helper()
 	peer := &Peer{NewNamespace(t, "peer")}
@@ -31,16 +32,18 @@ func NewPeer(t *testing.T) *Peer {
 		{"ip", "addr", "add", Local4Two + "/24", "dev", "two"},
 		{"ip", "link", "set", "one", "up"},
 		{"ip", "link", "set", "two", "up"},
-		{"ip", "mptcp", "limits", "set", "subflow", "2", "add_addr_accepted", "2"},
 		{"ip", "-n", "peer", "addr", "add", Peer4 + "/24", "dev", "one"},
 		{"ip", "-n", "peer", "addr", "add", Peer6 + "/64", "dev", "one", "nodad"},
 		{"ip", "-n", "peer", "addr", "add", Peer4Two + "/24", "dev", "two"},
 		{"ip", "-n", "peer", "link", "set", "one", "up"},
 		{"ip", "-n", "peer", "link", "set", "two", "up"},
-		{"ip", "-n", "peer", "mptcp", "limits", "set", "subflow", "2", "add_addr_accepted", "2"},
-		{"ip", "-n", "peer", "mptcp", "endpoint", "add", Peer4Two, "dev", "two", "signal"},
 	} {
 		Command(t, command...)
+	}
+	if HasMPTCP() {
+		Command(t, "ip", "mptcp", "limits", "set", "subflow", "2", "add_addr_accepted", "2")
+		Command(t, "ip", "-n", "peer", "mptcp", "limits", "set", "subflow", "2", "add_addr_accepted", "2")
+		Command(t, "ip", "-n", "peer", "mptcp", "endpoint", "add", Peer4Two, "dev", "two", "signal")
 	}
 	return peer
 }

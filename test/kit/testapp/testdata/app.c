@@ -205,13 +205,13 @@ static void command(char *line)
 		printf("send %s\n", name(blocked_send(fd)));
 	} else if (strcmp(verb, "poll") == 0) {
 		struct pollfd p = {.fd = fd, .events = POLLIN | POLLRDHUP};
-		int n = poll(&p, 1, -1);
+		int n = ppoll(&p, 1, NULL, NULL); // poll(2) is not on every architecture
 		events("poll", n < 0 ? errno : 0, p.revents);
 	} else if (strcmp(verb, "epoll") == 0) {
 		int ep = epoll_create1(0);
 		struct epoll_event e = {.events = EPOLLIN | EPOLLRDHUP};
 		epoll_ctl(ep, EPOLL_CTL_ADD, fd, &e);
-		int n = epoll_wait(ep, &e, 1, -1);
+		int n = epoll_pwait(ep, &e, 1, -1, NULL);
 		events("epoll", n < 0 ? errno : 0, e.events);
 		close(ep);
 	} else if (strcmp(verb, "uring") == 0) {
