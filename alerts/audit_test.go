@@ -14,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -139,15 +140,19 @@ type brokenWriter struct{}
 func (brokenWriter) Write([]byte) (int, error) { return 0, errors.New("no space left on device") }
 
 // A full disk keeps nobody from hanging up, and is told once.
-func TestAuditCannotBeWritten(t *testing.T) {
+func TestAuditCannotBeWritten(t *testing.T) { synctest.Test(t, auditCannotBeWritten) }
+
+func auditCannotBeWritten(t *testing.T) {
 	var log bytes.Buffer
 	f := newFixture(t, DefaultRules(), func(c *Config) { c.Audit = NewAudit(brokenWriter{}) })
 	f.log = slog.New(slog.NewTextHandler(&log, nil))
 	for range 3 {
 		f.post(t, notify(hangup("10.0.0.5", "80"))).want(t, 200, map[string]int{resultDone: 1})
 		f.advance(time.Minute - time.Second)
+		time.Sleep(time.Minute - time.Second)
 		f.post(t, notify(hangup("10.0.0.5", "80"))).want(t, 200, map[string]int{resultCooldown: 1})
 		f.advance(time.Second)
+		time.Sleep(time.Second)
 	}
 	if n := f.config.Audit.Errors(); n != 6 {
 		t.Errorf("%d errors counted, want 6", n)

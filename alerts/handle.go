@@ -1,6 +1,7 @@
 package alerts
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -244,8 +245,8 @@ func newAction(j *job, n *notification, rules *Rules, now time.Time, w work) Act
 			MinPeerSilence: p.Evidence.PeerSilence,
 			Stalled:        p.Evidence.Stalled,
 		},
-		Method:      orDefault(p.Method, MethodAuto),
-		MPTCP:       orDefault(p.MPTCP, MPTCPConnection),
+		Method:      cmp.Or(p.Method, MethodAuto),
+		MPTCP:       cmp.Or(p.MPTCP, MPTCPConnection),
 		MaxFlows:    p.Limits.Flows,
 		MaxFraction: p.Limits.Fraction,
 		Rate:        p.Limits.Rate,
@@ -351,8 +352,8 @@ func (r *Receiver) record(j *job, n *notification) {
 }
 
 func (r *Receiver) audit(rec Record) {
-	if err := r.config.Audit.Add(rec); err != nil && r.auditFailed.now(rec.Time) {
-		r.log.Error("cannot write audit record", "err", err)
+	if err := r.config.Audit.Add(rec); err != nil {
+		r.auditFailed.Do(func() { r.log.Error("cannot write audit record", "err", err) })
 	}
 }
 

@@ -11,9 +11,10 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
-	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/time/rate"
 )
 
 // Receiver is the handler of POST /alerts, and a prometheus.Collector of what it
@@ -32,9 +33,10 @@ type Receiver struct {
 
 	notifications chan struct{} // one element for each that is being worked on
 	actions       chan struct{} // one element for each that is under way
-	credentials   seldom        // when broken credentials were last logged
-	auditFailed   seldom        // when a failed audit record was last logged
-	rejected      seldom        // when a rejected request was last logged
+
+	// These limit the log: of errors with credentials and of the audit, and of rejected
+	// requests, one of each kind in logInterval is logged.
+	credentials, auditFailed, rejected rate.Sometimes
 }
 
 // NewReceiver returns a receiver that acts by these rules. It fails when the rules
@@ -53,6 +55,9 @@ func NewReceiver(config Config, rules Rules, hang HangUpper, log *slog.Logger) (
 		metrics:       newMetrics(),
 		notifications: make(chan struct{}, config.MaxNotifications),
 		actions:       make(chan struct{}, config.MaxActions),
+		credentials:   rate.Sometimes{Interval: logInterval},
+		auditFailed:   rate.Sometimes{Interval: logInterval},
+		rejected:      rate.Sometimes{Interval: logInterval},
 	}
 	if err := r.Reload(rules); err != nil {
 		return nil, err
@@ -105,6 +110,7 @@ const (
 	headerTimeout = 5 * time.Second
 	bodyTimeout   = 5 * time.Second
 	idleTimeout   = 2 * time.Minute
+	logInterval   = time.Minute
 	// pauseInterval is how often the pause file is looked for during an action.
 	pauseInterval = 500 * time.Millisecond
 )
@@ -170,9 +176,11 @@ func (r *Receiver) closed() error {
 // logRejected tells, once a minute, of a request that was turned away for its sender's
 // fault: a wrong token, or no notification.
 func (r *Receiver) logRejected(req *http.Request, a *answer) {
-	if a.code >= http.StatusBadRequest && a.code < http.StatusInternalServerError && r.rejected.now(r.config.Now()) {
-		r.log.Warn("request rejected; others within a minute are not logged",
-			"client", req.RemoteAddr, "path", clip(req.URL.Path), "code", a.code, "detail", clip(a.Error))
+	if a.code >= http.StatusBadRequest && a.code < http.StatusInternalServerError {
+		r.rejected.Do(func() {
+			r.log.Warn("request rejected; others within a minute are not logged",
+				"client", req.RemoteAddr, "path", clip(req.URL.Path), "code", a.code, "detail", clip(a.Error))
+		})
 	}
 }
 
@@ -197,9 +205,7 @@ func (r *Receiver) admit(w http.ResponseWriter, req *http.Request) *answer {
 		return sayNo(http.StatusUnauthorized, err.Error())
 	default:
 		// The operator's mistake, or a rotation half way: the sender shall try again.
-		if r.credentials.now(r.config.Now()) {
-			r.log.Error("cannot check credentials", "err", err)
-		}
+		r.credentials.Do(func() { r.log.Error("cannot check credentials", "err", err) })
 		return sayNo(http.StatusServiceUnavailable, "credentials cannot be checked now")
 	}
 }
@@ -264,20 +270,4 @@ func readBody(w http.ResponseWriter, req *http.Request) ([]byte, *answer) {
 		return nil, sayNo(http.StatusServiceUnavailable, "the body did not arrive in time")
 	}
 	return body, nil
-}
-
-// seldom lets something happen once a minute.
-type seldom struct {
-	mu   sync.Mutex
-	last time.Time
-}
-
-func (s *seldom) now(now time.Time) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.last.IsZero() && now.Sub(s.last) < time.Minute {
-		return false
-	}
-	s.last = now
-	return true
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"tcphup/test/kit/nstest"
@@ -137,7 +138,9 @@ func TestAllows(t *testing.T) {
 }
 
 // Who is turned away is told, and cannot fill the log.
-func TestRejectedIsLogged(t *testing.T) {
+func TestRejectedIsLogged(t *testing.T) { synctest.Test(t, rejectedIsLogged) }
+
+func rejectedIsLogged(t *testing.T) {
 	var log strings.Builder
 	f := newFixture(t, DefaultRules(), nil)
 	f.log = slog.New(slog.NewTextHandler(&log, nil))
@@ -147,7 +150,7 @@ func TestRejectedIsLogged(t *testing.T) {
 	if n := strings.Count(log.String(), "level=WARN"); n != 1 || !strings.Contains(log.String(), "client=192.0.2.1:1234") || !strings.Contains(log.String(), "code=401") {
 		t.Errorf("logged: %s", log.String())
 	}
-	f.advance(time.Minute)
+	time.Sleep(time.Minute)
 	f.Protect(http.NotFoundHandler()).ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, "/-/reload", nil))
 	if n := strings.Count(log.String(), "level=WARN"); n != 2 || !strings.Contains(log.String(), "path=/-/reload") {
 		t.Errorf("logged: %s", log.String())
