@@ -2,7 +2,6 @@ package sockdiag
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"net/netip"
 	"time"
@@ -42,10 +41,6 @@ const (
 	attrHeader = 4  // sizeof(struct nlattr)
 	attrType   = 0x3fff
 )
-
-// errShort is wrapped by every error about a message with less in it than its
-// type or its own length promises.
-var errShort = errors.New("message is too short")
 
 // request is a struct inet_diag_req_v2 before it is bytes.
 type request struct {

@@ -1,0 +1,87 @@
+package sockdiag
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"testing"
+
+	"tcphup/test/kit/nstest"
+)
+
+// byLocal returns the open flows by their local end.
+func byLocal(t *testing.T, c *Conn) map[netip.AddrPort]Flow {
+	t.Helper()
+	all := make(map[netip.AddrPort]Flow)
+	for _, f := range collect(t, c, Query{States: Open, Info: true}) {
+		all[f.Local] = f
+	}
+	return all
+}
+
+func localOf(c net.Conn) netip.AddrPort { return c.LocalAddr().(*net.TCPAddr).AddrPort() }
+
+// The kernel's counters tell who has opened a flow whatever went over it.
+func TestPrivilegedOpener(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		const large = 1 << 20
+		send := func(t *testing.T, from, to net.Conn, n int) {
+			t.Helper()
+			go func() { _, _ = from.Write(make([]byte, n)) }()
+			if _, err := io.ReadFull(to, make([]byte, n)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		ends := map[string][2]string{"ipv4": {"127.0.0.1:0", "127.0.0.1"}, "ipv6": {"[::1]:0", "[::1]"}, "mapped": {"[::]:0", "127.0.0.1"}}
+		type connection struct{ client, server net.Conn }
+		connections := make(map[string]connection)
+		for name, addresses := range ends {
+			for _, mptcp := range []bool{false, true} {
+				open := func(what string) (client, server net.Conn) {
+					client, server = pair(t, addresses[0], addresses[1], mptcp)
+					connections[fmt.Sprintf("%s, MPTCP %t, %s", name, mptcp, what)] = connection{client, server}
+					return client, server
+				}
+				open("no data")
+				client, server := open("a byte from the client")
+				send(t, client, server, 1)
+				client, server = open("a byte from the server")
+				send(t, server, client, 1)
+				client, server = open("much both ways")
+				send(t, client, server, large)
+				send(t, server, client, large)
+				client, server = open("unread")
+				_, _ = client.Write(make([]byte, 100))
+				_, _ = server.Write(make([]byte, 100))
+				client, server = open("the server has closed")
+				send(t, server, client, 10)
+				_ = server.(*net.TCPConn).CloseWrite()
+			}
+		}
+		c := mustDial(t)
+		var flows map[netip.AddrPort]Flow
+		nstest.Eventually(t, "everything has been acknowledged", func() bool {
+			flows = byLocal(t, c)
+			for _, f := range flows {
+				if f.SendQueue > 0 && f.State != FinWait1 {
+					return false
+				}
+			}
+			return true
+		})
+		for name, b := range connections {
+			if f := flows[localOf(b.client)]; f.Opener != OpenedHere {
+				t.Errorf("%s: the end that has opened it: %+v", name, f)
+			}
+			want := OpenedByPeer
+			f := flows[localOf(b.server)]
+			if f.State != Established {
+				want = OpenerUnknown // its FIN counts like a SYN
+			}
+			if f.Opener != want {
+				t.Errorf("%s: the end that has accepted it: %+v, want opener %d", name, f, want)
+			}
+		}
+	})
+}
