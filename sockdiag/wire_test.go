@@ -27,6 +27,7 @@ func TestOpener(t *testing.T) {
 		{name: "opened, data on its way", acked: 1001, sent: 1200, sendQueue: 200, want: OpenerUnknown},
 		{name: "opened, data that nobody acknowledges", acked: 1001, sent: 1400, retrans: 200, sendQueue: 200, retransmits: 3, want: OpenedHere},
 		{name: "opened, data sent since its queue was read", acked: 1001, sent: 1200, want: OpenerUnknown},
+		{name: "opened, a byte that could not be retransmitted", acked: 2, sent: 3, sendQueue: 1, retransmits: 2, want: OpenerUnknown},
 		{name: "close_wait", state: CloseWait, acked: 1, want: OpenedHere},
 		{name: "a FIN has been acknowledged", state: FinWait2, acked: 1, want: OpenerUnknown},
 	}
