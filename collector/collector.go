@@ -76,8 +76,9 @@ type Collector struct {
 	shared  shared
 
 	// What belongs to the pass that is under way.
-	fold *fold
-	conn source // nil: none is open
+	fold  *fold
+	conn  source         // nil: none is open
+	table sockdiag.Table // keeps its memory and what it has found out of MPTCP connections
 
 	observer Observer
 

@@ -224,8 +224,8 @@ func (c *Collector) selectFlows(ctx context.Context, q flowsQuery) (flows []*flo
 		return nil, 0, err
 	}
 	defer func() { _ = conn.Close() }()
-	table, err := c.table(ctx, conn)
-	if err != nil {
+	table := new(sockdiag.Table)
+	if err := c.readTable(ctx, conn, table); err != nil {
 		return nil, 0, err
 	}
 	if err := table.ReadConnections(ctx, conn, sockdiag.Open); err != nil {

@@ -65,7 +65,9 @@ func (c *Collector) read(ctx context.Context) (tcp, mptcp reading) {
 		}
 	}()
 
-	table, err := c.table(ctx, conn)
+	table := &c.table
+	table.Reset()
+	err := c.readTable(ctx, conn, table)
 	tcp = reading{err: err, took: c.now().Sub(start)}
 	if err != nil {
 		return tcp, reading{}
@@ -83,15 +85,14 @@ func (c *Collector) read(ctx context.Context) (tcp, mptcp reading) {
 	return tcp, mptcp
 }
 
-// table returns the listeners and ephemeral ports of the namespace.
-func (c *Collector) table(ctx context.Context, conn source) (*sockdiag.Table, error) {
-	t := new(sockdiag.Table)
-	if err := t.ReadListeners(ctx, conn); err != nil {
-		return nil, err
+// readTable reads the listeners and ephemeral ports of the namespace.
+func (c *Collector) readTable(ctx context.Context, conn source, table *sockdiag.Table) error {
+	if err := table.ReadListeners(ctx, conn); err != nil {
+		return err
 	}
 	var err error
-	t.Ephemeral, err = c.ephemeralPorts()
-	return t, err
+	table.Ephemeral, err = c.ephemeralPorts()
+	return err
 }
 
 func (c *Collector) readTCP(ctx context.Context, conn source, table *sockdiag.Table, now time.Time) error {

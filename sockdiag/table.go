@@ -22,6 +22,9 @@ type Table struct {
 	connections []Flow
 	byToken     map[uint32]int // index in connections
 	byInode     map[uint32]int // of the connections with an inode
+
+	// openers has those that took a dump to find, earlier those before the last Reset.
+	openers, earlier map[openerKey]Opener
 }
 
 // Reader is the part of a Conn that a Table is read from.
@@ -73,41 +76,89 @@ func (t *Table) addConnection(f *Flow) {
 // each socket of the namespace.
 const maxOpenerPorts = 16
 
+// openerKey names an MPTCP connection: a socket that connects anew has another token.
+type openerKey struct {
+	cookie uint64
+	token  uint32
+}
+
 // readOpeners sets Opener of the connections whose direction is not clear from
 // listeners and ports. mptcp_info has no byte counters; the initial subflow has, and it
 // has its connection's addresses. One filtered dump serves all of these connections;
-// without any there is no dump.
+// there is none when the reading before the last Reset has their openers.
 func (t *Table) readOpeners(ctx context.Context, from Reader) error {
-	unclear := make(map[int]bool) // by index in connections
-	initial := Selector{Destinations: Everywhere()}
+	unclear, query := t.unclear()
+	if len(unclear) == 0 {
+		return nil
+	}
+	for f, err := range from.Flows(ctx, query) {
+		if err != nil {
+			return fmt.Errorf("read initial subflows: %w", err)
+		}
+		i, ok := t.Connection(&f)
+		if !ok || !unclear[i] {
+			continue
+		}
+		if c := &t.connections[i]; f.Local == c.Local && f.Remote == c.Remote {
+			delete(unclear, i)
+			if f.Opener != OpenerUnknown { // else the next reading may find it
+				t.setOpener(i, f.Opener)
+			}
+		}
+	}
+	for i := range unclear {
+		t.setOpener(i, OpenerUnknown) // without its initial subflow it never becomes known
+	}
+	return nil
+}
+
+// unclear returns the indexes of the connections whose opener takes a dump to find, and
+// the query for their initial subflows.
+func (t *Table) unclear() (map[int]bool, Query) {
+	indexes, initial := make(map[int]bool), Selector{Destinations: Everywhere()}
+	query := Query{States: States(Established, CloseWait), Selector: &initial, Info: true}
 	for i := range t.connections {
 		c := &t.connections[i]
 		local, remote := t.Ephemeral.Contains(c.Local.Port()), t.Ephemeral.Contains(c.Remote.Port())
 		if Handshake.Has(c.State) || t.listeners.has(c.Local) || local && !remote {
 			continue
 		}
-		unclear[i] = true
-		if !slices.Contains(initial.Ports, c.Remote.Port()) && len(initial.Ports) <= maxOpenerPorts {
+		if opener, ok := t.earlier[openerKey{c.Cookie, c.MPTCPInfo.Token}]; ok {
+			t.setOpener(i, opener)
+			continue
+		}
+		indexes[i] = true
+		if !slices.Contains(query.Families, c.Family) {
+			query.Families = append(query.Families, c.Family)
+		}
+		if len(initial.Ports) <= maxOpenerPorts && !slices.Contains(initial.Ports, c.Remote.Port()) {
 			initial.Ports = append(initial.Ports, c.Remote.Port())
 		}
-	}
-	if len(unclear) == 0 {
-		return nil
 	}
 	if len(initial.Ports) > maxOpenerPorts {
 		initial.Ports = nil
 	}
-	for f, err := range from.Flows(ctx, Query{States: States(Established, CloseWait), Selector: &initial, Info: true}) {
-		if err != nil {
-			return fmt.Errorf("read initial subflows: %w", err)
-		}
-		if i, ok := t.Connection(&f); ok && unclear[i] {
-			if c := &t.connections[i]; f.Local == c.Local && f.Remote == c.Remote {
-				c.Opener = f.Opener
-			}
-		}
+	return indexes, query
+}
+
+// setOpener sets and remembers the opener of a connection.
+func (t *Table) setOpener(i int, opener Opener) {
+	c := &t.connections[i]
+	c.Opener = opener
+	if t.openers == nil {
+		t.openers = make(map[openerKey]Opener)
 	}
-	return nil
+	t.openers[openerKey{c.Cookie, c.MPTCPInfo.Token}] = opener
+}
+
+// Reset empties the Table for another reading of the same namespace. It keeps the memory
+// and, for connections that are still there then, the openers.
+func (t *Table) Reset() {
+	t.Ephemeral, t.listeners = PortRange{}, listeners{}
+	t.connections = t.connections[:0]
+	clear(t.byToken)
+	clear(t.byInode)
+	t.earlier, t.openers = t.openers, nil
 }
 
 // Connections returns the MPTCP connections in the order of their dump. Opener is that

@@ -160,28 +160,32 @@ func TestMPTCPDirection(t *testing.T) {
 		flows         []Flow // the connection first
 		want, wantOwn Direction
 		dumps         int
+		again         bool // the second reading looks for the opener once more
 	}{
 		{"by ports", []Flow{
 			mptcpFlow(1, 0, "10.0.0.1:40000", "10.0.0.2:80"), initial(1, OpenedHere, "10.0.0.1:40000", "10.0.0.2:80"),
-		}, Outbound, Outbound, 2},
+		}, Outbound, Outbound, 2, false},
 		{"by listener", []Flow{
 			mptcpFlow(1, 0, "10.0.0.1:8080", "10.0.0.2:40000"), initial(1, OpenedHere, "10.0.0.1:8080", "10.0.0.2:40000"), listener,
-		}, Inbound, Inbound, 2},
+		}, Inbound, Inbound, 2, false},
 		{"opened here from a chosen port", []Flow{
 			mptcpFlow(1, 0, "10.0.0.1:1000", "10.0.0.2:40000"), initial(1, OpenedHere, "10.0.0.1:1000", "10.0.0.2:40000"),
-		}, Outbound, Outbound, 3},
+		}, Outbound, Outbound, 3, false},
 		{"opened by the peer, two ephemeral ports", []Flow{
 			mptcpFlow(1, 0, "10.0.0.1:40001", "10.0.0.2:40000"), initial(1, OpenedByPeer, "10.0.0.1:40001", "10.0.0.2:40000"),
-		}, Inbound, Inbound, 3},
+		}, Inbound, Inbound, 3, false},
 		{"initial subflow is gone", []Flow{
 			mptcpFlow(1, 0, "10.0.0.1:1000", "10.0.0.2:40000"), initial(1, OpenedHere, "10.0.1.1:1000", "10.0.0.2:40000"),
-		}, Inbound, Outbound, 3},
+		}, Inbound, Outbound, 3, false},
+		{"opener is not known yet", []Flow{
+			mptcpFlow(1, 0, "10.0.0.1:1000", "10.0.0.2:40000"), initial(1, OpenerUnknown, "10.0.0.1:1000", "10.0.0.2:40000"),
+		}, Inbound, Inbound, 3, true},
 		{"subflow added by the peer", []Flow{
 			mptcpFlow(1, 0, "10.0.0.1:40000", "10.0.0.2:80"), initial(1, OpenedByPeer, "10.0.0.1:8080", "10.0.0.2:50000"), listener,
-		}, Outbound, Inbound, 2},
+		}, Outbound, Inbound, 2, false},
 		{"another connection's subflow", []Flow{
 			mptcpFlow(1, 0, "10.0.0.1:1000", "10.0.0.2:40000"), initial(9, OpenedHere, "10.0.0.1:1000", "10.0.0.2:40000"),
-		}, Inbound, Outbound, 3},
+		}, Inbound, Outbound, 3, false},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -192,6 +196,16 @@ func TestMPTCPDirection(t *testing.T) {
 			}
 			if kernel.dumps != tt.dumps {
 				t.Errorf("%d dumps, want %d", kernel.dumps, tt.dumps)
+			}
+			table.Reset()
+			table.Ephemeral = PortRange{First: 32768, Last: 60999}
+			if err := errors.Join(table.ReadListeners(t.Context(), kernel), table.ReadConnections(t.Context(), kernel, Open)); err != nil {
+				t.Fatal(err)
+			}
+			if more := kernel.dumps - tt.dumps; more != 2 && !tt.again {
+				t.Errorf("%d dumps the second time, want 2", more)
+			} else if tt.again && more != 3 {
+				t.Errorf("%d dumps the second time, want 3", more)
 			}
 			connection, subflow := &tt.flows[0], &tt.flows[1]
 			if got := table.Direction(connection); got != tt.want {
