@@ -122,7 +122,7 @@ func (x *action) showsEvidence(t *target, now *sockdiag.Flow) bool {
 	if now.Protocol == sockdiag.MPTCP {
 		return connectionShows(&x.Selector, now, t.Subflows)
 	}
-	return x.Selector.HasEvidence(now)
+	return x.Selector.MatchEvidence(now)
 }
 
 func hasEnded(s sockdiag.State) bool { return s == sockdiag.TimeWait || s == sockdiag.Close }

@@ -256,9 +256,8 @@ const deniedByRule = "a never rule covers this destination"
 // denied holds an MPTCP connection to all of its paths.
 func (x *action) denied(t *target) bool {
 	return slices.ContainsFunc(x.Never, func(never sockdiag.Selector) bool {
-		never.Direction = sockdiag.Either
-		return never.CoversIn(&t.Flow, t.Direction) ||
-			slices.ContainsFunc(t.Subflows, func(f sockdiag.Flow) bool { return never.CoversIn(&f, t.Direction) })
+		return never.MatchEndpoint(&t.Flow, t.Direction) ||
+			slices.ContainsFunc(t.Subflows, func(f sockdiag.Flow) bool { return never.MatchEndpoint(&f, t.Direction) })
 	})
 }
 

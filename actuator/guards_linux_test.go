@@ -351,7 +351,7 @@ func TestPrivilegedMPTCPBothPaths(t *testing.T) {
 		fd := app.Connect(netip.AddrPortFrom(netip.MustParseAddr(nstest.Peer4), port), false, true)
 		app.Ask("write %d", fd)
 		awaitPaths(t, port, 2)
-		selector := sockdiag.Selector{Destinations: everywhere(), Ports: []uint16{port}}
+		selector := sockdiag.Selector{Destinations: sockdiag.Everywhere(), Ports: []uint16{port}}
 		report := mustHangUp(t, New(Config{}), Request{Selector: selector, MPTCP: Path})
 		if len(report.Results) != 2 {
 			t.Fatalf("got %+v, want two paths", report.Results)

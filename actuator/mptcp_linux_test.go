@@ -132,7 +132,7 @@ func awaitPaths(t *testing.T, port uint16, n int) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	selector := &sockdiag.Selector{Destinations: everywhere(), Ports: []uint16{port}}
+	selector := &sockdiag.Selector{Destinations: sockdiag.Everywhere(), Ports: []uint16{port}}
 	query := sockdiag.Query{States: sockdiag.States(sockdiag.Established), Selector: selector, Info: true}
 	nstest.Eventually(t, fmt.Sprintf("%d paths to port %d", n, port), func() bool {
 		found := 0

@@ -9,14 +9,6 @@ import (
 	"tcphup/sockdiag"
 )
 
-// multipath knows the MPTCP connections of one dump, to tell which TCP flows are
-// paths of which.
-type multipath struct {
-	byToken map[uint32]*connection
-	// byInode serves kernels that show a subflow's token to CAP_NET_ADMIN alone.
-	byInode map[uint32]*connection
-}
-
 // connection is an MPTCP connection and what the dumps tell of it.
 type connection struct {
 	flow      sockdiag.Flow
@@ -26,44 +18,6 @@ type connection struct {
 	// matched says that a path of it does.
 	matched  bool
 	subflows []sockdiag.Flow
-}
-
-func readMultipath(ctx context.Context, conn *sockdiag.Conn, listeners *sockdiag.Listeners) (*multipath, error) {
-	m := &multipath{byToken: make(map[uint32]*connection), byInode: make(map[uint32]*connection)}
-	for f, err := range conn.Flows(ctx, sockdiag.Query{Protocol: sockdiag.MPTCP, States: sockdiag.Open, Info: true}) {
-		if errors.Is(err, os.ErrNotExist) {
-			break // the kernel has no MPTCP, or does not show it (CONFIG_INET_MPTCP_DIAG)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("read MPTCP connections: %w", err)
-		}
-		c := &connection{flow: f, direction: listeners.Direction(&f)}
-		m.byToken[f.MPTCPInfo.Token] = c
-		if f.Inode != 0 {
-			m.byInode[f.Inode] = c
-		}
-	}
-	return m, nil
-}
-
-// of returns the connection that a TCP flow is a path of, or nil. A flow that says
-// whose path it is, is nobody else's, whatever its inode.
-func (m *multipath) of(f *sockdiag.Flow) *connection {
-	if f.IsSubflow {
-		return m.byToken[f.Subflow.Token]
-	}
-	if f.Inode == 0 {
-		return nil
-	}
-	return m.byInode[f.Inode]
-}
-
-// isPathOf is multipath.of for one connection.
-func isPathOf(f, connection *sockdiag.Flow) bool {
-	if f.IsSubflow {
-		return f.Subflow.Token == connection.MPTCPInfo.Token
-	}
-	return f.Inode != 0 && f.Inode == connection.Inode
 }
 
 // isLivePath reports whether a flow is known to be a path that its connection may
@@ -83,7 +37,7 @@ func readPaths(ctx context.Context, conn *sockdiag.Conn, connection *sockdiag.Fl
 		if err != nil {
 			return nil, fmt.Errorf("read paths: %w", err)
 		}
-		if isPathOf(&f, connection) {
+		if f.IsSubflowOf(connection) {
 			paths = append(paths, f)
 		}
 	}
@@ -122,11 +76,11 @@ func connectionShows(s *sockdiag.Selector, connection *sockdiag.Flow, paths []so
 	} else {
 		own.MinIdle, own.MinPeerSilence = 0, 0
 	}
-	if !own.HasEvidence(connection) {
+	if !own.MatchEvidence(connection) {
 		return false
 	}
 	for i := range paths {
-		if !each.HasEvidence(&paths[i]) {
+		if !each.MatchEvidence(&paths[i]) {
 			return false
 		}
 	}

@@ -37,12 +37,12 @@ type target struct {
 
 // planner sorts one reading of the kernel's table into targets.
 type planner struct {
-	conn      *sockdiag.Conn
-	selector  *sockdiag.Selector
-	path      bool
-	listeners *sockdiag.Listeners
+	conn     *sockdiag.Conn
+	selector *sockdiag.Selector
+	path     bool
 
-	multipath *multipath
+	table       *sockdiag.Table
+	connections []*connection // parallel to table.Connections
 
 	targets            []*target
 	covered, leftAlone int
@@ -50,20 +50,13 @@ type planner struct {
 
 // plan reads listeners, MPTCP connections and TCP flows, in this order.
 func (p *planner) plan(ctx context.Context) error {
-	ephemeral, err := sockdiag.EphemeralPorts()
-	if err != nil {
+	var err error
+	if p.table, err = p.conn.Table(ctx); err != nil {
 		return err
 	}
-	if p.listeners, err = p.conn.Listeners(ctx); err != nil {
-		return err
-	}
-	p.listeners.SetEphemeral(ephemeral)
-
-	if p.multipath, err = readMultipath(ctx, p.conn, p.listeners); err != nil {
-		return err
-	}
-	for _, c := range p.multipath.byToken {
-		c.candidate = p.covers(&c.flow, c.direction)
+	for _, f := range p.table.Connections() {
+		d := p.table.Direction(&f)
+		p.connections = append(p.connections, &connection{flow: f, direction: d, candidate: p.selector.MatchEndpoint(&f, d)})
 	}
 
 	query := sockdiag.Query{States: p.selector.StateSet(), Selector: p.selector, Info: true}
@@ -71,8 +64,8 @@ func (p *planner) plan(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("read flows: %w", err)
 		}
-		if c := p.multipath.of(&f); c != nil {
-			if p.covers(&f, c.direction) {
+		if i, ok := p.table.Connection(&f); ok {
+			if c := p.connections[i]; p.selector.MatchEndpoint(&f, c.direction) {
 				c.candidate, c.matched = true, true
 			}
 			continue
@@ -85,26 +78,21 @@ func (p *planner) plan(ctx context.Context) error {
 	return p.addConnections(ctx)
 }
 
-// covers is the selector's word on addresses, ports and direction, where a flow
-// that only its direction keeps out is still worth counting.
-func (p *planner) covers(f *sockdiag.Flow, d sockdiag.Direction) bool {
-	return p.selector.CoversIn(f, d) || p.selector.LeftAlone(f, d)
-}
-
 // addFlow takes a TCP flow that is no path of an MPTCP connection.
 func (p *planner) addFlow(f sockdiag.Flow) {
 	if isOver(&f) {
 		return
 	}
-	d := p.listeners.Direction(&f)
-	if p.selector.LeftAlone(&f, d) {
-		p.leftAlone++
+	d := p.table.Direction(&f)
+	if !p.selector.MatchEndpoint(&f, d) {
+		return
 	}
-	if !p.selector.CoversIn(&f, d) {
+	if !p.selector.Direction.Includes(d) {
+		p.leftAlone++
 		return
 	}
 	p.covered++
-	if p.selector.HasEvidence(&f) {
+	if p.selector.MatchEvidence(&f) {
 		p.targets = append(p.targets, &target{Result: Result{Flow: f, Direction: d}})
 	}
 }
@@ -121,7 +109,7 @@ func isOver(f *sockdiag.Flow) bool {
 // that, which the selector kept back.
 func (p *planner) addConnections(ctx context.Context) error {
 	candidates := 0
-	for _, c := range p.multipath.byToken {
+	for _, c := range p.connections {
 		if c.candidate {
 			candidates++
 		}
@@ -134,11 +122,11 @@ func (p *planner) addConnections(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("read subflows: %w", err)
 		}
-		if c := p.multipath.of(&f); c != nil && c.candidate {
-			c.subflows = append(c.subflows, f)
+		if i, ok := p.table.Connection(&f); ok && p.connections[i].candidate {
+			p.connections[i].subflows = append(p.connections[i].subflows, f)
 		}
 	}
-	for _, c := range p.multipath.byToken {
+	for _, c := range p.connections {
 		pathless := len(c.subflows) == 0
 		if pathless && c.flow.ShutDown || isOver(&c.flow) {
 			continue
@@ -146,7 +134,7 @@ func (p *planner) addConnections(ctx context.Context) error {
 		if !c.candidate || !c.matched && !pathless {
 			continue
 		}
-		if p.selector.Direction != sockdiag.Either && p.selector.Direction != c.direction {
+		if !p.selector.Direction.Includes(c.direction) {
 			p.leftAlone++
 			continue
 		}
@@ -165,11 +153,11 @@ func (p *planner) addConnections(ctx context.Context) error {
 // addPaths takes the matching subflows of a connection.
 func (p *planner) addPaths(c *connection) {
 	for _, f := range c.subflows {
-		if !p.selector.CoversIn(&f, c.direction) {
+		if !p.selector.MatchEndpoint(&f, c.direction) {
 			continue
 		}
 		p.covered++
-		if p.selector.Shows(&f) {
+		if p.selector.StateSet().Has(f.State) && p.selector.MatchEvidence(&f) {
 			p.targets = append(p.targets, &target{
 				Result:     Result{Flow: f, Direction: c.direction},
 				connection: &c.flow,

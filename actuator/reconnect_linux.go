@@ -82,7 +82,7 @@ func (x *action) newWatch(ctx context.Context, targets []*target) *watch {
 	}
 	w := &watch{
 		action:    x,
-		selector:  sockdiag.Selector{Destinations: everywhere(), States: sockdiag.States(sockdiag.Established)},
+		selector:  sockdiag.Selector{Destinations: sockdiag.Everywhere(), States: sockdiag.States(sockdiag.Established)},
 		old:       make(map[uint64]bool),
 		warned:    make(map[netip.AddrPort]bool),
 		owners:    make(chan []int),
@@ -151,10 +151,6 @@ func (w *watch) abandon() {
 	}
 }
 
-func everywhere() []netip.Prefix {
-	return []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0)}
-}
-
 func sortCompact[T cmp.Ordered](s []T) []T {
 	slices.Sort(s)
 	return slices.Compact(s)
@@ -172,7 +168,7 @@ func (w *watch) read(ctx context.Context, conn *sockdiag.Conn) ([]sighting, erro
 		if err != nil {
 			return nil, err
 		}
-		if w.selector.CoversIn(&f, sockdiag.Outbound) && !w.old[f.Cookie] {
+		if w.selector.MatchEndpoint(&f, sockdiag.Outbound) && !w.old[f.Cookie] {
 			flows = append(flows, sighting{flow: f, at: time.Now()})
 		}
 	}

@@ -146,7 +146,7 @@ func TestPrivilegedStates(t *testing.T) {
 			app.Ask("ignore")
 			app.Connect(server.Addr(), false, false)
 			expect(t, only(t, mustHangUp(t, New(Config{}), Request{
-				Selector: sockdiag.Selector{Destinations: everywhere()},
+				Selector: sockdiag.Selector{Destinations: sockdiag.Everywhere()},
 				Never:    []sockdiag.Selector{to(server.Addr())},
 			})), Refused, ReasonDenied, None)
 		})

@@ -1,6 +1,7 @@
 package alerts
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -38,7 +39,7 @@ func (p *Policy) target(alert map[string]string, services []Service, names Names
 	if p.Labels.Service != "" {
 		return p.serviceTarget(alert, services, names)
 	}
-	label := orDefault(p.Labels.Destination, "destination")
+	label := cmp.Or(p.Labels.Destination, "destination")
 	value, ok := alert[label]
 	if !ok || value == "" {
 		return nil, refuse(resultNoDestination, "the alert has no label %s", label)
@@ -51,7 +52,7 @@ func (p *Policy) target(alert map[string]string, services []Service, names Names
 		return nil, refuse(resultNotAllowed, "destination %s is outside of what the policy allows", display(prefix))
 	}
 	t := &target{destination: display(prefix), prefixes: []netip.Prefix{prefix}, ports: p.Ports}
-	label = orDefault(p.Labels.Port, "port")
+	label = cmp.Or(p.Labels.Port, "port")
 	if value := alert[label]; value != "" {
 		port, err := parsePort(value)
 		if err != nil {
@@ -226,11 +227,4 @@ func quote(text string) string {
 		return strconv.QuoteToASCII(text[:limit]) + " and more"
 	}
 	return strconv.QuoteToASCII(text)
-}
-
-func orDefault(value, otherwise string) string {
-	if value == "" {
-		return otherwise
-	}
-	return value
 }

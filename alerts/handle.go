@@ -1,6 +1,7 @@
 package alerts
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -240,8 +241,8 @@ func newAction(j *job, n *notification, rules *Rules, now time.Time, w work) Act
 			MinPeerSilence: p.Evidence.PeerSilence,
 			Stalled:        p.Evidence.Stalled,
 		},
-		Method:      orDefault(p.Method, MethodAuto),
-		MPTCP:       orDefault(p.MPTCP, MPTCPConnection),
+		Method:      cmp.Or(p.Method, MethodAuto),
+		MPTCP:       cmp.Or(p.MPTCP, MPTCPConnection),
 		MaxFlows:    p.Limits.Flows,
 		MaxFraction: p.Limits.Fraction,
 		Rate:        p.Limits.Rate,

@@ -13,12 +13,11 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	dto "github.com/prometheus/client_model/go"
 
+	"tcphup/internal/exposition"
 	"tcphup/sockdiag"
 )
 
@@ -60,8 +59,6 @@ type Config struct {
 
 // Observer looks on while flows are read, so that nobody has to read them twice.
 type Observer interface {
-	// Describe sends the descriptors of the metrics that done returns.
-	Describe(ch chan<- *prometheus.Desc)
 	// Observe begins a pass; there is one at a time. see is called for each outbound
 	// TCP flow, subflows and those that Include and Exclude leave out among them, but
 	// not for what is in TIME_WAIT, nor for the subflows of an MPTCP connection that
@@ -71,17 +68,17 @@ type Observer interface {
 	Observe() (see func(*sockdiag.Flow), done func() []prometheus.Metric)
 }
 
-// Collector is a prometheus.Collector. Its methods may be called concurrently.
+// Collector serves metrics and flows. Its methods may be called concurrently.
 type Collector struct {
-	logger   *slog.Logger
-	timeout  time.Duration
-	families []family
-	spare    atomic.Pointer[metrics] // nobody uses it; may be nil
-	shared   shared
+	logger  *slog.Logger
+	timeout time.Duration
+	encoder *exposition.Encoder[*result]
+	shared  shared
 
 	// What belongs to the pass that is under way.
-	fold *fold
-	conn source // nil: none is open
+	fold  *fold
+	conn  source         // nil: none is open
+	table sockdiag.Table // keeps its memory and what it has found out of MPTCP connections
 
 	observer Observer
 
@@ -136,41 +133,13 @@ func New(config Config) (*Collector, error) {
 	return &Collector{
 		logger:         logger,
 		timeout:        timeout,
-		families:       newFamilies(),
+		encoder:        exposition.NewEncoder(families()),
 		fold:           newFold(f, limit, pinned, time.Now),
 		dial:           func() (source, error) { return sockdiag.Dial() },
 		observer:       config.Observer,
 		ephemeralPorts: sockdiag.EphemeralPorts,
 		now:            time.Now,
 	}, nil
-}
-
-// Describe implements prometheus.Collector.
-func (c *Collector) Describe(ch chan<- *prometheus.Desc) {
-	for i := range c.families {
-		ch <- c.families[i].desc
-	}
-	if c.observer != nil {
-		c.observer.Describe(ch)
-	}
-}
-
-// Collect implements prometheus.Collector for a scrape that has Config.Timeout. A
-// registry looks whether what it gets is consistent; tests have that done. Handler serves
-// scrapes that come with a deadline of their own, and at less cost.
-func (c *Collector) Collect(ch chan<- prometheus.Metric) {
-	ctx, cancel := context.WithTimeout(context.Background(), c.timeout)
-	defer cancel()
-	r := c.collect(ctx)
-	for i := range c.families {
-		var m metrics // nobody tells when a registry needs it no more
-		for _, metric := range m.of(&c.families[i], r).GetMetric() {
-			ch <- sample{c.families[i].desc, metric}
-		}
-	}
-	for _, m := range r.observed {
-		ch <- m
-	}
 }
 
 // collect returns the result of a pass that it may share with other scrapes. If ctx
@@ -183,21 +152,6 @@ func (c *Collector) collect(ctx context.Context) *result {
 		return &result{tcp: failed, mptcp: failed}
 	}
 	return r
-}
-
-// sample is a metric as a registry takes it.
-type sample struct {
-	desc   *prometheus.Desc
-	metric *dto.Metric
-}
-
-// Desc implements prometheus.Metric.
-func (s sample) Desc() *prometheus.Desc { return s.desc }
-
-// Write implements prometheus.Metric.
-func (s sample) Write(out *dto.Metric) error {
-	out.Label, out.Gauge, out.Histogram = s.metric.Label, s.metric.Gauge, s.metric.Histogram
-	return nil
 }
 
 // FirstSeen returns when the flow, a TCP socket or an MPTCP connection, was first

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"flag"
 	"iter"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -19,7 +20,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
 
 	"tcphup/sockdiag"
 )
@@ -47,9 +50,12 @@ func (k *fakeKernel) Flows(ctx context.Context, q sockdiag.Query) iter.Seq2[sock
 			}
 		}
 		err := k.tcpErr
-		if q.Protocol == sockdiag.MPTCP {
+		switch {
+		case q.Protocol == sockdiag.MPTCP:
 			err = k.mptcpErr
-		} else {
+		case q.States == sockdiag.States(sockdiag.Listen):
+			err = k.listenErr
+		default:
 			if k.dumps != nil {
 				*k.dumps++
 			}
@@ -65,14 +71,6 @@ func (k *fakeKernel) Flows(ctx context.Context, q sockdiag.Query) iter.Seq2[sock
 			yield(sockdiag.Flow{}, err)
 		}
 	}
-}
-
-func (k *fakeKernel) Listeners(context.Context) (*sockdiag.Listeners, error) {
-	var l sockdiag.Listeners
-	for i := range k.flows {
-		l.Add(&k.flows[i])
-	}
-	return &l, k.listenErr
 }
 
 func (k *fakeKernel) Close() error {
@@ -302,24 +300,45 @@ func TestGolden(t *testing.T) {
 		{name: "no_sock_diag", kernel: fakeKernel{dialErr: errors.ErrUnsupported}},
 		{name: "no_listeners", kernel: fakeKernel{listenErr: errors.ErrUnsupported, flows: []sockdiag.Flow{flow("10.0.0.1:40000", "10.0.0.2:80")}}},
 	}
+	shown := make(map[string]bool) // families
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			c := newTest(t, tt.config, &tt.kernel)
-			if problems, err := testutil.CollectAndLint(c); err != nil || len(problems) > 0 {
-				t.Errorf("lint: %v, %v", problems, err)
-			}
-			golden(t, tt.name, c)
+			golden(t, tt.name, newTest(t, tt.config, &tt.kernel), shown)
 		})
+	}
+	for _, f := range families() {
+		if !shown[f.Name] {
+			t.Errorf("no golden file has the family %s", f.Name)
+		}
 	}
 }
 
-// golden compares everything that the collector emits with testdata/name.prom, by way
-// of a registry, which looks whether it is consistent, and as it is served.
-func golden(t *testing.T, name string, c *Collector) {
+// golden compares everything that the collector serves with testdata/name.prom, checks
+// that it is consistent and lints it, and adds its families to shown.
+func golden(t *testing.T, name string, c *Collector, shown map[string]bool) {
 	t.Helper()
-	registry := prometheus.NewPedanticRegistry()
-	registry.MustRegister(c)
-	got := text(t, registry)
+	exposition := served(t, c)
+	gatherer := prometheus.Gatherers{parsed(exposition)} // checks that no series is there twice
+	if problems, err := testutil.GatherAndLint(gatherer); err != nil || len(problems) > 0 {
+		t.Errorf("lint: %v, %v", problems, err)
+	}
+	families, err := gatherer.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	for _, f := range families {
+		shown[f.GetName()] = true
+		for _, m := range f.GetMetric() {
+			if !slices.IsSortedFunc(m.GetLabel(), func(a, b *dto.LabelPair) int { return strings.Compare(a.GetName(), b.GetName()) }) {
+				t.Errorf("labels of %s are not sorted: %v", f.GetName(), m.GetLabel())
+			}
+		}
+		if _, err := expfmt.MetricFamilyToText(&b, f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := b.String()
 	path := filepath.Join("testdata", name+".prom")
 	if *update {
 		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
@@ -333,8 +352,17 @@ func golden(t *testing.T, name string, c *Collector) {
 	if diff := cmp.Diff(strings.Split(string(want), "\n"), strings.Split(got, "\n")); diff != "" {
 		t.Errorf("%s (-want +got):\n%s", path, diff)
 	}
-	if diff := cmp.Diff(sortedLines(string(want)), sortedLines(served(t, c))); diff != "" {
+	if diff := cmp.Diff(sortedLines(string(want)), sortedLines(exposition)); diff != "" {
 		t.Errorf("as it is served (-want +got):\n%s", diff)
+	}
+}
+
+// parsed returns the families of an exposition.
+func parsed(exposition string) prometheus.GathererFunc {
+	return func() ([]*dto.MetricFamily, error) {
+		parser := expfmt.NewTextParser(model.UTF8Validation)
+		families, err := parser.TextToMetricFamilies(strings.NewReader(exposition))
+		return slices.Collect(maps.Values(families)), err
 	}
 }
 
@@ -351,19 +379,4 @@ func served(t *testing.T, c *Collector) string {
 
 func sortedLines(exposition string) []string {
 	return slices.Sorted(strings.SplitSeq(exposition, "\n"))
-}
-
-func text(t testing.TB, gatherer prometheus.Gatherer) string {
-	t.Helper()
-	families, err := gatherer.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var b bytes.Buffer
-	for _, family := range families {
-		if _, err := expfmt.MetricFamilyToText(&b, family); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return b.String()
 }

@@ -2,9 +2,6 @@ package collector
 
 import (
 	"cmp"
-	"hash/maphash"
-	"math"
-	"math/bits"
 	"net/netip"
 	"slices"
 )
@@ -122,7 +119,8 @@ type choice struct {
 }
 
 // choose returns the destinations that are kept, pinned and large ones first, the sum
-// of all others and how many those are.
+// of all others and how many those are: exactly while there are at most
+// candidatesPerSeries+1 times limit destinations, beyond that at least so many.
 func (c *contract) choose() (kept []choice, rest group, folded int) {
 	candidates := c.candidates[:0]
 	for d, i := range c.index {
@@ -154,52 +152,38 @@ func (c *contract) choose() (kept []choice, rest group, folded int) {
 	for _, k := range kept {
 		c.kept[k.destination] = struct{}{}
 	}
-	return kept, rest, len(candidates) - keep + c.rest.distinct()
+	return kept, rest, len(candidates) - keep + c.rest.distinct
 }
 
-// heavyHitters finds what is added most often to a stream of any length, in
-// memory for limit counts (Misra and Gries, 1982): whatever makes up more than
-// one part in limit+1 of the stream is among them. Beside it, it estimates how
-// many different ones there were, by how much of a bitmap they have filled.
+// heavyHitters finds the most frequent destinations of a stream of any length, in
+// memory for limit counts (Misra and Gries, 1982): every destination that makes up more
+// than one part in limit+1 of the stream is among them.
 type heavyHitters struct {
-	limit  int
-	counts map[netip.AddrPort]uint32
-	seed   maphash.Seed
-	seen   []uint64
+	limit    int
+	counts   map[netip.AddrPort]uint32
+	distinct int // different destinations so far; from limit+1 on a lower bound
 }
-
-// seenBits is the size of the bitmap: off by one or two for a thousand
-// destinations, by less than a percent for millions.
-const seenBits = 1 << 20
 
 func newHeavyHitters(limit int) heavyHitters {
-	return heavyHitters{
-		limit:  limit,
-		counts: make(map[netip.AddrPort]uint32),
-		seed:   maphash.MakeSeed(),
-	}
+	return heavyHitters{limit: limit, counts: make(map[netip.AddrPort]uint32)}
 }
 
 func (h *heavyHitters) reset() {
 	clear(h.counts)
-	clear(h.seen)
+	h.distinct = 0
 }
 
 func (h *heavyHitters) add(d netip.AddrPort) {
-	if h.seen == nil {
-		h.seen = make([]uint64, seenBits/64)
-	}
-	bit := maphash.Comparable(h.seed, d) % seenBits
-	h.seen[bit/64] |= 1 << (bit % 64)
-
 	if n, ok := h.counts[d]; ok {
 		h.counts[d] = n + 1
 		return
 	}
 	if len(h.counts) < h.limit {
 		h.counts[d] = 1
+		h.distinct = max(h.distinct, len(h.counts))
 		return
 	}
+	h.distinct = h.limit + 1
 	for known, n := range h.counts {
 		if n == 1 {
 			delete(h.counts, known)
@@ -207,14 +191,4 @@ func (h *heavyHitters) add(d netip.AddrPort) {
 		}
 		h.counts[known] = n - 1
 	}
-}
-
-// distinct estimates how many different destinations were added (linear
-// counting: Whang, Vander-Zanden and Taylor, 1990).
-func (h *heavyHitters) distinct() int {
-	empty := seenBits
-	for _, word := range h.seen {
-		empty -= bits.OnesCount64(word)
-	}
-	return int(math.Round(-seenBits * math.Log(float64(max(empty, 1))/seenBits)))
 }

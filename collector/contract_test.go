@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 
 	"tcphup/sockdiag"
 )
@@ -120,8 +121,22 @@ func TestLargeAmongMany(t *testing.T) {
 	if len(kept) != limit {
 		t.Errorf("keeps %d destinations, want %d", len(kept), limit)
 	}
-	if want := 200_005 - limit; folded < want*99/100 || folded > want*101/100 {
-		t.Errorf("estimates %d folded destinations, want %d within a percent", folded, want)
+	if least, most := limit*candidatesPerSeries, 200_005-limit; folded < least || folded > most {
+		t.Errorf("%d folded destinations, want a lower bound of %d that is at least %d", folded, most, least)
+	}
+}
+
+// The number of folded destinations is exact up to the number that the help text says.
+func TestFoldedIsExact(t *testing.T) {
+	const limit = 10
+	flows := make(map[netip.AddrPort]int)
+	for i := range (candidatesPerSeries + 1) * limit {
+		flows[numbered(i)] = 1 + i%3
+	}
+	for pass, c := 1, newContract(limit, notPinned); pass <= 3; pass++ {
+		if kept, _, folded := fill(c, flows); len(kept)+folded != len(flows) {
+			t.Errorf("pass %d keeps %d and folds %d of %d destinations", pass, len(kept), folded, len(flows))
+		}
 	}
 }
 
@@ -131,15 +146,15 @@ func TestPinnedBeyondLimit(t *testing.T) {
 	for i := range 1000 {
 		flows[numbered(i)] = 1
 	}
-	if kept, _, folded := fill(c, flows); len(kept) != 3 || folded < 990 || folded > 1000 {
-		t.Errorf("keeps %d of 1000 pinned destinations and folds %d, want 3 and about 997", len(kept), folded)
+	if kept, _, folded := fill(c, flows); len(kept) != 3 || folded < 3*candidatesPerSeries || folded > 997 {
+		t.Errorf("keeps %d of 1000 pinned destinations and folds %d, want 3 and a lower bound of 997", len(kept), folded)
 	}
 }
 
 // A million flows, each to a destination of its own: memory follows the contract.
 func TestMillionDestinations(t *testing.T) {
 	c := newTest(t, Config{}, &fakeKernel{})
-	var listeners sockdiag.Listeners
+	var table sockdiag.Table
 	random := rand.New(rand.NewPCG(1, 2))
 	heap := func() uint64 {
 		runtime.GC()
@@ -153,14 +168,14 @@ func TestMillionDestinations(t *testing.T) {
 		now := c.now()
 		for range 1_000_000 {
 			f := flow1(netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(random.Uint32()), byte(random.Uint32()), byte(random.Uint32())}), uint16(random.Uint32())))
-			c.fold.addTCP(&f, &listeners, now)
+			c.fold.addTCP(&f, &table, now)
 		}
 		c.fold.end(true, true)
-		n, r, m := 0, c.result(reading{}, reading{}), new(metrics)
-		for i := range c.families {
-			n += len(m.of(&c.families[i], r).GetMetric())
+		n := counter(0)
+		if err := c.encoder.Encode(&n, nil, c.result(reading{}, reading{}), nil); err != nil {
+			t.Fatal(err)
 		}
-		if most := (DefaultMaxDestinations+1)*19 + 10; n > most {
+		if most := (DefaultMaxDestinations+1)*19 + 10; int(n) > most {
 			t.Errorf("%d metrics, want %d at most", n, most)
 		}
 	}
@@ -168,6 +183,14 @@ func TestMillionDestinations(t *testing.T) {
 		t.Errorf("a million destinations hold %d bytes, want 4 MiB at most", grown)
 	}
 	runtime.KeepAlive(c)
+}
+
+// counter is an encoder that counts metrics.
+type counter int
+
+func (n *counter) Encode(f *dto.MetricFamily) error {
+	*n += counter(len(f.GetMetric()))
+	return nil
 }
 
 // flow1 is an established flow whose cookie is always the same, so that its age
@@ -186,7 +209,7 @@ func BenchmarkFold(b *testing.B) {
 	for _, destinations := range []int{200, 20_000, 1_000_000} {
 		b.Run(fmt.Sprintf("destinations=%d", destinations), func(b *testing.B) {
 			c := newTest(b, Config{}, &fakeKernel{})
-			var listeners sockdiag.Listeners
+			var table sockdiag.Table
 			flows := make([]sockdiag.Flow, 1_000_000)
 			for i := range flows {
 				flows[i] = flow1(numbered(i * 7919 % destinations))
@@ -197,7 +220,7 @@ func BenchmarkFold(b *testing.B) {
 			for b.Loop() {
 				c.fold.begin()
 				for i := range flows {
-					c.fold.addTCP(&flows[i], &listeners, now)
+					c.fold.addTCP(&flows[i], &table, now)
 				}
 				c.fold.end(true, true)
 				c.fold.destinations.choose()

@@ -1,7 +1,6 @@
 package collector
 
 import (
-	"bufio"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -114,16 +113,18 @@ func (c *Collector) FlowsHandler() http.Handler {
 			http.Error(w, "cannot read flows: "+err.Error(), http.StatusServiceUnavailable)
 			return
 		}
-		if err := writeFlows(w, flows, matched); err != nil {
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Cache-Control", "no-store")
+		answer := flowsJSON{Matched: matched, Truncated: matched > len(flows), Flows: flows}
+		if err := json.NewEncoder(w).Encode(answer); err != nil {
 			c.logger.Debug("cannot send flows", "err", err)
 		}
 	})
 }
 
 func parseFlowsQuery(raw string) (flowsQuery, error) {
-	all := []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}
 	q := flowsQuery{
-		selector: sockdiag.Selector{Destinations: all},
+		selector: sockdiag.Selector{Destinations: sockdiag.Everywhere()},
 		less:     flowOrders()["idle"],
 		limit:    DefaultFlowsLimit,
 	}
@@ -173,8 +174,11 @@ func (q *flowsQuery) set(name, value string) error {
 		}
 		return err
 	case "direction":
-		i, err := oneOf("outbound", "inbound", "either")
-		q.selector.Direction = sockdiag.Direction(i)
+		if _, err := oneOf("outbound", "inbound", "either"); err != nil {
+			return err
+		}
+		var err error
+		q.selector.Direction, err = sockdiag.ParseDirection(value)
 		return err
 	case "protocol":
 		i, err := oneOf("tcp", "mptcp")
@@ -220,11 +224,15 @@ func (c *Collector) selectFlows(ctx context.Context, q flowsQuery) (flows []*flo
 		return nil, 0, err
 	}
 	defer func() { _ = conn.Close() }()
-	listeners, err := c.listeners(ctx, conn)
-	if err != nil {
+	table := new(sockdiag.Table)
+	if err := c.readTable(ctx, conn, table); err != nil {
+		return nil, 0, err
+	}
+	if err := table.ReadConnections(ctx, conn, sockdiag.Open); err != nil {
 		return nil, 0, err
 	}
 	now := c.now()
+	flows = []*flowJSON{} // in JSON an array even if it is empty
 	order := func() {
 		slices.SortFunc(flows, q.less)
 		flows = flows[:min(len(flows), q.limit)]
@@ -234,7 +242,7 @@ func (c *Collector) selectFlows(ctx context.Context, q flowsQuery) (flows []*flo
 		if err != nil {
 			return nil, 0, err
 		}
-		direction := listeners.Direction(&f)
+		direction := table.Direction(&f)
 		if !q.selector.Match(&f, direction) {
 			continue
 		}
@@ -289,21 +297,9 @@ func (c *Collector) flowJSON(f *sockdiag.Flow, direction sockdiag.Direction, now
 	return out
 }
 
-// writeFlows sends the answer flow by flow.
-func writeFlows(w http.ResponseWriter, flows []*flowJSON, matched int) error {
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Cache-Control", "no-store")
-	b := bufio.NewWriter(w) // its first error is that of Flush
-	_, _ = fmt.Fprintf(b, `{"matched":%d,"truncated":%t,"flows":[`, matched, matched > len(flows))
-	encoder := json.NewEncoder(b)
-	for i, f := range flows {
-		if i > 0 {
-			_ = b.WriteByte(',')
-		}
-		if err := encoder.Encode(f); err != nil {
-			return fmt.Errorf("encode flow: %w", err)
-		}
-	}
-	_, _ = b.WriteString("]}\n")
-	return b.Flush()
+// flowsJSON is the answer of FlowsHandler.
+type flowsJSON struct {
+	Matched   int         `json:"matched"`
+	Truncated bool        `json:"truncated"`
+	Flows     []*flowJSON `json:"flows"`
 }

@@ -50,7 +50,7 @@ func TestFlowsHandler(t *testing.T) {
 		flow("10.0.0.1:40004", "10.0.0.2:80", state(sockdiag.TimeWait)),
 		flow("[2001:db8::1]:40005", "[2001:db8::2]:80", idle(5*s, 5*s, 5*s)),
 		flow("10.0.0.1:8080", "10.9.9.9:50000", idle(1*s, 1*s, 1*s)),
-		flow("10.0.0.1:40000", "10.0.0.2:80", mptcp(7, 0, 2)),
+		flow("10.0.0.1:40000", "10.0.0.2:80", mptcp(7, 0, 2), inode(100)),
 	}})
 	h := c.FlowsHandler()
 	tests := []struct {

@@ -7,13 +7,13 @@ import (
 	"tcphup/sockdiag"
 )
 
-// fold adds up the flows of one pass. It keeps no flow, only their groups, what
-// the join of subflows needs of each MPTCP connection, and the ages.
+// fold adds up the flows of one pass. It keeps no flow, only their groups, the number
+// of subflows of each MPTCP connection, and the ages.
 type fold struct {
 	folder       folder
 	destinations *contract
-	inbound      *contract // by local port; their address is the zero netip.Addr
-	join         join
+	inbound      *contract    // by local port; their address is the zero netip.Addr
+	connections  []connection // parallel to sockdiag.Table.Connections
 	tcp, mptcp   *ages
 	see          func(*sockdiag.Flow) // an Observer's; nil: nobody looks on
 	seen         sockdiag.Flow        // what it is shown
@@ -33,13 +33,16 @@ func newFold(folder folder, limit int, pinned func(netip.AddrPort) bool, now fun
 func (f *fold) begin() {
 	f.destinations.reset()
 	f.inbound.reset()
-	f.join.reset()
 	f.tcp.begin()
 	f.mptcp.begin()
 }
 
 // end says which protocols the pass has seen every flow of.
 func (f *fold) end(tcp, mptcp bool) {
+	defer func() {
+		clear(f.connections) // they refer to the Table
+		f.connections = f.connections[:0]
+	}()
 	if tcp {
 		f.tcp.finish()
 	}
@@ -49,42 +52,47 @@ func (f *fold) end(tcp, mptcp bool) {
 	if !tcp || !mptcp {
 		return
 	}
-	for i := range f.join.connections {
+	for i := range f.connections {
 		// One in CLOSE is over and has no paths to be counted.
-		if c := &f.join.connections[i]; c.group >= 0 && !c.over {
+		if c := &f.connections[i]; c.group >= 0 && c.flow.State != sockdiag.Close {
 			f.destinations.groups[c.group].paths().addPaths(c)
 		}
 	}
 }
 
-// addMPTCP counts an MPTCP connection. All of them come before the TCP flows,
-// some of which are their subflows.
-func (f *fold) addMPTCP(flow *sockdiag.Flow, direction sockdiag.Direction, now time.Time) {
+// addMPTCP counts the MPTCP connections of a table. It comes before the TCP flows, some
+// of which are their subflows.
+func (f *fold) addMPTCP(table *sockdiag.Table, now time.Time) {
+	for i := range table.Connections() {
+		flow := &table.Connections()[i]
+		f.connections = append(f.connections, connection{flow: flow, group: f.addConnection(flow, table.Direction(flow), now)})
+	}
+}
+
+// addConnection counts an MPTCP connection and returns its group.
+func (f *fold) addConnection(flow *sockdiag.Flow, direction sockdiag.Direction, now time.Time) int32 {
 	if direction == sockdiag.Inbound {
-		f.join.add(flow, inbound)
-		return
+		return inbound
 	}
 	d, ok := f.folder.destination(flow.Remote)
 	if !ok {
-		f.join.add(flow, excluded)
-		return
+		return excluded
 	}
 	i := f.destinations.group(d)
-	f.join.add(flow, i)
 	f.destinations.groups[i].paths().states[min(flow.State, sockdiag.MaxState)][index(flow.MPTCPInfo.Fallback())]++
 	if !sockdiag.Handshake.Has(flow.State) {
 		f.mptcp.see(flow, now)
 	}
+	return i
 }
 
 // addTCP counts a TCP flow. A subflow has the direction of its connection.
-func (f *fold) addTCP(flow *sockdiag.Flow, listeners *sockdiag.Listeners, now time.Time) {
-	of := f.join.find(flow)
+func (f *fold) addTCP(flow *sockdiag.Flow, table *sockdiag.Table, now time.Time) {
+	var of *connection
 	direction := sockdiag.Outbound
-	switch {
-	case of == nil:
-		direction = listeners.Direction(flow)
-	case of.group == inbound:
+	if i, ok := table.Connection(flow); !ok {
+		direction = table.OwnDirection(flow)
+	} else if of = &f.connections[i]; of.group == inbound {
 		direction = sockdiag.Inbound
 	}
 	if of != nil && flow.State != sockdiag.TimeWait {
@@ -96,11 +104,11 @@ func (f *fold) addTCP(flow *sockdiag.Flow, listeners *sockdiag.Listeners, now ti
 		return
 	}
 	remote := flow.Remote
-	if of != nil && of.group >= 0 && listeners.Direction(flow) == sockdiag.Inbound {
+	if of != nil && of.group >= 0 && table.OwnDirection(flow) == sockdiag.Inbound {
 		// The peer has added this path and has some port there.
-		remote = netip.AddrPortFrom(remote.Addr(), of.remote.Port())
+		remote = netip.AddrPortFrom(remote.Addr(), of.flow.Remote.Port())
 	}
-	if f.see != nil && flow.State != sockdiag.TimeWait && (of == nil || !of.closing) {
+	if f.see != nil && flow.State != sockdiag.TimeWait && (of == nil || !closingStates.Has(of.flow.State)) {
 		// A flow that is shown to a function nobody here knows would be allocated anew
 		// each time; this one is not.
 		f.seen = *flow

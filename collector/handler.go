@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"net/http"
-	"slices"
 	"strconv"
 	"time"
 
@@ -26,10 +25,6 @@ const bufferLen = 32 << 10
 // which may be repeated, asks for families of these names only. When others cannot
 // be gathered the answer is 500. It is never compressed, which would take more of the
 // host's time than reading its sockets.
-//
-// Families are encoded one by one as they are made. That is what promhttp cannot do,
-// which wants all of them before it begins, as a registry does, which would look at
-// each metric once more.
 func (c *Collector) Handler(others prometheus.Gatherer) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), c.scrapeTimeout(r.Header.Get(timeoutHeader)))
@@ -45,7 +40,7 @@ func (c *Collector) Handler(others prometheus.Gatherer) http.Handler {
 		w.Header().Set("Content-Type", string(format))
 		w.Header().Set("Vary", "Accept")
 		buffer := bufio.NewWriterSize(w, bufferLen)
-		err = c.encode(expfmt.NewEncoder(buffer, format), r.URL.Query()["name[]"], found, rest)
+		err = c.encoder.Encode(expfmt.NewEncoder(buffer, format), r.URL.Query()["name[]"], found, rest)
 		switch sendErr := buffer.Flush(); {
 		case sendErr != nil:
 			// A client that has gone, or was too slow, is no fault of ours and could fill the log.
@@ -79,38 +74,6 @@ func (o observedMetrics) Collect(ch chan<- prometheus.Metric) {
 	for _, m := range o {
 		ch <- m
 	}
-}
-
-// encode writes the families of the result that have metrics, and the rest; with names
-// those of them alone.
-func (c *Collector) encode(to expfmt.Encoder, names []string, r *result, rest []*dto.MetricFamily) error {
-	wanted := func(name string) bool { return len(names) == 0 || slices.Contains(names, name) }
-	m := c.spare.Swap(nil)
-	if m == nil {
-		m = new(metrics)
-	}
-	defer c.spare.Store(m)
-	for i := range c.families {
-		if !wanted(c.families[i].name) {
-			continue
-		}
-		f := m.of(&c.families[i], r)
-		if len(f.GetMetric()) == 0 {
-			continue
-		}
-		if err := to.Encode(f); err != nil {
-			return err
-		}
-	}
-	for _, f := range rest {
-		if !wanted(f.GetName()) {
-			continue
-		}
-		if err := to.Encode(f); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // scrapeTimeout returns how long a scrape may take to read sockets. A header that

@@ -49,7 +49,7 @@ func TestPrivilegedMPTCP(t *testing.T) {
 				}
 			}()
 			nstest.Eventually(t, what, func() bool {
-				exposition := scrapeText(t, c)
+				exposition := served(t, c)
 				got := map[string]float64{}
 				for name := range want {
 					if strings.Contains(exposition, name+" ") {
@@ -87,7 +87,7 @@ func TestPrivilegedMPTCP(t *testing.T) {
 		const tolerance = 2 * 50 * time.Millisecond
 		nstest.Eventually(t, "the paths have been idle for longer than that", func() bool { return idleOfPaths() > 5*tolerance })
 		before := idleOfPaths()
-		seconds := value(t, []byte(scrapeText(t, c)), other("tcphup_mptcp_subflow_idle_seconds_sum"))
+		seconds := value(t, []byte(served(t, c)), other("tcphup_mptcp_subflow_idle_seconds_sum"))
 		after := idleOfPaths()
 		if idle := time.Duration(seconds * float64(time.Second)); idle < before-tolerance || idle > after+tolerance {
 			t.Errorf("idle of both paths is %v, ss says %v to %v", idle, before, after)

@@ -1,10 +1,6 @@
 package collector
 
-import (
-	"net/netip"
-
-	"tcphup/sockdiag"
-)
+import "tcphup/sockdiag"
 
 // multipathGroup is the sum of the MPTCP connections to one destination, and of
 // the subflows to it. A connection's additional subflows may go to addresses of
@@ -50,15 +46,11 @@ func (m *multipathGroup) merge(other *multipathGroup) {
 	m.idle.merge(&other.idle)
 }
 
-// connection is what the join of subflows keeps of an MPTCP connection for the
-// length of one pass.
+// connection is an MPTCP connection of one pass.
 type connection struct {
-	group         int32 // index of its group; inbound where it has none
-	held          bool  // an application still has it open
-	closing, over bool  // this side has closed it; the peer has, too
-	paths         int32 // subflows that were joined to it
-	reported      uint8 // subflows by its own account; 0 also when it gives none
-	local, remote netip.AddrPort
+	flow  *sockdiag.Flow
+	group int32 // index of its group; inbound or excluded where it has none
+	paths int32 // subflows that were joined to it
 }
 
 // inbound is the group of a connection that was accepted, excluded the one of a
@@ -71,61 +63,6 @@ const (
 // closingStates are those of a connection that this side has closed.
 var closingStates = sockdiag.States(sockdiag.FinWait1, sockdiag.FinWait2, sockdiag.Closing, sockdiag.LastAck, sockdiag.Close)
 
-// join finds the connection of a subflow. The two share the inode of the
-// application's file. A connection that no application holds any more has none, while
-// its subflows keep theirs; it is found by its token where the kernel shows subflows'
-// tokens.
-type join struct {
-	connections []connection
-	byInode     map[uint32]int32
-	byToken     map[uint32]int32
-}
-
-func (j *join) reset() {
-	j.connections = j.connections[:0]
-	if j.byInode == nil {
-		j.byInode = make(map[uint32]int32)
-		j.byToken = make(map[uint32]int32)
-	}
-	clear(j.byInode)
-	clear(j.byToken)
-}
-
-func (j *join) add(f *sockdiag.Flow, group int32) {
-	i := int32(len(j.connections))
-	j.connections = append(j.connections, connection{
-		group:    group,
-		held:     f.Inode != 0,
-		closing:  closingStates.Has(f.State),
-		over:     f.State == sockdiag.Close,
-		reported: f.MPTCPInfo.SubflowsTotal,
-		local:    f.Local,
-		remote:   f.Remote,
-	})
-	if f.Inode != 0 {
-		j.byInode[f.Inode] = i
-	}
-	j.byToken[f.MPTCPInfo.Token] = i
-}
-
-// find returns the connection that the TCP flow is a path of, or nil.
-func (j *join) find(f *sockdiag.Flow) *connection {
-	if len(j.connections) == 0 {
-		return nil
-	}
-	if f.Inode != 0 {
-		if i, ok := j.byInode[f.Inode]; ok {
-			return &j.connections[i]
-		}
-	}
-	if f.IsSubflow {
-		if i, ok := j.byToken[f.Subflow.Token]; ok {
-			return &j.connections[i]
-		}
-	}
-	return nil
-}
-
 // addSubflow counts a TCP flow that is a path of an MPTCP connection. Where the
 // kernel hides what kind of path it is, its addresses tell: the initial subflow
 // has those of its connection, which may be nil if it is not known.
@@ -137,7 +74,7 @@ func (m *multipathGroup) addSubflow(f *sockdiag.Flow, of *connection) {
 		m.subflows[index(f.Subflow.Join())][index(f.Subflow.Backup())]++
 		return
 	}
-	m.hidden[index(f.Local != of.local || f.Remote != of.remote)]++
+	m.hidden[index(f.Local != of.flow.Local || f.Remote != of.flow.Remote)]++
 }
 
 // addPaths counts a connection's subflows when all of them are known.
@@ -148,9 +85,10 @@ func (m *multipathGroup) addPaths(c *connection) {
 	}
 	m.perConn[i]++
 	m.perTotal += uint64(c.paths)
-	// A connection may have lost its paths between the two dumps because it ended;
-	// its own account of them is as old as its state.
-	if c.held && c.paths == 0 && c.reported == 0 {
+	// Pathless are only those that an application holds open, which have an inode. A
+	// connection may have lost its paths between the two dumps
+	// because it ended; its own account of them is as old as its state.
+	if c.flow.Inode != 0 && c.paths == 0 && c.flow.MPTCPInfo.SubflowsTotal == 0 {
 		m.pathless++
 	}
 }

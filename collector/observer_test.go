@@ -19,8 +19,6 @@ type watcher struct {
 	begun, ended int
 }
 
-func (w *watcher) Describe(ch chan<- *prometheus.Desc) { ch <- w.desc }
-
 func (w *watcher) Observe() (func(*sockdiag.Flow), func() []prometheus.Metric) {
 	w.begun++
 	w.seen = nil
@@ -49,11 +47,7 @@ func TestObserver(t *testing.T) {
 	}}
 	c := newTest(t, Config{Observer: w, Exclude: []netip.Prefix{netip.MustParsePrefix("10.0.0.3/32")}}, kernel)
 	scrape := func() (values []float64) {
-		registry := prometheus.NewPedanticRegistry()
-		if err := registry.Register(c); err != nil {
-			t.Fatal(err)
-		}
-		families, err := registry.Gather()
+		families, err := parsed(served(t, c)).Gather()
 		if err != nil {
 			t.Fatal(err)
 		}

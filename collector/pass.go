@@ -3,9 +3,7 @@ package collector
 import (
 	"context"
 	"errors"
-	"iter"
 	"log/slog"
-	"os"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -15,8 +13,7 @@ import (
 
 // source is where sockets come from: a *sockdiag.Conn.
 type source interface {
-	Flows(ctx context.Context, q sockdiag.Query) iter.Seq2[sockdiag.Flow, error]
-	Listeners(ctx context.Context) (*sockdiag.Listeners, error)
+	sockdiag.Reader
 	Close() error
 }
 
@@ -68,7 +65,9 @@ func (c *Collector) read(ctx context.Context) (tcp, mptcp reading) {
 		}
 	}()
 
-	listeners, err := c.listeners(ctx, conn)
+	table := &c.table
+	table.Reset()
+	err := c.readTable(ctx, conn, table)
 	tcp = reading{err: err, took: c.now().Sub(start)}
 	if err != nil {
 		return tcp, reading{}
@@ -76,50 +75,33 @@ func (c *Collector) read(ctx context.Context) (tcp, mptcp reading) {
 
 	// Connections first: their subflows are joined to them as they come.
 	start = c.now()
-	err = c.readMPTCP(ctx, conn, listeners, start)
+	err = table.ReadConnections(ctx, conn, sockdiag.States(mptcpStates[:]...))
+	c.fold.addMPTCP(table, start)
 	mptcp = reading{err: err, took: c.now().Sub(start)}
 
 	start = c.now()
-	tcp.err = c.readTCP(ctx, conn, listeners, start)
+	tcp.err = c.readTCP(ctx, conn, table, start)
 	tcp.took += c.now().Sub(start)
 	return tcp, mptcp
 }
 
-// listeners returns what tells the direction of flows.
-func (c *Collector) listeners(ctx context.Context, conn source) (*sockdiag.Listeners, error) {
-	listeners, err := conn.Listeners(ctx)
-	if err != nil {
-		return nil, err
+// readTable reads the listeners and ephemeral ports of the namespace.
+func (c *Collector) readTable(ctx context.Context, conn source, table *sockdiag.Table) error {
+	if err := table.ReadListeners(ctx, conn); err != nil {
+		return err
 	}
-	ephemeral, err := c.ephemeralPorts()
-	if err != nil {
-		return nil, err
-	}
-	listeners.SetEphemeral(ephemeral)
-	return listeners, nil
+	var err error
+	table.Ephemeral, err = c.ephemeralPorts()
+	return err
 }
 
-func (c *Collector) readMPTCP(ctx context.Context, conn source, listeners *sockdiag.Listeners, now time.Time) error {
-	q := sockdiag.Query{Protocol: sockdiag.MPTCP, States: sockdiag.States(mptcpStates[:]...), Info: true}
-	for flow, err := range conn.Flows(ctx, q) {
-		switch {
-		case errors.Is(err, os.ErrNotExist):
-			return nil // a kernel without MPTCP
-		case err != nil:
-			return err
-		}
-		c.fold.addMPTCP(&flow, listeners.Direction(&flow), now)
-	}
-	return nil
-}
-
-func (c *Collector) readTCP(ctx context.Context, conn source, listeners *sockdiag.Listeners, now time.Time) error {
+func (c *Collector) readTCP(ctx context.Context, conn source, table *sockdiag.Table, now time.Time) error {
 	q := sockdiag.Query{States: sockdiag.States(tcpStates[:]...), Info: true, Ahead: true}
 	for flow, err := range conn.Flows(ctx, q) {
 		if err != nil {
 			return err
 		}
-		c.fold.addTCP(&flow, listeners, now)
+		c.fold.addTCP(&flow, table, now)
 	}
 	return nil
 }

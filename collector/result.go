@@ -5,6 +5,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
+
+	"tcphup/internal/exposition"
 )
 
 // result is what a pass has found. It does not change any more, and several scrapes
@@ -47,20 +49,20 @@ func (c *Collector) result(tcp, mptcp reading) *result {
 	kept, rest, folded := c.fold.destinations.choose()
 	for _, k := range kept {
 		destination, port := c.fold.folder.labels(k.destination)
-		r.destinations = append(r.destinations, series{label("destination", destination), label("port", port), *k.group})
+		r.destinations = append(r.destinations, series{exposition.Label("destination", destination), exposition.Label("port", port), *k.group})
 	}
 	if folded > 0 {
-		r.destinations = append(r.destinations, series{label("destination", otherLabel), label("port", ""), rest})
+		r.destinations = append(r.destinations, series{exposition.Label("destination", otherLabel), exposition.Label("port", ""), rest})
 	}
 	r.folded = folded
 
 	kept, rest, folded = c.fold.inbound.choose()
 	for _, k := range kept {
 		_, port := c.fold.folder.labels(k.destination)
-		r.inbound = append(r.inbound, series{nil, label("port", port), *k.group})
+		r.inbound = append(r.inbound, series{nil, exposition.Label("port", port), *k.group})
 	}
 	if folded > 0 {
-		r.inbound = append(r.inbound, series{nil, label("port", otherLabel), rest})
+		r.inbound = append(r.inbound, series{nil, exposition.Label("port", otherLabel), rest})
 	}
 	return r
 }

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sys/unix"
 
 	"tcphup/sockdiag"
@@ -98,14 +97,6 @@ func byMetrics(t *testing.T, exposition string, to netip.AddrPort) (s seen, idle
 		return time.Duration(sample(name+"_sum", "", "") * float64(time.Second))
 	}
 	return s, seconds("tcphup_socket_idle_seconds"), seconds("tcphup_socket_peer_silence_seconds")
-}
-
-// scrapeText is one scrape of a collector of the kernel.
-func scrapeText(t *testing.T, c *Collector) string {
-	t.Helper()
-	registry := prometheus.NewPedanticRegistry()
-	registry.MustRegister(c)
-	return text(t, registry)
 }
 
 // A mixed set of sockets, each to a destination of its own, in every situation
@@ -196,7 +187,7 @@ func TestPrivilegedTruth(t *testing.T) {
 			var before, got map[string]int
 			nstest.Eventually(t, "ss says the same before and after a scrape", func() bool {
 				before = inboundBySS(t)
-				got = inboundByMetrics(scrapeText(t, c))
+				got = inboundByMetrics(served(t, c))
 				return cmp.Equal(before, inboundBySS(t))
 			})
 			if diff := cmp.Diff(before, got); diff != "" || len(got) < 5 {
@@ -214,7 +205,7 @@ func TestPrivilegedTruth(t *testing.T) {
 				nstest.Eventually(t, "ss shows the same state and packets before and after a scrape", func() bool {
 					var after seen
 					before, idleBefore, silenceBefore = bySS(t, d)
-					exposition = scrapeText(t, c)
+					exposition = served(t, c)
 					after, idleAfter, silenceAfter = bySS(t, d)
 					return before == after
 				})
@@ -298,7 +289,7 @@ func TestPrivilegedIdle(t *testing.T) {
 			t.Fatal(err)
 		}
 		look := func() (idle, silence time.Duration) {
-			_, idle, silence = byMetrics(t, scrapeText(t, c), to)
+			_, idle, silence = byMetrics(t, served(t, c), to)
 			return idle, silence
 		}
 		// The application's own view of the socket.
@@ -366,13 +357,13 @@ func TestPrivilegedAge(t *testing.T) {
 			t.Error("flow is known before the first scrape")
 		}
 		began := time.Now()
-		scrapeText(t, c)
+		served(t, c)
 		first, known := c.FirstSeen(flow)
 		if !known || first.Before(began) || first.After(time.Now().Add(sightingStep)) {
 			t.Errorf("first seen at %v, %t; scraped at %v", first, known, began)
 		}
 		age := func() time.Duration {
-			return time.Duration(samples(t, scrapeText(t, c), to)("tcphup_socket_age_seconds_sum", "", "") * float64(time.Second))
+			return time.Duration(samples(t, served(t, c), to)("tcphup_socket_age_seconds_sum", "", "") * float64(time.Second))
 		}
 		nstest.Eventually(t, "the flow ages", func() bool { return age() > 500*time.Millisecond })
 		if got, most := age(), time.Since(began); got > most {
@@ -384,7 +375,7 @@ func TestPrivilegedAge(t *testing.T) {
 		_ = client.Close()
 		_ = server.Close()
 		nstest.Eventually(t, "the closed flow is forgotten", func() bool {
-			scrapeText(t, c)
+			served(t, c)
 			_, known := c.FirstSeen(flow)
 			return !known
 		})

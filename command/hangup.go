@@ -109,10 +109,14 @@ func (h *hangup) parse(ctx context.Context) error {
 	if h.request.DrainDeadline > 0 && h.request.DrainQuiet > h.request.DrainDeadline {
 		return fmt.Errorf("%w: --drain-quiet must not be longer than --drain-deadline: no busy flow could fall quiet in time", ErrUsage)
 	}
+	direction, err := sockdiag.ParseDirection(h.direction)
+	if err != nil {
+		return fmt.Errorf("%w: --direction: %w", ErrUsage, err)
+	}
 	h.request.Selector = sockdiag.Selector{
 		Destinations: prefixes,
 		Ports:        ports,
-		Direction:    parseDirection(h.direction),
+		Direction:    direction,
 		MinIdle:      h.minIdle,
 	}
 	h.request.Method = actuator.Method(h.method)
@@ -152,13 +156,4 @@ func (h *hangup) destinations(ctx context.Context) ([]netip.Prefix, []uint16, er
 	}
 	slices.SortFunc(prefixes, netip.Prefix.Compare)
 	return slices.Compact(prefixes), ports, nil
-}
-
-func parseDirection(s string) sockdiag.Direction {
-	for _, d := range []sockdiag.Direction{sockdiag.Inbound, sockdiag.Either} {
-		if s == d.String() {
-			return d
-		}
-	}
-	return sockdiag.Outbound
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/netip"
 	"os"
 	"strings"
 	"time"
@@ -72,7 +71,11 @@ func (l *list) parse(ctx context.Context) error {
 	if l.interval < 100*time.Millisecond {
 		return fmt.Errorf("%w: --interval must be at least 100ms", ErrUsage)
 	}
-	l.selector = sockdiag.Selector{Destinations: everywhere(), Direction: parseDirection(l.direction)}
+	direction, err := sockdiag.ParseDirection(l.direction)
+	if err != nil {
+		return fmt.Errorf("%w: --direction: %w", ErrUsage, err)
+	}
+	l.selector = sockdiag.Selector{Destinations: sockdiag.Everywhere(), Direction: direction}
 	asked, err := l.stale.isAsked(l.host != "")
 	switch {
 	case err != nil:
@@ -90,10 +93,6 @@ func (l *list) parse(ctx context.Context) error {
 		l.selector.Ports, err = parsePort(ctx, l.port)
 	}
 	return err
-}
-
-func everywhere() []netip.Prefix {
-	return []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0)}
 }
 
 // view is what one look has shown.

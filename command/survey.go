@@ -2,10 +2,8 @@ package command
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 
 	"tcphup/sockdiag"
 )
@@ -37,30 +35,24 @@ func survey(ctx context.Context, selector *sockdiag.Selector, add func(*seen)) (
 		return 0, err
 	}
 	defer conn.Close()
-	ephemeral, err := sockdiag.EphemeralPorts()
+	// Connections first: what ends between the two dumps then looks like one that
+	// has lost its paths, and its own count of them says otherwise.
+	table, err := conn.Table(ctx)
 	if err != nil {
 		return 0, err
 	}
-	listeners, err := conn.Listeners(ctx)
-	if err != nil {
-		return 0, err
-	}
-	listeners.SetEphemeral(ephemeral)
 	hand := func(s *seen) {
 		switch {
-		case selector.LeftAlone(&s.Flow, s.direction):
+		case !selector.MatchEndpoint(&s.Flow, s.direction):
+		case !selector.Direction.Includes(s.direction):
 			leftAlone++
 		case selector.Match(&s.Flow, s.direction):
 			add(s)
 		}
 	}
 
-	// Connections first: what ends between the two dumps then looks like one that
-	// has lost its paths, and its own count of them says otherwise.
-	connections, err := readConnections(ctx, conn, listeners)
-	if err != nil {
-		return 0, err
-	}
+	connections := table.Connections()
+	hasPath := make([]bool, len(connections))
 	query := sockdiag.Query{States: selector.StateSet(), Info: true, Ahead: true}
 	if len(connections) == 0 {
 		query.Selector = selector // else every path has to be seen
@@ -69,36 +61,16 @@ func survey(ctx context.Context, selector *sockdiag.Selector, add func(*seen)) (
 		if err != nil {
 			return 0, fmt.Errorf("read flows: %w", err)
 		}
-		s := seen{Flow: f}
-		if c := connections[f.Inode]; c != nil && f.Inode != 0 {
-			s.direction, s.path = c.direction, true
-			c.path = true
-		} else {
-			s.direction, s.path = listeners.Direction(&f), f.IsSubflow
+		i, isPath := table.Connection(&f)
+		if isPath {
+			hasPath[i] = true
 		}
-		hand(&s)
+		hand(&seen{Flow: f, direction: table.Direction(&f), path: isPath || f.IsSubflow})
 	}
-	for _, c := range connections {
-		if !c.path && c.MPTCPInfo.SubflowsTotal == 0 {
-			hand(c)
+	for i, c := range connections {
+		if c.Inode != 0 && !hasPath[i] && c.MPTCPInfo.SubflowsTotal == 0 {
+			hand(&seen{Flow: c, direction: table.Direction(&c)})
 		}
 	}
 	return leftAlone, nil
-}
-
-// readConnections returns the MPTCP connections that applications hold, by inode.
-func readConnections(ctx context.Context, conn *sockdiag.Conn, listeners *sockdiag.Listeners) (map[uint32]*seen, error) {
-	connections := make(map[uint32]*seen)
-	query := sockdiag.Query{Protocol: sockdiag.MPTCP, States: sockdiag.Open, Info: true}
-	for f, err := range conn.Flows(ctx, query) {
-		switch {
-		case errors.Is(err, os.ErrNotExist):
-			return connections, nil // a kernel without MPTCP
-		case err != nil:
-			return nil, fmt.Errorf("read MPTCP connections: %w", err)
-		case f.Inode != 0:
-			connections[f.Inode] = &seen{Flow: f, direction: listeners.Direction(&f)}
-		}
-	}
-	return connections, nil
 }

@@ -8,6 +8,7 @@
 package endpoints
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -107,8 +108,8 @@ func New(c Config) (*Watcher, error) {
 	resolver := newSystem("/etc/hosts", "/etc/resolv.conf")
 	w := &Watcher{
 		logger:   c.Logger,
-		keep:     orDefault(c.Keep, DefaultKeep),
-		interval: orDefault(c.Interval, DefaultInterval),
+		keep:     cmp.Or(c.Keep, DefaultKeep),
+		interval: cmp.Or(c.Interval, DefaultInterval),
 		state:    stateFile(c.StateFile),
 		metrics:  newDescs(),
 		lookup:   resolver.lookup,
@@ -154,7 +155,7 @@ func (w *Watcher) Reload(services []Service) error {
 			known = &watch{due: now}
 			w.watches[canonical(s.Name)] = known
 		}
-		s.Settle = orDefault(s.Settle, DefaultSettle)
+		s.Settle = cmp.Or(s.Settle, DefaultSettle)
 		known.service, known.history.settle = s, s.Settle
 	}
 	w.flows.Store(nil)
@@ -211,11 +212,3 @@ func (w *Watcher) sorted() []string {
 
 // canonical is how a name is known: DNS does not tell cases apart.
 func canonical(name string) string { return strings.ToLower(name) }
-
-func orDefault[T comparable](value, otherwise T) T {
-	var zero T
-	if value == zero {
-		return otherwise
-	}
-	return value
-}

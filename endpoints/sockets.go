@@ -88,12 +88,6 @@ func (x *flowIndex) pinned(bits int) map[netip.AddrPort]struct{} {
 	return pins
 }
 
-// Describe sends the descriptors of the metrics that a pass ends with.
-func (s Sockets) Describe(ch chan<- *prometheus.Desc) {
-	ch <- s.watcher.metrics.sockets
-	ch <- s.watcher.metrics.idle
-}
-
 // Observe begins a pass over the flows of the host. see is to be called for each
 // outbound TCP flow, and done after the last of them, if there was no error: it
 // returns the metrics. Both are for one goroutine.

@@ -80,16 +80,28 @@ func newMetric(f *dto.MetricFamily) metric {
 	return metric{strings.ToLower(f.GetType().String()), f.GetHelp(), slices.Sorted(maps.Keys(seen))}
 }
 
-// describedMetrics returns all metrics of a server by name. Name, help and labels come
-// from the descriptors. These have no type: it comes from the metrics that the server
-// has without any socket, or from the golden files of the collector. A metric in neither
-// is a gauge, which TestPrivilegedServedMetrics verifies.
+// describedMetrics returns all metrics of a server by name. Those of the collector come
+// from its golden files. The others have name, help and labels from their descriptors,
+// and the type from the metrics that the server has at the start; without a value there,
+// the type is gauge, which TestPrivilegedServedMetrics verifies.
 func describedMetrics(t *testing.T, x *server) map[string]metric {
 	t.Helper()
-	kinds := make(map[string]string)
-	golden, err := filepath.Glob("../collector/testdata/*.prom")
-	if err != nil {
+	registry := prometheus.NewRegistry()
+	if err := registry.Register(ofEachDesc{x.registry}); err != nil {
 		t.Fatal(err)
+	}
+	all := make(map[string]metric)
+	for _, f := range gather(t, registry) {
+		all[f.GetName()] = newMetric(f)
+	}
+	for _, f := range gather(t, x.registry) {
+		m := all[f.GetName()]
+		m.kind = newMetric(f).kind
+		all[f.GetName()] = m
+	}
+	golden, err := filepath.Glob("../collector/testdata/*.prom")
+	if err != nil || len(golden) == 0 {
+		t.Fatalf("golden files of the collector: %q, %v", golden, err)
 	}
 	for _, path := range golden {
 		file, err := os.Open(path)
@@ -103,24 +115,8 @@ func describedMetrics(t *testing.T, x *server) map[string]metric {
 			t.Fatalf("%s: %v", path, err)
 		}
 		for name, f := range families {
-			kinds[name] = newMetric(f).kind
+			all[name] = newMetric(f)
 		}
-	}
-	for _, f := range gather(t, x.registry) {
-		kinds[f.GetName()] = newMetric(f).kind
-	}
-
-	registry := prometheus.NewRegistry()
-	if err := registry.Register(ofEachDesc{x.registry, x.collector}); err != nil {
-		t.Fatal(err)
-	}
-	all := make(map[string]metric)
-	for _, f := range gather(t, registry) {
-		m := newMetric(f)
-		if kind, ok := kinds[f.GetName()]; ok {
-			m.kind = kind
-		}
-		all[f.GetName()] = m
 	}
 	return all
 }

@@ -54,7 +54,7 @@ func (c *Conn) flowsAhead(ctx context.Context, q Query, families []Family, attri
 			case err != nil:
 				fail(err)
 				return
-			case q.Selector != nil && !q.Selector.Covers(&f):
+			case q.Selector != nil && !q.Selector.MayMatch(&f):
 			case !yield(f, nil):
 				return
 			}
@@ -93,64 +93,73 @@ func (c *Conn) reader(i int) (*Conn, error) {
 	return conn, nil
 }
 
-// readAhead receives the answer to one request and hands it on in batches, the
-// last of which says why it is the last. It ends early when ctx does.
+// readAhead sends one request and delivers its answer in batches until the answer or
+// ctx ends. The error of the last batch is what ended the answer: errDone if it is
+// complete. A delivered batch belongs to the receiver until it comes back through free.
 func (c *Conn) readAhead(ctx context.Context, r request, attributes []netlink.Attribute, full chan<- *batch) {
 	answer, err := c.send(typeByFamily, netlink.Dump, r, attributes)
 	if err != nil {
-		hand(ctx, full, &batch{err: err})
+		deliver(ctx, full, &batch{err: err})
 		return
 	}
 	defer c.unblock(ctx)()
 	free := make(chan *batch, aheadBuffers)
-	for _, b := range c.batches { // nobody has one any more when a dump is over
+	for _, b := range c.batches { // no receiver has one between dumps
 		b.free = free
 		free <- b
 	}
-	next := func() *batch {
-		select {
-		case b := <-free:
-			return b
-		default:
-		}
-		if len(c.batches) < aheadBuffers {
-			b := &batch{buffer: make([]byte, bufferLen), free: free}
-			c.batches = append(c.batches, b)
-			return b
-		}
-		select {
-		case b := <-free:
-			return b
-		case <-ctx.Done():
-			return nil
-		}
-	}
 	for {
-		b := next()
+		b := c.emptyBatch(ctx, free)
 		if b == nil {
 			return
 		}
-		b.payloads = b.payloads[:0]
-		var datagram []byte
-		if datagram, b.err = c.datagram(ctx, b.buffer); b.err == nil {
-			for payload, err := range answer.messages(datagram) {
-				if err != nil {
-					b.err = err
-					break
-				}
-				b.payloads = append(b.payloads, payload)
-			}
-		}
-		c.unfinished = !answer.ended
-		last := b.err != nil // b is the receiver's once it is handed on
-		if !hand(ctx, full, b) || last {
+		c.fill(ctx, b, answer)
+		last := b.err != nil // after deliver b is the receiver's
+		if !deliver(ctx, full, b) || last {
 			return
 		}
 	}
 }
 
-// hand passes a batch on unless the receiver has lost interest.
-func hand(ctx context.Context, full chan<- *batch, b *batch) bool {
+// emptyBatch returns a free batch, else a new one up to aheadBuffers, else the first one
+// that becomes free. It returns nil when ctx ends.
+func (c *Conn) emptyBatch(ctx context.Context, free chan *batch) *batch {
+	select {
+	case b := <-free:
+		return b
+	default:
+	}
+	if len(c.batches) < aheadBuffers {
+		b := &batch{buffer: make([]byte, bufferLen), free: free}
+		c.batches = append(c.batches, b)
+		return b
+	}
+	select {
+	case b := <-free:
+		return b
+	case <-ctx.Done():
+		return nil
+	}
+}
+
+// fill receives one datagram into the batch and splits it into payloads.
+func (c *Conn) fill(ctx context.Context, b *batch, answer *reply) {
+	b.payloads = b.payloads[:0]
+	var datagram []byte
+	if datagram, b.err = c.datagram(ctx, b.buffer); b.err == nil {
+		for payload, err := range answer.messages(datagram) {
+			if err != nil {
+				b.err = err
+				break
+			}
+			b.payloads = append(b.payloads, payload)
+		}
+	}
+	c.unfinished = !answer.ended
+}
+
+// deliver passes a batch to the receiver. It reports false when ctx ended first.
+func deliver(ctx context.Context, full chan<- *batch, b *batch) bool {
 	select {
 	case full <- b:
 		return true

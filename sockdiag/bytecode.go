@@ -40,7 +40,7 @@ func (c condition) len() int {
 }
 
 // bytecode returns the program by which the kernel keeps back every socket that
-// the selector does not cover (see Covers), or nil when the selector is too long
+// does not match the selector (see MayMatch), or nil when the selector is too long
 // for one. The program has two parts, one for addresses and one for ports, each
 // a list of alternatives: the first that holds ends its part.
 func (s *Selector) bytecode() []byte {

@@ -92,7 +92,7 @@ func (d *draw) flow() *Flow {
 func kernelCovers(s *Selector, f *Flow) bool {
 	asIPv6 := *f
 	asIPv6.Remote = netip.AddrPortFrom(netip.AddrFrom16(f.Remote.Addr().As16()), f.Remote.Port())
-	return s.Covers(f) || f.Mapped() && s.Covers(&asIPv6)
+	return s.MayMatch(f) || f.Mapped() && s.MayMatch(&asIPv6)
 }
 
 // FuzzBytecode runs the program of any selector on any flow.

@@ -202,8 +202,8 @@ func TestPrivilegedSelectors(t *testing.T) {
 				c.connect(ln, []string{"127.0.0.1", "::1"}[i*number%2], 101+20*i+number, true)
 			}
 		}
-		listeners, err := c.conn.Listeners(t.Context())
-		if err != nil {
+		var table Table
+		if err := table.ReadListeners(t.Context(), c.conn); err != nil {
 			t.Fatal(err)
 		}
 		nstest.TCPAndMPTCP(t, func(t *testing.T, mptcp bool) {
@@ -224,7 +224,7 @@ func TestPrivilegedSelectors(t *testing.T) {
 						t.Fatalf("%+v: sockets that the kernel shows (-want +got):\n%s", s, diff)
 					}
 					yielded := collect(t, c.conn, Query{Protocol: protocol, Families: []Family{family}, States: everyState, Selector: s})
-					match := func(f *Flow) bool { return s.Match(f, listeners.Direction(f)) }
+					match := func(f *Flow) bool { return s.Match(f, table.OwnDirection(f)) }
 					want = cookies(all, match)
 					if diff := cmp.Diff(want, cookies(yielded, match)); diff != "" {
 						t.Fatalf("%+v: flows that match (-want +got):\n%s", s, diff)

@@ -143,7 +143,7 @@ type Query struct {
 	// States must not be empty.
 	States StateSet
 	// Selector, if set, keeps every flow back that it does not cover (see
-	// Selector.Covers); direction, state and evidence are left to the caller.
+	// Selector.MayMatch); direction, state and evidence are left to the caller.
 	Selector *Selector
 	// Info asks for TCPInfo or MPTCPInfo, about a third of the kernel's work.
 	Info bool
@@ -187,7 +187,7 @@ func (c *Conn) Flows(ctx context.Context, q Query) iter.Seq2[Flow, error] {
 					yield(Flow{}, fmt.Errorf("dump %s sockets: %w", q.Protocol, err))
 					return
 				}
-				if q.Selector != nil && !q.Selector.Covers(&f) {
+				if q.Selector != nil && !q.Selector.MayMatch(&f) {
 					continue
 				}
 				if !yield(f, nil) {
@@ -253,9 +253,11 @@ func protocolAttributes(p Protocol) []netlink.Attribute {
 	return []netlink.Attribute{{Type: reqAttrProtocol, Data: nlenc.Uint32Bytes(protocolMPTCP)}}
 }
 
-// exchange sends one request and yields the flows of the answer until the kernel
-// has ended it, or, when it is to be neither a dump nor acknowledged, after the one
-// message that it is then.
+// exchange sends one request and yields the flows of its answer. The kernel ends the
+// answer to a dump, and to a request with an acknowledgement, by a message of its own:
+// errDone, which is not yielded, or the error that is yielded last. A lookup has no
+// flags, and its answer is exactly one message. unfinished stays set until the answer
+// has ended, so that after an early return the next request gets a new connection.
 func (c *Conn) exchange(ctx context.Context, kind netlink.HeaderType, flags netlink.HeaderFlags, r request, attributes []netlink.Attribute) iter.Seq2[Flow, error] {
 	return func(yield func(Flow, error) bool) {
 		answer, err := c.send(kind, flags, r, attributes)

@@ -10,15 +10,6 @@ import (
 	"github.com/mdlayher/netlink"
 )
 
-var (
-	// ErrInterrupted says that sockets changed during a dump in a way that makes
-	// it inconsistent (NLM_F_DUMP_INTR). The dump may be asked for again.
-	ErrInterrupted = errors.New("dump was interrupted by changes and is inconsistent")
-
-	// errDone ends a reply in order; it never leaves this package.
-	errDone = errors.New("end of reply")
-)
-
 const (
 	headerLen = 16 // sizeof(struct nlmsghdr)
 

@@ -30,6 +30,11 @@ type Selector struct {
 	Stalled bool
 }
 
+// Everywhere returns the prefixes that contain every address.
+func Everywhere() []netip.Prefix {
+	return []netip.Prefix{netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0)}
+}
+
 // StateSet returns the states that the selector asks for.
 func (s *Selector) StateSet() StateSet {
 	if s.States == 0 {
@@ -38,36 +43,25 @@ func (s *Selector) StateSet() StateSet {
 	return s.States
 }
 
-// Covers reports whether the flow's addresses and ports match, in either
+// MayMatch reports whether the flow's addresses and ports match in at least one
 // direction. It is exactly what the kernel is asked to filter by.
-func (s *Selector) Covers(f *Flow) bool {
+func (s *Selector) MayMatch(f *Flow) bool {
 	return s.containsAddr(f.Remote.Addr()) &&
 		(s.containsPort(f.Remote.Port()) || s.containsPort(f.Local.Port()))
 }
 
-// CoversIn is Covers for a flow whose direction is known: only the service's own
-// port counts, and a direction that was not asked for does not match.
-func (s *Selector) CoversIn(f *Flow, d Direction) bool {
-	if s.Direction != Either && s.Direction != d {
-		return false
+// MatchEndpoint reports whether the peer's address and the service's port match for a
+// flow of direction d, whether or not the selector includes that direction.
+func (s *Selector) MatchEndpoint(f *Flow, d Direction) bool {
+	port := f.Remote.Port()
+	if d == Inbound {
+		port = f.Local.Port()
 	}
-	return s.containsAddr(f.Remote.Addr()) && s.containsPort(servicePort(f, d))
+	return s.containsAddr(f.Remote.Addr()) && s.containsPort(port)
 }
 
-// LeftAlone reports whether the flow is kept out by nothing but its direction.
-func (s *Selector) LeftAlone(f *Flow, d Direction) bool {
-	return s.Direction != Either && s.Direction != d &&
-		s.containsAddr(f.Remote.Addr()) && s.containsPort(servicePort(f, d))
-}
-
-// Shows reports whether the flow's own state is as the selector wants it: its
-// state and the evidence.
-func (s *Selector) Shows(f *Flow) bool {
-	return s.StateSet().Has(f.State) && s.HasEvidence(f)
-}
-
-// HasEvidence reports whether the flow shows MinIdle, MinPeerSilence and Stalled.
-func (s *Selector) HasEvidence(f *Flow) bool {
+// MatchEvidence reports whether the flow shows MinIdle, MinPeerSilence and Stalled.
+func (s *Selector) MatchEvidence(f *Flow) bool {
 	if s.MinIdle > 0 {
 		if idle, known := f.Idle(); !known || idle < s.MinIdle {
 			return false
@@ -81,14 +75,10 @@ func (s *Selector) HasEvidence(f *Flow) bool {
 	return !s.Stalled || f.Stalled()
 }
 
-// Match reports whether the selector names the flow, given its direction.
-func (s *Selector) Match(f *Flow, d Direction) bool { return s.CoversIn(f, d) && s.Shows(f) }
-
-func servicePort(f *Flow, d Direction) uint16 {
-	if d == Inbound {
-		return f.Local.Port()
-	}
-	return f.Remote.Port()
+// Match reports whether the selector selects a flow of direction d: by direction,
+// endpoint, state and evidence.
+func (s *Selector) Match(f *Flow, d Direction) bool {
+	return s.Direction.Includes(d) && s.MatchEndpoint(f, d) && s.StateSet().Has(f.State) && s.MatchEvidence(f)
 }
 
 func (s *Selector) containsAddr(a netip.Addr) bool {

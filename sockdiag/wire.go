@@ -2,7 +2,6 @@ package sockdiag
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"net/netip"
 	"time"
@@ -42,10 +41,6 @@ const (
 	attrHeader = 4  // sizeof(struct nlattr)
 	attrType   = 0x3fff
 )
-
-// errShort is wrapped by every error about a message with less in it than its
-// type or its own length promises.
-var errShort = errors.New("message is too short")
 
 // request is a struct inet_diag_req_v2 before it is bytes.
 type request struct {
@@ -227,8 +222,9 @@ func parseTCPInfo(b []byte) (TCPInfo, bool) {
 // The queues of f are older than the rest, by as much as the kernel takes from one to
 // the other. An acknowledgement that came in between could make a flow that was
 // accepted look as if it had been opened here, never the other way round; so where one
-// may have, nothing is told. What this host could not send counts as sent all the same,
-// so that a single byte that is stuck here makes a flow look as if it had been accepted.
+// may have, nothing is told. A retransmission that this host failed to send counts as
+// sent and not as retransmitted, so that a single byte that is being retransmitted could
+// make a flow look as if it had been accepted: it leaves the opener unknown.
 func opener(b []byte, f *Flow) Opener {
 	const (
 		acked   = 120 // tcpi_bytes_acked
@@ -240,8 +236,9 @@ func opener(b []byte, f *Flow) Opener {
 	}
 	number := func(at int) int64 { return int64(binary.NativeEndian.Uint64(b[at:])) }
 	inFlight := int64(f.SendQueue) - int64(f.TCPInfo.NotSent)
+	stuck := inFlight == 1 && f.TCPInfo.Retransmits > 0
 	switch beyond := number(acked) + inFlight - (number(sent) - number(retrans)); {
-	case beyond == 0 && f.TCPInfo.NotSent == 0:
+	case beyond == 0 && f.TCPInfo.NotSent == 0 && !stuck:
 		return OpenedByPeer
 	case beyond == 1 && (f.SendQueue == 0 || f.TCPInfo.Retransmits > 0):
 		return OpenedHere

@@ -1,13 +1,21 @@
 package sockdiag
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
 	"strconv"
 	"strings"
 )
+
+// PortRange is a range of ports, both ends included. The zero value holds none:
+// port 0 is not a port.
+type PortRange struct{ First, Last uint16 }
+
+// Contains reports whether the range holds the port.
+func (r PortRange) Contains(port uint16) bool {
+	return port != 0 && r.First <= port && port <= r.Last
+}
 
 // ephemeralPortsFile shows the setting of the reader's own network namespace.
 const ephemeralPortsFile = "/proc/sys/net/ipv4/ip_local_port_range"
@@ -38,18 +46,4 @@ func parsePortRange(text string) (PortRange, error) {
 		return PortRange{}, fmt.Errorf("%q is not two ports: %w", text, err)
 	}
 	return PortRange{First: uint16(first), Last: uint16(last)}, nil
-}
-
-// Listeners returns the listeners of the namespace. That takes no look at the
-// flows and costs next to nothing beside a dump of them. Ephemeral ports are not
-// set.
-func (c *Conn) Listeners(ctx context.Context) (*Listeners, error) {
-	var l Listeners
-	for f, err := range c.Flows(ctx, Query{States: States(Listen)}) {
-		if err != nil {
-			return nil, fmt.Errorf("find listeners: %w", err)
-		}
-		l.Add(&f)
-	}
-	return &l, nil
 }

@@ -1,0 +1,53 @@
+package sockdiag
+
+import "net/netip"
+
+// listeners is the set of local endpoints that accept connections in one network
+// namespace. The zero value is empty and ready to use.
+type listeners struct {
+	exact map[netip.AddrPort]struct{}
+	any4  portSet // wildcards that accept IPv4
+	any6  portSet // wildcards that accept IPv6
+}
+
+// portSet is a set of ports, one bit each: a look-up for every flow of a dump must
+// cost next to nothing.
+type portSet [1 << 16 / 64]uint64
+
+func (s *portSet) add(port uint16)      { s[port/64] |= 1 << (port % 64) }
+func (s *portSet) has(port uint16) bool { return s[port/64]&(1<<(port%64)) != 0 }
+
+// add puts a flow in state Listen into the set; others are ignored. An IPv6
+// wildcard counts for IPv4 too, unless it was restricted to IPv6.
+func (l *listeners) add(f *Flow) {
+	if f.State != Listen {
+		return
+	}
+	switch {
+	case !f.Local.Addr().IsUnspecified():
+		if l.exact == nil {
+			l.exact = make(map[netip.AddrPort]struct{})
+		}
+		l.exact[f.Local] = struct{}{}
+	case f.Family == IPv6 && f.Local.Addr().Is6():
+		l.any6.add(f.Local.Port())
+		if !f.V6Only {
+			l.any4.add(f.Local.Port())
+		}
+	default: // an IPv6 socket may be bound to ::ffff:0.0.0.0
+		l.any4.add(f.Local.Port())
+	}
+}
+
+// has reports whether a listener accepts connections to the local endpoint.
+func (l *listeners) has(local netip.AddrPort) bool {
+	wildcards := &l.any4
+	if !local.Addr().Is4() {
+		wildcards = &l.any6
+	}
+	if wildcards.has(local.Port()) {
+		return true
+	}
+	_, ok := l.exact[local]
+	return ok
+}

@@ -1,0 +1,50 @@
+package sockdiag
+
+import (
+	"net"
+	"net/netip"
+	"testing"
+
+	"tcphup/test/kit/nstest"
+)
+
+// An MPTCP connection from a chosen port to an ephemeral one is outbound: its initial
+// subflow has the counters that the connection lacks.
+func TestPrivilegedTable(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		const chosen, service = "127.0.0.1:1000", "127.0.0.1:45000"
+		ln := listen(t, service, true)
+		dialer := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.MustParseAddrPort(chosen))}
+		dialer.SetMultipathTCP(true)
+		client, err := dialer.DialContext(t.Context(), "tcp", service)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { client.Close() })
+		server, err := ln.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { server.Close() })
+
+		c := mustDial(t)
+		table, err := c.Table(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := len(table.Connections()); n != 2 {
+			t.Fatalf("%d MPTCP connections, want both ends of one", n)
+		}
+		want := map[string]Direction{chosen: Outbound, service: Inbound}
+		for _, protocol := range []Protocol{TCP, MPTCP} {
+			for _, f := range collect(t, c, Query{Protocol: protocol, States: Open, Info: true}) {
+				if got := table.Direction(&f); got != want[f.Local.String()] {
+					t.Errorf("%s from %s to %s is %v", protocol, f.Local, f.Remote, got)
+				}
+				if _, ok := table.Connection(&f); !ok {
+					t.Errorf("%s from %s to %s has no MPTCP connection", protocol, f.Local, f.Remote)
+				}
+			}
+		}
+	})
+}

@@ -1,0 +1,231 @@
+package sockdiag
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"net/netip"
+	"os"
+	"testing"
+)
+
+func TestDirection(t *testing.T) {
+	listener := func(family Family, local string) Flow {
+		return Flow{State: Listen, Family: family, Local: netip.MustParseAddrPort(local)}
+	}
+	v6only := listener(IPv6, "[::]:80")
+	v6only.V6Only = true
+	ephemeral := PortRange{First: 32768, Last: 60999}
+	tests := []struct {
+		name          string
+		listeners     []Flow
+		ephemeral     PortRange
+		state         State // Established unless given
+		inode         uint32
+		opener        Opener
+		local, remote string
+		want          Direction
+	}{
+		{name: "wildcard", listeners: []Flow{listener(IPv4, "0.0.0.0:80")}, local: "10.0.0.1:80", remote: "10.0.0.2:40000", want: Inbound},
+		{name: "wildcard IPv4 leaves IPv6 alone", listeners: []Flow{listener(IPv4, "0.0.0.0:80")}, local: "[2001:db8::1]:80", remote: "[2001:db8::2]:40000", want: Outbound},
+		{name: "wildcard IPv6 takes both", listeners: []Flow{listener(IPv6, "[::]:80")}, local: "10.0.0.1:80", remote: "10.0.0.2:40000", want: Inbound},
+		{name: "own address", listeners: []Flow{listener(IPv4, "10.0.0.1:80")}, local: "10.0.0.1:80", remote: "10.0.0.2:40000", want: Inbound},
+		{name: "another address", listeners: []Flow{listener(IPv4, "10.0.0.9:80")}, local: "10.0.0.1:80", remote: "10.0.0.2:40000", want: Outbound},
+		{name: "listener on an ephemeral port", listeners: []Flow{listener(IPv4, "0.0.0.0:45000")}, ephemeral: ephemeral, local: "10.0.0.1:45000", remote: "10.0.0.2:40000", want: Inbound},
+		{name: "opened here", ephemeral: ephemeral, local: "10.0.0.1:40000", remote: "10.0.0.2:80", want: Outbound},
+		{name: "listener has gone", ephemeral: ephemeral, local: "10.0.0.1:80", remote: "10.0.0.2:40000", want: Inbound},
+		{name: "listener has gone, range unknown", local: "10.0.0.1:80", remote: "10.0.0.2:40000", want: Outbound},
+		{name: "two ephemeral ports", ephemeral: ephemeral, local: "10.0.0.1:40001", remote: "10.0.0.2:40000", want: Outbound},
+		{name: "two chosen ports", ephemeral: ephemeral, local: "10.0.0.1:1000", remote: "10.0.0.2:80", want: Outbound},
+		{name: "SYN sent", listeners: []Flow{listener(IPv4, "0.0.0.0:80")}, state: SynSent, local: "10.0.0.1:80", remote: "10.0.0.2:40000", want: Outbound},
+		{name: "wildcard IPv6 alone", listeners: []Flow{v6only}, local: "10.0.0.1:80", remote: "10.0.0.2:40000", want: Outbound},
+		{name: "wildcard IPv6 alone takes IPv6", listeners: []Flow{v6only}, local: "[2001:db8::1]:80", remote: "[2001:db8::2]:40000", want: Inbound},
+		{name: "IPv4 wildcard of an IPv6 socket", listeners: []Flow{listener(IPv6, "0.0.0.0:80")}, local: "10.0.0.1:80", remote: "10.0.0.2:40000", want: Inbound},
+		{name: "IPv4 wildcard of an IPv6 socket leaves IPv6 alone", listeners: []Flow{listener(IPv6, "0.0.0.0:80")}, local: "[2001:db8::1]:80", remote: "[2001:db8::2]:40000", want: Outbound},
+		{name: "opened here from a chosen port to an ephemeral one", ephemeral: ephemeral, opener: OpenedHere, local: "10.0.0.1:1000", remote: "10.0.0.2:49152", want: Outbound},
+		{name: "opened by a peer with a port of its own range", ephemeral: ephemeral, opener: OpenedByPeer, local: "10.0.0.1:443", remote: "10.0.0.2:62000", want: Inbound},
+		{name: "opened by a peer, two ephemeral ports", ephemeral: ephemeral, opener: OpenedByPeer, local: "10.0.0.1:40001", remote: "10.0.0.2:40000", want: Inbound},
+		{name: "opened here from the port of a listener", listeners: []Flow{listener(IPv4, "0.0.0.0:80")}, opener: OpenedHere, local: "10.0.0.1:80", remote: "10.0.0.2:40000", want: Inbound},
+		{name: "both have sent a SYN", ephemeral: ephemeral, state: SynRecv, inode: 7, local: "10.0.0.1:40001", remote: "10.0.0.2:80", want: Outbound},
+		{name: "accepted with the SYN", listeners: []Flow{listener(IPv4, "0.0.0.0:80")}, state: SynRecv, inode: 7, local: "10.0.0.1:80", remote: "10.0.0.2:40000", want: Inbound},
+		{name: "SYN received", state: SynRecv, local: "10.0.0.1:40001", remote: "10.0.0.2:80", want: Inbound},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			table := Table{Ephemeral: tt.ephemeral}
+			for _, f := range tt.listeners {
+				table.listeners.add(&f)
+			}
+			f := Flow{State: tt.state, Inode: tt.inode, Opener: tt.opener, Local: netip.MustParseAddrPort(tt.local), Remote: netip.MustParseAddrPort(tt.remote)}
+			if f.State == 0 {
+				f.State = Established
+			}
+			if got := table.Direction(&f); got != tt.want {
+				t.Errorf("%s to %s is %v, want %v", tt.local, tt.remote, got, tt.want)
+			}
+		})
+	}
+}
+
+// fakeReader is a socket table that ends each dump of MPTCP with an error.
+type fakeReader struct {
+	flows    []Flow
+	mptcpErr error
+	dumps    int
+}
+
+func (r *fakeReader) Flows(_ context.Context, q Query) iter.Seq2[Flow, error] {
+	return func(yield func(Flow, error) bool) {
+		r.dumps++
+		for _, f := range r.flows {
+			if f.Protocol == q.Protocol && q.States.Has(f.State) && !yield(f, nil) {
+				return
+			}
+		}
+		if q.Protocol == MPTCP && r.mptcpErr != nil {
+			yield(Flow{}, r.mptcpErr)
+		}
+	}
+}
+
+func mptcpFlow(token, inode uint32, local, remote string) Flow {
+	return Flow{
+		Protocol: MPTCP, State: Established, Inode: inode, MPTCPInfo: MPTCPInfo{Token: token},
+		Local: netip.MustParseAddrPort(local), Remote: netip.MustParseAddrPort(remote),
+	}
+}
+
+// subflowOf is a TCP flow; a token of 0 is one that the kernel hides.
+func subflowOf(token, inode uint32, local, remote string) Flow {
+	f := mptcpFlow(0, inode, local, remote)
+	f.Protocol, f.IsSubflow, f.Subflow.Token = TCP, token != 0, token
+	return f
+}
+
+func TestConnection(t *testing.T) {
+	const local, remote = "10.0.0.1:40000", "10.0.0.2:80"
+	var table Table
+	kernel := &fakeReader{flows: []Flow{
+		mptcpFlow(1, 100, local, remote),
+		mptcpFlow(2, 0, local, remote), // closed by its application; its subflows keep inode 101
+		mptcpFlow(3, 102, local, remote),
+	}, mptcpErr: os.ErrNotExist}
+	if err := table.ReadConnections(t.Context(), kernel, Open); err != nil {
+		t.Fatal(err)
+	}
+	tests := []struct {
+		name string
+		flow Flow
+		want uint32 // token; 0 is no connection
+	}{
+		{"token and inode", subflowOf(1, 100, local, remote), 1},
+		{"token of a closed connection", subflowOf(2, 101, local, remote), 2},
+		{"token without inode", subflowOf(1, 0, local, remote), 1},
+		{"hidden token", subflowOf(0, 102, local, remote), 3},
+		{"hidden token of a closed connection", subflowOf(0, 101, local, remote), 0},
+		{"token wins over inode", subflowOf(2, 100, local, remote), 2},
+		{"unknown token, known inode", subflowOf(9, 100, local, remote), 0},
+		{"no process", subflowOf(0, 0, local, remote), 0},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			var got uint32
+			if i, ok := table.Connection(&tt.flow); ok {
+				got = table.Connections()[i].MPTCPInfo.Token
+			}
+			if got != tt.want {
+				t.Errorf("connection %d, want %d", got, tt.want)
+			}
+			for i := range table.Connections() {
+				c := &table.Connections()[i]
+				if is := tt.flow.IsSubflowOf(c); is != (c.MPTCPInfo.Token == tt.want) {
+					t.Errorf("IsSubflowOf connection %d is %t", c.MPTCPInfo.Token, is)
+				}
+			}
+		})
+	}
+}
+
+// A subflow has the direction of its connection, whose opener is that of the initial
+// subflow where ports do not decide.
+func TestMPTCPDirection(t *testing.T) {
+	initial := func(token uint32, opener Opener, local, remote string) Flow {
+		f := subflowOf(token, 0, local, remote)
+		f.Opener = opener
+		return f
+	}
+	listener := Flow{State: Listen, Family: IPv4, Local: netip.MustParseAddrPort("0.0.0.0:8080")}
+	tests := []struct {
+		name          string
+		flows         []Flow // the connection first
+		want, wantOwn Direction
+		dumps         int
+		again         bool // the second reading looks for the opener once more
+	}{
+		{"by ports", []Flow{
+			mptcpFlow(1, 0, "10.0.0.1:40000", "10.0.0.2:80"), initial(1, OpenedHere, "10.0.0.1:40000", "10.0.0.2:80"),
+		}, Outbound, Outbound, 2, false},
+		{"by listener", []Flow{
+			mptcpFlow(1, 0, "10.0.0.1:8080", "10.0.0.2:40000"), initial(1, OpenedHere, "10.0.0.1:8080", "10.0.0.2:40000"), listener,
+		}, Inbound, Inbound, 2, false},
+		{"opened here from a chosen port", []Flow{
+			mptcpFlow(1, 0, "10.0.0.1:1000", "10.0.0.2:40000"), initial(1, OpenedHere, "10.0.0.1:1000", "10.0.0.2:40000"),
+		}, Outbound, Outbound, 3, false},
+		{"opened by the peer, two ephemeral ports", []Flow{
+			mptcpFlow(1, 0, "10.0.0.1:40001", "10.0.0.2:40000"), initial(1, OpenedByPeer, "10.0.0.1:40001", "10.0.0.2:40000"),
+		}, Inbound, Inbound, 3, false},
+		{"initial subflow is gone", []Flow{
+			mptcpFlow(1, 0, "10.0.0.1:1000", "10.0.0.2:40000"), initial(1, OpenedHere, "10.0.1.1:1000", "10.0.0.2:40000"),
+		}, Inbound, Outbound, 3, false},
+		{"opener is not known yet", []Flow{
+			mptcpFlow(1, 0, "10.0.0.1:1000", "10.0.0.2:40000"), initial(1, OpenerUnknown, "10.0.0.1:1000", "10.0.0.2:40000"),
+		}, Inbound, Inbound, 3, true},
+		{"subflow added by the peer", []Flow{
+			mptcpFlow(1, 0, "10.0.0.1:40000", "10.0.0.2:80"), initial(1, OpenedByPeer, "10.0.0.1:8080", "10.0.0.2:50000"), listener,
+		}, Outbound, Inbound, 2, false},
+		{"another connection's subflow", []Flow{
+			mptcpFlow(1, 0, "10.0.0.1:1000", "10.0.0.2:40000"), initial(9, OpenedHere, "10.0.0.1:1000", "10.0.0.2:40000"),
+		}, Inbound, Outbound, 3, false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			table := Table{Ephemeral: PortRange{First: 32768, Last: 60999}}
+			kernel := &fakeReader{flows: tt.flows}
+			if err := errors.Join(table.ReadListeners(t.Context(), kernel), table.ReadConnections(t.Context(), kernel, Open)); err != nil {
+				t.Fatal(err)
+			}
+			if kernel.dumps != tt.dumps {
+				t.Errorf("%d dumps, want %d", kernel.dumps, tt.dumps)
+			}
+			table.Reset()
+			table.Ephemeral = PortRange{First: 32768, Last: 60999}
+			if err := errors.Join(table.ReadListeners(t.Context(), kernel), table.ReadConnections(t.Context(), kernel, Open)); err != nil {
+				t.Fatal(err)
+			}
+			if more := kernel.dumps - tt.dumps; more != 2 && !tt.again {
+				t.Errorf("%d dumps the second time, want 2", more)
+			} else if tt.again && more != 3 {
+				t.Errorf("%d dumps the second time, want 3", more)
+			}
+			connection, subflow := &tt.flows[0], &tt.flows[1]
+			if got := table.Direction(connection); got != tt.want {
+				t.Errorf("connection is %v, want %v", got, tt.want)
+			}
+			if got := table.OwnDirection(subflow); got != tt.wantOwn {
+				t.Errorf("subflow by itself is %v, want %v", got, tt.wantOwn)
+			}
+			if _, ok := table.Connection(subflow); ok && table.Direction(subflow) != tt.want {
+				t.Errorf("subflow is %v, its connection %v", table.Direction(subflow), tt.want)
+			}
+		})
+	}
+}
+
+// What was read before an error stays, and the error is returned.
+func TestTableErrors(t *testing.T) {
+	table, broken := new(Table), errors.New("broken")
+	kernel := &fakeReader{flows: []Flow{mptcpFlow(1, 100, "10.0.0.1:40000", "10.0.0.2:80")}, mptcpErr: broken}
+	if err := table.ReadConnections(t.Context(), kernel, Open); !errors.Is(err, broken) || len(table.Connections()) != 1 {
+		t.Errorf("%v, %d connections", err, len(table.Connections()))
+	}
+}
