@@ -35,7 +35,7 @@ FUZZ_TIME     ?= 30s
 FUZZ_IN       ?= .
 DURATION      ?= 10m
 
-.PHONY: help build man docs run demo soak test checks lint format vet unit tools fuzz e2e timed end-to-end cover programs image packages bench clean need-root need-programs
+.PHONY: help build man docs run demo soak test checks lint format vet cross unit tools fuzz e2e timed end-to-end cover programs image packages bench clean need-root need-programs
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -98,6 +98,14 @@ lint: $(LINT)
 
 vet:
 	$(GO) vet ./...
+
+# 386 binaries run on an amd64 kernel with CONFIG_IA32_EMULATION. go vet type-checks
+# the tests too, and -run '^$$' with -exec true compiles and links them.
+cross:
+	for arch in arm64 riscv64 386; do \
+		GOARCH=$$arch $(GO) vet ./... && GOARCH=$$arch $(GO) test -run '^$$' -exec true ./... >/dev/null || exit; \
+	done
+	GOARCH=386 $(GO) test -short -timeout 10m ./...
 
 unit:
 	$(GO) test -race -timeout 10m $$($(GO) list ./... | grep -v '/test/e2e$$')
