@@ -43,7 +43,7 @@ FUZZ_TIME     ?= 30s
 FUZZ_IN       ?= .
 DURATION      ?= 10m
 
-.PHONY: help build man docs run demo soak test suite check checks lint format vet unit short tools fuzz e2e timed end-to-end test-harness cover programs setup-test setup-demo image packages release bench clean need-root
+.PHONY: help build man docs run demo soak test suite check checks lint format vet cross unit short tools fuzz e2e timed end-to-end test-harness cover programs setup-test setup-demo image packages release bench clean need-root
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -109,6 +109,14 @@ vet:
 
 short:
 	$(GO) test -short ./...
+
+# 386 binaries run on an amd64 kernel with CONFIG_IA32_EMULATION. go vet type-checks
+# the tests too, and -run '^$$' with -exec true compiles and links them.
+cross:
+	for arch in arm64 riscv64 386; do \
+		GOARCH=$$arch $(GO) vet ./... && GOARCH=$$arch $(GO) test -run '^$$' -exec true ./... >/dev/null || exit; \
+	done
+	GOARCH=386 $(GO) test -short -timeout 10m ./...
 
 unit:
 	$(GO) test -race -timeout 10m $$($(GO) list ./... | grep -v '/test/e2e$$')
