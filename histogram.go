@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"tcphup/collector"
+	"tcphup/internal/text"
 )
 
 // Measures of a drawn histogram, in its own units: one is a pixel at full size.
@@ -59,7 +60,7 @@ func newHistogram(counts []int) histogram {
 		words = append(words, fmt.Sprintf("%d %s", n, bucketText(bounds, i)))
 		h.Bars = append(h.Bars, bar{
 			X: i*barStep + (barStep-barWidth)/2, Y: barsFloor - height, Width: barWidth, Height: height,
-			Age: ageOf(bounds, i), Title: plural(n, "socket") + ", idle " + bucketText(bounds, i),
+			Age: ageOf(bounds, i), Title: text.Plural(n, "socket") + ", idle " + bucketText(bounds, i),
 		})
 	}
 	h.Title = "Sockets by idle time: " + strings.Join(words, "; ")
@@ -67,7 +68,7 @@ func newHistogram(counts []int) histogram {
 		h.Title = "No socket tells its idle time"
 	}
 	for i, bound := range bounds {
-		if slices.Contains([]time.Duration{time.Second, 30 * time.Second, 5 * time.Minute, veryLongIdle}, bound) {
+		if slices.Contains([]time.Duration{time.Second, 30 * time.Second, 5 * time.Minute, text.VeryLongIdle}, bound) {
 			h.Ticks = append(h.Ticks, tick{X: (i + 1) * barStep, Text: roundText(bound)})
 		}
 	}
@@ -89,7 +90,7 @@ func ageOf(bounds []time.Duration, i int) string {
 		return "stale"
 	case bounds[i] <= time.Minute:
 		return "fresh"
-	case bounds[i] <= longIdle:
+	case bounds[i] <= text.LongIdle:
 		return "idle"
 	default:
 		return "old"

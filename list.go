@@ -15,6 +15,7 @@ import (
 	"golang.org/x/term"
 
 	"tcphup/actuator"
+	"tcphup/internal/text"
 	"tcphup/sockdiag"
 )
 
@@ -137,14 +138,14 @@ func (l *list) look(ctx context.Context) (*view, error) {
 func (v *view) summary() string {
 	s := "no flow matches"
 	if v.count > 0 {
-		s = fmt.Sprintf("%s, %s", plural(v.count, "flow"), plural(len(v.destinations), "destination"))
+		s = fmt.Sprintf("%s, %s", text.Plural(v.count, "flow"), text.Plural(len(v.destinations), "destination"))
 	}
 	if v.leftAlone > 0 {
 		s += fmt.Sprintf("; %d of the other direction left alone (--direction)", v.leftAlone)
 	}
 	switch {
 	case v.ownersErr != nil:
-		s += "; " + visible(v.ownersErr.Error())
+		s += "; " + text.Printable(v.ownersErr.Error())
 	case v.owners.Unreadable > 0 && v.missesOwners():
 		s += fmt.Sprintf("; %d of %d processes kept their descriptors secret (tcphup probe says why)", v.owners.Unreadable, v.owners.Processes)
 	}
@@ -159,13 +160,6 @@ func (v *view) missesOwners() bool {
 		}
 	}
 	return false
-}
-
-func plural(n int, noun string) string {
-	if n == 1 {
-		return "1 " + noun
-	}
-	return fmt.Sprintf("%d %ss", n, noun)
 }
 
 // write prints the view to where it was asked for.

@@ -5,14 +5,8 @@ import (
 	"strconv"
 	"time"
 
+	"tcphup/internal/text"
 	"tcphup/sockdiag"
-)
-
-// From these idle times on a line catches the eye. The latter is the time after
-// which the kernel, unless told otherwise, sends its first keepalive probe.
-const (
-	longIdle     = 10 * time.Minute
-	veryLongIdle = 2 * time.Hour
 )
 
 // table shows the destinations, or each flow.
@@ -41,7 +35,7 @@ func (v *view) flowTable() *table {
 	for _, f := range v.flows {
 		name := ""
 		if o, known := v.owners.ByInode[f.Inode]; known {
-			name = strconv.Itoa(o.PID) + "/" + visible(o.Command)
+			name = strconv.Itoa(o.PID) + "/" + text.Printable(o.Command)
 		}
 		state := cell{text: f.State.String()}
 		if f.Protocol == sockdiag.MPTCP {
@@ -65,9 +59,9 @@ func idleCell(idle time.Duration, known bool) cell {
 	switch {
 	case !known:
 		return dash("")
-	case idle >= veryLongIdle:
+	case idle >= text.VeryLongIdle:
 		return cell{shortDuration(idle), red}
-	case idle >= longIdle:
+	case idle >= text.LongIdle:
 		return cell{shortDuration(idle), yellow}
 	default:
 		return cell{text: shortDuration(idle)}

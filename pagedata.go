@@ -11,13 +11,13 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/prometheus/common/version"
 
 	"tcphup/actuator"
 	"tcphup/alerts"
 	"tcphup/collector"
+	"tcphup/internal/text"
 )
 
 // How much the page shows at most; the rest is in the metrics and at the JSON
@@ -139,7 +139,7 @@ func (d *pageData) setChecks(checks []actuator.Check) {
 		if c.Usable && (c.Name == string(actuator.Shutdown) || c.Name == string(actuator.Destroy)) {
 			d.Unusable = false
 		}
-		c.Detail = visible(c.Detail)
+		c.Detail = text.Printable(c.Detail)
 		if !d.Private {
 			c.Detail = ""
 		}
@@ -174,7 +174,7 @@ func (d *pageData) setDestinations(s *collector.Snapshot) {
 	d.Totals = []total{
 		{"outbound sockets", strconv.Itoa(sockets), false},
 		{"destinations", strconv.Itoa(shown + s.Folded), false},
-		{"idle over " + roundText(longIdle), strconv.Itoa(old), false},
+		{"idle over " + roundText(text.LongIdle), strconv.Itoa(old), false},
 		{"stalled", strconv.Itoa(stalled), stalled > 0},
 		{"MPTCP paths", strconv.Itoa(paths), false},
 		{"inbound sockets", strconv.Itoa(s.Inbound), false},
@@ -205,7 +205,7 @@ func compareDestinations(a, b collector.Destination) int {
 func newPageDestination(from *collector.Destination, folded int) pageDestination {
 	d := pageDestination{Destination: *from, Name: net.JoinHostPort(from.Address, from.Port), Median: "–", Longest: "–", Histogram: newHistogram(from.Idle)}
 	if from.Other() {
-		d.Name = "other (" + plural(folded, "destination") + ")"
+		d.Name = "other (" + text.Plural(folded, "destination") + ")"
 	}
 	bounds := collector.IdleBuckets()
 	if median := bucketAt(from.Idle, 0.5); median >= 0 {
@@ -237,7 +237,7 @@ func (d *pageData) setDecisions(records []alerts.Record) {
 			}
 			e.Why = joinNonEmpty(": ", f.Method, f.Reason, f.Detail, f.Error)
 		}
-		e.Where, e.Process, e.Why = visible(e.Where), visible(e.Process), visible(e.Why)
+		e.Where, e.Process, e.Why = text.Printable(e.Where), text.Printable(e.Process), text.Printable(e.Why)
 		e.Class = outcomeClass(e.Outcome)
 		if !d.Private {
 			e.Record, e.Where, e.Process, e.Why = alerts.Record{Time: r.Time, Policy: r.Policy, Shadow: r.Shadow}, "", "", outcomeCounts(r.Flows)
@@ -259,19 +259,6 @@ func outcomeCounts(flows map[string]int) string {
 		}
 	}
 	return strings.Join(parts, ", ")
-}
-
-// visible spells out what would not be seen, or would turn the text after it around.
-func visible(s string) string {
-	var b strings.Builder
-	for _, r := range s {
-		if unicode.IsPrint(r) {
-			b.WriteRune(r)
-		} else {
-			b.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
-		}
-	}
-	return b.String()
 }
 
 func joinNonEmpty(separator string, parts ...string) string {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"tcphup/endpoints"
+	"tcphup/internal/text"
 )
 
 // How much the page shows at most of watched services and of the addresses of each.
@@ -82,7 +83,7 @@ func newPageService(s *endpoints.Status, counted, private bool) pageService {
 		p.Name = net.JoinHostPort(s.Name, strconv.Itoa(int(s.Port)))
 	}
 	if private && s.Err != nil {
-		p.Why = visible(s.Err.Error())
+		p.Why = text.Printable(s.Err.Error())
 	}
 	return p
 }
@@ -100,7 +101,7 @@ func newPageAddressList(addresses []endpoints.Address, counted, private bool) pa
 	for _, a := range addresses[:len(addresses)-list.More] {
 		shown := pageAddress{Address: a.String(), Since: a.Since}
 		if counted {
-			shown.Sockets = plural(a.Sockets, "socket")
+			shown.Sockets = text.Plural(a.Sockets, "socket")
 		}
 		list.Shown = append(list.Shown, shown)
 	}

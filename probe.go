@@ -11,6 +11,7 @@ import (
 	"github.com/alecthomas/kingpin/v2"
 
 	"tcphup/actuator"
+	"tcphup/internal/text"
 )
 
 // probe is the command of the same name.
@@ -65,9 +66,9 @@ func writeChecks(w io.Writer, checks []actuator.Check) error {
 		if c.Usable {
 			answer = "yes"
 		}
-		fmt.Fprintf(table, "%s\t%s\t%s\n", c.Name, answer, visible(c.Detail))
+		fmt.Fprintf(table, "%s\t%s\t%s\n", c.Name, answer, text.Printable(c.Detail))
 		if c.Fix != "" {
-			fmt.Fprintf(table, "\t\t-> %s\n", visible(c.Fix))
+			fmt.Fprintf(table, "\t\t-> %s\n", text.Printable(c.Fix))
 		}
 	}
 	return table.Flush()

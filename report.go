@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"tcphup/actuator"
+	"tcphup/internal/text"
 )
 
 // flowJSON is one flow of a report. Numbers that may exceed 2^53 are strings.
@@ -128,7 +129,7 @@ func owner(r *actuator.Result) string {
 	if r.PID == 0 {
 		return "-"
 	}
-	return strconv.Itoa(r.PID) + "/" + visible(r.Command)
+	return strconv.Itoa(r.PID) + "/" + text.Printable(r.Command)
 }
 
 func why(r *actuator.Result) string {
@@ -137,10 +138,10 @@ func why(r *actuator.Result) string {
 		parts = append(parts, string(r.Reason))
 	}
 	if r.Detail != "" {
-		parts = append(parts, visible(r.Detail))
+		parts = append(parts, text.Printable(r.Detail))
 	}
 	if r.Err != nil {
-		parts = append(parts, visible(r.Err.Error()))
+		parts = append(parts, text.Printable(r.Err.Error()))
 	}
 	if r.Reconnect != nil {
 		parts = append(parts, reconnectText(r))

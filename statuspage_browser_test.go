@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"tcphup/endpoints"
+	"tcphup/internal/text"
 	"tcphup/test/kit/browser"
 )
 
@@ -34,7 +35,7 @@ func TestStatusPageInBrowser(t *testing.T) {
 		d := examplePage(r.URL.Path != "/stranger")
 		switch r.URL.Path {
 		case "/hostile":
-			d.Destinations[0].Name, d.Decisions[0].Process, d.Decisions[0].Why = hostile, visible(hostile), visible(hostile)
+			d.Destinations[0].Name, d.Decisions[0].Process, d.Decisions[0].Why = hostile, text.Printable(hostile), text.Printable(hostile)
 			d.setServices([]endpoints.Status{{Name: hostile, Port: 1, Looked: d.Now, Err: errors.New(hostile), Former: manyAddresses()}}, true)
 		case "/empty":
 			d = &pageData{Mode: operatingMode{"exporter", "Nothing is received."}}

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/term"
+
+	"tcphup/internal/text"
 )
 
 // Control sequences that every terminal of today knows (xterm, ECMA-48).
@@ -89,7 +91,7 @@ func (l *list) redraw(v *view, failed error, colour bool) error {
 	head := cell{"tcphup list  " + time.Now().Format(time.TimeOnly) + "  ", dim}
 	var lines []string
 	if failed != nil {
-		lines = []string{head.show(colour) + cell{visible(failed.Error()), red}.show(colour)}
+		lines = []string{head.show(colour) + cell{text.Printable(failed.Error()), red}.show(colour)}
 	} else {
 		lines = append([]string{head.show(colour) + v.summary() + cell{"  q: quit", dim}.show(colour), ""}, v.table(l.flows).lines(colour)...)
 	}

@@ -14,6 +14,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"tcphup/internal/text"
 )
 
 // Receiver is the handler of POST /alerts, and a prometheus.Collector of what it
@@ -172,7 +174,7 @@ func (r *Receiver) closed() error {
 func (r *Receiver) logRejected(req *http.Request, a *answer) {
 	if a.code >= http.StatusBadRequest && a.code < http.StatusInternalServerError && r.rejected.now(r.config.Now()) {
 		r.log.Warn("request rejected; others within a minute are not logged",
-			"client", req.RemoteAddr, "path", clip(req.URL.Path), "code", a.code, "detail", clip(a.Error))
+			"client", req.RemoteAddr, "path", text.Clip(req.URL.Path, clipLimit), "code", a.code, "detail", text.Clip(a.Error, clipLimit))
 	}
 }
 
