@@ -7,6 +7,8 @@ import (
 	"os"
 
 	"github.com/alecthomas/kingpin/v2"
+
+	"tcphup/config"
 )
 
 // checkConfig is the command check-config.
@@ -22,11 +24,11 @@ func newCheckConfig(cmd *kingpin.CmdClause) *checkConfig {
 }
 
 func (c *checkConfig) run(context.Context) (int, error) {
-	config, err := loadConfig(c.file)
+	loaded, err := config.Load(c.file)
 	if err != nil {
 		return exitIncomplete, err
 	}
 	fmt.Fprintf(c.stdout, "%s: %d policies, %d services, %d never rules\n",
-		c.file, len(config.Rules.Policies), len(config.Services), len(config.Rules.Never))
+		c.file, len(loaded.Rules.Policies), len(loaded.Services), len(loaded.Rules.Never))
 	return exitDone, nil
 }

@@ -1,10 +1,13 @@
 package main
 
 import (
+	"fmt"
 	"net/http"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"tcphup/config"
 )
 
 // reloadMetrics tell whether the configuration in force is the one on disk.
@@ -33,15 +36,18 @@ func (m reloadMetrics) set(ok bool) {
 }
 
 // load reads the configuration file, if there is one.
-func (x *server) load() (config, error) {
-	c := defaultConfig()
+func (x *server) load() (config.Config, error) {
+	c := config.Default()
 	if x.configFile != "" {
 		var err error
-		if c, err = loadConfig(x.configFile); err != nil {
-			return config{}, err
+		if c, err = config.Load(x.configFile); err != nil {
+			return config.Config{}, err
 		}
 	}
-	return c, c.addServices(x.services)
+	if err := c.AddServices(x.services); err != nil {
+		return config.Config{}, fmt.Errorf("--service: %w", err)
+	}
+	return c, nil
 }
 
 // reload puts the file's present content in force, or leaves everything as it is.
@@ -51,7 +57,7 @@ func (x *server) reload() error {
 		err = x.receiver.Reload(c.Rules)
 	}
 	if err == nil {
-		err = x.endpoints.Reload(c.watched())
+		err = x.endpoints.Reload(watched(&c))
 	}
 	x.reloads.set(err == nil)
 	if err != nil {
@@ -63,7 +69,7 @@ func (x *server) reload() error {
 }
 
 // addPolicies makes the counters of the policies start at 0.
-func (x *server) addPolicies(c config) {
+func (x *server) addPolicies(c config.Config) {
 	for i := range c.Rules.Policies {
 		x.actuator.AddPolicy(c.Rules.Policies[i].Name)
 	}

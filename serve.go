@@ -28,7 +28,9 @@ import (
 	"tcphup/actuator"
 	"tcphup/alerts"
 	"tcphup/collector"
+	"tcphup/config"
 	"tcphup/endpoints"
+	"tcphup/internal/address"
 	"tcphup/internal/safefile"
 )
 
@@ -82,7 +84,7 @@ type prefixes []netip.Prefix
 func (p *prefixes) String() string     { return fmt.Sprint([]netip.Prefix(*p)) }
 func (p *prefixes) IsCumulative() bool { return true }
 func (p *prefixes) Set(text string) error {
-	prefix, err := parsePrefix(text)
+	prefix, err := address.Parse(text)
 	*p = append(*p, prefix)
 	return err
 }
@@ -135,12 +137,12 @@ func (s *serve) run(ctx context.Context) (int, error) {
 	if err != nil {
 		return exitIncomplete, err
 	}
-	config, err := x.load()
+	loaded, err := x.load()
 	if err == nil {
 		err = s.checkWebFile()
 	}
 	if err == nil {
-		err = x.build(config)
+		err = x.build(loaded)
 	}
 	if err != nil {
 		return exitUsage, fmt.Errorf("%w: %w", errUsage, err)
@@ -162,9 +164,9 @@ func (s *serve) run(ctx context.Context) (int, error) {
 }
 
 // build makes the parts and lets them meet.
-func (x *server) build(c config) error {
+func (x *server) build(c config.Config) error {
 	var err error
-	x.serve.endpoints.Logger, x.serve.endpoints.Services = x.logger, c.watched()
+	x.serve.endpoints.Logger, x.serve.endpoints.Services = x.logger, watched(&c)
 	if x.endpoints, err = endpoints.New(x.serve.endpoints); err != nil {
 		return err
 	}

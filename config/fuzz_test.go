@@ -1,4 +1,4 @@
-package main
+package config
 
 import (
 	"fmt"
@@ -53,10 +53,15 @@ func boolean(of, byDefault *bool) bool {
 
 // plainAllow returns what an entry of allow must have become.
 func plainAllow(text string) string {
-	if addr, err := netip.ParseAddr(text); err == nil {
+	plain := strings.Trim(text, "[]")
+	if addr, err := netip.ParseAddr(plain); err == nil {
+		addr = addr.Unmap()
 		return netip.PrefixFrom(addr, addr.BitLen()).String()
 	}
-	if prefix, err := netip.ParsePrefix(text); err == nil {
+	if prefix, err := netip.ParsePrefix(plain); err == nil {
+		if prefix.Addr().Is4In6() {
+			prefix = netip.PrefixFrom(prefix.Addr().Unmap(), prefix.Bits()-96)
+		}
 		return prefix.String()
 	}
 	return strings.ToLower(text)
@@ -115,7 +120,7 @@ func checkMistakes(t *testing.T, content []byte, err error) {
 	if strings.Contains(err.Error(), "not YAML: ") || content[0] >= utf8.RuneSelf { // a byte order mark
 		return
 	}
-	_, err = parseConfig("x.yml", append([]byte("#\n"), content...))
+	_, err = Parse("x.yml", append([]byte("#\n"), content...))
 	if err == nil {
 		t.Fatal("accepted with a line more")
 	}
@@ -127,7 +132,7 @@ func checkMistakes(t *testing.T, content []byte, err error) {
 // FuzzConfig reads any file. Every mistake is told with its line; a file that is
 // accepted means what the YAML library makes of it, and no policy is without limits.
 func FuzzConfig(f *testing.F) {
-	content, err := os.ReadFile(filepath.Join("deploy", "tcphup.example.yml"))
+	content, err := os.ReadFile(filepath.Join("..", "deploy", "tcphup.example.yml"))
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -143,14 +148,15 @@ func FuzzConfig(f *testing.F) {
 		"services: [&never {name: a.b, port: 1}]\n*never : ['10.0.0.1']\n",
 		"policies:\n- &shadow {name: a, match: [a=\"b\"], allow: [c]}\n",
 		"defaults: {shadow: !!bool yes, evidence: {stalled: TRUE}}\npolicies: [{name: a, match: [a=\"b\"], allow: [c]}]\n",
+		"policies: [{name: a, match: [a=\"b\"], allow: ['::ffff:10.0.0.0/104', '[::1]', '[::ffff:10.0.0.5]', 0.0.0.0/0]}]\n",
 		"policies: [{name: a, match: ['a!=\"b\"'], allow: []}]\n",
 		"policies: [{name: a, match: [\"a\\nb\"], allow: [\"c\\nd\"]}]\n",
 	} {
 		f.Add([]byte(text))
 	}
 	f.Fuzz(func(t *testing.T, content []byte) {
-		c, err := parseConfig("x.yml", content)
-		again, againErr := parseConfig("x.yml", content)
+		c, err := Parse("x.yml", content)
+		again, againErr := Parse("x.yml", content)
 		if diff := cmp.Diff(c, again, cmpPrefix, cmpMatcher); diff != "" || (err == nil) != (againErr == nil) || err != nil && err.Error() != againErr.Error() {
 			t.Fatalf("another time it is something else: %v, %v\n%s", err, againErr, diff)
 		}
