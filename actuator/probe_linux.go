@@ -227,7 +227,7 @@ func (a *Actuator) probeDestroy(ctx context.Context) error {
 		return err
 	}
 	if _, err := l.client.Read(make([]byte, 1)); !errors.Is(err, unix.ECONNABORTED) {
-		return fmt.Errorf("after destroy the client read %s instead of ECONNABORTED", text(err))
+		return fmt.Errorf("after destroy the client read %s instead of ECONNABORTED", errorText(err))
 	}
 	return nil
 }
@@ -243,13 +243,13 @@ func (a *Actuator) probeDestroyPath(ctx context.Context) error {
 		return err
 	}
 	if _, err := l.conn.Lookup(ctx, &l.subflow); !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("after destroy the path was still there (%s)", text(err))
+		return fmt.Errorf("after destroy the path was still there (%s)", errorText(err))
 	}
 	return nil
 }
 
-// text is an error's, or "nothing wrong".
-func text(err error) string {
+// errorText returns the text of an error, "nothing wrong" for nil.
+func errorText(err error) string {
 	if err == nil {
 		return "nothing wrong"
 	}

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"tcphup/internal/text"
 )
 
 // rank orders processes by how likely they hold a socket of this network
@@ -163,16 +165,14 @@ func parseSIGPIPE(status []byte) (kills bool, err error) {
 	return (masks["SigIgn"]|masks["SigCgt"])&(1<<(unix.SIGPIPE-1)) == 0, nil
 }
 
-// commandOf returns the name of a process, or "" when it has ended. A process chooses
-// its name itself: what a terminal would obey, or what would turn text around, is
-// spelt out here as in Go source, before it gets anywhere.
+// commandOf returns the printable name of a process, or "" when it has ended. A process
+// chooses its name itself.
 func commandOf(pid int) string {
 	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/comm")
 	if err != nil {
 		return ""
 	}
-	quoted := strconv.Quote(strings.TrimSuffix(string(b), "\n"))
-	return quoted[1 : len(quoted)-1]
+	return text.Printable(strings.TrimSuffix(string(b), "\n"))
 }
 
 func cgroupHandle(id uint64) []byte { return binary.NativeEndian.AppendUint64(nil, id) }

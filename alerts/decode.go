@@ -8,6 +8,8 @@ import (
 	"io"
 	"time"
 	"unicode/utf8"
+
+	"tcphup/internal/text"
 )
 
 const (
@@ -60,7 +62,7 @@ func decode(body []byte) (*notification, error) {
 		return nil, err
 	}
 	if version != payloadVersion {
-		return nil, fmt.Errorf("version is %s, want %q", quote(version), payloadVersion)
+		return nil, fmt.Errorf("version is %s, want %q", text.Quote(version), payloadVersion)
 	}
 	if list == nil {
 		return nil, errors.New("alerts is missing")
@@ -164,7 +166,7 @@ func checkJSON(body []byte) error {
 			if top.wantKey {
 				key, _ := token.(string)
 				if _, twice := top.keys[key]; twice {
-					return fmt.Errorf("the key %s appears twice", quote(key))
+					return fmt.Errorf("the key %s appears twice", text.Quote(key))
 				}
 				top.keys[key] = struct{}{}
 			}

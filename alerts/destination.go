@@ -6,7 +6,9 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
-	"strings"
+
+	"tcphup/internal/address"
+	"tcphup/internal/text"
 )
 
 // target is what an alert asks to hang up, checked against its policy.
@@ -46,17 +48,17 @@ func (p *Policy) target(alert map[string]string, services []Service, names Names
 	}
 	prefix, err := parseDestination(value)
 	if err != nil {
-		return nil, refuse(resultBadDestination, "label %s is %s: %v", label, quote(value), err)
+		return nil, refuse(resultBadDestination, "label %s: %v", label, err)
 	}
 	if !p.Allow.contains(prefix, names) {
-		return nil, refuse(resultNotAllowed, "destination %s is outside of what the policy allows", display(prefix))
+		return nil, refuse(resultNotAllowed, "destination %s is outside of what the policy allows", address.Format(prefix))
 	}
-	t := &target{destination: display(prefix), prefixes: []netip.Prefix{prefix}, ports: p.Ports}
+	t := &target{destination: address.Format(prefix), prefixes: []netip.Prefix{prefix}, ports: p.Ports}
 	label = cmp.Or(p.Labels.Port, "port")
 	if value := alert[label]; value != "" {
-		port, err := parsePort(value)
+		port, err := address.ParsePort(value)
 		if err != nil {
-			return nil, refuse(resultBadPort, "label %s is %s: %v", label, quote(value), err)
+			return nil, refuse(resultBadPort, "label %s: %v", label, err)
 		}
 		if !p.allowsPort(port) {
 			return nil, refuse(resultNotAllowed, "port %d is not among those that the policy allows", port)
@@ -74,7 +76,7 @@ func (p *Policy) serviceTarget(alert map[string]string, services []Service, name
 	i := slices.IndexFunc(services, func(s Service) bool { return s.Name == value })
 	if i < 0 {
 		return nil, refuse(resultBadDestination, "label %s is %s: not a service of the configuration",
-			p.Labels.Service, quote(value))
+			p.Labels.Service, text.Quote(value))
 	}
 	service := services[i]
 	if !p.allowsPort(service.Port) {
@@ -98,13 +100,13 @@ func (p *Policy) serviceTarget(alert map[string]string, services []Service, name
 		}
 	}
 	for _, a := range former {
-		prefix, err := hostPrefix(a)
+		prefix, err := address.FromAddr(a)
 		if err != nil || slices.ContainsFunc(current, sameAs(prefix)) {
 			continue // nothing goes to the one, what goes to the other is in the right place
 		}
 		if !p.Allow.contains(prefix, names) {
 			return nil, refuse(resultNotAllowed,
-				"address %s of service %s is outside of what the policy allows", display(prefix), service.Name)
+				"address %s of service %s is outside of what the policy allows", address.Format(prefix), service.Name)
 		}
 		t.prefixes = append(t.prefixes, prefix)
 	}
@@ -146,85 +148,11 @@ func sameAs(prefix netip.Prefix) func(netip.Addr) bool {
 	return func(addr netip.Addr) bool { return addr.WithZone("").Unmap() == prefix.Addr() }
 }
 
-// parseDestination reads an address or a prefix. IPv6 may be in any notation and
-// in brackets; IPv4 written as IPv6 becomes IPv4. It refuses what no flow can go
-// to, what is not exact, and /0.
+// parseDestination parses an address or a prefix, /0 excepted.
 func parseDestination(text string) (netip.Prefix, error) {
-	var none netip.Prefix
-	if inner, ok := strings.CutPrefix(text, "["); ok {
-		inner, ok = strings.CutSuffix(inner, "]")
-		if !ok || !strings.Contains(inner, ":") {
-			return none, fmt.Errorf("brackets belong around an IPv6 address")
-		}
-		text = inner
+	prefix, err := address.Parse(text)
+	if err == nil && prefix.Bits() == 0 {
+		return netip.Prefix{}, fmt.Errorf("%q covers every address: write an address or a longer prefix", text)
 	}
-	if !strings.Contains(text, "/") {
-		addr, err := netip.ParseAddr(text)
-		if err != nil {
-			return none, fmt.Errorf("not an address or prefix")
-		}
-		return hostPrefix(addr)
-	}
-	prefix, err := netip.ParsePrefix(text)
-	if err != nil {
-		return none, fmt.Errorf("not an address or prefix")
-	}
-	if prefix.Addr().Is4In6() {
-		if prefix.Bits() < 96 {
-			return none, fmt.Errorf("a prefix of IPv4 written as IPv6 has at least 96 bits")
-		}
-		prefix = netip.PrefixFrom(prefix.Addr().Unmap(), prefix.Bits()-96)
-	}
-	switch {
-	case prefix.IsSingleIP():
-		return hostPrefix(prefix.Addr())
-	case prefix.Bits() == 0:
-		return none, fmt.Errorf("a prefix of no bits is every address there is")
-	case prefix != prefix.Masked():
-		return none, fmt.Errorf("bits are set after the prefix; that would be %s", prefix.Masked())
-	case prefix.Addr().IsMulticast():
-		return none, fmt.Errorf("no connection goes to a multicast address")
-	}
-	return prefix, nil
-}
-
-// hostPrefix returns the prefix of one address that a flow can go to.
-func hostPrefix(addr netip.Addr) (netip.Prefix, error) {
-	zone := addr.Zone() // Unmap would drop it
-	addr = addr.Unmap()
-	switch {
-	case zone != "":
-		return netip.Prefix{}, fmt.Errorf("an address with a zone means something else on every host")
-	case addr.IsUnspecified():
-		return netip.Prefix{}, fmt.Errorf("no connection goes to the unspecified address")
-	case addr.IsMulticast():
-		return netip.Prefix{}, fmt.Errorf("no connection goes to a multicast address")
-	}
-	return netip.PrefixFrom(addr, addr.BitLen()), nil
-}
-
-// parsePort reads a port from 1 to 65535, in decimal digits and no other way.
-func parsePort(text string) (uint16, error) {
-	port, err := strconv.ParseUint(text, 10, 16)
-	if err != nil || port == 0 || text != strconv.FormatUint(port, 10) {
-		return 0, fmt.Errorf("not a port number from 1 to 65535")
-	}
-	return uint16(port), nil
-}
-
-// display is an address without its length, or a prefix.
-func display(p netip.Prefix) string {
-	if p.IsSingleIP() {
-		return p.Addr().String()
-	}
-	return p.String()
-}
-
-// quote makes text from an alert fit for one line of a log or an answer.
-func quote(text string) string {
-	const limit = 80
-	if len(text) > limit {
-		return strconv.QuoteToASCII(text[:limit]) + " and more"
-	}
-	return strconv.QuoteToASCII(text)
+	return prefix, err
 }

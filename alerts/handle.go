@@ -10,10 +10,10 @@ import (
 	"net/netip"
 	"os"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 
+	"tcphup/internal/text"
 	"tcphup/sockdiag"
 )
 
@@ -85,7 +85,7 @@ func (r *Receiver) plan(j *job, rules *Rules) {
 		j.decide(resultResolved, "it does not fire any more")
 		return
 	case a.status != "firing":
-		j.decide(resultMalformed, "status is %s", quote(a.status))
+		j.decide(resultMalformed, "status is %s", text.Quote(a.status))
 		return
 	}
 	for i := range rules.Policies {
@@ -313,9 +313,9 @@ func (r *Receiver) record(j *job, n *notification) {
 	}
 	rec := Record{
 		Time:        r.config.Now(),
-		Fingerprint: clip(j.alert.fingerprint),
+		Fingerprint: text.Clip(j.alert.fingerprint, clipLimit),
 		StartsAt:    j.alert.startsAt,
-		ExternalURL: clip(n.externalURL),
+		ExternalURL: text.Clip(n.externalURL, clipLimit),
 		Result:      j.result,
 		Detail:      j.detail,
 		Shadow:      j.shadow,
@@ -353,10 +353,5 @@ func (r *Receiver) audit(rec Record) {
 	}
 }
 
-// clip bounds what a sender can make the log and the audit hold, and spells out what
-// a terminal would obey.
-func clip(text string) string {
-	const limit = 512
-	quoted := strconv.Quote(text[:min(len(text), limit)])
-	return quoted[1 : len(quoted)-1]
-}
+// clipLimit is how many bytes of a sender's text the log and the audit hold.
+const clipLimit = 512

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/prometheus/alertmanager/pkg/labels"
+
+	"tcphup/internal/address"
 )
 
 // Rules is the part of the configuration that may change while the receiver
@@ -243,13 +245,9 @@ func (p *Policy) Validate() error {
 }
 
 func validatePrefix(p netip.Prefix) error {
-	switch {
-	case !p.IsValid():
-		return errors.New("not a prefix")
-	case p.Addr().Is4In6():
-		return fmt.Errorf("%s is IPv4 written as IPv6, write it as IPv4", p)
-	case p != p.Masked():
-		return fmt.Errorf("%s has bits set after the prefix, write %s", p, p.Masked())
+	canonical, err := address.FromPrefix(p)
+	if err == nil && canonical != p {
+		err = fmt.Errorf("%s is IPv4 written as IPv6, write it as IPv4: %s", p, canonical)
 	}
-	return nil
+	return err
 }

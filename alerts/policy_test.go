@@ -218,6 +218,8 @@ func TestValidate(t *testing.T) {
 		{"no allow", func(_ *Rules, p *Policy) { p.Allow = Allow{} }, "allow is missing"},
 		{"host bits", func(_ *Rules, p *Policy) { p.Allow.Prefixes = prefixes("10.0.0.1/8") }, "write 10.0.0.0/8"},
 		{"mapped", func(_ *Rules, p *Policy) { p.Allow.Prefixes = prefixes("::ffff:10.0.0.0/104") }, "write it as IPv4"},
+		{"unspecified", func(_ *Rules, p *Policy) { p.Allow.Prefixes = prefixes("0.0.0.0/32") }, "unspecified"},
+		{"multicast", func(r *Rules, _ *Policy) { r.Never = []Endpoint{{Prefix: prefixes("224.0.0.0/4")[0]}} }, "never: \"224.0.0.0/4\" is multicast"},
 		{"no prefix", func(_ *Rules, p *Policy) { p.Allow.Prefixes = []netip.Prefix{{}} }, "not a prefix"},
 		{"port 0", func(_ *Rules, p *Policy) { p.Ports = []uint16{0} }, "from 1 to 65535"},
 		{"method", func(_ *Rules, p *Policy) { p.Method = "kill" }, "method must be"},

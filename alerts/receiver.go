@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
+	"tcphup/internal/text"
 )
 
 // Receiver is the handler of POST /alerts, and a prometheus.Collector of what it
@@ -180,7 +181,7 @@ func (r *Receiver) logRejected(req *http.Request, a *answer) {
 	}
 	r.rejected.Do(func() {
 		r.log.Warn("request rejected; others within a minute are not logged",
-			"client", req.RemoteAddr, "path", clip(req.URL.Path), "code", a.code, "detail", clip(a.Error))
+			"client", req.RemoteAddr, "path", text.Clip(req.URL.Path, clipLimit), "code", a.code, "detail", text.Clip(a.Error, clipLimit))
 	})
 }
 

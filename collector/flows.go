@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"tcphup/internal/address"
 	"tcphup/sockdiag"
 )
 
@@ -162,9 +163,9 @@ func (q *flowsQuery) set(name, value string) error {
 	}
 	switch name {
 	case "destination":
-		p, err := parsePrefix(value)
+		p, err := address.Parse(value)
 		if err != nil {
-			return fmt.Errorf("parameter destination is %q, must be an address or a prefix", value)
+			return fmt.Errorf("parameter destination: %w", err)
 		}
 		q.selector.Destinations = []netip.Prefix{p}
 	case "port":
@@ -197,23 +198,6 @@ func (q *flowsQuery) set(name, value string) error {
 		return fmt.Errorf("unknown parameter %q", name)
 	}
 	return nil
-}
-
-// parsePrefix reads an address or a prefix. One that is IPv4 in an IPv6 form is
-// an IPv4 one.
-func parsePrefix(s string) (netip.Prefix, error) {
-	if !strings.Contains(s, "/") {
-		a, err := netip.ParseAddr(s)
-		if err != nil || a.Zone() != "" {
-			return netip.Prefix{}, fmt.Errorf("not an address: %q", s)
-		}
-		return netip.PrefixFrom(a.Unmap(), a.Unmap().BitLen()), nil
-	}
-	p, err := netip.ParsePrefix(s)
-	if err == nil && p.Addr().Is4In6() && p.Bits() >= 96 {
-		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
-	}
-	return p, err
 }
 
 // selectFlows returns the first flows in the order of the query and how many

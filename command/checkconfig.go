@@ -24,11 +24,11 @@ func newCheckConfig(cmd *kingpin.CmdClause) *checkConfig {
 }
 
 func (c *checkConfig) run(context.Context) error {
-	content, err := config.Load(c.file)
+	loaded, err := config.Load(c.file)
 	if err != nil {
 		return err
 	}
 	fmt.Fprintf(c.stdout, "%s: %d policies, %d services, %d never rules\n",
-		c.file, len(content.Rules.Policies), len(content.Services), len(content.Rules.Never))
+		c.file, len(loaded.Rules.Policies), len(loaded.Services), len(loaded.Rules.Never))
 	return nil
 }

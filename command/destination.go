@@ -2,16 +2,16 @@ package command
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
-)
 
-// mappedBits is the length of ::ffff:0:0/96, the IPv4-mapped part of IPv6.
-const mappedBits = 96
+	"tcphup/internal/address"
+)
 
 // widestPrefix is the shortest prefix length that may be hung up without --yes.
 const widestPrefix = 8
@@ -38,8 +38,8 @@ func parseHosts(ctx context.Context, hosts []string, names resolver) ([]netip.Pr
 
 // isName reports whether a HOST that was parsed is a name.
 func isName(host string) bool {
-	_, err := netip.ParseAddr(host)
-	return err != nil && !strings.Contains(host, "/")
+	_, err := address.Parse(host)
+	return err != nil
 }
 
 func addressList(prefixes []netip.Prefix) string {
@@ -51,16 +51,14 @@ func addressList(prefixes []netip.Prefix) string {
 }
 
 func parseHost(ctx context.Context, host string, names resolver) ([]netip.Prefix, error) {
-	if strings.Contains(host, "/") {
-		p, err := parseHostPrefix(host)
-		return []netip.Prefix{p}, err
-	}
-	if a, err := netip.ParseAddr(host); err == nil {
-		p, err := hostPrefix(a)
-		return []netip.Prefix{p}, err
-	}
-	if host == "" || strings.ContainsAny(host, ":[] ") {
-		return nil, fmt.Errorf("%w: HOST %q is no address, prefix or name; write HOST and PORT as two words, an IPv6 address without brackets", ErrUsage, host)
+	prefix, err := address.Parse(host)
+	switch {
+	case err == nil:
+		return []netip.Prefix{prefix}, nil
+	case !errors.Is(err, address.ErrSyntax):
+		return nil, fmt.Errorf("%w: HOST %w", ErrUsage, err)
+	case strings.Trim(host, "0123456789.") == "" || strings.ContainsAny(host, "/:[] "):
+		return nil, fmt.Errorf("%w: HOST %q is not an address, a prefix or a name: write one such as 10.0.0.5, 10.20.0.0/16, 2001:db8::5 or db.internal, and PORT as a word of its own", ErrUsage, host)
 	}
 	addrs, err := names.LookupNetIP(ctx, "ip", host)
 	if err != nil {
@@ -68,9 +66,9 @@ func parseHost(ctx context.Context, host string, names resolver) ([]netip.Prefix
 	}
 	var prefixes []netip.Prefix
 	for _, a := range addrs {
-		p, err := hostPrefix(a)
+		p, err := address.FromAddr(a)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("%w: HOST %q: %w", ErrUsage, host, err)
 		}
 		prefixes = append(prefixes, p)
 	}
@@ -78,37 +76,6 @@ func parseHost(ctx context.Context, host string, names resolver) ([]netip.Prefix
 		return nil, fmt.Errorf("%w: HOST %q has no address", ErrUsage, host)
 	}
 	return prefixes, nil
-}
-
-// hostPrefix is the prefix of one address, IPv4-mapped ones as IPv4.
-func hostPrefix(a netip.Addr) (netip.Prefix, error) {
-	a = a.Unmap()
-	switch {
-	case a.Zone() != "":
-		return netip.Prefix{}, fmt.Errorf("%w: HOST %q has a zone; write %s, which means this address on every interface", ErrUsage, a, a.WithZone(""))
-	case a.IsUnspecified():
-		return netip.Prefix{}, fmt.Errorf("%w: HOST %q is the unspecified address, to which no flow can lead; write a prefix to mean many", ErrUsage, a)
-	}
-	return netip.PrefixFrom(a, a.BitLen()), nil
-}
-
-// parseHostPrefix takes a prefix without host bits. A prefix of IPv4-mapped
-// addresses is the IPv4 prefix that it stands for.
-func parseHostPrefix(s string) (netip.Prefix, error) {
-	p, err := netip.ParsePrefix(s)
-	if err != nil {
-		return netip.Prefix{}, fmt.Errorf("%w: HOST %q is no prefix: write ADDRESS/BITS", ErrUsage, s)
-	}
-	if p.Addr().Is4In6() {
-		if p.Bits() < mappedBits {
-			return netip.Prefix{}, fmt.Errorf("%w: HOST %q reaches beyond the IPv4-mapped addresses: write an IPv4 prefix", ErrUsage, s)
-		}
-		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-mappedBits)
-	}
-	if p != p.Masked() {
-		return netip.Prefix{}, fmt.Errorf("%w: HOST %q has host bits set: write %s for the network or %s for the one address", ErrUsage, s, p.Masked(), p.Addr())
-	}
-	return p, nil
 }
 
 // parsePort takes a number or a service name; 0 stands for every port and yields

@@ -12,6 +12,7 @@ import (
 
 	"tcphup/config"
 	"tcphup/endpoints"
+	"tcphup/internal/address"
 	"tcphup/server"
 )
 
@@ -64,7 +65,7 @@ type prefixes []netip.Prefix
 func (p *prefixes) String() string     { return fmt.Sprint([]netip.Prefix(*p)) }
 func (p *prefixes) IsCumulative() bool { return true }
 func (p *prefixes) Set(text string) error {
-	prefix, err := config.ParsePrefix(text)
+	prefix, err := address.Parse(text)
 	*p = append(*p, prefix)
 	return err
 }
@@ -75,7 +76,7 @@ type services []config.Service
 func (s *services) String() string     { return fmt.Sprint([]config.Service(*s)) }
 func (s *services) IsCumulative() bool { return true }
 func (s *services) Set(text string) error {
-	name, port, err := config.ParseService(text)
+	name, port, err := address.ParseService(text)
 	if err == nil && port == 0 {
 		err = fmt.Errorf("%q has no port: write NAME:PORT", text)
 	}

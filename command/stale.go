@@ -10,8 +10,8 @@ import (
 
 	"github.com/alecthomas/kingpin/v2"
 
-	"tcphup/config"
 	"tcphup/endpoints"
+	"tcphup/internal/address"
 )
 
 // stale is what the command line says of a service that has left addresses behind.
@@ -46,7 +46,7 @@ func (s *stale) isAsked(named bool) (bool, error) {
 // every port. An address that the name has now is never among them, so the name
 // must resolve: without that nobody can tell.
 func (s *stale) destinations(ctx context.Context, stderr io.Writer) ([]netip.Prefix, []uint16, error) {
-	name, port, err := config.ParseService(s.service)
+	name, port, err := address.ParseService(s.service)
 	if err != nil {
 		return nil, nil, fmt.Errorf("%w: --stale: %w", ErrUsage, err)
 	}
@@ -73,9 +73,9 @@ func (s *stale) destinations(ctx context.Context, stderr io.Writer) ([]netip.Pre
 			fmt.Fprintf(stderr, "tcphup: %s is an address of %s now, left alone\n", a, name)
 			continue
 		}
-		prefix, err := hostPrefix(a)
+		prefix, err := address.FromAddr(a)
 		if err != nil {
-			return nil, nil, err
+			return nil, nil, fmt.Errorf("%w: --stale: %w", ErrUsage, err)
 		}
 		prefixes = append(prefixes, prefix)
 	}
@@ -94,11 +94,11 @@ func (s *stale) read(name string) (asked, former, current []netip.Addr, port uin
 		return nil, nil, nil, 0, fmt.Errorf("%w: --stale: which addresses %s had before is not known: add --endpoints.state-file or --former ADDRESS", ErrUsage, name)
 	}
 	for _, text := range s.former {
-		a, err := netip.ParseAddr(text)
+		a, err := address.ParseAddr(text)
 		if err != nil {
-			return nil, nil, nil, 0, fmt.Errorf("%w: --former %q is not an address", ErrUsage, text)
+			return nil, nil, nil, 0, fmt.Errorf("%w: --former %w", ErrUsage, err)
 		}
-		asked = append(asked, a.Unmap())
+		asked = append(asked, a)
 	}
 	if s.file == "" {
 		return asked, nil, nil, 0, nil

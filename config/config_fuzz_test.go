@@ -53,10 +53,15 @@ func boolean(of, byDefault *bool) bool {
 
 // plainAllow returns what an entry of allow must have become.
 func plainAllow(text string) string {
-	if addr, err := netip.ParseAddr(text); err == nil {
+	plain := strings.Trim(text, "[]")
+	if addr, err := netip.ParseAddr(plain); err == nil {
+		addr = addr.Unmap()
 		return netip.PrefixFrom(addr, addr.BitLen()).String()
 	}
-	if prefix, err := netip.ParsePrefix(text); err == nil {
+	if prefix, err := netip.ParsePrefix(plain); err == nil {
+		if prefix.Addr().Is4In6() {
+			prefix = netip.PrefixFrom(prefix.Addr().Unmap(), prefix.Bits()-96)
+		}
 		return prefix.String()
 	}
 	return strings.ToLower(text)
@@ -143,6 +148,7 @@ func FuzzConfig(f *testing.F) {
 		"services: [&never {name: a.b, port: 1}]\n*never : ['10.0.0.1']\n",
 		"policies:\n- &shadow {name: a, match: [a=\"b\"], allow: [c]}\n",
 		"defaults: {shadow: !!bool yes, evidence: {stalled: TRUE}}\npolicies: [{name: a, match: [a=\"b\"], allow: [c]}]\n",
+		"policies: [{name: a, match: [a=\"b\"], allow: ['::ffff:10.0.0.0/104', '[::1]', '[::ffff:10.0.0.5]', 0.0.0.0/0]}]\n",
 		"policies: [{name: a, match: ['a!=\"b\"'], allow: []}]\n",
 		"policies: [{name: a, match: [\"a\\nb\"], allow: [\"c\\nd\"]}]\n",
 	} {

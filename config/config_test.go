@@ -69,7 +69,7 @@ func TestExampleConfig(t *testing.T) {
 	if diff := cmp.Diff([]Service{{"db.internal", 5432, time.Minute}}, c.Services); diff != "" {
 		t.Errorf("services (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff([]string{"db.internal"}, c.names()); diff != "" {
+	if diff := cmp.Diff([]string{"db.internal"}, c.Names()); diff != "" {
 		t.Errorf("names (-want +got):\n%s", diff)
 	}
 
@@ -146,6 +146,31 @@ policies:
 	}
 	if b.Evidence != (alerts.Evidence{Idle: 90 * time.Minute}) || len(b.Match) != 2 {
 		t.Errorf("b is %+v", b)
+	}
+}
+
+// Addresses have the same rules as everywhere (package address).
+func TestConfigAddresses(t *testing.T) {
+	c, err := Parse("x.yml", []byte(`
+policies: [{name: a, match: [a="b"], allow: ['::ffff:10.0.0.5', '::ffff:10.0.0.0/104', '[2001:db8::5]', 0.0.0.0/0, DB.internal]}]
+never: ['::ffff:10.0.0.5', '[::ffff:10.0.0.0/104]:53', '[2001:db8::5]', '[2001:db8::]:53']
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	allow := alerts.Allow{Names: []string{"db.internal"}}
+	for _, text := range []string{"10.0.0.5/32", "10.0.0.0/8", "2001:db8::5/128", "0.0.0.0/0"} {
+		allow.Prefixes = append(allow.Prefixes, netip.MustParsePrefix(text))
+	}
+	if diff := cmp.Diff(allow, c.Rules.Policies[0].Allow, cmpPrefix); diff != "" {
+		t.Errorf("allow (-want +got):\n%s", diff)
+	}
+	never := []alerts.Endpoint{
+		{Prefix: netip.MustParsePrefix("10.0.0.5/32")}, {Prefix: netip.MustParsePrefix("10.0.0.0/8"), Port: 53},
+		{Prefix: netip.MustParsePrefix("2001:db8::5/128")}, {Prefix: netip.MustParsePrefix("2001:db8::/128"), Port: 53},
+	}
+	if diff := cmp.Diff(never, c.Rules.Never, cmpPrefix); diff != "" {
+		t.Errorf("never (-want +got):\n%s", diff)
 	}
 }
 
@@ -239,23 +264,26 @@ func configMistakes() []configMistake {
 			"drain", policy("drain: {quiet: 1s}"),
 			[]string{"x.yml:2: drain.deadline (0s) must not be shorter than drain.quiet (1s), or no busy flow could ever fall quiet"},
 		},
-		{"label", policy("labels: {port: a-b}"), []string{`x.yml:5: "a-b" is not the name of a label: write letters, digits and _`}},
+		{"label", policy("labels: {port: a-b}"), []string{`x.yml:5: labels.port "a-b" is not the name of a label: write letters, digits and _`}},
 		{
 			"labels at odds", policy("labels: {service: s, port: p}"),
 			[]string{"x.yml:2: labels.service takes the place of labels.destination and labels.port: keep one or the other"},
 		},
-		{"allow", "policies: [{name: a, match: [a=\"b\"], allow: [10.0.0.1/8, 10.0.0.256, '::ffff:10.0.0.1', 'fe80::1%eth0', 'a b']}]\n", []string{
+		{"allow", "policies: [{name: a, match: [a=\"b\"], allow: [10.0.0.1/8, 10.0.0.256, 0.0.0.0, 'ff02::1', 'fe80::1%eth0', 'a b']}]\n", []string{
 			`x.yml:1: allow: "10.0.0.1/8" is a prefix with bits set after its length: write 10.0.0.0/8, or 10.0.0.1 for the one address`,
 			`x.yml:1: allow: "10.0.0.256" is not an address, a prefix or a name: write one such as 10.20.0.0/16, 2001:db8::5 or db.internal`,
-			`x.yml:1: allow: "::ffff:10.0.0.1" is IPv4 written as IPv6: write it as IPv4, such as 10.0.0.1`,
-			`x.yml:1: allow: "fe80::1%eth0" is not an address`, `x.yml:1: allow: "a b" is not an address`,
+			`x.yml:1: allow: "0.0.0.0" is the unspecified address, no connection leads to it: write a prefix to mean many addresses`,
+			`x.yml:1: allow: "ff02::1" is multicast, no connection leads to it: write a unicast address or prefix`,
+			`x.yml:1: allow: "fe80::1%eth0" has a zone: write fe80::1, which means this address on every interface`, `x.yml:1: allow: "a b" is not an address`,
 		}},
-		{"never", "never: [db.internal, '10.0.0.1:0', '10.0.0.1:http', '10.0.0.1/8:53', '2001:db8::/32:53']\n", []string{
+		{"never", "never: [db.internal, '10.0.0.1:0', '10.0.0.1:http', '10.0.0.1/8:53', '2001:db8::/32:53', '0.0.0.0:53', '[ff02::1]:53']\n", []string{
 			`x.yml:1: never: "db.internal" is not an address or prefix with or without a port: write one such as 10.0.0.10:53, 10.0.0.0/24 or [2001:db8::/32]:53`,
 			`x.yml:1: never: "10.0.0.1:0" is without a port from 1 to 65535 after its last colon`,
 			`x.yml:1: never: "10.0.0.1:http" is without a port`,
 			`x.yml:1: never: "10.0.0.1/8:53" is a prefix with bits set after its length: write 10.0.0.0/8`,
 			`x.yml:1: never: "2001:db8::/32:53" is not an address or prefix with or without a port`,
+			`x.yml:1: never: "0.0.0.0:53" is the unspecified address`,
+			`x.yml:1: never: "[ff02::1]:53" is multicast`,
 		}},
 		{"services", "services:\n- {name: 10.0.0.1, port: 80}\n- {name: a.b}\n- {name: A.b, port: 0, settle: 0s}\n- x\n", []string{
 			`x.yml:2: name "10.0.0.1" is not a host name: write one that DNS resolves, such as db.internal`,
@@ -293,7 +321,7 @@ func TestConfigMistakes(t *testing.T) {
 
 func TestLoadConfigFile(t *testing.T) {
 	large := filepath.Join(t.TempDir(), "large.yml")
-	if err := os.WriteFile(large, []byte(strings.Repeat("#", maxConfigSize+1)), 0o600); err != nil {
+	if err := os.WriteFile(large, []byte(strings.Repeat("#", maxSize+1)), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	open := filepath.Join(t.TempDir(), "open.yml")

@@ -2,49 +2,24 @@ package config
 
 import (
 	"fmt"
-	"net"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/prometheus/alertmanager/pkg/labels"
 
 	"tcphup/alerts"
-	"tcphup/endpoints"
 )
-
-// ParseService reads NAME or NAME:PORT; without a port it returns 0.
-func ParseService(text string) (name string, port uint16, err error) {
-	name = text
-	if strings.Contains(text, ":") {
-		var number string
-		if name, number, err = net.SplitHostPort(text); err != nil {
-			return "", 0, fmt.Errorf("%q is not a name with a port: write NAME:PORT", text)
-		}
-		n, err := strconv.ParseUint(number, 10, 16)
-		if err != nil || n == 0 {
-			return "", 0, fmt.Errorf("%q is without a port from 1 to 65535 after the colon", text)
-		}
-		port = uint16(n)
-	}
-	if !isHostname(name) {
-		return "", 0, fmt.Errorf("%q is not a host name: write one that DNS resolves, such as db.internal", name)
-	}
-	return strings.ToLower(name), port, nil
-}
 
 // stalePolicyName is the name of the policy that stalePolicy returns.
 const stalePolicyName = "stale"
 
-// AddServices adds services that do not come from the file. Where no policies were
-// written, the embedded ones then act on services too.
+// AddServices adds services from elsewhere to those of the file. If the configuration has
+// only the embedded policy, it also adds the embedded policy for services.
 func (c *Config) AddServices(more []Service) error {
 	for _, s := range more {
-		if slices.ContainsFunc(c.Services, func(other Service) bool { return other.Name == s.Name }) {
-			return fmt.Errorf("--service: %q is there already: every service needs a name of its own", s.Name)
+		if !c.addService(s) {
+			return fmt.Errorf("%q is there already: every service needs a name of its own", s.Name)
 		}
-		c.Services = append(c.Services, s)
-		c.Rules.Services = append(c.Rules.Services, alerts.Service{Name: s.Name, Port: s.Port})
 	}
 	p := c.Rules.Policies
 	if len(c.Services) == 0 || len(p) != 1 || p[0].Name != alerts.LabelledName {
@@ -55,9 +30,19 @@ func (c *Config) AddServices(more []Service) error {
 	return err
 }
 
-// stalePolicy returns the policy that applies to services as long as no policies
-// are written: alerts with the label tcphup="hangup" and the name of one in the
-// label service hang up what it has left behind.
+// addService returns false if the configuration has a service of that name.
+func (c *Config) addService(s Service) bool {
+	if slices.ContainsFunc(c.Services, func(other Service) bool { return other.Name == s.Name }) {
+		return false
+	}
+	c.Services = append(c.Services, s)
+	c.Rules.Services = append(c.Rules.Services, alerts.Service{Name: s.Name, Port: s.Port})
+	return true
+}
+
+// stalePolicy returns the embedded policy for services: alerts with the label
+// tcphup="hangup" and a service's name in the label service hang up the flows to its
+// former addresses.
 func stalePolicy(watched []Service) (alerts.Policy, error) {
 	p := alerts.Labelled()
 	p.Name, p.Allow, p.Labels.Service = stalePolicyName, alerts.Allow{}, "service"
@@ -67,20 +52,4 @@ func stalePolicy(watched []Service) (alerts.Policy, error) {
 	isOne, err := labels.NewMatcher(labels.MatchRegexp, "service", strings.ReplaceAll(strings.Join(p.Allow.Names, "|"), ".", `\.`))
 	p.Match = append(p.Match, isOne)
 	return p, err
-}
-
-// Watched returns every name that is to be watched: the services, and without a
-// port the names that policies allow.
-func (c *Config) Watched() []endpoints.Service {
-	var watched []endpoints.Service
-	for _, name := range c.names() {
-		s := endpoints.Service{Name: name}
-		for _, known := range c.Services {
-			if known.Name == name {
-				s.Port, s.Settle = known.Port, known.Settle
-			}
-		}
-		watched = append(watched, s)
-	}
-	return watched
 }

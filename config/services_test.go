@@ -1,74 +1,10 @@
 package config
 
 import (
-	"strings"
 	"testing"
-	"time"
-
-	"github.com/google/go-cmp/cmp"
 
 	"tcphup/alerts"
-	"tcphup/endpoints"
 )
-
-func TestParseService(t *testing.T) {
-	for _, tt := range []struct {
-		text, name string
-		port       uint16
-		says       string
-	}{
-		{text: "db.internal:5432", name: "db.internal", port: 5432},
-		{text: "DB.internal", name: "db.internal"},
-		{text: "_pg._tcp.db.internal:5432", name: "_pg._tcp.db.internal", port: 5432},
-		{text: "db.internal:", says: "from 1 to 65535"},
-		{text: "db.internal:0", says: "from 1 to 65535"},
-		{text: "db.internal:65536", says: "from 1 to 65535"},
-		{text: "a:b:1", says: "write NAME:PORT"},
-		{text: "10.0.0.1:80", says: "not a host name"},
-		{text: "", says: "not a host name"},
-		{text: ":80", says: "not a host name"},
-	} {
-		name, port, err := ParseService(tt.text)
-		if tt.says != "" {
-			if err == nil || !strings.Contains(err.Error(), tt.says) {
-				t.Errorf("%q: %v, want %q", tt.text, err, tt.says)
-			}
-			continue
-		}
-		if err != nil || name != tt.name || port != tt.port {
-			t.Errorf("%q: %q %d %v", tt.text, name, port, err)
-		}
-	}
-}
-
-func TestAddServices(t *testing.T) {
-	c, err := Parse("x.yml", []byte(`
-policies:
-  - {name: a, match: ['a="b"'], allow: [web.internal, db.internal]}
-services: [{name: db.internal, port: 5432, settle: 2m}]
-`))
-	if err != nil {
-		t.Fatal(err)
-	}
-	flags := []Service{{Name: "mail.internal", Port: 25, Settle: time.Minute}}
-	if err := c.AddServices(flags); err != nil {
-		t.Fatal(err)
-	}
-	want := []endpoints.Service{
-		{Name: "db.internal", Port: 5432, Settle: 2 * time.Minute},
-		{Name: "mail.internal", Port: 25, Settle: time.Minute},
-		{Name: "web.internal"},
-	}
-	if diff := cmp.Diff(want, c.Watched()); diff != "" {
-		t.Errorf("watched (-want +got):\n%s", diff)
-	}
-	if err := c.Rules.Validate(); err != nil || len(c.Rules.Services) != 2 || len(c.Rules.Policies) != 1 {
-		t.Errorf("rules: %v, %+v", err, c.Rules)
-	}
-	if err := c.AddServices(flags); err == nil || !strings.Contains(err.Error(), "mail.internal") {
-		t.Errorf("a service twice: %v", err)
-	}
-}
 
 // Where no policy was written, one for the services joins the embedded one.
 func TestStalePolicy(t *testing.T) {

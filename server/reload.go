@@ -1,6 +1,7 @@
 package server
 
 import (
+	"fmt"
 	"net/http"
 	"time"
 
@@ -43,7 +44,10 @@ func (x *server) load() (config.Config, error) {
 			return config.Config{}, err
 		}
 	}
-	return c, c.AddServices(x.options.Services)
+	if err := c.AddServices(x.options.Services); err != nil {
+		return config.Config{}, fmt.Errorf("--service: %w", err)
+	}
+	return c, nil
 }
 
 // reload reads the configuration file and puts its content in force. After an error
@@ -57,7 +61,7 @@ func (x *server) reload() error {
 		err = x.receiver.Reload(c.Rules)
 	}
 	if err == nil {
-		err = x.endpoints.Reload(c.Watched())
+		err = x.endpoints.Reload(watched(&c))
 	}
 	x.reloads.set(err == nil)
 	if err != nil {

@@ -148,7 +148,7 @@ func Run(ctx context.Context, o Options) error {
 func (x *server) build(c config.Config) error {
 	o := x.options
 	var err error
-	o.Endpoints.Logger, o.Endpoints.Services = x.logger, c.Watched()
+	o.Endpoints.Logger, o.Endpoints.Services = x.logger, watched(&c)
 	if x.endpoints, err = endpoints.New(o.Endpoints); err != nil {
 		return err
 	}

@@ -1,4 +1,5 @@
-// Package text formats values for people.
+// Package text formats values for people: printable text, plurals and the idle times
+// that tables and charts highlight.
 package text
 
 import (
@@ -6,31 +7,50 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
+	"unicode/utf8"
 )
 
-// From these idle times on, lists and the status page highlight a connection. After
-// VeryLongIdle the kernel sends the first keepalive probe by default.
+// Idle times from which the table and the page highlight a flow.
 const (
-	LongIdle     = 10 * time.Minute
+	LongIdle = 10 * time.Minute
+	// VeryLongIdle is the kernel's default for the first keepalive probe
+	// (net.ipv4.tcp_keepalive_time).
 	VeryLongIdle = 2 * time.Hour
 )
 
-// Printable returns s with each unprintable character as a Go escape sequence, so that
-// s cannot control a terminal or change the direction of the text after it.
+// quoteLimit is how many bytes of untrusted input an error quotes.
+const quoteLimit = 80
+
+// Printable replaces unprintable runes and invalid UTF-8 by escape sequences as in Go
+// source: control characters, terminal sequences and bidirectional overrides. It keeps
+// quotes and backslashes, so that Printable(Printable(s)) is Printable(s).
 func Printable(s string) string {
 	var b strings.Builder
-	for _, r := range s {
-		if unicode.IsPrint(r) {
-			b.WriteRune(r)
+	for len(s) > 0 {
+		r, size := utf8.DecodeRuneInString(s)
+		if strconv.IsPrint(r) && (r != utf8.RuneError || size > 1) {
+			b.WriteString(s[:size])
 		} else {
-			b.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
+			quoted := strconv.Quote(s[:size])
+			b.WriteString(quoted[1 : len(quoted)-1])
 		}
+		s = s[size:]
 	}
 	return b.String()
 }
 
-// Plural returns n and the noun, with an s unless n is 1.
+// Clip returns the first limit bytes of s, printable.
+func Clip(s string, limit int) string { return Printable(s[:min(len(s), limit)]) }
+
+// Quote returns s in double quotes, in one line of ASCII. It cuts long text.
+func Quote(s string) string {
+	if len(s) > quoteLimit {
+		return strconv.QuoteToASCII(s[:quoteLimit]) + " and more"
+	}
+	return strconv.QuoteToASCII(s)
+}
+
+// Plural returns a count with its noun: "1 flow", "2 flows".
 func Plural(n int, noun string) string {
 	if n == 1 {
 		return "1 " + noun

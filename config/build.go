@@ -1,0 +1,79 @@
+package config
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"tcphup/alerts"
+)
+
+// config decodes the top node of a document; nil stands for an empty one.
+func (d *decoder) config(top *yaml.Node) Config {
+	c := Default()
+	if top == nil {
+		return c
+	}
+	var f file
+	d.object(top, "the configuration", &f)
+	for _, e := range f.Never {
+		c.Rules.Never = append(c.Rules.Never, alerts.Endpoint(e))
+	}
+	for i := range f.Services {
+		d.service(&f.Services[i], &c)
+	}
+	base := defaultSettings()
+	if !f.Defaults.IsZero() {
+		d.object(&f.Defaults, "defaults", &base)
+		d.checkSettings(&f.Defaults, &base)
+	}
+	if f.Policies != nil {
+		c.Rules.Policies = nil
+	}
+	for i := range f.Policies {
+		d.policy(&f.Policies[i], base, &c.Rules)
+	}
+	return c
+}
+
+func (d *decoder) policy(n *yaml.Node, base settings, rules *alerts.Rules) {
+	p, before := policy{settings: base}, len(d.mistakes)
+	values := d.object(n, "a policy", &p)
+	if p.Name != "" && slices.ContainsFunc(rules.Policies, func(other alerts.Policy) bool { return other.Name == string(p.Name) }) {
+		d.fail(values["name"], "name %q is used by an earlier policy: every policy needs a name of its own", p.Name)
+	}
+	if p.Ports != nil && len(p.Ports) == 0 {
+		d.fail(values["ports"], "ports must not be empty: leave the key out to allow every port")
+	}
+	d.checkSettings(n, &p.settings)
+	rule := p.rule()
+	if len(d.mistakes) == before {
+		if err := rule.Validate(); err != nil {
+			for mistake := range strings.SplitSeq(err.Error(), "\n") {
+				d.fail(n, "policy %q: %s", p.Name, mistake)
+			}
+		}
+	}
+	rules.Policies = append(rules.Policies, rule)
+}
+
+// checkSettings reports settings that exclude each other.
+func (d *decoder) checkSettings(n *yaml.Node, s *settings) {
+	if s.Drain.Quiet > s.Drain.Deadline {
+		d.fail(n, "drain.deadline (%s) must not be shorter than drain.quiet (%s), or no busy flow could ever fall quiet",
+			s.Drain.Deadline, s.Drain.Quiet)
+	}
+	if s.Labels.Service != "" && s.Labels.Destination+s.Labels.Port != "" {
+		d.fail(n, "labels.service takes the place of labels.destination and labels.port: keep one or the other")
+	}
+}
+
+func (d *decoder) service(n *yaml.Node, c *Config) {
+	s := service{Settle: time.Minute}
+	d.object(n, "a service", &s)
+	if s.Name != "" && !c.addService(Service{Name: string(s.Name), Port: s.Port, Settle: s.Settle}) {
+		d.fail(n, "service %q is there already: every service needs a name of its own", s.Name)
+	}
+}

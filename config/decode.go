@@ -1,0 +1,231 @@
+package config
+
+import (
+	"cmp"
+	"encoding"
+	"errors"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/prometheus/common/model"
+	"go.yaml.in/yaml/v3"
+
+	"tcphup/internal/text"
+)
+
+// decoder decodes YAML nodes into the structs of the schema. It differs from yaml.v3's
+// own decoder, which stops at some mistakes and names Go types: it continues after every
+// mistake, names keys by their path, and accepts neither unknown keys, repeated keys,
+// merge keys nor values of another type.
+type decoder struct {
+	mistakes []mistake
+}
+
+type mistake struct {
+	line int
+	text string
+}
+
+// fail records a mistake. A quoted text of several lines stays in one.
+func (d *decoder) fail(n *yaml.Node, format string, args ...any) {
+	d.mistakes = append(d.mistakes, mistake{n.Line, text.Printable(fmt.Sprintf(format, args...))})
+}
+
+// err returns all mistakes by line.
+func (d *decoder) err(path string) error {
+	slices.SortStableFunc(d.mistakes, func(a, b mistake) int { return a.line - b.line })
+	var errs []error
+	for _, m := range d.mistakes {
+		errs = append(errs, fmt.Errorf("%s:%d: %s", path, m.line, m.text))
+	}
+	return errors.Join(errs...)
+}
+
+// resolve follows an alias.
+func resolve(n *yaml.Node) *yaml.Node {
+	for n.Kind == yaml.AliasNode {
+		n = n.Alias
+	}
+	return n
+}
+
+// object decodes a mapping into the struct that to points to. what names the object in
+// mistakes. It returns the values of the known keys.
+func (d *decoder) object(n *yaml.Node, what string, to any) map[string]*yaml.Node {
+	return d.mapping(n, what, "", reflect.ValueOf(to).Elem())
+}
+
+// mapping is object, with prefix before the keys in mistakes about their values.
+func (d *decoder) mapping(n *yaml.Node, what, prefix string, v reflect.Value) map[string]*yaml.Node {
+	n = resolve(n)
+	fields := make(map[string]reflect.StructField)
+	for _, field := range reflect.VisibleFields(v.Type()) {
+		if key := field.Tag.Get("yaml"); !field.Anonymous {
+			fields[key] = field
+		}
+	}
+	values := make(map[string]*yaml.Node)
+	if n.Kind != yaml.MappingNode {
+		d.fail(n, "%s must be a mapping with the keys %s", what, keyList(fields))
+		return values
+	}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		// The value of an alias node is the anchor's name, not a key.
+		at, key, value := n.Content[i], resolve(n.Content[i]), resolve(n.Content[i+1])
+		field, known := fields[key.Value]
+		switch {
+		case !known || key.Tag != "!!str":
+			d.fail(at, "unknown key %q in %s: %s", key.Value, what, suggest(key.Value, fields))
+		case values[key.Value] != nil:
+			d.fail(at, "the key %q appears twice in %s: keep one", key.Value, what)
+		default:
+			values[key.Value] = value
+			d.value(value, prefix+key.Value, v.FieldByIndex(field.Index), field.Tag)
+		}
+	}
+	for _, field := range reflect.VisibleFields(v.Type()) {
+		if key := field.Tag.Get("yaml"); field.Tag.Get("required") != "" && values[key] == nil {
+			d.fail(n, "the %s has no %s", strings.TrimPrefix(what, "a "), key)
+		}
+	}
+	return values
+}
+
+// value decodes the value of a key.
+func (d *decoder) value(n *yaml.Node, key string, v reflect.Value, tag reflect.StructTag) {
+	if _, raw := v.Interface().(yaml.Node); raw {
+		v.Set(reflect.ValueOf(*n))
+		return
+	}
+	switch v.Kind() {
+	case reflect.Struct:
+		d.mapping(n, key, key+".", v)
+	case reflect.Slice:
+		d.list(n, key, v, tag)
+	default:
+		d.scalar(n, key, key, v, tag)
+	}
+}
+
+// list decodes each element of a list. A list without elements becomes an empty slice
+// other than nil.
+func (d *decoder) list(n *yaml.Node, key string, v reflect.Value, tag reflect.StructTag) {
+	if n.Kind != yaml.SequenceNode {
+		d.fail(n, "%s must be a list: write it in [ ] or with a dash before each", key)
+		return
+	}
+	v.Set(reflect.MakeSlice(v.Type(), len(n.Content), len(n.Content)))
+	for i, element := range n.Content {
+		element = resolve(element)
+		if node, raw := v.Index(i).Addr().Interface().(*yaml.Node); raw {
+			*node = *element
+			continue
+		}
+		d.scalar(element, "each entry of "+key, key+":", v.Index(i), tag)
+	}
+}
+
+// scalar decodes a single value. what names it in mistakes about its type and bounds,
+// subject in those that quote it.
+func (d *decoder) scalar(n *yaml.Node, what, subject string, v reflect.Value, tag reflect.StructTag) {
+	want := ""
+	switch to := v.Addr().Interface().(type) {
+	case encoding.TextUnmarshaler:
+		if !isScalar(n, "!!str") || n.Value == "" {
+			want = "a text that is not empty: write it in quotes"
+		} else if err := to.UnmarshalText([]byte(n.Value)); err != nil {
+			d.fail(n, "%s %v", subject, err)
+		}
+	case *string:
+		if choices := tag.Get("oneof"); n.Kind != yaml.ScalarNode || !slices.Contains(strings.Split(choices, ", "), n.Value) {
+			want = "one of " + choices
+		}
+		*to = n.Value
+	case *bool:
+		// Without the comparison "!!bool yes" would be false.
+		if *to = strings.EqualFold(n.Value, "true"); !isScalar(n, "!!bool") || !*to && !strings.EqualFold(n.Value, "false") {
+			want = "true or false"
+		}
+	case *float64:
+		number, err := strconv.ParseFloat(n.Value, 64)
+		if most := limit(tag, "most", parseFloat); n.Kind != yaml.ScalarNode || err != nil || !(number > 0 && number <= most) {
+			want = fmt.Sprintf("a number above 0, at most %g", most)
+		}
+		*to = number
+	case *time.Duration:
+		duration, err := model.ParseDuration(n.Value)
+		if least := limit(tag, "least", model.ParseDuration); n.Kind != yaml.ScalarNode || err != nil || duration < least {
+			want = fmt.Sprintf("a duration such as 500ms, 30s, 5m or 1h, and at least %s", least)
+		}
+		*to = time.Duration(duration)
+	default: // int and uint16
+		number, err := strconv.Atoi(n.Value)
+		least, most := limit(tag, "least", strconv.Atoi), limit(tag, "most", strconv.Atoi)
+		if !isScalar(n, "!!int") || err != nil || number < least || number > most {
+			want = fmt.Sprintf("a whole number from %d to %d", least, most)
+			break
+		}
+		v.Set(reflect.ValueOf(number).Convert(v.Type()))
+	}
+	if want != "" {
+		d.fail(n, "%s must be %s", what, want)
+	}
+}
+
+func isScalar(n *yaml.Node, tag string) bool { return n.Kind == yaml.ScalarNode && n.Tag == tag }
+
+func parseFloat(s string) (float64, error) { return strconv.ParseFloat(s, 64) }
+
+// limit returns the bound in a tag of the schema, 0 without one.
+func limit[T any](tag reflect.StructTag, name string, parse func(string) (T, error)) T {
+	bound, err := parse(cmp.Or(tag.Get(name), "0"))
+	if err != nil {
+		panic(fmt.Sprintf("schema: %s is %q: %v", name, tag.Get(name), err))
+	}
+	return bound
+}
+
+func keyList(fields map[string]reflect.StructField) string {
+	return strings.Join(slices.Sorted(maps.Keys(fields)), ", ")
+}
+
+// suggest returns what to write in place of an unknown key.
+func suggest(wrong string, fields map[string]reflect.StructField) string {
+	best, least := "", 3
+	for _, key := range slices.Sorted(maps.Keys(fields)) {
+		if d := distance(wrong, key); d < least {
+			best, least = key, d
+		}
+	}
+	if best == "" {
+		return "the known keys are " + keyList(fields)
+	}
+	return fmt.Sprintf("did you mean %q?", best)
+}
+
+// distance returns the number of single-byte edits between a and b.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			above := row[j+1]
+			edit := diagonal
+			if a[i] != b[j] {
+				edit++
+			}
+			row[j+1] = min(edit, above+1, row[j]+1)
+			diagonal = above
+		}
+	}
+	return row[len(b)]
+}

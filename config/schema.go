@@ -1,0 +1,185 @@
+package config
+
+import (
+	"fmt"
+	"net/netip"
+	"regexp"
+	"time"
+
+	"github.com/prometheus/alertmanager/pkg/labels"
+	"go.yaml.in/yaml/v3"
+
+	"tcphup/alerts"
+	"tcphup/internal/address"
+)
+
+// The structs of this file are the schema. The tag yaml holds a key, and decoder checks
+// the other tags: required marks a key that must be there, least and most bound a number
+// or a duration, oneof lists the values of a string.
+
+type file struct {
+	Defaults yaml.Node   `yaml:"defaults"` // settings
+	Policies []yaml.Node `yaml:"policies"` // policy, on top of the defaults
+	Never    []endpoint  `yaml:"never"`
+	Services []yaml.Node `yaml:"services"` // service
+}
+
+type policy struct {
+	Name     policyName `yaml:"name" required:"true"`
+	Match    []matchers `yaml:"match" required:"true"`
+	Allow    []host     `yaml:"allow" required:"true"`
+	Ports    []uint16   `yaml:"ports" least:"1" most:"65535"`
+	settings `yaml:",inline"`
+}
+
+// settings are the keys that policies and defaults share.
+type settings struct {
+	Labels   labelNames    `yaml:"labels"`
+	Evidence evidence      `yaml:"evidence"`
+	Method   string        `yaml:"method" oneof:"auto, shutdown, destroy"`
+	MPTCP    string        `yaml:"mptcp" oneof:"connection, path"`
+	Limits   limits        `yaml:"limits"`
+	Drain    drain         `yaml:"drain"`
+	Linger   time.Duration `yaml:"linger" least:"100ms"`
+	Shadow   bool          `yaml:"shadow"`
+}
+
+type labelNames struct {
+	Destination labelName `yaml:"destination"`
+	Port        labelName `yaml:"port"`
+	Service     labelName `yaml:"service"`
+}
+
+type evidence struct {
+	Idle                   time.Duration `yaml:"idle"`
+	PeerSilence            time.Duration `yaml:"peer_silence"`
+	Stalled                bool          `yaml:"stalled"`
+	EstablishedBeforeAlert bool          `yaml:"established_before_alert"`
+}
+
+type limits struct {
+	Flows       int           `yaml:"flows" least:"1" most:"1000000"`
+	Fraction    float64       `yaml:"fraction" most:"1"`
+	Rate        float64       `yaml:"rate" most:"10000"`
+	Cooldown    time.Duration `yaml:"cooldown"`
+	MaxAlertAge time.Duration `yaml:"max_alert_age" least:"1s"`
+	Breaker     breaker       `yaml:"breaker"`
+}
+
+type breaker struct {
+	Actions      int           `yaml:"actions" least:"1" most:"1000000"`
+	Destinations int           `yaml:"destinations" least:"1" most:"1000000"`
+	Window       time.Duration `yaml:"window" least:"1s"`
+}
+
+type drain struct {
+	Quiet    time.Duration `yaml:"quiet"`
+	Deadline time.Duration `yaml:"deadline"`
+}
+
+type service struct {
+	Name   hostName      `yaml:"name" required:"true"`
+	Port   uint16        `yaml:"port" required:"true" least:"1" most:"65535"`
+	Settle time.Duration `yaml:"settle" least:"1s"`
+}
+
+func defaultSettings() settings {
+	l := alerts.DefaultLimits()
+	return settings{
+		Limits: limits{l.Flows, l.Fraction, l.Rate, l.Cooldown, l.MaxAlertAge, breaker(l.Breaker)},
+		Linger: alerts.DefaultLinger,
+	}
+}
+
+// rule converts a policy of the file.
+func (p *policy) rule() alerts.Policy {
+	rule := alerts.Policy{
+		Name:  string(p.Name),
+		Ports: p.Ports,
+		Labels: alerts.LabelNames{
+			Destination: string(p.Labels.Destination), Port: string(p.Labels.Port), Service: string(p.Labels.Service),
+		},
+		Evidence: alerts.Evidence(p.Evidence),
+		Method:   p.Method,
+		MPTCP:    p.MPTCP,
+		Limits: alerts.Limits{
+			Flows: p.Limits.Flows, Fraction: p.Limits.Fraction, Rate: p.Limits.Rate, Cooldown: p.Limits.Cooldown,
+			MaxAlertAge: p.Limits.MaxAlertAge, Breaker: alerts.Breaker(p.Limits.Breaker),
+		},
+		Drain:  alerts.Drain(p.Drain),
+		Linger: p.Linger,
+		Shadow: p.Shadow,
+	}
+	for _, m := range p.Match {
+		rule.Match = append(rule.Match, m...)
+	}
+	for _, h := range p.Allow {
+		if h.name != "" {
+			rule.Allow.Names = append(rule.Allow.Names, h.name)
+		} else {
+			rule.Allow.Prefixes = append(rule.Allow.Prefixes, h.prefix)
+		}
+	}
+	return rule
+}
+
+type policyName string
+
+var policyNameForm = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_-]{0,62}$`)
+
+func (p *policyName) UnmarshalText(text []byte) error {
+	if !policyNameForm.Match(text) {
+		return fmt.Errorf("%q must be of letters, digits, _ and -, at most 63", text)
+	}
+	*p = policyName(text)
+	return nil
+}
+
+type labelName string
+
+var labelNameForm = regexp.MustCompile(`^[a-zA-Z_][a-zA-Z0-9_]*$`)
+
+func (l *labelName) UnmarshalText(text []byte) error {
+	if !labelNameForm.Match(text) {
+		return fmt.Errorf("%q is not the name of a label: write letters, digits and _", text)
+	}
+	*l = labelName(text)
+	return nil
+}
+
+type hostName string
+
+func (h *hostName) UnmarshalText(text []byte) error {
+	name, err := address.ParseName(string(text))
+	*h = hostName(name)
+	return err
+}
+
+type matchers labels.Matchers
+
+func (m *matchers) UnmarshalText(text []byte) error {
+	parsed, err := alerts.ParseMatchers(string(text))
+	if err != nil {
+		return fmt.Errorf(`%w: write it like 'alertname="TcphupStaleSockets"' or 'team=~"a|b"'`, err)
+	}
+	*m = matchers(parsed)
+	return nil
+}
+
+// host is a prefix, or a name when that is not empty.
+type host struct {
+	prefix netip.Prefix
+	name   string
+}
+
+func (h *host) UnmarshalText(text []byte) (err error) {
+	h.prefix, h.name, err = address.ParseHost(string(text))
+	return err
+}
+
+type endpoint alerts.Endpoint
+
+func (e *endpoint) UnmarshalText(text []byte) (err error) {
+	e.Prefix, e.Port, err = address.ParseEndpoint(string(text))
+	return err
+}
