@@ -13,6 +13,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"tcphup/alerts"
+	"tcphup/hangup"
 	"tcphup/internal/safefile"
 )
 
@@ -104,7 +105,7 @@ func (r *configReader) top(n *yaml.Node) {
 		},
 		"services": func(n *yaml.Node) { r.list(n, "services", r.service) },
 	})
-	base := alerts.Policy{Limits: alerts.DefaultLimits(), Linger: alerts.DefaultLinger}
+	base := alerts.Policy{Limits: alerts.DefaultLimits(), Linger: hangup.DefaultLinger}
 	if defaults != nil {
 		r.mapping(defaults, "defaults", r.settings(&base))
 		r.checkSettings(defaults, &base)
@@ -133,8 +134,8 @@ func (r *configReader) settings(p *alerts.Policy) keys {
 				"established_before_alert": r.boolean(&p.Evidence.EstablishedBeforeAlert, "evidence.established_before_alert"),
 			})
 		},
-		"method": r.choice(&p.Method, "method", alerts.MethodAuto, alerts.MethodShutdown, alerts.MethodDestroy),
-		"mptcp":  r.choice(&p.MPTCP, "mptcp", alerts.MPTCPConnection, alerts.MPTCPPath),
+		"method": choice(&r.yamlReader, &p.Method, "method", hangup.Methods()),
+		"mptcp":  choice(&r.yamlReader, &p.MPTCP, "mptcp", hangup.MPTCPModes()),
 		"limits": func(n *yaml.Node) {
 			l := &p.Limits
 			r.mapping(n, "limits", keys{

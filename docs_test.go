@@ -13,7 +13,7 @@ import (
 	"github.com/alecthomas/kingpin/v2"
 	"github.com/google/go-cmp/cmp"
 
-	"tcphup/actuator"
+	"tcphup/hangup"
 )
 
 // The tables of the documentation that are made from the code say what the code says.
@@ -131,11 +131,11 @@ func commandSections(commands []*kingpin.CmdModel) string {
 	return strings.Join(sections, "\n")
 }
 
-// outcomeTables show the outcomes and the reasons of package actuator with what their
-// comments say: "NAME means: ...".
+// outcomeTables show the outcomes and the reasons of package hangup with what their
+// comments say: "NAME: ...".
 func outcomeTables(t *testing.T) (outcomes, reasons string) {
 	t.Helper()
-	file, err := parser.ParseFile(token.NewFileSet(), "actuator/outcome.go", nil, parser.ParseComments)
+	file, err := parser.ParseFile(token.NewFileSet(), "hangup/report.go", nil, parser.ParseComments)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,7 +146,7 @@ func outcomeTables(t *testing.T) (outcomes, reasons string) {
 			return true
 		}
 		value, isText := spec.Values[0].(*ast.BasicLit)
-		meaning, isMeaning := strings.CutPrefix(spec.Doc.Text(), spec.Names[0].Name+" means: ")
+		meaning, isMeaning := strings.CutPrefix(spec.Doc.Text(), spec.Names[0].Name+": ")
 		if isText && isMeaning {
 			meaning = strings.TrimSuffix(strings.Join(strings.Fields(meaning), " "), ".")
 			meanings[strings.Trim(value.Value, `"`)] = meaning
@@ -156,14 +156,14 @@ func outcomeTables(t *testing.T) (outcomes, reasons string) {
 	rows := func(values []string) (rows [][]string) {
 		for _, value := range values {
 			if meanings[value] == "" {
-				t.Errorf("actuator/outcome.go does not say what %q means", value)
+				t.Errorf("hangup/report.go does not say what %q means", value)
 			}
 			rows = append(rows, []string{code(value), meanings[value]})
 		}
 		return rows
 	}
-	return markdownTable([]string{"outcome", ""}, rows(names(actuator.Outcomes()))),
-		markdownTable([]string{"reason", ""}, rows(names(actuator.Reasons())))
+	return markdownTable([]string{"outcome", ""}, rows(names(hangup.Outcomes()))),
+		markdownTable([]string{"reason", ""}, rows(names(hangup.Reasons())))
 }
 
 // The table of HTTP paths has those that are served, and no others.

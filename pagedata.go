@@ -18,6 +18,7 @@ import (
 	"tcphup/actuator"
 	"tcphup/alerts"
 	"tcphup/collector"
+	"tcphup/hangup"
 )
 
 // How much the page shows at most; the rest is in the metrics and at the JSON
@@ -136,7 +137,7 @@ func (x *server) operatingMode(paused string, policies []alerts.PolicyStatus) op
 func (d *pageData) setChecks(checks []actuator.Check) {
 	d.Unusable = d.Receives && len(checks) > 0
 	for _, c := range checks {
-		if c.Usable && (c.Name == string(actuator.Shutdown) || c.Name == string(actuator.Destroy)) {
+		if c.Usable && (c.Name == string(hangup.Shutdown) || c.Name == string(hangup.Destroy)) {
 			d.Unusable = false
 		}
 		c.Detail = visible(c.Detail)
@@ -231,19 +232,19 @@ func (d *pageData) setDecisions(records []alerts.Record) {
 			e.Where = net.JoinHostPort(r.Destination, cmp.Or(r.Port, "0"))
 		}
 		if f := r.Flow; f != nil {
-			e.Where, e.Outcome = f.Local+" → "+f.Remote, f.Outcome
+			e.Where, e.Outcome = f.Local.String()+" → "+f.Remote.String(), string(f.Outcome)
 			if f.PID != 0 {
 				e.Process = f.Command + " (" + strconv.Itoa(f.PID) + ")"
 			}
-			e.Why = joinNonEmpty(": ", f.Method, f.Reason, f.Detail, f.Error)
+			e.Why = joinNonEmpty(": ", string(f.Method), string(f.Reason), f.Detail, f.Error)
 		}
 		e.Where, e.Process, e.Why = visible(e.Where), visible(e.Process), visible(e.Why)
 		e.Class = outcomeClass(e.Outcome)
 		if !d.Private {
 			e.Record, e.Where, e.Process, e.Why = alerts.Record{Time: r.Time, Policy: r.Policy, Shadow: r.Shadow}, "", "", outcomeCounts(r.Flows)
 			if r.Flow != nil {
-				e.Why = r.Flow.Reason
-				e.Flow = new(alerts.FlowRecord)
+				e.Why = string(r.Flow.Reason)
+				e.Flow = new(hangup.ResultJSON)
 			}
 		}
 		d.Decisions = append(d.Decisions, e)
@@ -251,10 +252,10 @@ func (d *pageData) setDecisions(records []alerts.Record) {
 }
 
 // outcomeCounts says what became of an alert's flows.
-func outcomeCounts(flows map[string]int) string {
+func outcomeCounts(flows map[hangup.Outcome]int) string {
 	var parts []string
-	for _, o := range actuator.Outcomes() {
-		if n := flows[string(o)]; n > 0 {
+	for _, o := range hangup.Outcomes() {
+		if n := flows[o]; n > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", n, o))
 		}
 	}
@@ -275,7 +276,7 @@ func visible(s string) string {
 }
 
 func joinNonEmpty(separator string, parts ...string) string {
-	return strings.Join(slices.DeleteFunc(parts, func(s string) bool { return s == "" || s == string(actuator.None) }), separator)
+	return strings.Join(slices.DeleteFunc(parts, func(s string) bool { return s == "" || s == string(hangup.None) }), separator)
 }
 
 // outcomeClass sorts outcomes of flows and results of alerts by how they went.

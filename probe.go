@@ -11,6 +11,7 @@ import (
 	"github.com/alecthomas/kingpin/v2"
 
 	"tcphup/actuator"
+	"tcphup/hangup"
 )
 
 // probe is the command of the same name.
@@ -51,7 +52,7 @@ func (p *probe) run(ctx context.Context) (int, error) {
 		return exitIncomplete, fmt.Errorf("write checks: %w", err)
 	}
 	for _, c := range checks {
-		if c.Usable && (c.Name == string(actuator.Shutdown) || c.Name == string(actuator.Destroy)) {
+		if c.Usable && (c.Name == string(hangup.Shutdown) || c.Name == string(hangup.Destroy)) {
 			return exitDone, nil
 		}
 	}

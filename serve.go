@@ -43,7 +43,6 @@ type serve struct {
 
 	alertsAddress, alertsWebConfig string
 	auditFile                      string
-	watchReconnect                 time.Duration
 	alerts                         alerts.Config
 	collector                      collector.Config
 	services                       services
@@ -61,7 +60,7 @@ func newServe(cmd *kingpin.CmdClause) *serve {
 	cmd.Flag("alerts.pause-file", "While this file exists, alerts hang up nothing.").StringVar(&s.alerts.PauseFile)
 	cmd.Flag("alerts.shadow", "Plan and report what alerts ask for, but close nothing.").BoolVar(&s.alerts.Shadow)
 	cmd.Flag("audit.log-file", "File to which every decision is appended, one JSON object a line.").StringVar(&s.auditFile)
-	cmd.Flag("watch-reconnect", "How long to watch where applications go after a hang-up; 0 means not to.").Default("5s").DurationVar(&s.watchReconnect)
+	cmd.Flag("watch-reconnect", "How long to watch where applications go after a hang-up; 0 means not to.").Default("5s").DurationVar(&s.alerts.WatchReconnect)
 	cmd.Flag("collector.max-destinations", "At most so many destinations have series of their own; the rest is counted as other.").
 		Default("500").SetValue(wholeNumber{&s.collector.MaxDestinations, 1, 1_000_000})
 	cmd.Flag("collector.prefix-length-v4", "Widen IPv4 destinations to prefixes of this length.").Default("32").SetValue(wholeNumber{&s.collector.PrefixLengthV4, 1, 32})
@@ -180,7 +179,7 @@ func (x *server) build(c config) error {
 	x.alerts.Audit, x.alerts.Names = x.audit, x.endpoints
 	// Where no alert can arrive, no policy is in force.
 	x.alerts.Shadow = x.alerts.Shadow || x.alertsAddress == ""
-	x.receiver, err = alerts.NewReceiver(x.alerts, c.Rules, hangUpper{x.actuator, x.watchReconnect}, x.logger)
+	x.receiver, err = alerts.NewReceiver(x.alerts, c.Rules, x.actuator, x.logger)
 	if err != nil {
 		return err
 	}

@@ -209,14 +209,15 @@ func (r *yamlReader) texts(n *yaml.Node, what string, read func(n *yaml.Node, te
 	})
 }
 
-func (r *yamlReader) choice(to *string, what string, choices ...string) func(*yaml.Node) {
+// choice reads one of a closed set into a string of any type.
+func choice[T ~string](r *yamlReader, to *T, what string, choices []T) func(*yaml.Node) {
 	return func(n *yaml.Node) {
 		n = resolve(n)
-		if n.Kind != yaml.ScalarNode || !slices.Contains(choices, n.Value) {
-			r.fail(n, "%s must be one of %s", what, strings.Join(choices, ", "))
+		if n.Kind != yaml.ScalarNode || !slices.Contains(choices, T(n.Value)) {
+			r.fail(n, "%s must be one of %s", what, strings.Join(names(choices), ", "))
 			return
 		}
-		*to = n.Value
+		*to = T(n.Value)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"tcphup/hangup"
 	"tcphup/sockdiag"
 )
 
@@ -71,30 +72,30 @@ func (x *action) lookAgain(ctx context.Context, t *target) (sockdiag.Flow, bool)
 		x.notReached(t)
 		return now, false
 	case errors.Is(err, os.ErrNotExist), err == nil && hasEnded(now.State):
-		t.Method, t.Outcome = None, Gone
+		t.Method, t.Outcome = hangup.None, hangup.Gone
 		return now, false
 	case err != nil:
-		t.Method, t.Outcome, t.Err = None, Failed, err
+		t.Method, t.Outcome, t.Err = hangup.None, hangup.Failed, err
 		return now, false
 	case now.State == sockdiag.Listen:
-		x.refuse(t, ReasonListener, "the socket accepts connections")
+		x.refuse(t, hangup.ReasonListener, "the socket accepts connections")
 		return now, false
 	}
 	if now.Protocol == sockdiag.MPTCP {
 		paths, err := refreshPaths(ctx, x.conn, &now, t.Subflows)
 		if err != nil {
-			t.Method = None
+			t.Method = hangup.None
 			x.fail(ctx, t, err)
 			return now, false
 		}
 		t.Subflows = paths
 		if x.denied(t) {
-			x.refuse(t, ReasonDenied, deniedByRule)
+			x.refuse(t, hangup.ReasonDenied, deniedByRule)
 			return now, false
 		}
 	}
 	if !x.showsEvidence(t, &now) {
-		x.refuse(t, ReasonEvidence, cameToLife)
+		x.refuse(t, hangup.ReasonEvidence, cameToLife)
 		return now, false
 	}
 	return now, true
@@ -102,7 +103,7 @@ func (x *action) lookAgain(ctx context.Context, t *target) (sockdiag.Flow, bool)
 
 // notReached is the outcome of a flow whose turn did not come.
 func (x *action) notReached(t *target) {
-	t.Method, t.Outcome, t.Detail = None, Planned, "the action ended before its turn came"
+	t.Method, t.Outcome, t.Detail = hangup.None, hangup.Planned, "the action ended before its turn came"
 }
 
 // fail is the outcome of a flow to which an error has happened before anything was
@@ -112,7 +113,7 @@ func (x *action) fail(ctx context.Context, t *target, err error) {
 		x.notReached(t)
 		return
 	}
-	t.Outcome, t.Err = Failed, err
+	t.Outcome, t.Err = hangup.Failed, err
 }
 
 const cameToLife = "it has come to life since it was chosen"
@@ -147,21 +148,21 @@ func (x *action) one(ctx context.Context, t *target, now *sockdiag.Flow, drainin
 	}
 	switch {
 	case slices.ContainsFunc(t.holders, func(h holder) bool { return h.pid == os.Getpid() }):
-		x.refuse(t, ReasonSelf, "the socket is tcphup's own")
+		x.refuse(t, hangup.ReasonSelf, "the socket is tcphup's own")
 		return stepDecided
 	case t.connection != nil:
 		return x.onePath(ctx, t, now)
 	case now.Inode == 0 && !isClosing(now.State):
 		const waits = "no process has accepted it yet"
-		if x.Method == Shutdown {
-			x.refuse(t, ReasonPermission, waits)
+		if x.Method == hangup.Shutdown {
+			x.refuse(t, hangup.ReasonPermission, waits)
 			return stepDecided
 		}
 		t.Detail = waits
 		return x.oneDestroy(ctx, t, now, "", "")
-	case (now.Inode == 0 || now.ShutDown) && x.Method != Destroy:
+	case (now.Inode == 0 || now.ShutDown) && x.Method != hangup.Destroy:
 		return x.orphan(t)
-	case x.Method == Destroy:
+	case x.Method == hangup.Destroy:
 		t.Detail = "destroy was asked for"
 		return x.oneDestroy(ctx, t, now, "", "")
 	default:
@@ -172,10 +173,10 @@ func (x *action) one(ctx context.Context, t *target, now *sockdiag.Flow, drainin
 // orphan is a flow that its application has closed, or an earlier action has shut
 // down: the FIN is on its way. It has the same time to end as one that we hang up.
 func (x *action) orphan(t *target) step {
-	t.Method, t.orphaned = None, true
+	t.Method, t.orphaned = hangup.None, true
 	t.Detail = "it has been closed on this side already"
 	if x.DryRun {
-		t.Outcome = Planned
+		t.Outcome = hangup.Planned
 		return stepDecided
 	}
 	return stepActed
@@ -191,7 +192,7 @@ func (x *action) oneShutdown(ctx context.Context, t *target, now *sockdiag.Flow,
 		return stepLost
 	}
 	fd, reason, err := x.acquire(t)
-	if reason == ReasonIdentity && !t.sought {
+	if reason == hangup.ReasonIdentity && !t.sought {
 		// The owner has let go of it since the pass: it may have ended or moved its
 		// descriptors while another process, or number, still leads to the flow.
 		t.sought = true
@@ -199,22 +200,22 @@ func (x *action) oneShutdown(ctx context.Context, t *target, now *sockdiag.Flow,
 	}
 	if err == nil {
 		defer release(fd)
-		t.Method, t.Detail = Shutdown, "the owner can be reached"
+		t.Method, t.Detail = hangup.Shutdown, "the owner can be reached"
 		if x.DryRun {
-			t.Outcome = Planned
+			t.Outcome = hangup.Planned
 			return stepDecided
 		}
 		// Finding the socket took its time; a request may have begun meanwhile. Only
 		// the shutdown itself comes between this look and the end.
 		if err := refresh(fd, now); err != nil {
-			t.Method, t.Outcome, t.Err = None, Failed, err
+			t.Method, t.Outcome, t.Err = hangup.None, hangup.Failed, err
 			return stepDecided
 		}
 		if draining && x.isBusy(t, now) {
 			return stepBusy
 		}
 		if !x.showsEvidence(t, now) {
-			x.refuse(t, ReasonEvidence, cameToLife)
+			x.refuse(t, hangup.ReasonEvidence, cameToLife)
 			return stepDecided
 		}
 		err = unix.Shutdown(fd, unix.SHUT_RDWR)
@@ -225,24 +226,24 @@ func (x *action) oneShutdown(ctx context.Context, t *target, now *sockdiag.Flow,
 			}
 			return stepActed
 		case errors.Is(err, unix.ENOTCONN):
-			t.Outcome = Gone
+			t.Outcome = hangup.Gone
 		default:
-			t.Outcome, t.Err = Failed, err
+			t.Outcome, t.Err = hangup.Failed, err
 		}
 		return stepDecided
 	}
 
 	t.Detail = err.Error()
 	switch reason {
-	case ReasonSIGPIPE, ReasonPermission:
-		if x.Method == Auto {
+	case hangup.ReasonSIGPIPE, hangup.ReasonPermission:
+		if x.Method == hangup.Auto {
 			return x.oneDestroy(ctx, t, now, reason, t.Detail)
 		}
 		x.refuse(t, reason, t.Detail)
-	case ReasonIdentity, ReasonListener:
+	case hangup.ReasonIdentity, hangup.ReasonListener:
 		x.refuse(t, reason, t.Detail)
 	default:
-		t.Method, t.Detail = None, ""
+		t.Method, t.Detail = hangup.None, ""
 		x.fail(ctx, t, err)
 	}
 	return stepDecided
@@ -261,7 +262,7 @@ func (x *action) seekOwners(ctx context.Context, lost []*target) []*target {
 	found, err := findOwners(ctx, sortCompact(inodes), nil)
 	if err != nil {
 		for _, t := range lost {
-			t.Method = None
+			t.Method = hangup.None
 			x.fail(ctx, t, fmt.Errorf("find owners: %w", err))
 		}
 		return nil
@@ -274,16 +275,16 @@ func (x *action) seekOwners(ctx context.Context, lost []*target) []*target {
 
 // acquire returns a verified duplicate of the flow's socket, or why there is none.
 // The reason is "" for a fault that is no guard's.
-func (x *action) acquire(t *target) (fd int, reason Reason, err error) {
+func (x *action) acquire(t *target) (fd int, reason hangup.Reason, err error) {
 	if len(t.holders) == 0 {
-		return -1, ReasonPermission, errors.New("no process that holds it can be seen: " + howToSee)
+		return -1, hangup.ReasonPermission, errors.New("no process that holds it can be seen: " + howToSee)
 	}
 	for _, h := range t.holders {
 		switch p := x.known.process(h.pid); {
 		case p.err != nil:
 			return -1, "", fmt.Errorf("see what SIGPIPE does: %w", p.err)
 		case p.sigpipeKills:
-			return -1, ReasonSIGPIPE, fmt.Errorf("process %d (%s) neither ignores nor catches SIGPIPE: its next write would kill it", h.pid, p.command)
+			return -1, hangup.ReasonSIGPIPE, fmt.Errorf("process %d (%s) neither ignores nor catches SIGPIPE: its next write would kill it", h.pid, p.command)
 		}
 	}
 	var errs []error
@@ -297,13 +298,13 @@ func (x *action) acquire(t *target) (fd int, reason Reason, err error) {
 	err = errors.Join(errs...)
 	switch {
 	case errors.Is(err, errListener):
-		return -1, ReasonListener, err
+		return -1, hangup.ReasonListener, err
 	case errors.Is(err, os.ErrPermission):
-		return -1, ReasonPermission, fmt.Errorf("%w: %s", err, howToAttach)
+		return -1, hangup.ReasonPermission, fmt.Errorf("%w: %s", err, howToAttach)
 	case errors.Is(err, unix.ENOSYS):
-		return -1, ReasonPermission, fmt.Errorf("%w: pidfd_getfd needs Linux 5.6 and a seccomp profile that allows it", err)
+		return -1, hangup.ReasonPermission, fmt.Errorf("%w: pidfd_getfd needs Linux 5.6 and a seccomp profile that allows it", err)
 	case errors.Is(err, errIdentity), errors.Is(err, unix.ESRCH), errors.Is(err, unix.EBADF):
-		return -1, ReasonIdentity, err
+		return -1, hangup.ReasonIdentity, err
 	default:
 		return -1, "", err
 	}

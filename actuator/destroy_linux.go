@@ -7,17 +7,18 @@ import (
 	"os"
 	"strings"
 
+	"tcphup/hangup"
 	"tcphup/sockdiag"
 )
 
 // oneDestroy destroys a flow. When shutdown was refused before, reason and detail
 // say why, and stand if destroying is refused too.
-func (x *action) oneDestroy(ctx context.Context, t *target, now *sockdiag.Flow, reason Reason, detail string) step {
+func (x *action) oneDestroy(ctx context.Context, t *target, now *sockdiag.Flow, reason hangup.Reason, detail string) step {
 	// A path is for onePath alone, and that looks whether another one remains.
 	if now.Protocol == sockdiag.MPTCP || isLivePath(now) && t.connection == nil {
 		const last = "destroying its subflows would leave the application connected to nothing"
 		if reason == "" {
-			x.refuse(t, ReasonLastSubflow, last)
+			x.refuse(t, hangup.ReasonLastSubflow, last)
 		} else {
 			x.refuse(t, reason, detail+"; "+last)
 		}
@@ -27,18 +28,18 @@ func (x *action) oneDestroy(ctx context.Context, t *target, now *sockdiag.Flow, 
 		t.Detail = "shutdown refused: " + detail
 	}
 	if now.Inode == 0 && isClosing(now.State) && !destroysOrphans() {
-		x.refuse(t, ReasonPermission, "before Linux 6.11 SOCK_DESTROY would leave an orphan without a timer; the kernel ends it by net.ipv4.tcp_orphan_retries")
+		x.refuse(t, hangup.ReasonPermission, "before Linux 6.11 SOCK_DESTROY would leave an orphan without a timer; the kernel ends it by net.ipv4.tcp_orphan_retries")
 		return stepDecided
 	}
-	t.Method = Destroy
+	t.Method = hangup.Destroy
 	err := x.destroyOrProbe(ctx, now)
 	switch {
 	case err == nil && x.DryRun:
-		t.Outcome = Planned
+		t.Outcome = hangup.Planned
 	case err == nil:
 		return stepActed
 	case errors.Is(err, os.ErrNotExist), errors.Is(err, errors.ErrUnsupported) && x.isGone(ctx, t):
-		t.Outcome = Gone
+		t.Outcome = hangup.Gone
 	case ctx.Err() != nil && !x.DryRun:
 		t.unconfirmed = true
 		return stepActed // the kernel may have done it, or not: the last look tells
@@ -48,9 +49,9 @@ func (x *action) oneDestroy(ctx context.Context, t *target, now *sockdiag.Flow, 
 			missing = noDestroy
 		}
 		if reason == "" {
-			reason = ReasonPermission
+			reason = hangup.ReasonPermission
 		}
-		t.Method = None
+		t.Method = hangup.None
 		x.refuse(t, reason, strings.TrimPrefix(detail+"; destroy refused: "+missing, "; "))
 	default:
 		x.fail(ctx, t, err)
@@ -89,7 +90,7 @@ func (x *action) onePath(ctx context.Context, t *target, now *sockdiag.Flow) ste
 		}
 		state, err := x.stateOf(ctx, &t.siblings[i])
 		if err != nil {
-			t.Method = None
+			t.Method = hangup.None
 			x.fail(ctx, t, err)
 			return stepDecided
 		}
@@ -98,7 +99,7 @@ func (x *action) onePath(ctx context.Context, t *target, now *sockdiag.Flow) ste
 		}
 	}
 	if others == 0 {
-		x.refuse(t, ReasonLastSubflow, "no other established path of the connection remains")
+		x.refuse(t, hangup.ReasonLastSubflow, "no other established path of the connection remains")
 		return stepDecided
 	}
 	t.Detail = fmt.Sprintf("the connection keeps %d established path(s)", others)

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"tcphup/hangup"
 	"tcphup/sockdiag"
 	"tcphup/test/kit/nstest"
 	"tcphup/test/kit/testapp"
@@ -19,10 +20,10 @@ func TestPrivilegedYoungMPTCP(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		const opened = 400
 		binary := testapp.Build(t)
-		for _, method := range []Method{Destroy, Auto} {
+		for _, method := range []hangup.Method{hangup.Destroy, hangup.Auto} {
 			server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0", MPTCP: true, Echo: true})
 			app := testapp.Start(t, binary)
-			if method == Destroy {
+			if method == hangup.Destroy {
 				app.Ask("ignore") // otherwise SIGPIPE keeps auto from shutdown
 			}
 			done := make(chan struct{})
@@ -39,8 +40,8 @@ func TestPrivilegedYoungMPTCP(t *testing.T) {
 					running = false
 				default:
 				}
-				for _, r := range mustHangUp(t, a, Request{Selector: to(server.Addr()), Method: method, Linger: time.Millisecond}).Results {
-					if r.Outcome != Refused {
+				for _, r := range mustHangUp(t, a, hangup.Request{Selector: to(server.Addr()), Method: method, Linger: time.Millisecond}).Results {
+					if r.Outcome != hangup.Refused {
 						t.Fatalf("%s: %+v", method, r)
 					}
 				}
@@ -73,12 +74,12 @@ func TestPrivilegedLateJoin(t *testing.T) {
 		for _, tt := range []struct {
 			name    string
 			never   []sockdiag.Selector
-			outcome Outcome
-			reason  Reason
-			method  Method
+			outcome hangup.Outcome
+			reason  hangup.Reason
+			method  hangup.Method
 		}{
-			{name: "never", never: []sockdiag.Selector{{Destinations: []netip.Prefix{netip.MustParsePrefix(nstest.Peer4Two + "/32")}}}, outcome: Refused, reason: ReasonDenied, method: None},
-			{name: "dead peer", outcome: Closed, method: Shutdown},
+			{name: "never", never: []sockdiag.Selector{{Destinations: []netip.Prefix{netip.MustParsePrefix(nstest.Peer4Two + "/32")}}}, outcome: hangup.Refused, reason: hangup.ReasonDenied, method: hangup.None},
+			{name: "dead peer", outcome: hangup.Closed, method: hangup.Shutdown},
 		} {
 			t.Run(tt.name, func(t *testing.T) {
 				nstest.Command(t, "ip", "-n", "peer", "mptcp", "endpoint", "flush")
@@ -93,7 +94,7 @@ func TestPrivilegedLateJoin(t *testing.T) {
 				app.Ask("write %d", app.Connect(destination, false, true))
 				a := New(Config{})
 				joined := false
-				a.beforeAct = func(*Result) {
+				a.beforeAct = func(*hangup.Result) {
 					if joined {
 						return
 					}
@@ -103,9 +104,9 @@ func TestPrivilegedLateJoin(t *testing.T) {
 					peer.Cut("one", "two")
 				}
 				t.Cleanup(func() { peer.Restore("one", "two") })
-				r := only(t, mustHangUp(t, a, Request{Selector: to(destination), Linger: 500 * time.Millisecond, Never: tt.never}))
+				r := only(t, mustHangUp(t, a, hangup.Request{Selector: to(destination), Linger: 500 * time.Millisecond, Never: tt.never}))
 				expect(t, r, tt.outcome, tt.reason, tt.method)
-				if left := sockets(t, port); tt.outcome == Closed && len(left) > 0 {
+				if left := sockets(t, port); tt.outcome == hangup.Closed && len(left) > 0 {
 					t.Errorf("left: %+v", left)
 				}
 			})
@@ -129,17 +130,17 @@ func TestPrivilegedClosedMPTCP(t *testing.T) {
 		app.Ask("close %d", fd)
 		const linger = 500 * time.Millisecond
 		start := time.Now()
-		r := only(t, mustHangUp(t, New(Config{}), Request{
+		r := only(t, mustHangUp(t, New(Config{}), hangup.Request{
 			Selector: to(netip.AddrPortFrom(netip.MustParseAddr(nstest.Peer4Two), port)), Linger: linger,
 		}))
 		if took := time.Since(start); took < linger {
 			t.Errorf("the peer was given %v to answer, want %v", took, linger)
 		}
 		if !destroysOrphans() { // before Linux 6.11 it is left to the kernel
-			expect(t, r, Lingering, "", None)
+			expect(t, r, hangup.Lingering, "", hangup.None)
 			return
 		}
-		expect(t, r, Closed, "", Destroy)
+		expect(t, r, hangup.Closed, "", hangup.Destroy)
 		if left := sockets(t, port); len(left) > 0 {
 			t.Errorf("left: %+v", left)
 		}
@@ -182,16 +183,16 @@ func TestPrivilegedRecovered(t *testing.T) {
 			if mptcp {
 				// The second path is gone with its device, so the first is the only one.
 				nstest.Eventually(t, "one path is left, and stalled", func() bool {
-					report := mustHangUp(t, New(Config{}), Request{Selector: selector, DryRun: true})
+					report := mustHangUp(t, New(Config{}), hangup.Request{Selector: selector, DryRun: true})
 					return len(report.Results) == 1
 				})
 			}
 			a := New(Config{})
-			a.beforeAct = func(*Result) {
+			a.beforeAct = func(*hangup.Result) {
 				peer.Restore("one")
 				nstest.Eventually(t, "the flow recovers", func() bool { return !stalled() })
 			}
-			expect(t, only(t, mustHangUp(t, a, Request{Selector: selector})), Refused, ReasonEvidence, None)
+			expect(t, only(t, mustHangUp(t, a, hangup.Request{Selector: selector})), hangup.Refused, hangup.ReasonEvidence, hangup.None)
 			if got := app.Ask("write %d", fd); got != "write ok 1" {
 				t.Errorf("mptcp %v: application: %q", mptcp, got)
 			}
@@ -218,11 +219,11 @@ func TestPrivilegedFallbackEvidence(t *testing.T) {
 		}
 		selector := to(server.Addr())
 		selector.MinPeerSilence = silence
-		if report := mustHangUp(t, New(Config{}), Request{Selector: selector, DryRun: true}); len(report.Results) != 0 {
+		if report := mustHangUp(t, New(Config{}), hangup.Request{Selector: selector, DryRun: true}); len(report.Results) != 0 {
 			t.Errorf("a peer that has just answered counts as silent: %+v", report.Results)
 		}
 		nstest.Eventually(t, "the peer has been silent", func() bool {
-			return len(mustHangUp(t, New(Config{}), Request{Selector: selector, DryRun: true}).Results) == 1
+			return len(mustHangUp(t, New(Config{}), hangup.Request{Selector: selector, DryRun: true}).Results) == 1
 		})
 	})
 }
@@ -240,9 +241,9 @@ func TestPrivilegedRefusedIsUntouched(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer conn.Close()
-		x := &action{Actuator: New(Config{}), Request: Request{Selector: to(server.Addr()), Method: Auto, Linger: time.Second}, conn: conn}
+		x := &action{Actuator: New(Config{}), Request: hangup.Request{Selector: to(server.Addr()), Method: hangup.Auto, Linger: time.Second}, conn: conn}
 		x.Selector.MinIdle = time.Second
-		chosen := &target{Result: Result{Flow: flow}, holders: []holder{{pid: app.PID(), fd: fd}}}
+		chosen := &target{Result: hangup.Result{Flow: flow}, holders: []holder{{pid: app.PID(), fd: fd}}}
 		var now sockdiag.Flow
 		nstest.Eventually(t, "the flow is idle", func() bool {
 			var ok bool
@@ -251,7 +252,7 @@ func TestPrivilegedRefusedIsUntouched(t *testing.T) {
 		})
 		app.Ask("write %d", fd) // while its owner is looked for
 		chosen.Reason, chosen.ownersAt = "", time.Now()
-		if x.one(t.Context(), chosen, &now, false); chosen.Reason != ReasonEvidence || chosen.Method != None {
+		if x.one(t.Context(), chosen, &now, false); chosen.Reason != hangup.ReasonEvidence || chosen.Method != hangup.None {
 			t.Errorf("got %+v", chosen.Result)
 		}
 		own, err := duplicate(holder{pid: app.PID(), fd: fd}, &flow)

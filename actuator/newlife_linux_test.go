@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"tcphup/hangup"
 	"tcphup/sockdiag"
 	"tcphup/test/kit/nstest"
 	"tcphup/test/kit/testapp"
@@ -23,7 +24,7 @@ import (
 func TestPrivilegedNewLife(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		binary := testapp.Build(t)
-		for i, method := range []Method{Auto, Shutdown} {
+		for i, method := range []hangup.Method{hangup.Auto, hangup.Shutdown} {
 			for j, listens := range []bool{true, false} {
 				t.Run(fmt.Sprintf("%s, listens %t", method, listens), func(t *testing.T) {
 					server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0", Hold: true})
@@ -35,9 +36,9 @@ func TestPrivilegedNewLife(t *testing.T) {
 						t.Fatal(err)
 					}
 					app.Tell("recv %d", fd)
-					done := make(chan *Report)
+					done := make(chan *hangup.Report)
 					go func() {
-						report, err := New(Config{}).HangUp(t.Context(), Request{Selector: to(server.Addr()), Method: method, Linger: time.Second})
+						report, err := New(Config{}).HangUp(t.Context(), hangup.Request{Selector: to(server.Addr()), Method: method, Linger: time.Second})
 						if err != nil {
 							t.Error(err)
 						}
@@ -57,7 +58,7 @@ func TestPrivilegedNewLife(t *testing.T) {
 					if t.Failed() {
 						return
 					}
-					if r := only(t, report); r.Outcome != Closed || r.Method != Shutdown {
+					if r := only(t, report); r.Outcome != hangup.Closed || r.Method != hangup.Shutdown {
 						t.Errorf("got outcome %s, method %s (%s)", r.Outcome, r.Method, r.Detail)
 					}
 					if listens {
@@ -131,7 +132,7 @@ func TestPrivilegedLateHolder(t *testing.T) {
 		a := New(Config{})
 		a.destroy = func(context.Context, *sockdiag.Conn, *sockdiag.Flow) error { return errors.ErrUnsupported }
 		acted := 0
-		a.beforeAct = func(r *Result) {
+		a.beforeAct = func(r *hangup.Result) {
 			if acted++; acted == 2 {
 				// The pace gives it the time.
 				if got := app.Ask("fork default"); !strings.HasPrefix(got, "fork ok") {
@@ -139,12 +140,12 @@ func TestPrivilegedLateHolder(t *testing.T) {
 				}
 			}
 		}
-		report := mustHangUp(t, a, Request{Selector: to(server.Addr()), Rate: 1})
-		reasons := map[Reason]int{}
+		report := mustHangUp(t, a, hangup.Request{Selector: to(server.Addr()), Rate: 1})
+		reasons := map[hangup.Reason]int{}
 		for _, r := range report.Results {
 			reasons[r.Reason]++
 		}
-		if reasons[""] != 1 || reasons[ReasonSIGPIPE] != 1 {
+		if reasons[""] != 1 || reasons[hangup.ReasonSIGPIPE] != 1 {
 			t.Errorf("reasons %v: %+v", reasons, report.Results)
 		}
 	})
@@ -159,14 +160,14 @@ func TestPrivilegedSlowLook(t *testing.T) {
 		app.Ask("ignore")
 		app.Connect(server.Addr(), false, false)
 		a := New(Config{})
-		a.beforeAct = func(*Result) { time.Sleep(2 * ownersFresh) } // the slow host
+		a.beforeAct = func(*hangup.Result) { time.Sleep(2 * ownersFresh) } // the slow host
 		ctx, cancel := context.WithTimeout(t.Context(), 20*ownersFresh)
 		defer cancel()
-		report, err := a.HangUp(ctx, Request{Selector: to(server.Addr())})
+		report, err := a.HangUp(ctx, hangup.Request{Selector: to(server.Addr())})
 		if err != nil {
 			t.Fatal(err)
 		}
-		expect(t, only(t, report), Closed, "", Shutdown)
+		expect(t, only(t, report), hangup.Closed, "", hangup.Shutdown)
 	})
 }
 
@@ -180,7 +181,7 @@ func TestPrivilegedPathsAtOnce(t *testing.T) {
 		port := server.Addr().Port()
 		a := New(Config{})
 		var chosen chan struct{}
-		a.beforeAct = func(*Result) { // both have been chosen before either is acted on
+		a.beforeAct = func(*hangup.Result) { // both have been chosen before either is acted on
 			select {
 			case chosen <- struct{}{}:
 			case <-chosen:
@@ -194,19 +195,19 @@ func TestPrivilegedPathsAtOnce(t *testing.T) {
 			fd := app.Connect(netip.AddrPortFrom(netip.MustParseAddr(nstest.Peer4), port), false, true)
 			app.Ask("write %d", fd)
 			awaitPaths(t, port, 2)
-			outcomes := make(chan Outcome)
+			outcomes := make(chan hangup.Outcome)
 			for _, address := range []string{nstest.Peer4, nstest.Peer4Two} {
 				go func() {
-					report, err := a.HangUp(t.Context(), Request{Selector: to(netip.AddrPortFrom(netip.MustParseAddr(address), port)), MPTCP: Path})
+					report, err := a.HangUp(t.Context(), hangup.Request{Selector: to(netip.AddrPortFrom(netip.MustParseAddr(address), port)), MPTCP: hangup.Path})
 					if err != nil || len(report.Results) != 1 {
 						t.Errorf("%+v, %v", report, err)
-						outcomes <- Failed
+						outcomes <- hangup.Failed
 						return
 					}
 					outcomes <- report.Results[0].Outcome
 				}()
 			}
-			if one, other := <-outcomes, <-outcomes; one == Closed && other == Closed {
+			if one, other := <-outcomes, <-outcomes; one == hangup.Closed && other == hangup.Closed {
 				t.Fatal("both paths were destroyed")
 			}
 			app.Kill()

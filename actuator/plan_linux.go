@@ -7,12 +7,13 @@ import (
 	"slices"
 	"time"
 
+	"tcphup/hangup"
 	"tcphup/sockdiag"
 )
 
 // target is a flow on its way to an outcome.
 type target struct {
-	Result
+	hangup.Result
 	holders []holder
 	// ownersAt is when the pass ended that has found them. sought says that they had
 	// let go of the flow then, and were sought once more.
@@ -105,7 +106,7 @@ func (p *planner) addFlow(f sockdiag.Flow) {
 	}
 	p.covered++
 	if p.selector.HasEvidence(&f) {
-		p.targets = append(p.targets, &target{Result: Result{Flow: f, Direction: d}})
+		p.targets = append(p.targets, &target{Result: hangup.Result{Flow: f, Direction: d}})
 	}
 }
 
@@ -156,7 +157,7 @@ func (p *planner) addConnections(ctx context.Context) error {
 		}
 		p.covered++
 		if p.selector.StateSet().Has(c.flow.State) && connectionShows(p.selector, &c.flow, c.subflows) {
-			p.targets = append(p.targets, &target{Result: Result{Flow: c.flow, Subflows: c.subflows, Direction: c.direction}})
+			p.targets = append(p.targets, &target{Result: hangup.Result{Flow: c.flow, Subflows: c.subflows, Direction: c.direction}})
 		}
 	}
 	return nil
@@ -171,7 +172,7 @@ func (p *planner) addPaths(c *connection) {
 		p.covered++
 		if p.selector.Shows(&f) {
 			p.targets = append(p.targets, &target{
-				Result:     Result{Flow: f, Direction: c.direction},
+				Result:     hangup.Result{Flow: f, Direction: c.direction},
 				connection: &c.flow,
 				siblings:   c.subflows,
 			})

@@ -11,30 +11,14 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"tcphup/hangup"
 	"tcphup/sockdiag"
 )
-
-// Reconnect says where an application went after its flow was hung up.
-type Reconnect struct {
-	// Remote is the other end of the new flow; invalid when none was seen.
-	Remote netip.AddrPort
-	// After is the time from the hang-up to the first sight of the new flow; when
-	// none was seen, how long it was watched for.
-	After time.Duration
-}
 
 const (
 	toSame  = "same"
 	toOther = "other"
 )
-
-// to says whether the new flow leads to the address that was hung up.
-func (r *Reconnect) to(old netip.Addr) string {
-	if r.Remote.Addr() == old {
-		return toSame
-	}
-	return toOther
-}
 
 // watchInterval is how often new flows are looked for, at most. Where reading the
 // table takes long, the pauses are watchPause times as long as that.
@@ -305,7 +289,7 @@ func (w *watch) finish(ctx context.Context, acted []*target) {
 		waiting = slices.DeleteFunc(waiting, func(t *target) bool {
 			found, ok := w.take(t)
 			if ok {
-				t.Reconnect = &Reconnect{Remote: found.flow.Remote, After: found.at.Sub(t.acted)}
+				t.Reconnect = &hangup.Reconnect{Remote: found.flow.Remote, After: found.at.Sub(t.acted)}
 				w.tell(ctx, t)
 			}
 			return ok
@@ -322,7 +306,7 @@ func (w *watch) finish(ctx context.Context, acted []*target) {
 		return
 	}
 	for _, t := range waiting {
-		t.Reconnect = &Reconnect{After: time.Since(t.acted)}
+		t.Reconnect = &hangup.Reconnect{After: time.Since(t.acted)}
 		w.tell(ctx, t)
 	}
 }
@@ -354,7 +338,10 @@ func (w *watch) tell(ctx context.Context, t *target) {
 		slog.Int("pid", t.PID),
 		slog.String("command", t.Command),
 	}
-	to := t.Reconnect.to(t.Flow.Remote.Addr())
+	to := toOther
+	if t.Reconnect.SameAddress(&t.Flow) {
+		to = toSame
+	}
 	if t.Reconnect.Remote.IsValid() {
 		w.metrics.reconnect.WithLabelValues(to).Observe(t.Reconnect.After.Seconds())
 	}

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"tcphup/hangup"
 	"tcphup/sockdiag"
 	"tcphup/test/kit/nstest"
 	"tcphup/test/kit/testapp"
@@ -21,28 +22,28 @@ func TestPrivilegedUnaccepted(t *testing.T) {
 		for _, tt := range []struct {
 			name    string
 			mptcp   bool
-			method  Method
-			outcome Outcome
-			reason  Reason
-			took    Method
+			method  hangup.Method
+			outcome hangup.Outcome
+			reason  hangup.Reason
+			took    hangup.Method
 		}{
-			{name: "tcp", outcome: Closed, took: Destroy},
-			{name: "tcp shutdown", method: Shutdown, outcome: Refused, reason: ReasonPermission, took: None},
-			{name: "mptcp", mptcp: true, outcome: Refused, reason: ReasonLastSubflow, took: None},
-			{name: "mptcp destroy", mptcp: true, method: Destroy, outcome: Refused, reason: ReasonLastSubflow, took: None},
-			{name: "mptcp shutdown", mptcp: true, method: Shutdown, outcome: Refused, reason: ReasonPermission, took: None},
+			{name: "tcp", outcome: hangup.Closed, took: hangup.Destroy},
+			{name: "tcp shutdown", method: hangup.Shutdown, outcome: hangup.Refused, reason: hangup.ReasonPermission, took: hangup.None},
+			{name: "mptcp", mptcp: true, outcome: hangup.Refused, reason: hangup.ReasonLastSubflow, took: hangup.None},
+			{name: "mptcp destroy", mptcp: true, method: hangup.Destroy, outcome: hangup.Refused, reason: hangup.ReasonLastSubflow, took: hangup.None},
+			{name: "mptcp shutdown", mptcp: true, method: hangup.Shutdown, outcome: hangup.Refused, reason: hangup.ReasonPermission, took: hangup.None},
 		} {
 			t.Run(tt.name, func(t *testing.T) {
 				listener, client := dialUnaccepted(t, tt.mptcp)
 				selector := to(listener.Addr().(*net.TCPAddr).AddrPort())
 				selector.Direction = sockdiag.Inbound
 				start := time.Now()
-				r := only(t, mustHangUp(t, New(Config{}), Request{Selector: selector, Method: tt.method}))
+				r := only(t, mustHangUp(t, New(Config{}), hangup.Request{Selector: selector, Method: tt.method}))
 				expect(t, r, tt.outcome, tt.reason, tt.took)
-				if took := time.Since(start); took > DefaultLinger/2 {
+				if took := time.Since(start); took > hangup.DefaultLinger/2 {
 					t.Errorf("it took %v: something was waited for", took)
 				}
-				if tt.outcome == Closed {
+				if tt.outcome == hangup.Closed {
 					return
 				}
 				server, err := listener.Accept()
@@ -73,9 +74,9 @@ func TestPrivilegedUnaccepted(t *testing.T) {
 			selector.Direction = sockdiag.Inbound
 			a := New(Config{})
 			accept := sync.OnceFunc(func() { app.Ask("accept %d 1", fd) })
-			a.beforeAct = func(*Result) { accept() }
-			r := only(t, mustHangUp(t, a, Request{Selector: selector, Linger: 100 * time.Millisecond}))
-			if r.Method != Shutdown || r.PID != app.PID() {
+			a.beforeAct = func(*hangup.Result) { accept() }
+			r := only(t, mustHangUp(t, a, hangup.Request{Selector: selector, Linger: 100 * time.Millisecond}))
+			if r.Method != hangup.Shutdown || r.PID != app.PID() {
 				t.Errorf("got %+v", r)
 			}
 			if _, err := client.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"time"
 
+	"tcphup/hangup"
 	"tcphup/sockdiag"
 )
 
@@ -27,18 +28,18 @@ func (x *action) verify(ctx context.Context, targets []*target) {
 		x.await(look, targets, 0)
 		return
 	}
-	if x.Method == Shutdown {
+	if x.Method == hangup.Shutdown {
 		return
 	}
 	var finished []*target
 	for _, t := range targets {
-		if t.Outcome == Lingering && x.finish(ctx, t) {
+		if t.Outcome == hangup.Lingering && x.finish(ctx, t) {
 			finished = append(finished, t)
 		}
 	}
 	x.await(ctx, finished, time.Second)
 	for _, t := range finished {
-		if t.Outcome != Lingering {
+		if t.Outcome != hangup.Lingering {
 			t.Detail = "the peer did not answer the FIN within " + x.Linger.String() + ": finished with destroy"
 		}
 	}
@@ -69,7 +70,7 @@ func (x *action) await(ctx context.Context, targets []*target, limit time.Durati
 			if ctx.Err() != nil {
 				// What the last look showed stands, if there was one.
 				if t.Outcome == "" {
-					t.Outcome, t.Detail = Lingering, "the action ended before its end was seen"
+					t.Outcome, t.Detail = hangup.Lingering, "the action ended before its end was seen"
 				}
 				continue
 			}
@@ -91,14 +92,14 @@ func (x *action) await(ctx context.Context, targets []*target, limit time.Durati
 
 // isOpen reports whether the target has been acted on and not been seen to end.
 func (t *target) isOpen() bool {
-	return t.Outcome == "" || t.Outcome == HalfClosed || t.Outcome == Lingering
+	return t.Outcome == "" || t.Outcome == hangup.HalfClosed || t.Outcome == hangup.Lingering
 }
 
 // see returns what is left of a flow that was acted on.
-func (x *action) see(ctx context.Context, t *target) (Outcome, error) {
+func (x *action) see(ctx context.Context, t *target) (hangup.Outcome, error) {
 	now, err := x.look(ctx, &t.Flow)
 	if err != nil {
-		return Failed, err
+		return hangup.Failed, err
 	}
 	// What was on its way at the start arrives whether or not the peer reads. The first
 	// look may come late: other flows were to be acted on, or there was no CPU.
@@ -119,24 +120,24 @@ func (x *action) see(ctx context.Context, t *target) (Outcome, error) {
 			path, err := x.stateOf(ctx, &t.Subflows[i])
 			switch {
 			case err != nil:
-				return Failed, err
+				return hangup.Failed, err
 			case !hasEnded(path) && path != sockdiag.FinWait2:
-				return Lingering, nil
+				return hangup.Lingering, nil
 			}
 		}
 		if !hasEnded(now.State) {
-			return HalfClosed, nil
+			return hangup.HalfClosed, nil
 		}
 	}
 	switch {
-	case hasEnded(now.State) && t.orphaned && t.Method == None:
-		return Gone, nil
+	case hasEnded(now.State) && t.orphaned && t.Method == hangup.None:
+		return hangup.Gone, nil
 	case hasEnded(now.State):
-		return Closed, nil
+		return hangup.Closed, nil
 	case now.State == sockdiag.FinWait2:
-		return HalfClosed, nil
+		return hangup.HalfClosed, nil
 	default:
-		return Lingering, nil
+		return hangup.Lingering, nil
 	}
 }
 
@@ -172,14 +173,14 @@ func (x *action) finish(ctx context.Context, t *target) bool {
 		t.Detail = "the peer is still taking what is queued, and gets the FIN behind it"
 		return false
 	}
-	if t.Method == Destroy {
+	if t.Method == hangup.Destroy {
 		return false // that has been tried
 	}
 	flows := []sockdiag.Flow{t.Flow}
 	if t.Flow.Protocol == sockdiag.MPTCP {
 		paths, err := readPaths(ctx, x.conn, &t.Flow)
 		if err != nil {
-			t.Outcome, t.Err = Failed, err
+			t.Outcome, t.Err = hangup.Failed, err
 			return false
 		}
 		t.Subflows, flows = paths, paths
@@ -207,12 +208,12 @@ func (x *action) finish(ctx context.Context, t *target) bool {
 			t.Detail = "the peer does not answer; " + noDestroy + ", so the kernel finishes it: " + x.kernelGivesUp(t)
 			return false
 		default:
-			t.Outcome, t.Err = Failed, err
+			t.Outcome, t.Err = hangup.Failed, err
 			return false
 		}
 	}
 	if t.orphaned {
-		t.Method = Destroy
+		t.Method = hangup.Destroy
 	}
 	return true
 }

@@ -35,7 +35,7 @@ type listed struct {
 		Local, Remote, Protocol, Direction, State, Timer, Command string
 		PID                                                       int
 		Idle                                                      *float64 `json:"idle_seconds"`
-		Pathless                                                  bool
+		Subflow, Pathless                                         bool
 		SendQueue                                                 uint32 `json:"send_queue_bytes"`
 	}
 	LeftAlone int `json:"other_direction_left_alone"`
@@ -159,8 +159,8 @@ func TestPrivilegedList(t *testing.T) {
 				case f.PID != blocked.PID() || f.Remote != at(deaf) || f.SendQueue == 0:
 					t.Errorf("%+v", f)
 				}
-				if f.Remote == at(multi) && f.Protocol != "mptcp" {
-					t.Errorf("a path: %+v", f)
+				if f.Protocol != "tcp" || f.Subflow != (f.Remote == at(multi)) {
+					t.Errorf("a subflow: %+v", f)
 				}
 			}
 			if len(l.Flows) != 4 || owned != 3 {
