@@ -34,11 +34,10 @@ type Actuator struct {
 	firstSeen func(*sockdiag.Flow) (time.Time, bool)
 	metrics   *metrics
 
-	// destroy is how a flow is destroyed; tests put a kernel without the feature.
+	// lookup looks a flow up when its turn has come; tests make things change there.
+	lookup func(ctx context.Context, conn *sockdiag.Conn, flow *sockdiag.Flow) (sockdiag.Flow, error)
+	// destroy destroys a flow; tests put a kernel without the feature.
 	destroy func(ctx context.Context, conn *sockdiag.Conn, flow *sockdiag.Flow) error
-	// beforeAct is called when a flow has been chosen and before it is looked at
-	// again; tests make things change there.
-	beforeAct func(*hangup.Result)
 
 	// paths is held from the look whether another path of an MPTCP connection remains
 	// until one has been destroyed: two actions could take the two last ones.
@@ -69,10 +68,12 @@ func New(c Config) *Actuator {
 		logger:    c.Logger,
 		firstSeen: c.FirstSeen,
 		metrics:   newMetrics(),
+		lookup: func(ctx context.Context, conn *sockdiag.Conn, flow *sockdiag.Flow) (sockdiag.Flow, error) {
+			return conn.Lookup(ctx, flow)
+		},
 		destroy: func(ctx context.Context, conn *sockdiag.Conn, flow *sockdiag.Flow) error {
 			return conn.Destroy(ctx, flow)
 		},
-		beforeAct: func(*hangup.Result) {},
 	}
 }
 
@@ -129,9 +130,9 @@ func (x *action) run(ctx context.Context) (*hangup.Report, error) {
 	}
 	report := &hangup.Report{Covered: p.covered, LeftAlone: p.leftAlone}
 	targets := slices.DeleteFunc(p.targets, x.tooYoung)
-	order(targets)
+	sortTargets(targets)
 
-	allowed := x.deny(targets)
+	allowed := x.refuseDenied(targets)
 	if detail := x.overBudget(len(allowed), p.covered); detail != "" {
 		for _, t := range allowed {
 			x.refuse(t, hangup.ReasonBudget, detail)
@@ -146,9 +147,9 @@ func (x *action) run(ctx context.Context) (*hangup.Report, error) {
 			watch.abandon()
 			return nil, err
 		}
-		acted := x.act(ctx, allowed)
-		x.verify(ctx, acted)
-		watch.end(ctx, acted)
+		hungUp := x.hangUpAll(ctx, allowed)
+		x.verify(ctx, hungUp)
+		watch.end(ctx, hungUp)
 	}
 	for _, t := range targets {
 		report.Results = append(report.Results, t.Result)
@@ -172,8 +173,8 @@ func (x *action) tooYoung(t *target) bool {
 	return !known || now.Sub(seen) < now.Sub(x.EstablishedBefore)
 }
 
-// deny refuses what a never rule covers and returns the rest.
-func (x *action) deny(targets []*target) []*target {
+// refuseDenied refuses the flows that a never rule covers and returns the rest.
+func (x *action) refuseDenied(targets []*target) []*target {
 	allowed := make([]*target, 0, len(targets))
 	for _, t := range targets {
 		if x.denied(t) {
@@ -187,7 +188,7 @@ func (x *action) deny(targets []*target) []*target {
 
 const deniedByRule = "a never rule covers this destination"
 
-// denied holds an MPTCP connection to all of its paths.
+// denied reports whether a never rule covers a flow; of an MPTCP connection, any path.
 func (x *action) denied(t *target) bool {
 	return slices.ContainsFunc(x.Never, func(never sockdiag.Selector) bool {
 		never.Direction = sockdiag.Either
@@ -242,5 +243,6 @@ func (x *action) setHolders(t *target, holders []holder) {
 }
 
 func (x *action) refuse(t *target, reason hangup.Reason, detail string) {
-	t.Method, t.Outcome, t.Reason, t.Detail = hangup.None, hangup.Refused, reason, detail
+	t.Reason, t.Detail = reason, detail
+	t.end(hangup.None, hangup.Refused)
 }

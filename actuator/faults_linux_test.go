@@ -104,10 +104,10 @@ func TestPrivilegedNoDescriptors(t *testing.T) {
 			// The pass over /proc was still possible.
 			if try(t, func(a *Actuator) func() (*hangup.Report, error) {
 				lift := func() {}
-				a.beforeAct = func(*hangup.Result) {
+				beforeTurn(a, func(*sockdiag.Flow) {
 					time.Sleep(processFresh) // what is known of the process is to be read again
 					lift = nstest.LimitDescriptors(t, os.Getpid(), spare)
-				}
+				})
 				return func() (*hangup.Report, error) {
 					defer func() { lift() }()
 					return a.HangUp(t.Context(), request)

@@ -150,16 +150,16 @@ func TestPrivilegedGone(t *testing.T) {
 			app.Ask("ignore")
 			app.Connect(server.Addr(), false, false)
 			a := New(Config{})
-			a.beforeAct = func(r *hangup.Result) {
+			beforeTurn(a, func(f *sockdiag.Flow) {
 				conn, err := sockdiag.Dial()
 				if err != nil {
 					t.Fatal(err)
 				}
 				defer conn.Close()
-				if err := conn.Destroy(t.Context(), &r.Flow); err != nil { // it leaves nothing in the table
+				if err := conn.Destroy(t.Context(), f); err != nil { // it leaves nothing in the table
 					t.Fatal(err)
 				}
-			}
+			})
 			expect(t, only(t, mustHangUp(t, a, hangup.Request{Selector: to(server.Addr()), Method: method})), hangup.Gone, "", hangup.None)
 		}
 	})
@@ -179,13 +179,13 @@ func TestPrivilegedDrainWaits(t *testing.T) {
 				return flowTo(t, server.Addr()).ReceiveQueue > 0
 			})
 			a, looks := New(Config{}), 0
-			a.beforeAct = func(*hangup.Result) {
+			beforeTurn(a, func(*sockdiag.Flow) {
 				if looks++; looks == 3 {
 					if got := app.Ask("recv %d", fd); got != "recv ok 1" {
 						t.Errorf("%s: application: %q", method, got)
 					}
 				}
-			}
+			})
 			r := hangup.Request{Selector: to(server.Addr()), Method: method, DrainQuiet: 10 * time.Millisecond, DrainDeadline: time.Minute}
 			expect(t, only(t, mustHangUp(t, a, r)), hangup.Closed, "", method)
 			if looks < 3 {
@@ -207,8 +207,8 @@ func TestPrivilegedDrainLooksLast(t *testing.T) {
 		x := &action{Actuator: New(Config{}), Request: hangup.Request{Selector: to(server.Addr()), Method: hangup.Auto, Linger: time.Second, DrainQuiet: time.Minute}}
 		chosen := &target{Result: hangup.Result{Flow: now}, holders: []holder{{pid: app.PID(), fd: fd}}, ownersAt: time.Now()}
 		app.Ask("write %d", fd)
-		if step := x.one(t.Context(), chosen, &now, true); step != stepBusy {
-			t.Errorf("got step %d: %+v", step, chosen.Result)
+		if x.hangUpOne(t.Context(), chosen, &now, true); chosen.phase != phaseBusy {
+			t.Errorf("got phase %d: %+v", chosen.phase, chosen.Result)
 		}
 		if got := app.Ask("write %d", fd); got != "write ok 1" {
 			t.Errorf("application: %q", got)
@@ -313,7 +313,7 @@ func TestDestroyRefusesUnknownPath(t *testing.T) {
 	x := &action{Actuator: a, Request: hangup.Request{Method: hangup.Destroy}}
 	path := sockdiag.Flow{State: sockdiag.Established, Inode: 1, IsSubflow: true}
 	chosen := &target{Result: hangup.Result{Flow: path}}
-	x.oneDestroy(t.Context(), chosen, &path, "", "")
+	x.destroyFlow(t.Context(), chosen, &path, "", "")
 	expect(t, &chosen.Result, hangup.Refused, hangup.ReasonLastSubflow, hangup.None)
 }
 

@@ -26,6 +26,15 @@ func to(addr netip.AddrPort) sockdiag.Selector {
 	}
 }
 
+// beforeTurn calls f each time that a flow's turn has come, before the flow is looked up.
+func beforeTurn(a *Actuator, f func(*sockdiag.Flow)) {
+	lookup := a.lookup
+	a.lookup = func(ctx context.Context, conn *sockdiag.Conn, flow *sockdiag.Flow) (sockdiag.Flow, error) {
+		f(flow)
+		return lookup(ctx, conn, flow)
+	}
+}
+
 func mustHangUp(t *testing.T, a *Actuator, r hangup.Request) *hangup.Report {
 	t.Helper()
 	report, err := a.HangUp(t.Context(), r)

@@ -36,7 +36,7 @@ func TestPrivilegedReusedDescriptor(t *testing.T) {
 			kept, sameDestination := round%2 == 1, round%4 >= 2
 			a := New(Config{})
 			acquired := false
-			a.beforeAct = func(*hangup.Result) {
+			beforeTurn(a, func(*sockdiag.Flow) {
 				if acquired {
 					return
 				}
@@ -48,7 +48,7 @@ func TestPrivilegedReusedDescriptor(t *testing.T) {
 					other = app.Connect(server.Addr(), false, false)
 				}
 				app.Ask("dup2 %d %d", other, victim)
-			}
+			})
 			r := only(t, mustHangUp(t, a, hangup.Request{Selector: to(server.Addr()), Method: hangup.Shutdown, Linger: 300 * time.Millisecond}))
 			if kept {
 				expect(t, r, hangup.Closed, "", hangup.Shutdown)
@@ -104,7 +104,7 @@ func TestPrivilegedHolders(t *testing.T) {
 					app.Ask("close %d", fd)
 				}
 			})
-			a.beforeAct = func(*hangup.Result) { move() }
+			beforeTurn(a, func(*sockdiag.Flow) { move() })
 			report := mustHangUp(t, a, hangup.Request{Selector: to(server.Addr())})
 			if n := report.Count(hangup.Closed); n != len(numbers) {
 				t.Errorf("%d of %d flows were closed: %+v", n, len(numbers), report.Results)
@@ -124,7 +124,7 @@ func TestPrivilegedHolders(t *testing.T) {
 		t.Run("process ends meanwhile", func(t *testing.T) {
 			server, app, _ := setup(t)
 			a := New(Config{})
-			a.beforeAct = func(*hangup.Result) { app.Kill() }
+			beforeTurn(a, func(*sockdiag.Flow) { app.Kill() })
 			r := only(t, mustHangUp(t, a, hangup.Request{Selector: to(server.Addr())}))
 			if r.Outcome != hangup.Gone {
 				t.Errorf("outcome is %s (%s), want gone", r.Outcome, r.Detail)
@@ -134,7 +134,7 @@ func TestPrivilegedHolders(t *testing.T) {
 			server, app, _ := setup(t)
 			app.Ask("fork")
 			a := New(Config{})
-			a.beforeAct = func(*hangup.Result) { app.Kill() }
+			beforeTurn(a, func(*sockdiag.Flow) { app.Kill() })
 			expect(t, only(t, mustHangUp(t, a, hangup.Request{Selector: to(server.Addr())})), hangup.Closed, "", hangup.Shutdown)
 			if got := <-server.Ends; got != "eof" {
 				t.Errorf("peer: %q", got)

@@ -94,7 +94,7 @@ func TestPrivilegedLateJoin(t *testing.T) {
 				app.Ask("write %d", app.Connect(destination, false, true))
 				a := New(Config{})
 				joined := false
-				a.beforeAct = func(*hangup.Result) {
+				beforeTurn(a, func(*sockdiag.Flow) {
 					if joined {
 						return
 					}
@@ -102,7 +102,7 @@ func TestPrivilegedLateJoin(t *testing.T) {
 					nstest.Command(t, "ip", "-n", "peer", "mptcp", "endpoint", "add", nstest.Peer4Two, "dev", "two", "signal")
 					awaitPaths(t, port, 2)
 					peer.Cut("one", "two")
-				}
+				})
 				t.Cleanup(func() { peer.Restore("one", "two") })
 				r := only(t, mustHangUp(t, a, hangup.Request{Selector: to(destination), Linger: 500 * time.Millisecond, Never: tt.never}))
 				expect(t, r, tt.outcome, tt.reason, tt.method)
@@ -188,10 +188,10 @@ func TestPrivilegedRecovered(t *testing.T) {
 				})
 			}
 			a := New(Config{})
-			a.beforeAct = func(*hangup.Result) {
+			beforeTurn(a, func(*sockdiag.Flow) {
 				peer.Restore("one")
 				nstest.Eventually(t, "the flow recovers", func() bool { return !stalled() })
-			}
+			})
 			expect(t, only(t, mustHangUp(t, a, hangup.Request{Selector: selector})), hangup.Refused, hangup.ReasonEvidence, hangup.None)
 			if got := app.Ask("write %d", fd); got != "write ok 1" {
 				t.Errorf("mptcp %v: application: %q", mptcp, got)
@@ -247,12 +247,12 @@ func TestPrivilegedRefusedIsUntouched(t *testing.T) {
 		var now sockdiag.Flow
 		nstest.Eventually(t, "the flow is idle", func() bool {
 			var ok bool
-			now, ok = x.lookAgain(t.Context(), chosen)
+			now, ok = x.recheck(t.Context(), chosen)
 			return ok
 		})
 		app.Ask("write %d", fd) // while its owner is looked for
 		chosen.Reason, chosen.ownersAt = "", time.Now()
-		if x.one(t.Context(), chosen, &now, false); chosen.Reason != hangup.ReasonEvidence || chosen.Method != hangup.None {
+		if x.hangUpOne(t.Context(), chosen, &now, false); chosen.Reason != hangup.ReasonEvidence || chosen.Method != hangup.None {
 			t.Errorf("got %+v", chosen.Result)
 		}
 		own, err := duplicate(holder{pid: app.PID(), fd: fd}, &flow)

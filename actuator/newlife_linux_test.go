@@ -132,14 +132,14 @@ func TestPrivilegedLateHolder(t *testing.T) {
 		a := New(Config{})
 		a.destroy = func(context.Context, *sockdiag.Conn, *sockdiag.Flow) error { return errors.ErrUnsupported }
 		acted := 0
-		a.beforeAct = func(r *hangup.Result) {
+		beforeTurn(a, func(*sockdiag.Flow) {
 			if acted++; acted == 2 {
 				// The pace gives it the time.
 				if got := app.Ask("fork default"); !strings.HasPrefix(got, "fork ok") {
 					t.Errorf("application: %s", got)
 				}
 			}
-		}
+		})
 		report := mustHangUp(t, a, hangup.Request{Selector: to(server.Addr()), Rate: 1})
 		reasons := map[hangup.Reason]int{}
 		for _, r := range report.Results {
@@ -160,7 +160,7 @@ func TestPrivilegedSlowLook(t *testing.T) {
 		app.Ask("ignore")
 		app.Connect(server.Addr(), false, false)
 		a := New(Config{})
-		a.beforeAct = func(*hangup.Result) { time.Sleep(2 * ownersFresh) } // the slow host
+		beforeTurn(a, func(*sockdiag.Flow) { time.Sleep(2 * ownersFresh) }) // the slow host
 		ctx, cancel := context.WithTimeout(t.Context(), 20*ownersFresh)
 		defer cancel()
 		report, err := a.HangUp(ctx, hangup.Request{Selector: to(server.Addr())})
@@ -181,13 +181,13 @@ func TestPrivilegedPathsAtOnce(t *testing.T) {
 		port := server.Addr().Port()
 		a := New(Config{})
 		var chosen chan struct{}
-		a.beforeAct = func(*hangup.Result) { // both have been chosen before either is acted on
+		beforeTurn(a, func(*sockdiag.Flow) { // both have been chosen before either is acted on
 			select {
 			case chosen <- struct{}{}:
 			case <-chosen:
 			case <-t.Context().Done():
 			}
-		}
+		})
 		for range 20 {
 			chosen = make(chan struct{})
 			app := testapp.Start(t, binary)

@@ -282,15 +282,15 @@ func (w *watch) finish(ctx context.Context, acted []*target) {
 	for _, t := range acted {
 		if t.isWatched() && !t.orphaned {
 			waiting = append(waiting, t)
-			until = t.acted.Add(w.WatchReconnect)
+			until = t.actedAt.Add(w.WatchReconnect)
 		}
 	}
 	for {
 		waiting = slices.DeleteFunc(waiting, func(t *target) bool {
 			found, ok := w.take(t)
 			if ok {
-				t.Reconnect = &hangup.Reconnect{Remote: found.flow.Remote, After: found.at.Sub(t.acted)}
-				w.tell(ctx, t)
+				t.Reconnect = &hangup.Reconnect{Remote: found.flow.Remote, After: found.at.Sub(t.actedAt)}
+				w.logReconnect(ctx, t)
 			}
 			return ok
 		})
@@ -306,8 +306,8 @@ func (w *watch) finish(ctx context.Context, acted []*target) {
 		return
 	}
 	for _, t := range waiting {
-		t.Reconnect = &hangup.Reconnect{After: time.Since(t.acted)}
-		w.tell(ctx, t)
+		t.Reconnect = &hangup.Reconnect{After: time.Since(t.actedAt)}
+		w.logReconnect(ctx, t)
 	}
 }
 
@@ -323,14 +323,14 @@ func (w *watch) hasEnded() bool {
 // succeeds reports whether the new flow stands in for the old one: the same port,
 // opened after the hang-up by a process that held the old one, or in its cgroup.
 func (s *sighting) succeeds(t *target) bool {
-	if s.flow.Remote.Port() != t.Flow.Remote.Port() || s.at.Before(t.acted) {
+	if s.flow.Remote.Port() != t.Flow.Remote.Port() || s.at.Before(t.actedAt) {
 		return false
 	}
 	return t.Flow.CgroupID > rootCgroup && s.flow.CgroupID == t.Flow.CgroupID ||
 		slices.ContainsFunc(t.holders, func(h holder) bool { return slices.Contains(s.pids, h.pid) })
 }
 
-func (w *watch) tell(ctx context.Context, t *target) {
+func (w *watch) logReconnect(ctx context.Context, t *target) {
 	attrs := []slog.Attr{
 		slog.String("policy", w.Policy),
 		slog.String("destination", t.Flow.Remote.Addr().String()),

@@ -79,11 +79,11 @@ func TestPrivilegedSlowPeer(t *testing.T) {
 				close(begin)
 
 				a, turns := New(Config{}), 0
-				a.beforeAct = func(*hangup.Result) {
+				beforeTurn(a, func(*sockdiag.Flow) {
 					if turns++; turns == 2 {
 						time.Sleep(tt.stall)
 					}
-				}
+				})
 				for _, r := range mustHangUp(t, a, hangup.Request{Selector: to(destination), Linger: tt.linger}).Results {
 					if r.Method != hangup.Shutdown || strings.Contains(r.Detail, "destroy") || r.Outcome == hangup.Lingering && !strings.Contains(r.Detail, "still taking") {
 						t.Errorf("outcome %s, method %s: %s", r.Outcome, r.Method, r.Detail)

@@ -169,7 +169,7 @@ func TestPrivilegedStates(t *testing.T) {
 					return idle >= selector.MinIdle
 				})
 				a := New(Config{})
-				a.beforeAct = func(*hangup.Result) { app.Ask("write %d", fd) }
+				beforeTurn(a, func(*sockdiag.Flow) { app.Ask("write %d", fd) })
 				expect(t, only(t, mustHangUp(t, a, hangup.Request{Selector: selector, Method: method})), hangup.Refused, hangup.ReasonEvidence, hangup.None)
 				if got := app.Ask("write %d", fd); got != "write ok 1" {
 					t.Errorf("%s: application: %q", method, got)
@@ -188,11 +188,11 @@ func TestPrivilegedStates(t *testing.T) {
 			defer cancel()
 			a := New(Config{})
 			reached := 0
-			a.beforeAct = func(*hangup.Result) {
+			beforeTurn(a, func(*sockdiag.Flow) {
 				if reached++; reached == 3 {
 					cancel()
 				}
-			}
+			})
 			report, err := a.HangUp(ctx, hangup.Request{Selector: to(server.Addr())})
 			if err != nil {
 				t.Fatal(err)

@@ -74,7 +74,7 @@ func TestPrivilegedUnaccepted(t *testing.T) {
 			selector.Direction = sockdiag.Inbound
 			a := New(Config{})
 			accept := sync.OnceFunc(func() { app.Ask("accept %d 1", fd) })
-			a.beforeAct = func(*hangup.Result) { accept() }
+			beforeTurn(a, func(*sockdiag.Flow) { accept() })
 			r := only(t, mustHangUp(t, a, hangup.Request{Selector: selector, Linger: 100 * time.Millisecond}))
 			if r.Method != hangup.Shutdown || r.PID != app.PID() {
 				t.Errorf("got %+v", r)
