@@ -10,91 +10,94 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"tcphup/hangup"
 	"tcphup/sockdiag"
 )
 
-// act takes the targets one after the other and returns those whose end is to be
-// verified. Busy ones are waited for until the drain deadline.
-func (x *action) act(ctx context.Context, targets []*target) []*target {
-	var acted []*target
+// hangUpAll hangs the targets up one after the other and returns those whose end is
+// to be verified. In rounds, it comes back to the targets that were put off: busy ones
+// until the drain deadline, and those whose owners have to be searched again.
+func (x *action) hangUpAll(ctx context.Context, targets []*target) []*target {
+	var hungUp []*target
 	pace := pacer{interval: interval(x.Rate)}
 	drained := time.Now()
 	if !x.DryRun {
 		drained = drained.Add(x.DrainDeadline)
 	}
 	for len(targets) > 0 {
-		var busy, lost []*target
 		for _, t := range targets {
-			x.passTime(ctx, pace.delay(), acted)
-			x.beforeAct(&t.Result)
-			now, ok := x.lookAgain(ctx, t)
-			if !ok {
-				continue
-			}
-			draining := time.Now().Before(drained)
-			if draining && x.isBusy(t, &now) {
-				busy = append(busy, t)
-				continue
-			}
-			start := time.Now()
-			switch x.one(ctx, t, &now, draining) {
-			case stepActed:
-				t.acted = start
+			x.pause(ctx, pace.delay(), hungUp)
+			x.takeTurn(ctx, t, drained)
+			if t.phase == phaseHungUp {
 				pace.used()
-				acted = append(acted, t)
-			case stepBusy:
-				busy = append(busy, t)
-			case stepLost:
-				lost = append(lost, t)
-			case stepDecided:
+				hungUp = append(hungUp, t)
 			}
 		}
+		busy, lost := inPhase(targets, phaseBusy), inPhase(targets, phaseOwnerLost)
 		if len(lost) < len(targets) {
 			x.lostRounds = 0
 		} else {
 			x.lostRounds++
 		}
-		targets = slices.Concat(x.seekOwners(ctx, lost), busy)
+		targets = slices.Concat(x.searchOwners(ctx, lost), busy)
 		if len(busy) > 0 {
 			sleep(ctx, min(max(x.DrainQuiet/8, time.Millisecond), 50*time.Millisecond))
 		}
 	}
-	return acted
+	return hungUp
 }
 
-// lookAgain asks the kernel for the flow as it is at this moment, so that nothing
-// is done to one that has ended or come to life since it was chosen.
-func (x *action) lookAgain(ctx context.Context, t *target) (sockdiag.Flow, bool) {
-	now, err := x.conn.Lookup(ctx, &t.Flow)
+// takeTurn brings a target as far as it gets now: done, hung up, or put off. Flows are
+// put off as busy before drained.
+func (x *action) takeTurn(ctx context.Context, t *target, drained time.Time) {
+	t.phase = phasePlanned
+	now, ok := x.recheck(ctx, t)
+	if !ok {
+		return
+	}
+	t.actedAt = time.Now()
+	draining := t.actedAt.Before(drained)
+	if draining && x.isBusy(t, &now) {
+		t.phase = phaseBusy
+		return
+	}
+	x.hangUpOne(ctx, t, &now, draining)
+}
+
+// recheck looks the flow up again and ends its way when it has ended, has become a
+// listener, is denied by a path that has joined, or has come to life since it was
+// chosen. It returns the flow as it is now, and whether it may be hung up.
+func (x *action) recheck(ctx context.Context, t *target) (sockdiag.Flow, bool) {
+	now, err := x.lookup(ctx, x.conn, &t.Flow)
 	switch {
 	case ctx.Err() != nil:
 		x.notReached(t)
 		return now, false
 	case errors.Is(err, os.ErrNotExist), err == nil && hasEnded(now.State):
-		t.Method, t.Outcome = None, Gone
+		t.end(hangup.None, hangup.Gone)
 		return now, false
 	case err != nil:
-		t.Method, t.Outcome, t.Err = None, Failed, err
+		t.Err = err
+		t.end(hangup.None, hangup.Failed)
 		return now, false
 	case now.State == sockdiag.Listen:
-		x.refuse(t, ReasonListener, "the socket accepts connections")
+		x.refuse(t, hangup.ReasonListener, "the socket accepts connections")
 		return now, false
 	}
 	if now.Protocol == sockdiag.MPTCP {
 		paths, err := refreshPaths(ctx, x.conn, &now, t.Subflows)
 		if err != nil {
-			t.Method = None
-			x.fail(ctx, t, err)
+			x.fail(ctx, t, hangup.None, err)
 			return now, false
 		}
 		t.Subflows = paths
 		if x.denied(t) {
-			x.refuse(t, ReasonDenied, deniedByRule)
+			x.refuse(t, hangup.ReasonDenied, deniedByRule)
 			return now, false
 		}
 	}
 	if !x.showsEvidence(t, &now) {
-		x.refuse(t, ReasonEvidence, cameToLife)
+		x.refuse(t, hangup.ReasonEvidence, cameToLife)
 		return now, false
 	}
 	return now, true
@@ -102,22 +105,24 @@ func (x *action) lookAgain(ctx context.Context, t *target) (sockdiag.Flow, bool)
 
 // notReached is the outcome of a flow whose turn did not come.
 func (x *action) notReached(t *target) {
-	t.Method, t.Outcome, t.Detail = None, Planned, "the action ended before its turn came"
+	t.Detail = "the action ended before its turn came"
+	t.end(hangup.None, hangup.Planned)
 }
 
-// fail is the outcome of a flow to which an error has happened before anything was
-// done to it.
-func (x *action) fail(ctx context.Context, t *target, err error) {
+// fail is the outcome of a flow on which an error occurred before anything was done
+// to it: Failed, unless the error is the end of the action.
+func (x *action) fail(ctx context.Context, t *target, method hangup.Method, err error) {
 	if ctx.Err() != nil {
 		x.notReached(t)
 		return
 	}
-	t.Outcome, t.Err = Failed, err
+	t.Err = err
+	t.end(method, hangup.Failed)
 }
 
 const cameToLife = "it has come to life since it was chosen"
 
-// showsEvidence is the selector's word on a flow that was chosen before.
+// showsEvidence reports whether a chosen flow still shows the selector's evidence.
 func (x *action) showsEvidence(t *target, now *sockdiag.Flow) bool {
 	if now.Protocol == sockdiag.MPTCP {
 		return connectionShows(&x.Selector, now, t.Subflows)
@@ -127,58 +132,49 @@ func (x *action) showsEvidence(t *target, now *sockdiag.Flow) bool {
 
 func hasEnded(s sockdiag.State) bool { return s == sockdiag.TimeWait || s == sockdiag.Close }
 
-// step is how far one look at a flow has brought it.
-type step int
-
-const (
-	stepDecided step = iota // its outcome is known
-	stepActed               // its end is to be verified
-	stepBusy                // it is to be looked at again later
-	stepLost                // so it is, when its owners have been sought once more
-)
-
-// one acts on a flow, or in a dry run finds out what it would do. While draining it
-// leaves a flow that has become busy for later.
-func (x *action) one(ctx context.Context, t *target, now *sockdiag.Flow, draining bool) step {
+// hangUpOne hangs a flow up by the method that is right for it, or in a dry run finds
+// out which one that is. While draining it puts off a flow that has become busy.
+func (x *action) hangUpOne(ctx context.Context, t *target, now *sockdiag.Flow, draining bool) {
 	if now.Inode != 0 && now.Inode != t.Flow.Inode {
 		// A process has accepted it since it was chosen.
 		t.Flow.Inode = now.Inode
-		return stepLost
+		t.phase = phaseOwnerLost
+		return
 	}
 	switch {
 	case slices.ContainsFunc(t.holders, func(h holder) bool { return h.pid == os.Getpid() }):
-		x.refuse(t, ReasonSelf, "the socket is tcphup's own")
-		return stepDecided
+		x.refuse(t, hangup.ReasonSelf, "the socket is tcphup's own")
 	case t.connection != nil:
-		return x.onePath(ctx, t, now)
+		x.destroySubflow(ctx, t, now)
 	case now.Inode == 0 && !isClosing(now.State):
 		const waits = "no process has accepted it yet"
-		if x.Method == Shutdown {
-			x.refuse(t, ReasonPermission, waits)
-			return stepDecided
+		if x.Method == hangup.Shutdown {
+			x.refuse(t, hangup.ReasonPermission, waits)
+			return
 		}
 		t.Detail = waits
-		return x.oneDestroy(ctx, t, now, "", "")
-	case (now.Inode == 0 || now.ShutDown) && x.Method != Destroy:
-		return x.orphan(t)
-	case x.Method == Destroy:
+		x.destroyFlow(ctx, t, now, "", "")
+	case (now.Inode == 0 || now.ShutDown) && x.Method != hangup.Destroy:
+		x.awaitOrphan(t)
+	case x.Method == hangup.Destroy:
 		t.Detail = "destroy was asked for"
-		return x.oneDestroy(ctx, t, now, "", "")
+		x.destroyFlow(ctx, t, now, "", "")
 	default:
-		return x.oneShutdown(ctx, t, now, draining)
+		x.shutDown(ctx, t, now, draining)
 	}
 }
 
-// orphan is a flow that its application has closed, or an earlier action has shut
-// down: the FIN is on its way. It has the same time to end as one that we hang up.
-func (x *action) orphan(t *target) step {
-	t.Method, t.orphaned = None, true
+// awaitOrphan leaves a flow to be verified that its application has closed, or an
+// earlier action has shut down: the FIN is on its way. It has the same time to end as
+// one that we hang up.
+func (x *action) awaitOrphan(t *target) {
+	t.orphaned = true
 	t.Detail = "it has been closed on this side already"
 	if x.DryRun {
-		t.Outcome = Planned
-		return stepDecided
+		t.end(hangup.None, hangup.Planned)
+		return
 	}
-	return stepActed
+	t.Method, t.phase = hangup.None, phaseHungUp
 }
 
 // ownersFresh is for how long a pass over /proc tells who holds a flow. A process that
@@ -186,71 +182,81 @@ func (x *action) orphan(t *target) step {
 // round that has brought nothing: on a large host a look at a flow may take longer.
 const ownersFresh = 250 * time.Millisecond
 
-func (x *action) oneShutdown(ctx context.Context, t *target, now *sockdiag.Flow, draining bool) step {
+// shutDown hangs a flow up by shutdown(2), in this order:
+//
+//  1. the owners are searched again unless they are fresh, and once when a descriptor
+//     does not lead to the flow any more;
+//  2. every holder's SIGPIPE disposition is checked, then a duplicate of the socket is
+//     made and its identity verified;
+//  3. the flow is read again, from the duplicate, as in shutDownAcquired.
+//
+// A flow that cannot be shut down safely is destroyed, where the method is auto.
+func (x *action) shutDown(ctx context.Context, t *target, now *sockdiag.Flow, draining bool) {
 	if time.Since(t.ownersAt) > ownersFresh<<min(x.lostRounds, 10) {
-		return stepLost
+		t.phase = phaseOwnerLost
+		return
 	}
 	fd, reason, err := x.acquire(t)
-	if reason == ReasonIdentity && !t.sought {
+	switch {
+	case err == nil:
+		defer release(fd)
+		t.phase = phaseAcquired
+		x.shutDownAcquired(t, now, fd, draining)
+	case reason == hangup.ReasonIdentity && !t.searchedAgain:
 		// The owner has let go of it since the pass: it may have ended or moved its
 		// descriptors while another process, or number, still leads to the flow.
-		t.sought = true
-		return stepLost
-	}
-	if err == nil {
-		defer release(fd)
-		t.Method, t.Detail = Shutdown, "the owner can be reached"
-		if x.DryRun {
-			t.Outcome = Planned
-			return stepDecided
-		}
-		// Finding the socket took its time; a request may have begun meanwhile. Only
-		// the shutdown itself comes between this look and the end.
-		if err := refresh(fd, now); err != nil {
-			t.Method, t.Outcome, t.Err = None, Failed, err
-			return stepDecided
-		}
-		if draining && x.isBusy(t, now) {
-			return stepBusy
-		}
-		if !x.showsEvidence(t, now) {
-			x.refuse(t, ReasonEvidence, cameToLife)
-			return stepDecided
-		}
-		err = unix.Shutdown(fd, unix.SHUT_RDWR)
-		switch {
-		case err == nil:
-			if err := x.giveUpAfter(fd, x.Linger); err != nil {
-				t.Detail += "; " + err.Error()
-			}
-			return stepActed
-		case errors.Is(err, unix.ENOTCONN):
-			t.Outcome = Gone
-		default:
-			t.Outcome, t.Err = Failed, err
-		}
-		return stepDecided
-	}
-
-	t.Detail = err.Error()
-	switch reason {
-	case ReasonSIGPIPE, ReasonPermission:
-		if x.Method == Auto {
-			return x.oneDestroy(ctx, t, now, reason, t.Detail)
-		}
-		x.refuse(t, reason, t.Detail)
-	case ReasonIdentity, ReasonListener:
-		x.refuse(t, reason, t.Detail)
+		t.searchedAgain = true
+		t.phase = phaseOwnerLost
+	case reason == "":
+		t.Detail = ""
+		x.fail(ctx, t, hangup.None, err)
+	case x.Method == hangup.Auto && (reason == hangup.ReasonSIGPIPE || reason == hangup.ReasonPermission):
+		x.destroyFlow(ctx, t, now, reason, err.Error())
 	default:
-		t.Method, t.Detail = None, ""
-		x.fail(ctx, t, err)
+		x.refuse(t, reason, err.Error())
 	}
-	return stepDecided
 }
 
-// seekOwners makes another pass over /proc, one for all flows whose owners are not,
-// or no longer, those that were found, and returns the flows that have a second turn.
-func (x *action) seekOwners(ctx context.Context, lost []*target) []*target {
+// shutDownAcquired shuts down the duplicate of a flow's socket. Finding the socket
+// took its time and a request may have begun meanwhile, so the flow is read once more;
+// only shutdown(2) itself comes after that.
+func (x *action) shutDownAcquired(t *target, now *sockdiag.Flow, fd int, draining bool) {
+	t.Method, t.Detail = hangup.Shutdown, "the owner can be reached"
+	if x.DryRun {
+		t.end(hangup.Shutdown, hangup.Planned)
+		return
+	}
+	if err := refresh(fd, now); err != nil {
+		t.Err = err
+		t.end(hangup.None, hangup.Failed)
+		return
+	}
+	if draining && x.isBusy(t, now) {
+		t.phase = phaseBusy
+		return
+	}
+	if !x.showsEvidence(t, now) {
+		x.refuse(t, hangup.ReasonEvidence, cameToLife)
+		return
+	}
+	err := unix.Shutdown(fd, unix.SHUT_RDWR)
+	switch {
+	case err == nil:
+		t.phase = phaseHungUp
+		if err := x.giveUpAfter(fd, x.Linger); err != nil {
+			t.Detail += "; " + err.Error()
+		}
+	case errors.Is(err, unix.ENOTCONN):
+		t.end(hangup.Shutdown, hangup.Gone)
+	default:
+		t.Err = err
+		t.end(hangup.Shutdown, hangup.Failed)
+	}
+}
+
+// searchOwners makes another pass over /proc, one for all flows whose owners are not,
+// or no longer, those that were found, and returns the flows that have another turn.
+func (x *action) searchOwners(ctx context.Context, lost []*target) []*target {
 	if len(lost) == 0 {
 		return nil
 	}
@@ -261,8 +267,7 @@ func (x *action) seekOwners(ctx context.Context, lost []*target) []*target {
 	found, err := findOwners(ctx, sortCompact(inodes), nil)
 	if err != nil {
 		for _, t := range lost {
-			t.Method = None
-			x.fail(ctx, t, fmt.Errorf("find owners: %w", err))
+			x.fail(ctx, t, hangup.None, fmt.Errorf("find owners: %w", err))
 		}
 		return nil
 	}
@@ -274,16 +279,16 @@ func (x *action) seekOwners(ctx context.Context, lost []*target) []*target {
 
 // acquire returns a verified duplicate of the flow's socket, or why there is none.
 // The reason is "" for a fault that is no guard's.
-func (x *action) acquire(t *target) (fd int, reason Reason, err error) {
+func (x *action) acquire(t *target) (fd int, reason hangup.Reason, err error) {
 	if len(t.holders) == 0 {
-		return -1, ReasonPermission, errors.New("no process that holds it can be seen: " + howToSee)
+		return -1, hangup.ReasonPermission, errors.New("no process that holds it can be seen: " + howToSee)
 	}
 	for _, h := range t.holders {
 		switch p := x.known.process(h.pid); {
 		case p.err != nil:
 			return -1, "", fmt.Errorf("see what SIGPIPE does: %w", p.err)
 		case p.sigpipeKills:
-			return -1, ReasonSIGPIPE, fmt.Errorf("process %d (%s) neither ignores nor catches SIGPIPE: its next write would kill it", h.pid, p.command)
+			return -1, hangup.ReasonSIGPIPE, fmt.Errorf("process %d (%s) neither ignores nor catches SIGPIPE: its next write would kill it", h.pid, p.command)
 		}
 	}
 	var errs []error
@@ -297,13 +302,13 @@ func (x *action) acquire(t *target) (fd int, reason Reason, err error) {
 	err = errors.Join(errs...)
 	switch {
 	case errors.Is(err, errListener):
-		return -1, ReasonListener, err
+		return -1, hangup.ReasonListener, err
 	case errors.Is(err, os.ErrPermission):
-		return -1, ReasonPermission, fmt.Errorf("%w: %s", err, howToAttach)
+		return -1, hangup.ReasonPermission, fmt.Errorf("%w: %s", err, howToAttach)
 	case errors.Is(err, unix.ENOSYS):
-		return -1, ReasonPermission, fmt.Errorf("%w: pidfd_getfd needs Linux 5.6 and a seccomp profile that allows it", err)
+		return -1, hangup.ReasonPermission, fmt.Errorf("%w: pidfd_getfd needs Linux 5.6 and a seccomp profile that allows it", err)
 	case errors.Is(err, errIdentity), errors.Is(err, unix.ESRCH), errors.Is(err, unix.EBADF):
-		return -1, ReasonIdentity, err
+		return -1, hangup.ReasonIdentity, err
 	default:
 		return -1, "", err
 	}

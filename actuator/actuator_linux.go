@@ -5,19 +5,15 @@ package actuator
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"slices"
 	"sync"
 	"time"
 
+	"tcphup/hangup"
 	"tcphup/sockdiag"
 )
-
-// DefaultLinger is what a FIN is given to be answered.
-const DefaultLinger = 3 * time.Second
 
 // Config is what an Actuator needs. The zero value is of use.
 type Config struct {
@@ -38,14 +34,13 @@ type Actuator struct {
 	firstSeen func(*sockdiag.Flow) (time.Time, bool)
 	metrics   *metrics
 
-	// destroy is how a flow is destroyed; tests put a kernel without the feature.
+	// lookup looks a flow up when its turn has come; tests make things change there.
+	lookup func(ctx context.Context, conn *sockdiag.Conn, flow *sockdiag.Flow) (sockdiag.Flow, error)
+	// destroy destroys a flow; tests put a kernel without the feature.
 	destroy func(ctx context.Context, conn *sockdiag.Conn, flow *sockdiag.Flow) error
 	// giveUpAfter sets how long the peer has to acknowledge the FIN; tests wait there
 	// for the application's EOF.
 	giveUpAfter func(fd int, linger time.Duration) error
-	// beforeAct is called when a flow has been chosen and before it is looked at
-	// again; tests make things change there.
-	beforeAct func(*Result)
 
 	// paths is held from the look whether another path of an MPTCP connection remains
 	// until one has been destroyed: two actions could take the two last ones.
@@ -76,10 +71,12 @@ func New(c Config) *Actuator {
 		logger:    c.Logger,
 		firstSeen: c.FirstSeen,
 		metrics:   newMetrics(),
+		lookup: func(ctx context.Context, conn *sockdiag.Conn, flow *sockdiag.Flow) (sockdiag.Flow, error) {
+			return conn.Lookup(ctx, flow)
+		},
 		destroy: func(ctx context.Context, conn *sockdiag.Conn, flow *sockdiag.Flow) error {
 			return conn.Destroy(ctx, flow)
 		},
-		beforeAct:   func(*Result) {},
 		giveUpAfter: giveUpAfter,
 	}
 }
@@ -91,72 +88,14 @@ func (a *Actuator) Close() {
 	a.watches.Wait()
 }
 
-// Request says what to hang up and how. The zero Request hangs up nothing.
-type Request struct {
-	// Policy names the rule that asked for this, in metrics and logs.
-	Policy   string
-	Selector sockdiag.Selector
-	// Never names flows that are refused whatever Selector says.
-	Never []sockdiag.Selector
-	// EstablishedBefore, unless zero, keeps flows that are not known to have been
-	// there at that time, by the clock as it is set now.
-	EstablishedBefore time.Time
-	Method            Method    // "" means Auto
-	MPTCP             MPTCPMode // "" means Connection
-	// DryRun finds owners and tries every guard, and closes nothing.
-	DryRun bool
-	// MaxFlows and MaxFraction (of the flows that the selector covers, with or
-	// without evidence) bound an action: when more would be hung up, none is.
-	// 0 means no bound.
-	MaxFlows    int
-	MaxFraction float64
-	// Linger is how long a FIN is given to be answered; 0 means DefaultLinger.
-	Linger time.Duration
-	// Rate is in flows a second, with jitter; 0 means no pause between flows.
-	Rate float64
-	// DrainQuiet is how long a flow must have been quiet before it is hung up, and
-	// DrainDeadline how long an action waits for flows to become so. A
-	// DrainDeadline of 0 waits for none.
-	DrainQuiet, DrainDeadline time.Duration
-	// WatchReconnect is how long to watch where the applications go next; 0 means
-	// not to. With WatchLater HangUp does not wait for that: what is seen goes to
-	// the log and the metrics alone, until Close.
-	WatchReconnect time.Duration
-	WatchLater     bool
-}
-
-func (r *Request) setDefaults() error {
-	if r.Method == "" {
-		r.Method = Auto
-	}
-	if r.MPTCP == "" {
-		r.MPTCP = Connection
-	}
-	if r.Linger == 0 {
-		r.Linger = DefaultLinger
-	}
-	switch {
-	case !slices.Contains(Methods(), r.Method):
-		return fmt.Errorf("unknown method %q", r.Method)
-	case !slices.Contains(MPTCPModes(), r.MPTCP):
-		return fmt.Errorf("unknown MPTCP mode %q", r.MPTCP)
-	case r.MPTCP == Path && r.Method == Shutdown:
-		return errors.New("a single MPTCP path cannot be shut down, only destroyed: use method auto or destroy")
-	case math.IsNaN(r.Rate), math.IsInf(r.Rate, 0), math.IsNaN(r.MaxFraction):
-		return errors.New("a bound is no number")
-	case r.Linger < 0, r.Rate < 0, r.MaxFlows < 0, r.MaxFraction < 0, r.DrainQuiet < 0, r.DrainDeadline < 0, r.WatchReconnect < 0:
-		return errors.New("a bound or a duration is negative")
-	}
-	return nil
-}
-
 // HangUp brings the namespace to the state that no flow matches the request, as
 // far as its guards allow. The error is about the action as a whole, nothing has
 // been closed then; what befell single flows is in the report. When ctx ends,
 // the flows that were not reached are reported as Planned, and those that were
 // are verified no longer.
-func (a *Actuator) HangUp(ctx context.Context, request Request) (*Report, error) {
-	if err := request.setDefaults(); err != nil {
+func (a *Actuator) HangUp(ctx context.Context, request hangup.Request) (*hangup.Report, error) {
+	request, err := request.WithDefaults()
+	if err != nil {
 		return nil, fmt.Errorf("hang up: %w", err)
 	}
 	conn, err := sockdiag.Dial()
@@ -177,7 +116,7 @@ func (a *Actuator) HangUp(ctx context.Context, request Request) (*Report, error)
 // action is one HangUp on its way.
 type action struct {
 	*Actuator
-	Request
+	hangup.Request
 	conn *sockdiag.Conn
 	// lostRounds counts the rounds in a row in which every flow's owners were to be
 	// sought anew.
@@ -188,19 +127,19 @@ type action struct {
 	destroyUsable *error
 }
 
-func (x *action) run(ctx context.Context) (*Report, error) {
-	p := &planner{conn: x.conn, selector: &x.Selector, path: x.MPTCP == Path}
+func (x *action) run(ctx context.Context) (*hangup.Report, error) {
+	p := &planner{conn: x.conn, selector: &x.Selector, path: x.MPTCP == hangup.Path}
 	if err := p.plan(ctx); err != nil {
 		return nil, err
 	}
-	report := &Report{Covered: p.covered, LeftAlone: p.leftAlone}
+	report := &hangup.Report{Covered: p.covered, LeftAlone: p.leftAlone}
 	targets := slices.DeleteFunc(p.targets, x.tooYoung)
-	order(targets)
+	sortTargets(targets)
 
-	allowed := x.deny(targets)
+	allowed := x.refuseDenied(targets)
 	if detail := x.overBudget(len(allowed), p.covered); detail != "" {
 		for _, t := range allowed {
-			x.refuse(t, ReasonBudget, detail)
+			x.refuse(t, hangup.ReasonBudget, detail)
 		}
 		allowed = nil
 	}
@@ -212,9 +151,9 @@ func (x *action) run(ctx context.Context) (*Report, error) {
 			watch.abandon()
 			return nil, err
 		}
-		acted := x.act(ctx, allowed)
-		x.verify(ctx, acted)
-		watch.end(ctx, acted)
+		hungUp := x.hangUpAll(ctx, allowed)
+		x.verify(ctx, hungUp)
+		watch.end(ctx, hungUp)
 	}
 	for _, t := range targets {
 		report.Results = append(report.Results, t.Result)
@@ -238,12 +177,12 @@ func (x *action) tooYoung(t *target) bool {
 	return !known || now.Sub(seen) < now.Sub(x.EstablishedBefore)
 }
 
-// deny refuses what a never rule covers and returns the rest.
-func (x *action) deny(targets []*target) []*target {
+// refuseDenied refuses the flows that a never rule covers and returns the rest.
+func (x *action) refuseDenied(targets []*target) []*target {
 	allowed := make([]*target, 0, len(targets))
 	for _, t := range targets {
 		if x.denied(t) {
-			x.refuse(t, ReasonDenied, deniedByRule)
+			x.refuse(t, hangup.ReasonDenied, deniedByRule)
 			continue
 		}
 		allowed = append(allowed, t)
@@ -253,7 +192,7 @@ func (x *action) deny(targets []*target) []*target {
 
 const deniedByRule = "a never rule covers this destination"
 
-// denied holds an MPTCP connection to all of its paths.
+// denied reports whether a never rule covers a flow; of an MPTCP connection, any path.
 func (x *action) denied(t *target) bool {
 	return slices.ContainsFunc(x.Never, func(never sockdiag.Selector) bool {
 		return never.MatchEndpoint(&t.Flow, t.Direction) ||
@@ -274,7 +213,7 @@ func (x *action) overBudget(n, covered int) string {
 }
 
 // findOwners makes the one pass over /proc.
-func (x *action) findOwners(ctx context.Context, targets []*target, report *Report) error {
+func (x *action) findOwners(ctx context.Context, targets []*target, report *hangup.Report) error {
 	var inodes []uint32
 	var cgroups []uint64
 	for _, t := range targets {
@@ -306,6 +245,7 @@ func (x *action) setHolders(t *target, holders []holder) {
 	}
 }
 
-func (x *action) refuse(t *target, reason Reason, detail string) {
-	t.Method, t.Outcome, t.Reason, t.Detail = None, Refused, reason, detail
+func (x *action) refuse(t *target, reason hangup.Reason, detail string) {
+	t.Reason, t.Detail = reason, detail
+	t.end(hangup.None, hangup.Refused)
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"tcphup/hangup"
 	"tcphup/test/kit/nstest"
 	"tcphup/test/kit/testapp"
 )
@@ -32,19 +33,19 @@ func TestPrivilegedChurn(t *testing.T) {
 		}
 
 		a := New(Config{})
-		outcomes := make(map[Outcome]int)
+		outcomes := make(map[hangup.Outcome]int)
 		actions := 0
 		for start := time.Now(); time.Since(start) < (seconds-1)*time.Second; actions++ {
-			request := Request{Selector: to(victim.Addr()), Linger: 20 * time.Millisecond}
+			request := hangup.Request{Selector: to(victim.Addr()), Linger: 20 * time.Millisecond}
 			if actions%4 == 3 {
-				request.Method = Destroy
+				request.Method = hangup.Destroy
 			}
 			for _, r := range mustHangUp(t, a, request).Results {
 				if r.Flow.Remote != victim.Addr() {
 					t.Fatalf("acted on %+v", r)
 				}
 				outcomes[r.Outcome]++
-				if r.Outcome == Failed {
+				if r.Outcome == hangup.Failed {
 					t.Errorf("failed: %v", r.Err)
 				}
 			}
@@ -61,7 +62,7 @@ func TestPrivilegedChurn(t *testing.T) {
 			}
 		}
 		t.Logf("%d actions: %v", actions, outcomes)
-		if outcomes[Closed] == 0 {
+		if outcomes[hangup.Closed] == 0 {
 			t.Errorf("nothing was hung up: %v", outcomes)
 		}
 		if !victim.Listens() || !bystander.Listens() {

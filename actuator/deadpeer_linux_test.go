@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"tcphup/hangup"
 	"tcphup/sockdiag"
 	"tcphup/test/kit/nstest"
 	"tcphup/test/kit/testapp"
@@ -73,21 +74,21 @@ func TestPrivilegedDeadPeer(t *testing.T) {
 			mptcp   bool
 			pending bool // the application has written something that was not acknowledged
 			a       *Actuator
-			outcome Outcome
+			outcome hangup.Outcome
 			left    bool // whether a socket is left at linger + 2 s
 		}{
-			{name: "links cut", die: cut, a: New(Config{}), outcome: Closed},
-			{name: "address moved away", die: moved, a: New(Config{}), outcome: Closed},
-			{name: "own link down", die: ownLink, a: New(Config{}), outcome: Closed},
-			{name: "data unacknowledged", die: cut, pending: true, a: New(Config{}), outcome: Closed},
-			{name: "no right to destroy", die: cut, a: withoutDestroy(unix.EPERM), outcome: Lingering},
-			{name: "no right to destroy, data unacknowledged", die: cut, pending: true, a: withoutDestroy(unix.EPERM), outcome: Lingering},
-			{name: "kernel without destroy", die: cut, a: withoutDestroy(unix.EOPNOTSUPP), outcome: Lingering},
-			{name: "mptcp with two paths", die: cut, mptcp: true, a: New(Config{}), outcome: Closed},
-			{name: "mptcp, data unacknowledged", die: cut, mptcp: true, pending: true, a: New(Config{}), outcome: Closed},
+			{name: "links cut", die: cut, a: New(Config{}), outcome: hangup.Closed},
+			{name: "address moved away", die: moved, a: New(Config{}), outcome: hangup.Closed},
+			{name: "own link down", die: ownLink, a: New(Config{}), outcome: hangup.Closed},
+			{name: "data unacknowledged", die: cut, pending: true, a: New(Config{}), outcome: hangup.Closed},
+			{name: "no right to destroy", die: cut, a: withoutDestroy(unix.EPERM), outcome: hangup.Lingering},
+			{name: "no right to destroy, data unacknowledged", die: cut, pending: true, a: withoutDestroy(unix.EPERM), outcome: hangup.Lingering},
+			{name: "kernel without destroy", die: cut, a: withoutDestroy(unix.EOPNOTSUPP), outcome: hangup.Lingering},
+			{name: "mptcp with two paths", die: cut, mptcp: true, a: New(Config{}), outcome: hangup.Closed},
+			{name: "mptcp, data unacknowledged", die: cut, mptcp: true, pending: true, a: New(Config{}), outcome: hangup.Closed},
 			// Nothing but destroy takes the paths of a dead MPTCP peer down in time: its
 			// socket has no TCP_USER_TIMEOUT. The report says lingering, and why.
-			{name: "mptcp, no right to destroy", die: cut, mptcp: true, a: withoutDestroy(unix.EPERM), outcome: Lingering, left: true},
+			{name: "mptcp, no right to destroy", die: cut, mptcp: true, a: withoutDestroy(unix.EPERM), outcome: hangup.Lingering, left: true},
 		} {
 			t.Run(tt.name, func(t *testing.T) {
 				if tt.mptcp {
@@ -124,8 +125,8 @@ func TestPrivilegedDeadPeer(t *testing.T) {
 					return giveUpAfter(fd, linger)
 				}
 				start := time.Now()
-				r := only(t, mustHangUp(t, tt.a, Request{Selector: to(destination), Linger: linger}))
-				expect(t, r, tt.outcome, "", Shutdown)
+				r := only(t, mustHangUp(t, tt.a, hangup.Request{Selector: to(destination), Linger: linger}))
+				expect(t, r, tt.outcome, "", hangup.Shutdown)
 				if !shutDown {
 					t.Fatal("the flow was not shut down")
 				}

@@ -7,55 +7,54 @@ import (
 	"os"
 	"strings"
 
+	"tcphup/hangup"
 	"tcphup/sockdiag"
 )
 
-// oneDestroy destroys a flow. When shutdown was refused before, reason and detail
-// say why, and stand if destroying is refused too.
-func (x *action) oneDestroy(ctx context.Context, t *target, now *sockdiag.Flow, reason Reason, detail string) step {
-	// A path is for onePath alone, and that looks whether another one remains.
+// destroyFlow hangs a flow up by SOCK_DESTROY. When shutdown was refused before, reason
+// and detail have the cause, and are reported if destroying is refused too.
+func (x *action) destroyFlow(ctx context.Context, t *target, now *sockdiag.Flow, reason hangup.Reason, detail string) {
+	// A path is for destroySubflow alone, which checks whether another one remains.
 	if now.Protocol == sockdiag.MPTCP || isLivePath(now) && t.connection == nil {
 		const last = "destroying its subflows would leave the application connected to nothing"
 		if reason == "" {
-			x.refuse(t, ReasonLastSubflow, last)
+			x.refuse(t, hangup.ReasonLastSubflow, last)
 		} else {
 			x.refuse(t, reason, detail+"; "+last)
 		}
-		return stepDecided
+		return
 	}
 	if reason != "" {
 		t.Detail = "shutdown refused: " + detail
 	}
 	if now.Inode == 0 && isClosing(now.State) && !destroysOrphans() {
-		x.refuse(t, ReasonPermission, "before Linux 6.11 SOCK_DESTROY would leave an orphan without a timer; the kernel ends it by net.ipv4.tcp_orphan_retries")
-		return stepDecided
+		x.refuse(t, hangup.ReasonPermission, "before Linux 6.11 SOCK_DESTROY would leave an orphan without a timer; the kernel ends it by net.ipv4.tcp_orphan_retries")
+		return
 	}
-	t.Method = Destroy
+	t.Method = hangup.Destroy
 	err := x.destroyOrProbe(ctx, now)
 	switch {
 	case err == nil && x.DryRun:
-		t.Outcome = Planned
+		t.end(hangup.Destroy, hangup.Planned)
 	case err == nil:
-		return stepActed
+		t.phase = phaseHungUp
 	case errors.Is(err, os.ErrNotExist), errors.Is(err, errors.ErrUnsupported) && x.isGone(ctx, t):
-		t.Outcome = Gone
+		t.end(hangup.Destroy, hangup.Gone)
 	case ctx.Err() != nil && !x.DryRun:
-		t.unconfirmed = true
-		return stepActed // the kernel may have done it, or not: the last look tells
+		// The kernel may have done it, or not: the last lookup shows which.
+		t.unconfirmed, t.phase = true, phaseHungUp
 	case errors.Is(err, os.ErrPermission), errors.Is(err, errors.ErrUnsupported):
 		missing := howToDestroy
 		if errors.Is(err, errors.ErrUnsupported) {
 			missing = noDestroy
 		}
 		if reason == "" {
-			reason = ReasonPermission
+			reason = hangup.ReasonPermission
 		}
-		t.Method = None
 		x.refuse(t, reason, strings.TrimPrefix(detail+"; destroy refused: "+missing, "; "))
 	default:
-		x.fail(ctx, t, err)
+		x.fail(ctx, t, hangup.Destroy, err)
 	}
-	return stepDecided
 }
 
 // isGone reports whether the flow has ended. A kernel may say that it cannot destroy
@@ -77,8 +76,8 @@ func (x *action) destroyOrProbe(ctx context.Context, now *sockdiag.Flow) error {
 	return *x.destroyUsable
 }
 
-// onePath destroys one subflow of an MPTCP connection that keeps another.
-func (x *action) onePath(ctx context.Context, t *target, now *sockdiag.Flow) step {
+// destroySubflow destroys one subflow of an MPTCP connection that keeps another.
+func (x *action) destroySubflow(ctx context.Context, t *target, now *sockdiag.Flow) {
 	x.paths.Lock()
 	defer x.paths.Unlock()
 	// Paths that have joined since are not counted: at worst too few are.
@@ -89,18 +88,17 @@ func (x *action) onePath(ctx context.Context, t *target, now *sockdiag.Flow) ste
 		}
 		state, err := x.stateOf(ctx, &t.siblings[i])
 		if err != nil {
-			t.Method = None
-			x.fail(ctx, t, err)
-			return stepDecided
+			x.fail(ctx, t, hangup.None, err)
+			return
 		}
 		if state == sockdiag.Established {
 			others++
 		}
 	}
 	if others == 0 {
-		x.refuse(t, ReasonLastSubflow, "no other established path of the connection remains")
-		return stepDecided
+		x.refuse(t, hangup.ReasonLastSubflow, "no other established path of the connection remains")
+		return
 	}
 	t.Detail = fmt.Sprintf("the connection keeps %d established path(s)", others)
-	return x.oneDestroy(ctx, t, now, "", "")
+	x.destroyFlow(ctx, t, now, "", "")
 }

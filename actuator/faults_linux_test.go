@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"tcphup/hangup"
 	"tcphup/sockdiag"
 	"tcphup/test/kit/nstest"
 	"tcphup/test/kit/testapp"
@@ -32,7 +33,7 @@ func TestClockSet(t *testing.T) {
 		for age, young := range map[time.Duration]bool{5 * time.Minute: true, 15 * time.Minute: false} {
 			seen := nstest.ClockSet(t, now.Add(-age), tt.set)
 			a := New(Config{FirstSeen: func(*sockdiag.Flow) (time.Time, bool) { return seen, true }})
-			x := &action{Actuator: a, Request: Request{EstablishedBefore: alert}}
+			x := &action{Actuator: a, Request: hangup.Request{EstablishedBefore: alert}}
 			if got := x.tooYoung(&target{}); got != young {
 				t.Errorf("%s: a flow of %v counts as too young: %t, want %t", tt.name, age, got, young)
 			}
@@ -52,8 +53,8 @@ func TestPrivilegedNoDescriptors(t *testing.T) {
 		app.Ask("ignore")
 		other := app.Connect(bystander.Addr(), false, false)
 		nstest.Eventually(t, "the bystander's peer has accepted", func() bool { return bystander.Accepted() == 1 })
-		request := Request{Selector: to(server.Addr())}
-		try := func(t *testing.T, limit func(a *Actuator) func() (*Report, error)) (failed bool) {
+		request := hangup.Request{Selector: to(server.Addr())}
+		try := func(t *testing.T, limit func(a *Actuator) func() (*hangup.Report, error)) (failed bool) {
 			t.Helper()
 			accepted := server.Accepted()
 			fd := app.Connect(server.Addr(), false, false)
@@ -67,9 +68,9 @@ func TestPrivilegedNoDescriptors(t *testing.T) {
 				if !errors.Is(err, unix.EMFILE) || strings.Count(err.Error(), "too many open files") > maxWorkers {
 					t.Errorf("the error is %v", err)
 				}
-			case only(t, report).Outcome == Failed:
+			case only(t, report).Outcome == hangup.Failed:
 				failed = true
-				if r := only(t, report); !errors.Is(r.Err, unix.EMFILE) || r.Method != None {
+				if r := only(t, report); !errors.Is(r.Err, unix.EMFILE) || r.Method != hangup.None {
 					t.Errorf("the flow failed with method %s and %v: nothing was done to it", r.Method, r.Err)
 				}
 			}
@@ -79,7 +80,7 @@ func TestPrivilegedNoDescriptors(t *testing.T) {
 				}
 				report = mustHangUp(t, New(Config{}), request)
 			}
-			expect(t, only(t, report), Closed, "", Shutdown)
+			expect(t, only(t, report), hangup.Closed, "", hangup.Shutdown)
 			if got := app.Ask("recv %d", fd); got != "recv ok 0" {
 				t.Errorf("a flow that was hung up: %s", got)
 			}
@@ -91,8 +92,8 @@ func TestPrivilegedNoDescriptors(t *testing.T) {
 		}
 		var during, meanwhile int
 		for spare := range 8 {
-			if try(t, func(a *Actuator) func() (*Report, error) {
-				return func() (*Report, error) {
+			if try(t, func(a *Actuator) func() (*hangup.Report, error) {
+				return func() (*hangup.Report, error) {
 					lift := nstest.LimitDescriptors(t, os.Getpid(), spare)
 					defer lift()
 					return a.HangUp(t.Context(), request)
@@ -101,13 +102,13 @@ func TestPrivilegedNoDescriptors(t *testing.T) {
 				during++
 			}
 			// The pass over /proc was still possible.
-			if try(t, func(a *Actuator) func() (*Report, error) {
+			if try(t, func(a *Actuator) func() (*hangup.Report, error) {
 				lift := func() {}
-				a.beforeAct = func(*Result) {
+				beforeTurn(a, func(*sockdiag.Flow) {
 					time.Sleep(processFresh) // what is known of the process is to be read again
 					lift = nstest.LimitDescriptors(t, os.Getpid(), spare)
-				}
-				return func() (*Report, error) {
+				})
+				return func() (*hangup.Report, error) {
 					defer func() { lift() }()
 					return a.HangUp(t.Context(), request)
 				}

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"tcphup/hangup"
 	"tcphup/sockdiag"
 	"tcphup/test/kit/nstest"
 	"tcphup/test/kit/testapp"
@@ -20,10 +21,10 @@ import (
 
 // A Request that makes no sense is refused as a whole.
 func TestRequestRefused(t *testing.T) {
-	for name, r := range map[string]Request{
+	for name, r := range map[string]hangup.Request{
 		"method":              {Method: "kill"},
 		"mptcp mode":          {MPTCP: "all"},
-		"shut down a path":    {MPTCP: Path, Method: Shutdown},
+		"shut down a path":    {MPTCP: hangup.Path, Method: hangup.Shutdown},
 		"rate no number":      {Rate: math.NaN()},
 		"rate without end":    {Rate: math.Inf(1)},
 		"fraction no number":  {MaxFraction: math.NaN()},
@@ -52,7 +53,7 @@ func TestPrivilegedBudget(t *testing.T) {
 		for range flows {
 			fds = append(fds, app.Connect(server.Addr(), false, false))
 		}
-		for name, r := range map[string]Request{
+		for name, r := range map[string]hangup.Request{
 			"flows":    {MaxFlows: flows - 1},
 			"fraction": {MaxFraction: 0.9},
 		} {
@@ -62,7 +63,7 @@ func TestPrivilegedBudget(t *testing.T) {
 				t.Errorf("%s: %d flows covered, %d results", name, report.Covered, len(report.Results))
 			}
 			for i := range report.Results {
-				expect(t, &report.Results[i], Refused, ReasonBudget, None)
+				expect(t, &report.Results[i], hangup.Refused, hangup.ReasonBudget, hangup.None)
 			}
 			for _, fd := range fds {
 				if got := app.Ask("write %d", fd); got != "write ok 1" {
@@ -70,8 +71,8 @@ func TestPrivilegedBudget(t *testing.T) {
 				}
 			}
 		}
-		within := Request{Selector: to(server.Addr()), MaxFlows: flows, MaxFraction: 1}
-		if n := mustHangUp(t, New(Config{}), within).Count(Closed); n != flows {
+		within := hangup.Request{Selector: to(server.Addr()), MaxFlows: flows, MaxFraction: 1}
+		if n := mustHangUp(t, New(Config{}), within).Count(hangup.Closed); n != flows {
 			t.Errorf("within the budget %d of %d flows were closed", n, flows)
 		}
 	})
@@ -88,7 +89,7 @@ func TestPrivilegedRate(t *testing.T) {
 			app.Connect(server.Addr(), false, false)
 		}
 		start := time.Now()
-		if n := mustHangUp(t, New(Config{}), Request{Selector: to(server.Addr()), Rate: rate}).Count(Closed); n != flows {
+		if n := mustHangUp(t, New(Config{}), hangup.Request{Selector: to(server.Addr()), Rate: rate}).Count(hangup.Closed); n != flows {
 			t.Errorf("%d flows closed, want %d", n, flows)
 		}
 		// Each pause is half of the mean at least.
@@ -123,7 +124,7 @@ func TestPrivilegedEstablishedBefore(t *testing.T) {
 				delete(seen, cookie) // never seen: its age is not known
 			}
 		}
-		r := Request{Selector: to(server.Addr()), EstablishedBefore: moment}
+		r := hangup.Request{Selector: to(server.Addr()), EstablishedBefore: moment}
 		if report := mustHangUp(t, New(Config{}), r); len(report.Results) != 0 || report.Covered != 3 {
 			t.Errorf("where no age is known: %+v", report)
 		}
@@ -132,7 +133,7 @@ func TestPrivilegedEstablishedBefore(t *testing.T) {
 			return at, known
 		}})
 		only := only(t, mustHangUp(t, a, r))
-		expect(t, only, Closed, "", Shutdown)
+		expect(t, only, hangup.Closed, "", hangup.Shutdown)
 		if only.Flow.Cookie != before {
 			t.Errorf("closed was the flow with cookie %d, want %d", only.Flow.Cookie, before)
 		}
@@ -143,23 +144,23 @@ func TestPrivilegedEstablishedBefore(t *testing.T) {
 func TestPrivilegedGone(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		binary := testapp.Build(t)
-		for _, method := range Methods() {
+		for _, method := range hangup.Methods() {
 			server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
 			app := testapp.Start(t, binary)
 			app.Ask("ignore")
 			app.Connect(server.Addr(), false, false)
 			a := New(Config{})
-			a.beforeAct = func(r *Result) {
+			beforeTurn(a, func(f *sockdiag.Flow) {
 				conn, err := sockdiag.Dial()
 				if err != nil {
 					t.Fatal(err)
 				}
 				defer conn.Close()
-				if err := conn.Destroy(t.Context(), &r.Flow); err != nil { // it leaves nothing in the table
+				if err := conn.Destroy(t.Context(), f); err != nil { // it leaves nothing in the table
 					t.Fatal(err)
 				}
-			}
-			expect(t, only(t, mustHangUp(t, a, Request{Selector: to(server.Addr()), Method: method})), Gone, "", None)
+			})
+			expect(t, only(t, mustHangUp(t, a, hangup.Request{Selector: to(server.Addr()), Method: method})), hangup.Gone, "", hangup.None)
 		}
 	})
 }
@@ -168,7 +169,7 @@ func TestPrivilegedGone(t *testing.T) {
 func TestPrivilegedDrainWaits(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		binary := testapp.Build(t)
-		for _, method := range []Method{Shutdown, Destroy} {
+		for _, method := range []hangup.Method{hangup.Shutdown, hangup.Destroy} {
 			server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0", Echo: true})
 			app := testapp.Start(t, binary)
 			app.Ask("ignore")
@@ -178,15 +179,15 @@ func TestPrivilegedDrainWaits(t *testing.T) {
 				return flowTo(t, server.Addr()).ReceiveQueue > 0
 			})
 			a, looks := New(Config{}), 0
-			a.beforeAct = func(*Result) {
+			beforeTurn(a, func(*sockdiag.Flow) {
 				if looks++; looks == 3 {
 					if got := app.Ask("recv %d", fd); got != "recv ok 1" {
 						t.Errorf("%s: application: %q", method, got)
 					}
 				}
-			}
-			r := Request{Selector: to(server.Addr()), Method: method, DrainQuiet: 10 * time.Millisecond, DrainDeadline: time.Minute}
-			expect(t, only(t, mustHangUp(t, a, r)), Closed, "", method)
+			})
+			r := hangup.Request{Selector: to(server.Addr()), Method: method, DrainQuiet: 10 * time.Millisecond, DrainDeadline: time.Minute}
+			expect(t, only(t, mustHangUp(t, a, r)), hangup.Closed, "", method)
 			if looks < 3 {
 				t.Errorf("%s: hung up at look %d, while an answer was to be read", method, looks)
 			}
@@ -203,11 +204,11 @@ func TestPrivilegedDrainLooksLast(t *testing.T) {
 		app.Ask("ignore")
 		fd := app.Connect(server.Addr(), false, false)
 		now := flowTo(t, server.Addr())
-		x := &action{Actuator: New(Config{}), Request: Request{Selector: to(server.Addr()), Method: Auto, Linger: time.Second, DrainQuiet: time.Minute}}
-		chosen := &target{Result: Result{Flow: now}, holders: []holder{{pid: app.PID(), fd: fd}}, ownersAt: time.Now()}
+		x := &action{Actuator: New(Config{}), Request: hangup.Request{Selector: to(server.Addr()), Method: hangup.Auto, Linger: time.Second, DrainQuiet: time.Minute}}
+		chosen := &target{Result: hangup.Result{Flow: now}, holders: []holder{{pid: app.PID(), fd: fd}}, ownersAt: time.Now()}
 		app.Ask("write %d", fd)
-		if step := x.one(t.Context(), chosen, &now, true); step != stepBusy {
-			t.Errorf("got step %d: %+v", step, chosen.Result)
+		if x.hangUpOne(t.Context(), chosen, &now, true); chosen.phase != phaseBusy {
+			t.Errorf("got phase %d: %+v", chosen.phase, chosen.Result)
 		}
 		if got := app.Ask("write %d", fd); got != "write ok 1" {
 			t.Errorf("application: %q", got)
@@ -255,12 +256,12 @@ func TestPrivilegedOldKernel(t *testing.T) {
 		const uname26 = 0x0020000
 		runtime.LockOSThread() // the personality is the thread's, and ends with it
 		for _, tt := range []struct {
-			method  Method
-			outcome Outcome
-			reason  Reason
+			method  hangup.Method
+			outcome hangup.Outcome
+			reason  hangup.Reason
 		}{
-			{Destroy, Refused, ReasonPermission},
-			{Auto, Lingering, ""},
+			{hangup.Destroy, hangup.Refused, hangup.ReasonPermission},
+			{hangup.Auto, hangup.Lingering, ""},
 		} {
 			var server *testapp.Server
 			peer.Do(func() { server = testapp.Serve(t, testapp.ServerConfig{Address: "0.0.0.0:0"}) })
@@ -273,11 +274,11 @@ func TestPrivilegedOldKernel(t *testing.T) {
 			if errno != 0 {
 				t.Fatal(errno)
 			}
-			r := only(t, mustHangUp(t, New(Config{}), Request{Selector: to(destination), Method: tt.method, Linger: 200 * time.Millisecond}))
+			r := only(t, mustHangUp(t, New(Config{}), hangup.Request{Selector: to(destination), Method: tt.method, Linger: 200 * time.Millisecond}))
 			if _, _, errno := unix.Syscall(unix.SYS_PERSONALITY, before, 0, 0); errno != 0 {
 				t.Fatal(errno)
 			}
-			expect(t, r, tt.outcome, tt.reason, None)
+			expect(t, r, tt.outcome, tt.reason, hangup.None)
 			if !strings.Contains(r.Detail, "6.11") {
 				t.Errorf("%s: detail is %q", tt.method, r.Detail)
 			}
@@ -309,11 +310,11 @@ func TestDestroyRefusesUnknownPath(t *testing.T) {
 		t.Error("the path was destroyed")
 		return nil
 	}
-	x := &action{Actuator: a, Request: Request{Method: Destroy}}
+	x := &action{Actuator: a, Request: hangup.Request{Method: hangup.Destroy}}
 	path := sockdiag.Flow{State: sockdiag.Established, Inode: 1, IsSubflow: true}
-	chosen := &target{Result: Result{Flow: path}}
-	x.oneDestroy(t.Context(), chosen, &path, "", "")
-	expect(t, &chosen.Result, Refused, ReasonLastSubflow, None)
+	chosen := &target{Result: hangup.Result{Flow: path}}
+	x.destroyFlow(t.Context(), chosen, &path, "", "")
+	expect(t, &chosen.Result, hangup.Refused, hangup.ReasonLastSubflow, hangup.None)
 }
 
 // What is no socket has no inode of one, and nobody's flow has none either: they are
@@ -333,7 +334,7 @@ func TestOwnerOfNothing(t *testing.T) {
 // Where no process can be seen, none is touched.
 func TestAcquireWithoutHolder(t *testing.T) {
 	x := &action{Actuator: New(Config{})}
-	if fd, reason, err := x.acquire(&target{}); fd != -1 || reason != ReasonPermission || err == nil {
+	if fd, reason, err := x.acquire(&target{}); fd != -1 || reason != hangup.ReasonPermission || err == nil {
 		t.Errorf("got descriptor %d, reason %q, %v", fd, reason, err)
 	}
 }
@@ -352,12 +353,12 @@ func TestPrivilegedMPTCPBothPaths(t *testing.T) {
 		app.Ask("write %d", fd)
 		awaitPaths(t, port, 2)
 		selector := sockdiag.Selector{Destinations: sockdiag.Everywhere(), Ports: []uint16{port}}
-		report := mustHangUp(t, New(Config{}), Request{Selector: selector, MPTCP: Path})
+		report := mustHangUp(t, New(Config{}), hangup.Request{Selector: selector, MPTCP: hangup.Path})
 		if len(report.Results) != 2 {
 			t.Fatalf("got %+v, want two paths", report.Results)
 		}
-		expect(t, &report.Results[0], Closed, "", Destroy)
-		expect(t, &report.Results[1], Refused, ReasonLastSubflow, None)
+		expect(t, &report.Results[0], hangup.Closed, "", hangup.Destroy)
+		expect(t, &report.Results[1], hangup.Refused, hangup.ReasonLastSubflow, hangup.None)
 		awaitPaths(t, port, 1)
 		if got := app.Ask("write %d", fd); got != "write ok 1" {
 			t.Errorf("application: %q", got)

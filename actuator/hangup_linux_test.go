@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"tcphup/hangup"
 	"tcphup/sockdiag"
 	"tcphup/test/kit/nstest"
 	"tcphup/test/kit/testapp"
@@ -24,7 +25,16 @@ func to(addr netip.AddrPort) sockdiag.Selector {
 	}
 }
 
-func mustHangUp(t *testing.T, a *Actuator, r Request) *Report {
+// beforeTurn calls f each time that a flow's turn has come, before the flow is looked up.
+func beforeTurn(a *Actuator, f func(*sockdiag.Flow)) {
+	lookup := a.lookup
+	a.lookup = func(ctx context.Context, conn *sockdiag.Conn, flow *sockdiag.Flow) (sockdiag.Flow, error) {
+		f(flow)
+		return lookup(ctx, conn, flow)
+	}
+}
+
+func mustHangUp(t *testing.T, a *Actuator, r hangup.Request) *hangup.Report {
 	t.Helper()
 	report, err := a.HangUp(t.Context(), r)
 	if err != nil {
@@ -69,7 +79,7 @@ func descriptors(t *testing.T) (open []string) {
 	return open
 }
 
-func only(t *testing.T, report *Report) *Result {
+func only(t *testing.T, report *hangup.Report) *hangup.Result {
 	t.Helper()
 	if len(report.Results) != 1 {
 		t.Fatalf("got %d results, want 1: %+v", len(report.Results), report.Results)
@@ -77,7 +87,7 @@ func only(t *testing.T, report *Report) *Result {
 	return &report.Results[0]
 }
 
-func expect(t *testing.T, r *Result, outcome Outcome, reason Reason, method Method) {
+func expect(t *testing.T, r *hangup.Result, outcome hangup.Outcome, reason hangup.Reason, method hangup.Method) {
 	t.Helper()
 	if r.Outcome != outcome || r.Reason != reason || r.Method != method {
 		t.Errorf("got outcome %s, reason %q, method %s (%s; %v), want %s, %q, %s",
@@ -140,19 +150,19 @@ func TestPrivilegedMethods(t *testing.T) {
 			name          string
 			listen        string
 			mapped, mptcp bool
-			method        Method
-			outcome       Outcome
-			reason        Reason
+			method        hangup.Method
+			outcome       hangup.Outcome
+			reason        hangup.Reason
 			app, peer     string
 		}{
-			{name: "ipv4 shutdown", listen: "127.0.0.1:0", method: Shutdown, outcome: Closed, app: "recv ok 0", peer: "eof"},
-			{name: "ipv6 shutdown", listen: "[::1]:0", method: Shutdown, outcome: Closed, app: "recv ok 0", peer: "eof"},
-			{name: "mapped shutdown", listen: "127.0.0.1:0", mapped: true, method: Shutdown, outcome: Closed, app: "recv ok 0", peer: "eof"},
-			{name: "mptcp shutdown", listen: "127.0.0.1:0", mptcp: true, method: Shutdown, outcome: Closed, app: "recv ok 0", peer: "eof"},
-			{name: "ipv4 destroy", listen: "127.0.0.1:0", method: Destroy, outcome: Closed, app: "recv ECONNABORTED -1", peer: "reset"},
-			{name: "ipv6 destroy", listen: "[::1]:0", method: Destroy, outcome: Closed, app: "recv ECONNABORTED -1", peer: "reset"},
-			{name: "mapped destroy", listen: "127.0.0.1:0", mapped: true, method: Destroy, outcome: Closed, app: "recv ECONNABORTED -1", peer: "reset"},
-			{name: "mptcp destroy", listen: "127.0.0.1:0", mptcp: true, method: Destroy, outcome: Refused, reason: ReasonLastSubflow},
+			{name: "ipv4 shutdown", listen: "127.0.0.1:0", method: hangup.Shutdown, outcome: hangup.Closed, app: "recv ok 0", peer: "eof"},
+			{name: "ipv6 shutdown", listen: "[::1]:0", method: hangup.Shutdown, outcome: hangup.Closed, app: "recv ok 0", peer: "eof"},
+			{name: "mapped shutdown", listen: "127.0.0.1:0", mapped: true, method: hangup.Shutdown, outcome: hangup.Closed, app: "recv ok 0", peer: "eof"},
+			{name: "mptcp shutdown", listen: "127.0.0.1:0", mptcp: true, method: hangup.Shutdown, outcome: hangup.Closed, app: "recv ok 0", peer: "eof"},
+			{name: "ipv4 destroy", listen: "127.0.0.1:0", method: hangup.Destroy, outcome: hangup.Closed, app: "recv ECONNABORTED -1", peer: "reset"},
+			{name: "ipv6 destroy", listen: "[::1]:0", method: hangup.Destroy, outcome: hangup.Closed, app: "recv ECONNABORTED -1", peer: "reset"},
+			{name: "mapped destroy", listen: "127.0.0.1:0", mapped: true, method: hangup.Destroy, outcome: hangup.Closed, app: "recv ECONNABORTED -1", peer: "reset"},
+			{name: "mptcp destroy", listen: "127.0.0.1:0", mptcp: true, method: hangup.Destroy, outcome: hangup.Refused, reason: hangup.ReasonLastSubflow},
 		}
 		for _, tt := range tests {
 			t.Run(tt.name, func(t *testing.T) {
@@ -171,11 +181,11 @@ func TestPrivilegedMethods(t *testing.T) {
 				})
 				before := resets(t)
 
-				report := mustHangUp(t, New(Config{}), Request{Selector: to(server.Addr()), Method: tt.method})
+				report := mustHangUp(t, New(Config{}), hangup.Request{Selector: to(server.Addr()), Method: tt.method})
 				r := only(t, report)
 				method := tt.method
-				if tt.outcome == Refused {
-					method = None
+				if tt.outcome == hangup.Refused {
+					method = hangup.None
 				}
 				expect(t, r, tt.outcome, tt.reason, method)
 				if r.PID != app.PID() || r.Command != "app" {
@@ -184,7 +194,7 @@ func TestPrivilegedMethods(t *testing.T) {
 				if report.LeftAlone != 1 {
 					t.Errorf("%d flows of the other direction left alone, want the accepted one", report.LeftAlone)
 				}
-				if tt.outcome != Refused {
+				if tt.outcome != hangup.Refused {
 					if got := app.Hear(); got != tt.app {
 						t.Errorf("application: %q, want %q", got, tt.app)
 					}
@@ -192,7 +202,7 @@ func TestPrivilegedMethods(t *testing.T) {
 						t.Errorf("peer reads %q, want %q", got, tt.peer)
 					}
 				}
-				if sent := resets(t); tt.method == Shutdown && sent != before {
+				if sent := resets(t); tt.method == hangup.Shutdown && sent != before {
 					t.Errorf("RSTs sent: %s, before the hang-up %s", sent, before)
 				}
 				if got := other.Ask("write %d", otherFD); got != "write ok 1" {
@@ -230,8 +240,8 @@ func TestPrivilegedWakes(t *testing.T) {
 				app.Ask("ignore")
 				fd := app.Connect(server.Addr(), false, false)
 				app.Block(tt.command, fd, tt.call)
-				r := only(t, mustHangUp(t, New(Config{}), Request{Selector: to(server.Addr()), Linger: 300 * time.Millisecond}))
-				if r.Method != Shutdown {
+				r := only(t, mustHangUp(t, New(Config{}), hangup.Request{Selector: to(server.Addr()), Linger: 300 * time.Millisecond}))
+				if r.Method != hangup.Shutdown {
 					t.Errorf("method is %s (%s)", r.Method, r.Detail)
 				}
 				if got := app.Hear(); got != tt.want {
@@ -252,8 +262,8 @@ func TestPrivilegedSIGPIPE(t *testing.T) {
 
 		app := testapp.Start(t, binary)
 		fd := app.Connect(server.Addr(), false, false)
-		r := only(t, mustHangUp(t, New(Config{}), Request{Selector: to(server.Addr())}))
-		expect(t, r, Closed, "", Destroy)
+		r := only(t, mustHangUp(t, New(Config{}), hangup.Request{Selector: to(server.Addr())}))
+		expect(t, r, hangup.Closed, "", hangup.Destroy)
 		if !strings.Contains(r.Detail, "SIGPIPE") {
 			t.Errorf("detail is %q", r.Detail)
 		}
@@ -266,15 +276,15 @@ func TestPrivilegedSIGPIPE(t *testing.T) {
 		parent.Connect(server.Addr(), false, false)
 		parent.Ask("fork")
 		parent.Ask("ignore")
-		expect(t, only(t, mustHangUp(t, New(Config{}), Request{Selector: to(server.Addr()), Method: Shutdown})), Refused, ReasonSIGPIPE, None)
+		expect(t, only(t, mustHangUp(t, New(Config{}), hangup.Request{Selector: to(server.Addr()), Method: hangup.Shutdown})), hangup.Refused, hangup.ReasonSIGPIPE, hangup.None)
 
 		// Neither method is left: the flow stays as it is.
 		a := New(Config{})
 		a.destroy = func(context.Context, *sockdiag.Conn, *sockdiag.Flow) error {
 			return fmt.Errorf("destroy socket: %w", unix.EOPNOTSUPP)
 		}
-		r = only(t, mustHangUp(t, a, Request{Selector: to(server.Addr())}))
-		expect(t, r, Refused, ReasonSIGPIPE, None)
+		r = only(t, mustHangUp(t, a, hangup.Request{Selector: to(server.Addr())}))
+		expect(t, r, hangup.Refused, hangup.ReasonSIGPIPE, hangup.None)
 		if !strings.Contains(r.Detail, "CONFIG_INET_DIAG_DESTROY") {
 			t.Errorf("detail is %q", r.Detail)
 		}
@@ -292,8 +302,8 @@ func TestPrivilegedTwice(t *testing.T) {
 			app := testapp.Start(t, binary)
 			app.Ask("ignore")
 			fd := app.Connect(server.Addr(), false, mptcp)
-			r := Request{Selector: to(server.Addr()), Linger: 100 * time.Millisecond}
-			expect(t, only(t, mustHangUp(t, New(Config{}), r)), HalfClosed, "", Shutdown)
+			r := hangup.Request{Selector: to(server.Addr()), Linger: 100 * time.Millisecond}
+			expect(t, only(t, mustHangUp(t, New(Config{}), r)), hangup.HalfClosed, "", hangup.Shutdown)
 			if again := mustHangUp(t, New(Config{}), r); len(again.Results) != 0 {
 				t.Errorf("mptcp %v: the second action found %+v", mptcp, again.Results)
 			}
@@ -301,7 +311,7 @@ func TestPrivilegedTwice(t *testing.T) {
 			half := app.Connect(server.Addr(), false, mptcp)
 			app.Ask("half %d", half)
 			nstest.Eventually(t, "the peer has read the end", func() bool { return len(server.Ends) == 2 })
-			expect(t, only(t, mustHangUp(t, New(Config{}), r)), HalfClosed, "", Shutdown)
+			expect(t, only(t, mustHangUp(t, New(Config{}), r)), hangup.HalfClosed, "", hangup.Shutdown)
 			for _, fd := range []int{fd, half} {
 				if got := app.Ask("recv %d", fd); got != "recv ok 0" {
 					t.Errorf("mptcp %v: application: %q", mptcp, got)

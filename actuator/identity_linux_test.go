@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"tcphup/hangup"
 	"tcphup/sockdiag"
 	"tcphup/test/kit/nstest"
 	"tcphup/test/kit/testapp"
@@ -35,7 +36,7 @@ func TestPrivilegedReusedDescriptor(t *testing.T) {
 			kept, sameDestination := round%2 == 1, round%4 >= 2
 			a := New(Config{})
 			acquired := false
-			a.beforeAct = func(*Result) {
+			beforeTurn(a, func(*sockdiag.Flow) {
 				if acquired {
 					return
 				}
@@ -47,11 +48,11 @@ func TestPrivilegedReusedDescriptor(t *testing.T) {
 					other = app.Connect(server.Addr(), false, false)
 				}
 				app.Ask("dup2 %d %d", other, victim)
-			}
-			r := only(t, mustHangUp(t, a, Request{Selector: to(server.Addr()), Method: Shutdown, Linger: 300 * time.Millisecond}))
+			})
+			r := only(t, mustHangUp(t, a, hangup.Request{Selector: to(server.Addr()), Method: hangup.Shutdown, Linger: 300 * time.Millisecond}))
 			if kept {
-				expect(t, r, Closed, "", Shutdown)
-			} else if r.Outcome != Gone {
+				expect(t, r, hangup.Closed, "", hangup.Shutdown)
+			} else if r.Outcome != hangup.Gone {
 				t.Errorf("outcome is %s (%s), want gone", r.Outcome, r.Detail)
 			}
 			if got := app.Ask("write %d", other); got != "write ok 1" {
@@ -85,7 +86,7 @@ func TestPrivilegedHolders(t *testing.T) {
 			server, app, fd := setup(t)
 			app.Ask("dup2 %d 0", fd)
 			app.Ask("close %d", fd)
-			expect(t, only(t, mustHangUp(t, New(Config{}), Request{Selector: to(server.Addr())})), Closed, "", Shutdown)
+			expect(t, only(t, mustHangUp(t, New(Config{}), hangup.Request{Selector: to(server.Addr())})), hangup.Closed, "", hangup.Shutdown)
 			if got := app.Ask("recv 0"); got != "recv ok 0" {
 				t.Errorf("application: %q", got)
 			}
@@ -103,16 +104,16 @@ func TestPrivilegedHolders(t *testing.T) {
 					app.Ask("close %d", fd)
 				}
 			})
-			a.beforeAct = func(*Result) { move() }
-			report := mustHangUp(t, a, Request{Selector: to(server.Addr())})
-			if n := report.Count(Closed); n != len(numbers) {
+			beforeTurn(a, func(*sockdiag.Flow) { move() })
+			report := mustHangUp(t, a, hangup.Request{Selector: to(server.Addr())})
+			if n := report.Count(hangup.Closed); n != len(numbers) {
 				t.Errorf("%d of %d flows were closed: %+v", n, len(numbers), report.Results)
 			}
 		})
 		t.Run("two processes", func(t *testing.T) {
 			server, app, fd := setup(t)
 			app.Ask("fork")
-			expect(t, only(t, mustHangUp(t, New(Config{}), Request{Selector: to(server.Addr())})), Closed, "", Shutdown)
+			expect(t, only(t, mustHangUp(t, New(Config{}), hangup.Request{Selector: to(server.Addr())})), hangup.Closed, "", hangup.Shutdown)
 			if got := app.Ask("recv %d", fd); got != "recv ok 0" {
 				t.Errorf("application: %q", got)
 			}
@@ -123,9 +124,9 @@ func TestPrivilegedHolders(t *testing.T) {
 		t.Run("process ends meanwhile", func(t *testing.T) {
 			server, app, _ := setup(t)
 			a := New(Config{})
-			a.beforeAct = func(*Result) { app.Kill() }
-			r := only(t, mustHangUp(t, a, Request{Selector: to(server.Addr())}))
-			if r.Outcome != Gone {
+			beforeTurn(a, func(*sockdiag.Flow) { app.Kill() })
+			r := only(t, mustHangUp(t, a, hangup.Request{Selector: to(server.Addr())}))
+			if r.Outcome != hangup.Gone {
 				t.Errorf("outcome is %s (%s), want gone", r.Outcome, r.Detail)
 			}
 		})
@@ -133,8 +134,8 @@ func TestPrivilegedHolders(t *testing.T) {
 			server, app, _ := setup(t)
 			app.Ask("fork")
 			a := New(Config{})
-			a.beforeAct = func(*Result) { app.Kill() }
-			expect(t, only(t, mustHangUp(t, a, Request{Selector: to(server.Addr())})), Closed, "", Shutdown)
+			beforeTurn(a, func(*sockdiag.Flow) { app.Kill() })
+			expect(t, only(t, mustHangUp(t, a, hangup.Request{Selector: to(server.Addr())})), hangup.Closed, "", hangup.Shutdown)
 			if got := <-server.Ends; got != "eof" {
 				t.Errorf("peer: %q", got)
 			}
@@ -146,8 +147,8 @@ func TestPrivilegedHolders(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer conn.Close()
-			for _, method := range Methods() {
-				expect(t, only(t, mustHangUp(t, New(Config{}), Request{Selector: to(server.Addr()), Method: method})), Refused, ReasonSelf, None)
+			for _, method := range hangup.Methods() {
+				expect(t, only(t, mustHangUp(t, New(Config{}), hangup.Request{Selector: to(server.Addr()), Method: method})), hangup.Refused, hangup.ReasonSelf, hangup.None)
 			}
 		})
 		t.Run("listener", func(t *testing.T) {
@@ -158,8 +159,8 @@ func TestPrivilegedHolders(t *testing.T) {
 				Direction:    sockdiag.Either,
 				States:       sockdiag.States(sockdiag.Listen),
 			}
-			for _, method := range Methods() {
-				expect(t, only(t, mustHangUp(t, New(Config{}), Request{Selector: selector, Method: method})), Refused, ReasonListener, None)
+			for _, method := range hangup.Methods() {
+				expect(t, only(t, mustHangUp(t, New(Config{}), hangup.Request{Selector: selector, Method: method})), hangup.Refused, hangup.ReasonListener, hangup.None)
 			}
 			if !server.Listens() {
 				t.Error("the listener is gone")

@@ -2,6 +2,8 @@ package actuator
 
 import (
 	"github.com/prometheus/client_golang/prometheus"
+
+	"tcphup/hangup"
 )
 
 // metrics count what came of all actions since the start.
@@ -61,15 +63,15 @@ func (m *metrics) all() []prometheus.Collector {
 // AddPolicy makes the counters of a policy start at 0 rather than at their first
 // event, so that the first event is an increase.
 func (a *Actuator) AddPolicy(policy string) {
-	for _, o := range Outcomes() {
-		for _, m := range []Method{Shutdown, Destroy, None} {
+	for _, o := range hangup.Outcomes() {
+		for _, m := range []hangup.Method{hangup.Shutdown, hangup.Destroy, hangup.None} {
 			a.metrics.hangups.WithLabelValues(policy, string(m), string(o))
 		}
 	}
-	for _, r := range Reasons() {
+	for _, r := range hangup.Reasons() {
 		a.metrics.refusals.WithLabelValues(policy, string(r))
 	}
-	for _, m := range []Method{Shutdown, Destroy} {
+	for _, m := range []hangup.Method{hangup.Shutdown, hangup.Destroy} {
 		a.metrics.duration.WithLabelValues(string(m))
 	}
 	for _, to := range []string{toSame, toOther} {
@@ -77,14 +79,14 @@ func (a *Actuator) AddPolicy(policy string) {
 	}
 }
 
-func (m *metrics) observe(policy string, report *Report) {
+func (m *metrics) observe(policy string, report *hangup.Report) {
 	for i := range report.Results {
 		r := &report.Results[i]
 		m.hangups.WithLabelValues(policy, string(r.Method), string(r.Outcome)).Inc()
-		if r.Outcome == Refused {
+		if r.Outcome == hangup.Refused {
 			m.refusals.WithLabelValues(policy, string(r.Reason)).Inc()
 		}
-		if r.Outcome == Closed {
+		if r.Outcome == hangup.Closed {
 			m.duration.WithLabelValues(string(r.Method)).Observe(r.Took.Seconds())
 		}
 	}

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"tcphup/hangup"
 	"tcphup/sockdiag"
 	"tcphup/test/kit/nstest"
 	"tcphup/test/kit/testapp"
@@ -22,13 +23,13 @@ func TestPrivilegedMPTCPSecondPath(t *testing.T) {
 		noLeaks(t)
 		tests := []struct {
 			name    string
-			mode    MPTCPMode
+			mode    hangup.MPTCPMode
 			address string
 		}{
-			{name: "connection by its first path", mode: Connection, address: nstest.Peer4},
-			{name: "connection by its second path", mode: Connection, address: nstest.Peer4Two},
-			{name: "first path alone", mode: Path, address: nstest.Peer4},
-			{name: "second path alone", mode: Path, address: nstest.Peer4Two},
+			{name: "connection by its first path", mode: hangup.Connection, address: nstest.Peer4},
+			{name: "connection by its second path", mode: hangup.Connection, address: nstest.Peer4Two},
+			{name: "first path alone", mode: hangup.Path, address: nstest.Peer4},
+			{name: "second path alone", mode: hangup.Path, address: nstest.Peer4Two},
 		}
 		peer := nstest.NewPeer(t)
 		binary := testapp.Build(t)
@@ -48,9 +49,9 @@ func TestPrivilegedMPTCPSecondPath(t *testing.T) {
 
 				a := New(Config{})
 				addr := netip.AddrPortFrom(netip.MustParseAddr(tt.address), port)
-				r := only(t, mustHangUp(t, a, Request{Selector: to(addr), MPTCP: tt.mode}))
-				if tt.mode == Connection {
-					expect(t, r, Closed, "", Shutdown)
+				r := only(t, mustHangUp(t, a, hangup.Request{Selector: to(addr), MPTCP: tt.mode}))
+				if tt.mode == hangup.Connection {
+					expect(t, r, hangup.Closed, "", hangup.Shutdown)
 					if got := app.Hear(); got != "recv ok 0" {
 						t.Errorf("application: %q", got)
 					}
@@ -60,7 +61,7 @@ func TestPrivilegedMPTCPSecondPath(t *testing.T) {
 					awaitPaths(t, port, 0)
 					return
 				}
-				expect(t, r, Closed, "", Destroy)
+				expect(t, r, hangup.Closed, "", hangup.Destroy)
 				awaitPaths(t, port, 1)
 				if len(server.Ends) != 0 {
 					t.Errorf("peer: %q", <-server.Ends)
@@ -68,8 +69,8 @@ func TestPrivilegedMPTCPSecondPath(t *testing.T) {
 				// The path that remains is the last one.
 				both := to(addr)
 				both.Destinations = append(both.Destinations, netip.MustParsePrefix(nstest.Peer4+"/32"), netip.MustParsePrefix(nstest.Peer4Two+"/32"))
-				expect(t, only(t, mustHangUp(t, a, Request{Selector: both, MPTCP: Path})), Refused, ReasonLastSubflow, None)
-				expect(t, only(t, mustHangUp(t, a, Request{Selector: both})), Closed, "", Shutdown)
+				expect(t, only(t, mustHangUp(t, a, hangup.Request{Selector: both, MPTCP: hangup.Path})), hangup.Refused, hangup.ReasonLastSubflow, hangup.None)
+				expect(t, only(t, mustHangUp(t, a, hangup.Request{Selector: both})), hangup.Closed, "", hangup.Shutdown)
 				if got := app.Hear(); got != "recv ok 0" {
 					t.Errorf("application: %q", got)
 				}
@@ -106,12 +107,12 @@ func TestPrivilegedMPTCPPathless(t *testing.T) {
 				break
 			}
 		}
-		r := only(t, mustHangUp(t, New(Config{}), Request{Selector: selector, Linger: 500 * time.Millisecond}))
+		r := only(t, mustHangUp(t, New(Config{}), hangup.Request{Selector: selector, Linger: 500 * time.Millisecond}))
 		if len(r.Subflows) != 0 {
 			t.Errorf("connection still has paths %+v", r.Subflows)
 		}
 		// With nothing to send a FIN on, the kernel may have closed it already.
-		if r.Outcome != HalfClosed && r.Outcome != Closed || r.Method != Shutdown {
+		if r.Outcome != hangup.HalfClosed && r.Outcome != hangup.Closed || r.Method != hangup.Shutdown {
 			t.Errorf("got outcome %s, method %s (%s; %v)", r.Outcome, r.Method, r.Detail, r.Err)
 		}
 		if got := app.Hear(); got != "recv ok 0" {

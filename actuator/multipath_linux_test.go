@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"tcphup/hangup"
 	"tcphup/sockdiag"
 	"tcphup/test/kit/nstest"
 	"tcphup/test/kit/testapp"
@@ -21,10 +22,10 @@ func TestPrivilegedYoungMPTCP(t *testing.T) {
 		nstest.NeedMPTCP(t)
 		const opened = 400
 		binary := testapp.Build(t)
-		for _, method := range []Method{Destroy, Auto} {
+		for _, method := range []hangup.Method{hangup.Destroy, hangup.Auto} {
 			server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0", MPTCP: true, Echo: true})
 			app := testapp.Start(t, binary)
-			if method == Destroy {
+			if method == hangup.Destroy {
 				app.Ask("ignore") // otherwise SIGPIPE keeps auto from shutdown
 			}
 			done := make(chan struct{})
@@ -41,8 +42,8 @@ func TestPrivilegedYoungMPTCP(t *testing.T) {
 					running = false
 				default:
 				}
-				for _, r := range mustHangUp(t, a, Request{Selector: to(server.Addr()), Method: method, Linger: time.Millisecond}).Results {
-					if r.Outcome != Refused {
+				for _, r := range mustHangUp(t, a, hangup.Request{Selector: to(server.Addr()), Method: method, Linger: time.Millisecond}).Results {
+					if r.Outcome != hangup.Refused {
 						t.Fatalf("%s: %+v", method, r)
 					}
 				}
@@ -76,12 +77,12 @@ func TestPrivilegedLateJoin(t *testing.T) {
 		for _, tt := range []struct {
 			name    string
 			never   []sockdiag.Selector
-			outcome Outcome
-			reason  Reason
-			method  Method
+			outcome hangup.Outcome
+			reason  hangup.Reason
+			method  hangup.Method
 		}{
-			{name: "never", never: []sockdiag.Selector{{Destinations: []netip.Prefix{netip.MustParsePrefix(nstest.Peer4Two + "/32")}}}, outcome: Refused, reason: ReasonDenied, method: None},
-			{name: "dead peer", outcome: Closed, method: Shutdown},
+			{name: "never", never: []sockdiag.Selector{{Destinations: []netip.Prefix{netip.MustParsePrefix(nstest.Peer4Two + "/32")}}}, outcome: hangup.Refused, reason: hangup.ReasonDenied, method: hangup.None},
+			{name: "dead peer", outcome: hangup.Closed, method: hangup.Shutdown},
 		} {
 			t.Run(tt.name, func(t *testing.T) {
 				nstest.Command(t, "ip", "-n", "peer", "mptcp", "endpoint", "flush")
@@ -96,7 +97,7 @@ func TestPrivilegedLateJoin(t *testing.T) {
 				app.Ask("write %d", app.Connect(destination, false, true))
 				a := New(Config{})
 				joined := false
-				a.beforeAct = func(*Result) {
+				beforeTurn(a, func(*sockdiag.Flow) {
 					if joined {
 						return
 					}
@@ -104,11 +105,11 @@ func TestPrivilegedLateJoin(t *testing.T) {
 					nstest.Command(t, "ip", "-n", "peer", "mptcp", "endpoint", "add", nstest.Peer4Two, "dev", "two", "signal")
 					awaitPaths(t, port, 2)
 					peer.Cut("one", "two")
-				}
+				})
 				t.Cleanup(func() { peer.Restore("one", "two") })
-				r := only(t, mustHangUp(t, a, Request{Selector: to(destination), Linger: 500 * time.Millisecond, Never: tt.never}))
+				r := only(t, mustHangUp(t, a, hangup.Request{Selector: to(destination), Linger: 500 * time.Millisecond, Never: tt.never}))
 				expect(t, r, tt.outcome, tt.reason, tt.method)
-				if left := sockets(t, port); tt.outcome == Closed && len(left) > 0 {
+				if left := sockets(t, port); tt.outcome == hangup.Closed && len(left) > 0 {
 					t.Errorf("left: %+v", left)
 				}
 			})
@@ -133,17 +134,17 @@ func TestPrivilegedClosedMPTCP(t *testing.T) {
 		app.Ask("close %d", fd)
 		const linger = 500 * time.Millisecond
 		start := time.Now()
-		r := only(t, mustHangUp(t, New(Config{}), Request{
+		r := only(t, mustHangUp(t, New(Config{}), hangup.Request{
 			Selector: to(netip.AddrPortFrom(netip.MustParseAddr(nstest.Peer4Two), port)), Linger: linger,
 		}))
 		if took := time.Since(start); took < linger {
 			t.Errorf("the peer was given %v to answer, want %v", took, linger)
 		}
 		if !destroysOrphans() { // before Linux 6.11 it is left to the kernel
-			expect(t, r, Lingering, "", None)
+			expect(t, r, hangup.Lingering, "", hangup.None)
 			return
 		}
-		expect(t, r, Closed, "", Destroy)
+		expect(t, r, hangup.Closed, "", hangup.Destroy)
 		if left := sockets(t, port); len(left) > 0 {
 			t.Errorf("left: %+v", left)
 		}
@@ -195,14 +196,14 @@ func TestPrivilegedRecovered(t *testing.T) {
 			selector := to(destination)
 			selector.Stalled = true
 			a := New(Config{})
-			a.beforeAct = func(*Result) {
+			beforeTurn(a, func(*sockdiag.Flow) {
 				peer.Restore("one")
 				nstest.Eventually(t, "the flow recovers", func() bool {
 					first, _ := paths()
 					return first.State == sockdiag.Established && first.SendQueue == 0
 				})
-			}
-			expect(t, only(t, mustHangUp(t, a, Request{Selector: selector})), Refused, ReasonEvidence, None)
+			})
+			expect(t, only(t, mustHangUp(t, a, hangup.Request{Selector: selector})), hangup.Refused, hangup.ReasonEvidence, hangup.None)
 			if got := app.Ask("write %d", fd); got != "write ok 1" {
 				t.Errorf("mptcp %v: application: %q", mptcp, got)
 			}
@@ -227,7 +228,7 @@ func TestPrivilegedFallbackEvidence(t *testing.T) {
 			asked := time.Now()
 			app.Ask("write %d", fd)
 			app.Ask("recv %d", fd)
-			report := mustHangUp(t, New(Config{}), Request{Selector: selector, DryRun: true})
+			report := mustHangUp(t, New(Config{}), hangup.Request{Selector: selector, DryRun: true})
 			if time.Since(asked) >= silence {
 				return false // it may have been silent since
 			}
@@ -237,7 +238,7 @@ func TestPrivilegedFallbackEvidence(t *testing.T) {
 			return asked.Sub(start) > 2*silence
 		})
 		nstest.Eventually(t, "the peer has been silent", func() bool {
-			return len(mustHangUp(t, New(Config{}), Request{Selector: selector, DryRun: true}).Results) == 1
+			return len(mustHangUp(t, New(Config{}), hangup.Request{Selector: selector, DryRun: true}).Results) == 1
 		})
 	})
 }
@@ -255,18 +256,18 @@ func TestPrivilegedRefusedIsUntouched(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer conn.Close()
-		x := &action{Actuator: New(Config{}), Request: Request{Selector: to(server.Addr()), Method: Auto, Linger: time.Second}, conn: conn}
+		x := &action{Actuator: New(Config{}), Request: hangup.Request{Selector: to(server.Addr()), Method: hangup.Auto, Linger: time.Second}, conn: conn}
 		x.Selector.MinIdle = time.Second
-		chosen := &target{Result: Result{Flow: flow}, holders: []holder{{pid: app.PID(), fd: fd}}}
+		chosen := &target{Result: hangup.Result{Flow: flow}, holders: []holder{{pid: app.PID(), fd: fd}}}
 		var now sockdiag.Flow
 		nstest.Eventually(t, "the flow is idle", func() bool {
 			var ok bool
-			now, ok = x.lookAgain(t.Context(), chosen)
+			now, ok = x.recheck(t.Context(), chosen)
 			return ok
 		})
 		app.Ask("write %d", fd) // while its owner is looked for
 		chosen.Reason, chosen.ownersAt = "", time.Now()
-		if x.one(t.Context(), chosen, &now, false); chosen.Reason != ReasonEvidence || chosen.Method != None {
+		if x.hangUpOne(t.Context(), chosen, &now, false); chosen.Reason != hangup.ReasonEvidence || chosen.Method != hangup.None {
 			t.Errorf("got %+v", chosen.Result)
 		}
 		own, err := duplicate(holder{pid: app.PID(), fd: fd}, &flow)

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"tcphup/hangup"
 	"tcphup/sockdiag"
 	"tcphup/test/kit/nstest"
 	"tcphup/test/kit/testapp"
@@ -26,7 +27,7 @@ import (
 func TestPrivilegedNewLife(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		binary := testapp.Build(t)
-		for i, method := range []Method{Auto, Shutdown} {
+		for i, method := range []hangup.Method{hangup.Auto, hangup.Shutdown} {
 			for j, listens := range []bool{true, false} {
 				t.Run(fmt.Sprintf("%s, listens %t", method, listens), func(t *testing.T) {
 					server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0", Hold: true})
@@ -38,9 +39,9 @@ func TestPrivilegedNewLife(t *testing.T) {
 						t.Fatal(err)
 					}
 					app.Tell("recv %d", fd)
-					done := make(chan *Report)
+					done := make(chan *hangup.Report)
 					go func() {
-						report, err := New(Config{}).HangUp(t.Context(), Request{Selector: to(server.Addr()), Method: method, Linger: time.Second})
+						report, err := New(Config{}).HangUp(t.Context(), hangup.Request{Selector: to(server.Addr()), Method: method, Linger: time.Second})
 						if err != nil {
 							t.Error(err)
 						}
@@ -60,7 +61,7 @@ func TestPrivilegedNewLife(t *testing.T) {
 					if t.Failed() {
 						return
 					}
-					if r := only(t, report); r.Outcome != Closed || r.Method != Shutdown {
+					if r := only(t, report); r.Outcome != hangup.Closed || r.Method != hangup.Shutdown {
 						t.Errorf("got outcome %s, method %s (%s)", r.Outcome, r.Method, r.Detail)
 					}
 					if listens {
@@ -134,20 +135,20 @@ func TestPrivilegedLateHolder(t *testing.T) {
 		a := New(Config{})
 		a.destroy = func(context.Context, *sockdiag.Conn, *sockdiag.Flow) error { return errors.ErrUnsupported }
 		acted := 0
-		a.beforeAct = func(r *Result) {
+		beforeTurn(a, func(*sockdiag.Flow) {
 			if acted++; acted == 2 {
 				// The pace gives it the time.
 				if got := app.Ask("fork default"); !strings.HasPrefix(got, "fork ok") {
 					t.Errorf("application: %s", got)
 				}
 			}
-		}
-		report := mustHangUp(t, a, Request{Selector: to(server.Addr()), Rate: 1})
-		reasons := map[Reason]int{}
+		})
+		report := mustHangUp(t, a, hangup.Request{Selector: to(server.Addr()), Rate: 1})
+		reasons := map[hangup.Reason]int{}
 		for _, r := range report.Results {
 			reasons[r.Reason]++
 		}
-		if reasons[""] != 1 || reasons[ReasonSIGPIPE] != 1 {
+		if reasons[""] != 1 || reasons[hangup.ReasonSIGPIPE] != 1 {
 			t.Errorf("reasons %v: %+v", reasons, report.Results)
 		}
 	})
@@ -162,14 +163,14 @@ func TestPrivilegedSlowLook(t *testing.T) {
 		app.Ask("ignore")
 		app.Connect(server.Addr(), false, false)
 		a := New(Config{})
-		a.beforeAct = func(*Result) { time.Sleep(2 * ownersFresh) } // the slow host
+		beforeTurn(a, func(*sockdiag.Flow) { time.Sleep(2 * ownersFresh) }) // the slow host
 		ctx, cancel := context.WithTimeout(t.Context(), nstest.HangGuard)
 		defer cancel()
-		report, err := a.HangUp(ctx, Request{Selector: to(server.Addr())})
+		report, err := a.HangUp(ctx, hangup.Request{Selector: to(server.Addr())})
 		if err != nil {
 			t.Fatal(err)
 		}
-		expect(t, only(t, report), Closed, "", Shutdown)
+		expect(t, only(t, report), hangup.Closed, "", hangup.Shutdown)
 	})
 }
 
@@ -187,12 +188,12 @@ func TestPrivilegedPathsAtOnce(t *testing.T) {
 		awaitPaths(t, port, 2)
 
 		a := New(Config{})
-		outcomes := make(chan Outcome, 2)
+		outcomes := make(chan hangup.Outcome, 2)
 		hangUp := func(address string) {
-			report, err := a.HangUp(t.Context(), Request{Selector: to(netip.AddrPortFrom(netip.MustParseAddr(address), port)), MPTCP: Path})
+			report, err := a.HangUp(t.Context(), hangup.Request{Selector: to(netip.AddrPortFrom(netip.MustParseAddr(address), port)), MPTCP: hangup.Path})
 			if err != nil || len(report.Results) != 1 {
 				t.Errorf("%+v, %v", report, err)
-				outcomes <- Failed
+				outcomes <- hangup.Failed
 				return
 			}
 			outcomes <- report.Results[0].Outcome
@@ -210,9 +211,9 @@ func TestPrivilegedPathsAtOnce(t *testing.T) {
 			return destroy(ctx, conn, flow)
 		}
 		hangUp(nstest.Peer4)
-		got := []Outcome{<-outcomes, <-outcomes}
+		got := []hangup.Outcome{<-outcomes, <-outcomes}
 		slices.Sort(got)
-		if want := []Outcome{Closed, Refused}; !slices.Equal(got, want) {
+		if want := []hangup.Outcome{hangup.Closed, hangup.Refused}; !slices.Equal(got, want) {
 			t.Fatalf("outcomes are %v, want %v", got, want)
 		}
 		awaitPaths(t, port, 1)

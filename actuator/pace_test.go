@@ -6,6 +6,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"tcphup/hangup"
 	"tcphup/sockdiag"
 )
 
@@ -96,8 +97,8 @@ func TestIsBusy(t *testing.T) {
 		{name: "nothing is known", flow: sockdiag.Flow{}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			x := &action{Request: Request{DrainQuiet: quiet}}
-			if got := x.isBusy(&target{Result: Result{Direction: tt.direction}}, &tt.flow); got != tt.busy {
+			x := &action{Request: hangup.Request{DrainQuiet: quiet}}
+			if got := x.isBusy(&target{Result: hangup.Result{Direction: tt.direction}}, &tt.flow); got != tt.busy {
 				t.Errorf("busy is %v, want %v", got, tt.busy)
 			}
 		})

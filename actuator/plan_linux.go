@@ -5,35 +5,10 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"time"
 
+	"tcphup/hangup"
 	"tcphup/sockdiag"
 )
-
-// target is a flow on its way to an outcome.
-type target struct {
-	Result
-	holders []holder
-	// ownersAt is when the pass ended that has found them. sought says that they had
-	// let go of the flow then, and were sought once more.
-	ownersAt time.Time
-	sought   bool
-	// orphaned says that the application closed it before we could.
-	orphaned bool
-	// acted is when it was acted on; unconfirmed says that the kernel has not said
-	// whether it was.
-	acted       time.Time
-	unconfirmed bool
-	// connection has, in Path mode, the MPTCP connection that Flow is a path of, and
-	// siblings all of its paths.
-	connection *sockdiag.Flow
-	siblings   []sockdiag.Flow
-	// queuedFirst and queuedLast are what the peer had still to take, in bytes, when
-	// a quarter of Linger had passed since the first look at what was done, which was
-	// at looked, and at the last one.
-	queuedFirst, queuedLast uint32
-	looked                  time.Time
-}
 
 // planner sorts one reading of the kernel's table into targets.
 type planner struct {
@@ -93,7 +68,7 @@ func (p *planner) addFlow(f sockdiag.Flow) {
 	}
 	p.covered++
 	if p.selector.MatchEvidence(&f) {
-		p.targets = append(p.targets, &target{Result: Result{Flow: f, Direction: d}})
+		p.targets = append(p.targets, &target{Result: hangup.Result{Flow: f, Direction: d}})
 	}
 }
 
@@ -127,27 +102,35 @@ func (p *planner) addConnections(ctx context.Context) error {
 		}
 	}
 	for _, c := range p.connections {
-		pathless := len(c.subflows) == 0
-		if pathless && c.flow.ShutDown || isOver(&c.flow) {
-			continue
-		}
-		if !c.candidate || !c.matched && !pathless {
-			continue
-		}
-		if !p.selector.Direction.Includes(c.direction) {
-			p.leftAlone++
-			continue
-		}
-		if p.path && !pathless {
-			p.addPaths(c)
-			continue
-		}
-		p.covered++
-		if p.selector.StateSet().Has(c.flow.State) && connectionShows(p.selector, &c.flow, c.subflows) {
-			p.targets = append(p.targets, &target{Result: Result{Flow: c.flow, Subflows: c.subflows, Direction: c.direction}})
-		}
+		p.addConnection(c)
 	}
 	return nil
+}
+
+// addConnection takes a connection whose subflows have been read: as a whole, or in
+// Path mode its matching subflows. One without subflows always counts as a whole. It
+// leaves out connections that are over, and counts those that only their direction
+// keeps out.
+func (p *planner) addConnection(c *connection) {
+	pathless := len(c.subflows) == 0
+	if pathless && c.flow.ShutDown || isOver(&c.flow) {
+		return
+	}
+	if !c.candidate || !c.matched && !pathless {
+		return
+	}
+	if !p.selector.Direction.Includes(c.direction) {
+		p.leftAlone++
+		return
+	}
+	if p.path && !pathless {
+		p.addPaths(c)
+		return
+	}
+	p.covered++
+	if p.selector.StateSet().Has(c.flow.State) && connectionShows(p.selector, &c.flow, c.subflows) {
+		p.targets = append(p.targets, &target{Result: hangup.Result{Flow: c.flow, Subflows: c.subflows, Direction: c.direction}})
+	}
 }
 
 // addPaths takes the matching subflows of a connection.
@@ -159,7 +142,7 @@ func (p *planner) addPaths(c *connection) {
 		p.covered++
 		if p.selector.StateSet().Has(f.State) && p.selector.MatchEvidence(&f) {
 			p.targets = append(p.targets, &target{
-				Result:     Result{Flow: f, Direction: c.direction},
+				Result:     hangup.Result{Flow: f, Direction: c.direction},
 				connection: &c.flow,
 				siblings:   c.subflows,
 			})
@@ -167,8 +150,8 @@ func (p *planner) addPaths(c *connection) {
 	}
 }
 
-// order puts flows with empty queues first, the longest idle ones first of all.
-func order(targets []*target) {
+// sortTargets puts flows with empty queues first, the longest idle ones first of all.
+func sortTargets(targets []*target) {
 	slices.SortStableFunc(targets, func(a, b *target) int {
 		if c := cmp.Compare(queued(&a.Flow), queued(&b.Flow)); c != 0 {
 			return c

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"tcphup/hangup"
 	"tcphup/sockdiag"
 )
 
@@ -198,7 +199,7 @@ func (a *Actuator) probeShutdown(ctx context.Context, name string, protocol sock
 	err = raw.Control(func(fd uintptr) {
 		var own int
 		if own, actErr = duplicate(holder{pid: os.Getpid(), fd: int(fd)}, &l.flow); actErr == nil {
-			actErr = errors.Join(hangUp(own, DefaultLinger), unix.Close(own))
+			actErr = errors.Join(hangUp(own, hangup.DefaultLinger), unix.Close(own))
 		}
 	})
 	if err := errors.Join(err, actErr); err != nil {

@@ -11,30 +11,14 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"tcphup/hangup"
 	"tcphup/sockdiag"
 )
-
-// Reconnect says where an application went after its flow was hung up.
-type Reconnect struct {
-	// Remote is the other end of the new flow; invalid when none was seen.
-	Remote netip.AddrPort
-	// After is the time from the hang-up to the first sight of the new flow; when
-	// none was seen, how long it was watched for.
-	After time.Duration
-}
 
 const (
 	toSame  = "same"
 	toOther = "other"
 )
-
-// to says whether the new flow leads to the address that was hung up.
-func (r *Reconnect) to(old netip.Addr) string {
-	if r.Remote.Addr() == old {
-		return toSame
-	}
-	return toOther
-}
 
 // watchInterval is how often new flows are looked for, at most. Where reading the
 // table takes long, the pauses are watchPause times as long as that.
@@ -294,15 +278,15 @@ func (w *watch) finish(ctx context.Context, acted []*target) {
 	for _, t := range acted {
 		if t.isWatched() && !t.orphaned {
 			waiting = append(waiting, t)
-			until = t.acted.Add(w.WatchReconnect)
+			until = t.actedAt.Add(w.WatchReconnect)
 		}
 	}
 	for {
 		waiting = slices.DeleteFunc(waiting, func(t *target) bool {
 			found, ok := w.take(t)
 			if ok {
-				t.Reconnect = &Reconnect{Remote: found.flow.Remote, After: found.at.Sub(t.acted)}
-				w.tell(ctx, t)
+				t.Reconnect = &hangup.Reconnect{Remote: found.flow.Remote, After: found.at.Sub(t.actedAt)}
+				w.logReconnect(ctx, t)
 			}
 			return ok
 		})
@@ -318,8 +302,8 @@ func (w *watch) finish(ctx context.Context, acted []*target) {
 		return
 	}
 	for _, t := range waiting {
-		t.Reconnect = &Reconnect{After: time.Since(t.acted)}
-		w.tell(ctx, t)
+		t.Reconnect = &hangup.Reconnect{After: time.Since(t.actedAt)}
+		w.logReconnect(ctx, t)
 	}
 }
 
@@ -335,14 +319,14 @@ func (w *watch) hasEnded() bool {
 // succeeds reports whether the new flow stands in for the old one: the same port,
 // opened after the hang-up by a process that held the old one, or in its cgroup.
 func (s *sighting) succeeds(t *target) bool {
-	if s.flow.Remote.Port() != t.Flow.Remote.Port() || s.at.Before(t.acted) {
+	if s.flow.Remote.Port() != t.Flow.Remote.Port() || s.at.Before(t.actedAt) {
 		return false
 	}
 	return t.Flow.CgroupID > rootCgroup && s.flow.CgroupID == t.Flow.CgroupID ||
 		slices.ContainsFunc(t.holders, func(h holder) bool { return slices.Contains(s.pids, h.pid) })
 }
 
-func (w *watch) tell(ctx context.Context, t *target) {
+func (w *watch) logReconnect(ctx context.Context, t *target) {
 	attrs := []slog.Attr{
 		slog.String("policy", w.Policy),
 		slog.String("destination", t.Flow.Remote.Addr().String()),
@@ -350,7 +334,10 @@ func (w *watch) tell(ctx context.Context, t *target) {
 		slog.Int("pid", t.PID),
 		slog.String("command", t.Command),
 	}
-	to := t.Reconnect.to(t.Flow.Remote.Addr())
+	to := toOther
+	if t.Reconnect.SameAddress(&t.Flow) {
+		to = toSame
+	}
 	if t.Reconnect.Remote.IsValid() {
 		w.metrics.reconnect.WithLabelValues(to).Observe(t.Reconnect.After.Seconds())
 	}

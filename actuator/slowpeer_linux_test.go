@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"tcphup/hangup"
 	"tcphup/sockdiag"
 	"tcphup/test/kit/nstest"
 	"tcphup/test/kit/testapp"
@@ -78,13 +79,13 @@ func TestPrivilegedSlowPeer(t *testing.T) {
 				close(begin)
 
 				a, turns := New(Config{}), 0
-				a.beforeAct = func(*Result) {
+				beforeTurn(a, func(*sockdiag.Flow) {
 					if turns++; turns == 2 {
 						time.Sleep(tt.stall)
 					}
-				}
-				for _, r := range mustHangUp(t, a, Request{Selector: to(destination), Linger: tt.linger}).Results {
-					if r.Method != Shutdown || strings.Contains(r.Detail, "destroy") || r.Outcome == Lingering && !strings.Contains(r.Detail, "still taking") {
+				})
+				for _, r := range mustHangUp(t, a, hangup.Request{Selector: to(destination), Linger: tt.linger}).Results {
+					if r.Method != hangup.Shutdown || strings.Contains(r.Detail, "destroy") || r.Outcome == hangup.Lingering && !strings.Contains(r.Detail, "still taking") {
 						t.Errorf("outcome %s, method %s: %s", r.Outcome, r.Method, r.Detail)
 					}
 				}
@@ -106,9 +107,9 @@ func TestFinishLeavesSlowPeer(t *testing.T) {
 		t.Error("the flow was destroyed")
 		return nil
 	}
-	x := &action{Actuator: a, Request: Request{Linger: time.Second}}
-	slow := &target{Result: Result{Outcome: Lingering}, queuedFirst: 100_000, queuedLast: 60_000}
-	if x.finish(t.Context(), slow) || slow.Outcome != Lingering || !strings.Contains(slow.Detail, "still taking") {
+	x := &action{Actuator: a, Request: hangup.Request{Linger: time.Second}}
+	slow := &target{Result: hangup.Result{Outcome: hangup.Lingering}, queuedFirst: 100_000, queuedLast: 60_000}
+	if x.finish(t.Context(), slow) || slow.Outcome != hangup.Lingering || !strings.Contains(slow.Detail, "still taking") {
 		t.Errorf("got %+v", slow.Result)
 	}
 }

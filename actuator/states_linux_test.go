@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"tcphup/hangup"
 	"tcphup/sockdiag"
 	"tcphup/test/kit/nstest"
 	"tcphup/test/kit/testapp"
@@ -33,7 +34,7 @@ func TestPrivilegedStates(t *testing.T) {
 				flows := sockets(t, server.Addr().Port())
 				return len(flows) == 1 && flows[0].State == sockdiag.CloseWait
 			})
-			expect(t, only(t, mustHangUp(t, New(Config{}), Request{Selector: to(server.Addr())})), Closed, "", Shutdown)
+			expect(t, only(t, mustHangUp(t, New(Config{}), hangup.Request{Selector: to(server.Addr())})), hangup.Closed, "", hangup.Shutdown)
 		})
 
 		t.Run("busy with a full queue", func(t *testing.T) {
@@ -42,8 +43,8 @@ func TestPrivilegedStates(t *testing.T) {
 			app.Ask("ignore")
 			fd := app.Connect(server.Addr(), false, false)
 			app.Block("send", fd, unix.SYS_SENDTO)
-			r := only(t, mustHangUp(t, New(Config{}), Request{Selector: to(server.Addr()), Linger: 4 * linger}))
-			expect(t, r, Closed, "", Shutdown)
+			r := only(t, mustHangUp(t, New(Config{}), hangup.Request{Selector: to(server.Addr()), Linger: 4 * linger}))
+			expect(t, r, hangup.Closed, "", hangup.Shutdown)
 			// By us or, on a busy machine, by TCP_USER_TIMEOUT: not before its time.
 			if r.Took < 3*linger {
 				t.Errorf("it was given %v, want %v: %q", r.Took, 4*linger, r.Detail)
@@ -64,7 +65,7 @@ func TestPrivilegedStates(t *testing.T) {
 			}
 			hole := netip.MustParseAddrPort("10.99.0.66:4242")
 			nstest.Command(t, "ip", "neigh", "add", hole.Addr().String(), "lladdr", lladdr, "dev", "one", "nud", "permanent")
-			for _, method := range []Method{Shutdown, Destroy} {
+			for _, method := range []hangup.Method{hangup.Shutdown, hangup.Destroy} {
 				app := testapp.Start(t, binary)
 				app.Ask("ignore")
 				app.Tell("connect %s %d tcp", hole.Addr(), hole.Port())
@@ -72,7 +73,7 @@ func TestPrivilegedStates(t *testing.T) {
 					flows := sockets(t, hole.Port())
 					return len(flows) == 1 && flows[0].State == sockdiag.SynSent
 				})
-				expect(t, only(t, mustHangUp(t, New(Config{}), Request{Selector: to(hole), Method: method})), Closed, "", method)
+				expect(t, only(t, mustHangUp(t, New(Config{}), hangup.Request{Selector: to(hole), Method: method})), hangup.Closed, "", method)
 				// The kernel resets an attempt that is hung up, as it does one that failed.
 				if got := app.Hear(); got != "connect ECONNABORTED -1" && got != "connect ECONNRESET -1" {
 					t.Errorf("%s: application: %q", method, got)
@@ -83,21 +84,21 @@ func TestPrivilegedStates(t *testing.T) {
 		t.Run("orphan", func(t *testing.T) {
 			for _, tt := range []struct {
 				a       *Actuator
-				method  Method
-				outcome Outcome
-				took    Method
+				method  hangup.Method
+				outcome hangup.Outcome
+				took    hangup.Method
 			}{
-				{a: withoutDestroy(unix.EPERM), method: Auto, outcome: Lingering, took: None},
-				{a: New(Config{}), method: Shutdown, outcome: Lingering, took: None},
-				{a: New(Config{}), method: Auto, outcome: Closed, took: Destroy},
-				{a: New(Config{}), method: Destroy, outcome: Closed, took: Destroy},
+				{a: withoutDestroy(unix.EPERM), method: hangup.Auto, outcome: hangup.Lingering, took: hangup.None},
+				{a: New(Config{}), method: hangup.Shutdown, outcome: hangup.Lingering, took: hangup.None},
+				{a: New(Config{}), method: hangup.Auto, outcome: hangup.Closed, took: hangup.Destroy},
+				{a: New(Config{}), method: hangup.Destroy, outcome: hangup.Closed, took: hangup.Destroy},
 			} {
-				reason := Reason("")
+				reason := hangup.Reason("")
 				// Before Linux 6.11 an orphan is left to the kernel.
-				if tt.took == Destroy && !destroysOrphans() {
-					tt.outcome, tt.took = Lingering, None
-					if tt.method == Destroy {
-						tt.outcome, reason = Refused, ReasonPermission
+				if tt.took == hangup.Destroy && !destroysOrphans() {
+					tt.outcome, tt.took = hangup.Lingering, hangup.None
+					if tt.method == hangup.Destroy {
+						tt.outcome, reason = hangup.Refused, hangup.ReasonPermission
 					}
 				}
 				var server *testapp.Server
@@ -107,7 +108,7 @@ func TestPrivilegedStates(t *testing.T) {
 				fd := app.Connect(destination, false, false)
 				peer.Cut("one")
 				app.Ask("close %d", fd)
-				expect(t, only(t, mustHangUp(t, tt.a, Request{Selector: to(destination), Method: tt.method, Linger: linger})), tt.outcome, reason, tt.took)
+				expect(t, only(t, mustHangUp(t, tt.a, hangup.Request{Selector: to(destination), Method: tt.method, Linger: linger})), tt.outcome, reason, tt.took)
 				peer.Restore("one")
 			}
 		})
@@ -121,7 +122,7 @@ func TestPrivilegedStates(t *testing.T) {
 				flows := sockets(t, server.Addr().Port())
 				return len(flows) == 1 && flows[0].State == sockdiag.TimeWait
 			})
-			if report := mustHangUp(t, New(Config{}), Request{Selector: to(server.Addr())}); len(report.Results) != 0 {
+			if report := mustHangUp(t, New(Config{}), hangup.Request{Selector: to(server.Addr())}); len(report.Results) != 0 {
 				t.Errorf("results: %+v", report.Results)
 			}
 		})
@@ -134,7 +135,7 @@ func TestPrivilegedStates(t *testing.T) {
 			if got := app.Ask("netns /run/netns/peer"); got != "netns ok" {
 				t.Fatal(got)
 			}
-			expect(t, only(t, mustHangUp(t, New(Config{}), Request{Selector: to(server.Addr())})), Closed, "", Shutdown)
+			expect(t, only(t, mustHangUp(t, New(Config{}), hangup.Request{Selector: to(server.Addr())})), hangup.Closed, "", hangup.Shutdown)
 			if got := app.Ask("recv %d", fd); got != "recv ok 0" {
 				t.Errorf("application: %q", got)
 			}
@@ -145,10 +146,10 @@ func TestPrivilegedStates(t *testing.T) {
 			app := testapp.Start(t, binary)
 			app.Ask("ignore")
 			app.Connect(server.Addr(), false, false)
-			expect(t, only(t, mustHangUp(t, New(Config{}), Request{
+			expect(t, only(t, mustHangUp(t, New(Config{}), hangup.Request{
 				Selector: sockdiag.Selector{Destinations: sockdiag.Everywhere()},
 				Never:    []sockdiag.Selector{to(server.Addr())},
-			})), Refused, ReasonDenied, None)
+			})), hangup.Refused, hangup.ReasonDenied, hangup.None)
 		})
 
 		t.Run("comes to life", func(t *testing.T) {
@@ -159,19 +160,19 @@ func TestPrivilegedStates(t *testing.T) {
 			fd := app.Connect(server.Addr(), false, false)
 			selector := to(server.Addr())
 			selector.MinIdle = time.Second
-			report := mustHangUp(t, New(Config{}), Request{Selector: selector, DryRun: true})
+			report := mustHangUp(t, New(Config{}), hangup.Request{Selector: selector, DryRun: true})
 			if fresh := time.Since(opened) < selector.MinIdle; report.Covered != 1 || fresh && len(report.Results) != 0 {
 				t.Errorf("a fresh flow counts as idle: %+v", report)
 			}
-			for _, method := range Methods() {
+			for _, method := range hangup.Methods() {
 				nstest.Eventually(t, "the flow is idle", func() bool {
 					now := flowTo(t, server.Addr())
 					idle, _ := now.Idle()
 					return idle >= selector.MinIdle
 				})
 				a := New(Config{})
-				a.beforeAct = func(*Result) { app.Ask("write %d", fd) }
-				expect(t, only(t, mustHangUp(t, a, Request{Selector: selector, Method: method})), Refused, ReasonEvidence, None)
+				beforeTurn(a, func(*sockdiag.Flow) { app.Ask("write %d", fd) })
+				expect(t, only(t, mustHangUp(t, a, hangup.Request{Selector: selector, Method: method})), hangup.Refused, hangup.ReasonEvidence, hangup.None)
 				if got := app.Ask("write %d", fd); got != "write ok 1" {
 					t.Errorf("%s: application: %q", method, got)
 				}
@@ -189,16 +190,16 @@ func TestPrivilegedStates(t *testing.T) {
 			defer cancel()
 			a := New(Config{})
 			reached := 0
-			a.beforeAct = func(*Result) {
+			beforeTurn(a, func(*sockdiag.Flow) {
 				if reached++; reached == 3 {
 					cancel()
 				}
-			}
-			report, err := a.HangUp(ctx, Request{Selector: to(server.Addr())})
+			})
+			report, err := a.HangUp(ctx, hangup.Request{Selector: to(server.Addr())})
 			if err != nil {
 				t.Fatal(err)
 			}
-			if n := report.Count(Planned); n != 3 || report.Count(Closed, HalfClosed, Lingering) != 2 {
+			if n := report.Count(hangup.Planned); n != 3 || report.Count(hangup.Closed, hangup.HalfClosed, hangup.Lingering) != 2 {
 				t.Errorf("%d flows planned: %+v", n, report.Results)
 			}
 			nstest.Eventually(t, "three flows are left", func() bool { return len(sockets(t, server.Addr().Port())) == 3+2 })
@@ -209,10 +210,10 @@ func TestPrivilegedStates(t *testing.T) {
 			app := testapp.Start(t, binary)
 			app.Ask("ignore")
 			fd := app.Connect(server.Addr(), false, false)
-			for method, want := range map[Method]Method{Auto: Shutdown, Shutdown: Shutdown, Destroy: Destroy} {
-				expect(t, only(t, mustHangUp(t, New(Config{}), Request{Selector: to(server.Addr()), Method: method, DryRun: true})), Planned, "", want)
+			for method, want := range map[hangup.Method]hangup.Method{hangup.Auto: hangup.Shutdown, hangup.Shutdown: hangup.Shutdown, hangup.Destroy: hangup.Destroy} {
+				expect(t, only(t, mustHangUp(t, New(Config{}), hangup.Request{Selector: to(server.Addr()), Method: method, DryRun: true})), hangup.Planned, "", want)
 			}
-			expect(t, only(t, mustHangUp(t, withoutDestroy(unix.EPERM), Request{Selector: to(server.Addr()), Method: Destroy, DryRun: true})), Refused, ReasonPermission, None)
+			expect(t, only(t, mustHangUp(t, withoutDestroy(unix.EPERM), hangup.Request{Selector: to(server.Addr()), Method: hangup.Destroy, DryRun: true})), hangup.Refused, hangup.ReasonPermission, hangup.None)
 			if got := app.Ask("write %d", fd); got != "write ok 1" {
 				t.Errorf("application: %q", got)
 			}

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"tcphup/hangup"
 	"tcphup/sockdiag"
 	"tcphup/test/kit/nstest"
 	"tcphup/test/kit/testapp"
@@ -22,16 +23,16 @@ func TestPrivilegedUnaccepted(t *testing.T) {
 		for _, tt := range []struct {
 			name    string
 			mptcp   bool
-			method  Method
-			outcome Outcome
-			reason  Reason
-			took    Method
+			method  hangup.Method
+			outcome hangup.Outcome
+			reason  hangup.Reason
+			took    hangup.Method
 		}{
-			{name: "tcp", outcome: Closed, took: Destroy},
-			{name: "tcp shutdown", method: Shutdown, outcome: Refused, reason: ReasonPermission, took: None},
-			{name: "mptcp", mptcp: true, outcome: Refused, reason: ReasonLastSubflow, took: None},
-			{name: "mptcp destroy", mptcp: true, method: Destroy, outcome: Refused, reason: ReasonLastSubflow, took: None},
-			{name: "mptcp shutdown", mptcp: true, method: Shutdown, outcome: Refused, reason: ReasonPermission, took: None},
+			{name: "tcp", outcome: hangup.Closed, took: hangup.Destroy},
+			{name: "tcp shutdown", method: hangup.Shutdown, outcome: hangup.Refused, reason: hangup.ReasonPermission, took: hangup.None},
+			{name: "mptcp", mptcp: true, outcome: hangup.Refused, reason: hangup.ReasonLastSubflow, took: hangup.None},
+			{name: "mptcp destroy", mptcp: true, method: hangup.Destroy, outcome: hangup.Refused, reason: hangup.ReasonLastSubflow, took: hangup.None},
+			{name: "mptcp shutdown", mptcp: true, method: hangup.Shutdown, outcome: hangup.Refused, reason: hangup.ReasonPermission, took: hangup.None},
 		} {
 			t.Run(tt.name, func(t *testing.T) {
 				if tt.mptcp {
@@ -43,7 +44,7 @@ func TestPrivilegedUnaccepted(t *testing.T) {
 				// An action that waits for linger runs out of time.
 				ctx, cancel := context.WithTimeout(t.Context(), nstest.HangGuard)
 				defer cancel()
-				report, err := New(Config{}).HangUp(ctx, Request{Selector: selector, Method: tt.method, Linger: time.Hour})
+				report, err := New(Config{}).HangUp(ctx, hangup.Request{Selector: selector, Method: tt.method, Linger: time.Hour})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -51,7 +52,7 @@ func TestPrivilegedUnaccepted(t *testing.T) {
 				if err := ctx.Err(); err != nil {
 					t.Errorf("the action waited: %v", err)
 				}
-				if tt.outcome == Closed {
+				if tt.outcome == hangup.Closed {
 					return
 				}
 				server, err := listener.Accept()
@@ -82,9 +83,9 @@ func TestPrivilegedUnaccepted(t *testing.T) {
 			selector.Direction = sockdiag.Inbound
 			a := New(Config{})
 			accept := sync.OnceFunc(func() { app.Ask("accept %d 1", fd) })
-			a.beforeAct = func(*Result) { accept() }
-			r := only(t, mustHangUp(t, a, Request{Selector: selector, Linger: 100 * time.Millisecond}))
-			if r.Method != Shutdown || r.PID != app.PID() {
+			beforeTurn(a, func(*sockdiag.Flow) { accept() })
+			r := only(t, mustHangUp(t, a, hangup.Request{Selector: selector, Linger: 100 * time.Millisecond}))
+			if r.Method != hangup.Shutdown || r.PID != app.PID() {
 				t.Errorf("got %+v", r)
 			}
 			if _, err := client.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {

@@ -6,75 +6,82 @@ import (
 	"os"
 	"time"
 
+	"tcphup/hangup"
 	"tcphup/sockdiag"
 )
 
-// lastLook is how long an action whose time is over may look what it has done.
-const lastLook = 250 * time.Millisecond
+// lastLookup bounds the lookups of an action whose time is over.
+const lastLookup = 250 * time.Millisecond
 
-// verify looks the flows up again until each has ended or Linger is over. What
-// lingers then is finished with destroy, unless shutdown alone was asked for.
+// verify looks the flows up again until each has ended or Linger is over. A flow that
+// lingers then is destroyed, unless shutdown alone was asked for.
 //
-// When ctx has ended there is one look all the same, which takes microseconds for a
+// When ctx has ended there is one lookup all the same, which takes microseconds for a
 // flow: most flows of an action that was paused or ran out of time ended long ago.
 func (x *action) verify(ctx context.Context, targets []*target) {
 	if ctx.Err() == nil {
-		x.await(ctx, targets, x.Linger)
+		x.awaitEnds(ctx, targets, x.Linger)
 	}
-	if ctx.Err() != nil {
-		look, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastLook)
+	switch {
+	case ctx.Err() != nil:
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastLookup)
 		defer cancel()
-		x.await(look, targets, 0)
-		return
+		x.awaitEnds(last, targets, 0)
+	case x.Method != hangup.Shutdown:
+		x.destroyLingering(ctx, targets)
 	}
-	if x.Method == Shutdown {
-		return
-	}
-	var finished []*target
 	for _, t := range targets {
-		if t.Outcome == Lingering && x.finish(ctx, t) {
-			finished = append(finished, t)
+		if t.phase == phaseHungUp {
+			t.Outcome, t.Detail = hangup.Lingering, "the action ended before its end was seen"
+		}
+		t.phase = phaseDone
+	}
+}
+
+// destroyLingering destroys the flows that linger, and verifies that they end.
+func (x *action) destroyLingering(ctx context.Context, targets []*target) {
+	var destroyed []*target
+	for _, t := range targets {
+		if t.Outcome == hangup.Lingering && x.finish(ctx, t) {
+			destroyed = append(destroyed, t)
 		}
 	}
-	x.await(ctx, finished, time.Second)
-	for _, t := range finished {
-		if t.Outcome != Lingering {
+	x.awaitEnds(ctx, destroyed, time.Second)
+	for _, t := range destroyed {
+		if t.Outcome != hangup.Lingering {
 			t.Detail = "the peer did not answer the FIN within " + x.Linger.String() + ": finished with destroy"
 		}
 	}
 }
 
-// passTime waits for the next action, and meanwhile sees those end that were taken
-// before.
-func (x *action) passTime(ctx context.Context, d time.Duration, acted []*target) {
+// pause waits before the next flow is hung up, and meanwhile verifies those that were
+// hung up before.
+func (x *action) pause(ctx context.Context, d time.Duration, hungUp []*target) {
 	if d <= 0 {
 		return
 	}
 	until := time.Now().Add(d)
-	x.await(ctx, acted, d)
+	x.awaitEnds(ctx, hungUp, d)
 	sleep(ctx, time.Until(until))
 }
 
-// await polls until each target has ended, for at most the given time from the first
-// look, and notes what it saw last.
-func (x *action) await(ctx context.Context, targets []*target, limit time.Duration) {
+// awaitEnds looks the targets up, ever less often, until each has ended, for at most
+// the given time from the end of the first round of lookups. A lookup that the end of
+// ctx cuts short changes nothing: the result of the one before stands.
+func (x *action) awaitEnds(ctx context.Context, targets []*target, limit time.Duration) {
 	var deadline time.Time
 	for pause := 500 * time.Microsecond; ; pause = min(2*pause, 50*time.Millisecond) {
 		var open []*target
 		for _, t := range targets {
-			if !t.isOpen() {
+			if t.phase == phaseDone {
 				continue
 			}
-			outcome, err := x.see(ctx, t)
+			outcome, err := x.currentOutcome(ctx, t)
 			if ctx.Err() != nil {
-				// What the last look showed stands, if there was one.
-				if t.Outcome == "" {
-					t.Outcome, t.Detail = Lingering, "the action ended before its end was seen"
-				}
 				continue
 			}
-			t.Outcome, t.Err, t.Took = outcome, err, time.Since(t.acted)
-			if t.isOpen() {
+			t.setOutcome(outcome, err)
+			if t.phase != phaseDone {
 				open = append(open, t)
 			}
 		}
@@ -89,55 +96,79 @@ func (x *action) await(ctx context.Context, targets []*target, limit time.Durati
 	}
 }
 
-// isOpen reports whether the target has been acted on and not been seen to end.
-func (t *target) isOpen() bool {
-	return t.Outcome == "" || t.Outcome == HalfClosed || t.Outcome == Lingering
+// setOutcome notes what a lookup has shown of a flow that was hung up. A flow that is
+// half closed or lingers may still end.
+func (t *target) setOutcome(outcome hangup.Outcome, err error) {
+	t.Outcome, t.Err, t.Took = outcome, err, time.Since(t.actedAt)
+	t.phase = phaseDone
+	if outcome == hangup.HalfClosed || outcome == hangup.Lingering {
+		t.phase = phaseVerifying
+	}
 }
 
-// see returns what is left of a flow that was acted on.
-func (x *action) see(ctx context.Context, t *target) (Outcome, error) {
-	now, err := x.look(ctx, &t.Flow)
+// currentOutcome looks a flow up that was hung up, and returns its outcome if it stays
+// as it is.
+func (x *action) currentOutcome(ctx context.Context, t *target) (hangup.Outcome, error) {
+	now, err := x.lookUp(ctx, &t.Flow)
 	if err != nil {
-		return Failed, err
+		return hangup.Failed, err
 	}
-	// What was on its way at the start arrives whether or not the peer reads. The first
-	// look may come late: other flows were to be acted on, or there was no CPU.
-	if t.looked.IsZero() {
-		t.looked = time.Now()
-	}
-	if time.Since(t.looked) <= x.Linger/4 {
-		t.queuedFirst = now.SendQueue
-	}
-	t.queuedLast = now.SendQueue
+	t.noteQueue(&now, x.Linger)
 	if isNewLife(t, &now) {
 		now.State = sockdiag.Close // what was chosen is over
 	}
 	if t.Flow.Protocol == sockdiag.MPTCP && (hasEnded(now.State) || now.State == sockdiag.FinWait1) {
-		// An MPTCP connection is over when its paths are; without one it has nothing
-		// to send a FIN on and ends when the application closes it.
-		for i := range t.Subflows {
-			path, err := x.stateOf(ctx, &t.Subflows[i])
-			switch {
-			case err != nil:
-				return Failed, err
-			case !hasEnded(path) && path != sockdiag.FinWait2:
-				return Lingering, nil
-			}
-		}
-		if !hasEnded(now.State) {
-			return HalfClosed, nil
+		open, err := x.hasOpenSubflow(ctx, t)
+		switch {
+		case err != nil:
+			return hangup.Failed, err
+		case open:
+			return hangup.Lingering, nil
+		case !hasEnded(now.State):
+			return hangup.HalfClosed, nil
 		}
 	}
 	switch {
-	case hasEnded(now.State) && t.orphaned && t.Method == None:
-		return Gone, nil
+	case hasEnded(now.State) && t.orphaned && t.Method == hangup.None:
+		return hangup.Gone, nil
 	case hasEnded(now.State):
-		return Closed, nil
+		return hangup.Closed, nil
 	case now.State == sockdiag.FinWait2:
-		return HalfClosed, nil
+		return hangup.HalfClosed, nil
 	default:
-		return Lingering, nil
+		return hangup.Lingering, nil
 	}
+}
+
+// noteQueue notes how much the peer has still to take. Data that was in flight at the
+// start arrives whether or not the peer reads, so the comparison begins after a quarter
+// of linger. The first lookup may come late: other flows were to be hung up, or there
+// was no CPU.
+func (t *target) noteQueue(now *sockdiag.Flow, linger time.Duration) {
+	if t.firstLookup.IsZero() {
+		t.firstLookup = time.Now()
+	}
+	if time.Since(t.firstLookup) <= linger/4 {
+		t.queuedFirst = now.SendQueue
+	}
+	t.queuedLast = now.SendQueue
+}
+
+// hasOpenSubflow reports whether a subflow of an MPTCP connection has neither ended
+// nor been shut down with the peer's acknowledgement. The connection is over when all
+// have: without a subflow it has nothing to send a FIN on, and ends when the
+// application closes it.
+func (x *action) hasOpenSubflow(ctx context.Context, t *target) (bool, error) {
+	for i := range t.Subflows {
+		state, err := x.stateOf(ctx, &t.Subflows[i])
+		if err != nil {
+			return false, err
+		}
+		if !hasEnded(state) && state != sockdiag.FinWait2 {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // isNewLife reports whether a socket that was acted on is not on its way out: its
@@ -148,8 +179,8 @@ func isNewLife(t *target, now *sockdiag.Flow) bool {
 		!hasEnded(now.State) && !isClosing(now.State) && now.State != sockdiag.SynRecv
 }
 
-// look returns a flow as it is now; one that is gone is in state Close.
-func (x *action) look(ctx context.Context, f *sockdiag.Flow) (sockdiag.Flow, error) {
+// lookUp returns a flow as it is now; a flow that is gone is in state Close.
+func (x *action) lookUp(ctx context.Context, f *sockdiag.Flow) (sockdiag.Flow, error) {
 	now, err := x.conn.Lookup(ctx, f)
 	if errors.Is(err, os.ErrNotExist) {
 		return sockdiag.Flow{State: sockdiag.Close}, nil
@@ -157,9 +188,9 @@ func (x *action) look(ctx context.Context, f *sockdiag.Flow) (sockdiag.Flow, err
 	return now, err
 }
 
-// stateOf is look for callers who need no more than the state.
+// stateOf returns the state of a flow as lookUp does.
 func (x *action) stateOf(ctx context.Context, f *sockdiag.Flow) (sockdiag.State, error) {
-	now, err := x.look(ctx, f)
+	now, err := x.lookUp(ctx, f)
 	return now.State, err
 }
 
@@ -172,14 +203,14 @@ func (x *action) finish(ctx context.Context, t *target) bool {
 		t.Detail = "the peer is still taking what is queued, and gets the FIN behind it"
 		return false
 	}
-	if t.Method == Destroy {
+	if t.Method == hangup.Destroy {
 		return false // that has been tried
 	}
 	flows := []sockdiag.Flow{t.Flow}
 	if t.Flow.Protocol == sockdiag.MPTCP {
 		paths, err := readPaths(ctx, x.conn, &t.Flow)
 		if err != nil {
-			t.Outcome, t.Err = Failed, err
+			t.setOutcome(hangup.Failed, err)
 			return false
 		}
 		t.Subflows, flows = paths, paths
@@ -190,9 +221,9 @@ func (x *action) finish(ctx context.Context, t *target) bool {
 			return false
 		}
 		// The kernel does not compare states: it would destroy a new life as well.
-		now, err := x.look(ctx, &flows[i])
+		now, err := x.lookUp(ctx, &flows[i])
 		if err == nil && isNewLife(t, &now) {
-			t.Outcome, t.Err = x.see(ctx, t)
+			t.setOutcome(x.currentOutcome(ctx, t))
 			return false
 		}
 		if err == nil && !hasEnded(now.State) {
@@ -207,12 +238,12 @@ func (x *action) finish(ctx context.Context, t *target) bool {
 			t.Detail = "the peer does not answer; " + noDestroy + ", so the kernel finishes it: " + x.kernelGivesUp(t)
 			return false
 		default:
-			t.Outcome, t.Err = Failed, err
+			t.setOutcome(hangup.Failed, err)
 			return false
 		}
 	}
 	if t.orphaned {
-		t.Method = Destroy
+		t.Method = hangup.Destroy
 	}
 	return true
 }

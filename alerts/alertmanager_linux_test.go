@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"tcphup/hangup"
 	"tcphup/test/kit/nstest"
 )
 
@@ -91,7 +92,7 @@ func (a alertmanager) fire(t *testing.T, destinations ...string) {
 	}
 	var alerts []posted
 	for _, d := range destinations {
-		alerts = append(alerts, posted{hangup(d, "5432").Labels, time.Now()})
+		alerts = append(alerts, posted{staleAlert(d, "5432").Labels, time.Now()})
 	}
 	body, err := json.Marshal(alerts)
 	if err != nil {
@@ -144,12 +145,12 @@ func TestPrivilegedAlertmanager(t *testing.T) {
 		t.Run("groups at once", func(t *testing.T) {
 			f := liveFixture(t, nil)
 			var most, running atomic.Int32
-			f.hang.hangUp = func(context.Context, Action) (Result, error) {
+			f.hang.hangUp = func(context.Context, hangup.Request) (*hangup.Report, error) {
 				n := running.Add(1)
 				for old := most.Load(); n > old && !most.CompareAndSwap(old, n); old = most.Load() {
 				}
 				defer running.Add(-1)
-				return outcome(OutcomeClosed, 1), nil
+				return outcome(hangup.Closed, 1), nil
 			}
 			am := startAlertmanager(t, f.listen(t), testToken, 9093)
 			var destinations []string
@@ -201,12 +202,12 @@ func TestPrivilegedAlertmanager(t *testing.T) {
 			f := liveFixture(t, func(c *Config) { c.Timeout = 200 * time.Millisecond })
 			var left atomic.Int32
 			left.Store(3)
-			f.hang.hangUp = func(ctx context.Context, _ Action) (Result, error) {
-				r := outcome(OutcomeClosed, 1)
-				if r.Unfinished = int(left.Add(-1)); r.Unfinished > 0 {
+			f.hang.hangUp = func(ctx context.Context, _ hangup.Request) (*hangup.Report, error) {
+				n := int(left.Add(-1))
+				if n > 0 {
 					<-ctx.Done()
 				}
-				return r, nil
+				return unfinished(1, n), nil
 			}
 			am := startAlertmanager(t, f.listen(t), testToken, 9093)
 			am.fire(t, "10.0.0.5")
@@ -218,12 +219,12 @@ func TestPrivilegedAlertmanager(t *testing.T) {
 		t.Run("pair with a slow receiver", func(t *testing.T) {
 			f := liveFixture(t, func(c *Config) { c.Timeout = nstest.HangGuard })
 			both := make(chan struct{})
-			f.hang.hangUp = func(ctx context.Context, _ Action) (Result, error) {
+			f.hang.hangUp = func(ctx context.Context, _ hangup.Request) (*hangup.Report, error) {
 				select {
 				case <-both: // the notification of the second one has come
-					return outcome(OutcomeClosed, 3), nil
+					return outcome(hangup.Closed, 3), nil
 				case <-ctx.Done():
-					return Result{}, errors.New("the second Alertmanager sent nothing")
+					return nil, errors.New("the second Alertmanager sent nothing")
 				}
 			}
 			var arrived atomic.Int32

@@ -3,6 +3,8 @@ package alerts
 import (
 	"encoding/json"
 	"net/http"
+
+	"tcphup/hangup"
 )
 
 // answer is what a notification gets back. It names no flow, no process and no
@@ -14,9 +16,9 @@ type answer struct {
 	Error string `json:"error,omitempty"`
 	// Alerts counts alerts by result, Flows flows by outcome, Refusals the refused
 	// flows by reason.
-	Alerts   map[string]int `json:"alerts,omitempty"`
-	Flows    map[string]int `json:"flows,omitempty"`
-	Refusals map[string]int `json:"refusals,omitempty"`
+	Alerts   map[string]int         `json:"alerts,omitempty"`
+	Flows    map[hangup.Outcome]int `json:"flows,omitempty"`
+	Refusals map[hangup.Reason]int  `json:"refusals,omitempty"`
 	// Unfinished counts the flows that are left for the next try.
 	Unfinished int `json:"unfinished,omitempty"`
 	// Shadow says that nothing at all would have been closed.
@@ -26,23 +28,20 @@ type answer struct {
 // sayNo is an answer to a notification that was not worked on.
 func sayNo(code int, why string) *answer { return &answer{code: code, Error: why} }
 
-// add counts what became of one alert.
-func (a *answer) add(result string, flows *Result) {
-	if a.Alerts == nil {
-		a.Alerts = make(map[string]int)
-	}
-	a.Alerts[result]++
-	a.Flows = sum(a.Flows, flows.Outcomes)
-	a.Refusals = sum(a.Refusals, flows.Refusals)
-	a.Unfinished += flows.Unfinished
-	if again(result) {
+// add counts a decided alert and its flows.
+func (a *answer) add(j *job) {
+	a.Alerts = sum(a.Alerts, map[string]int{j.result: 1})
+	a.Flows = sum(a.Flows, j.report.Outcomes())
+	a.Refusals = sum(a.Refusals, j.report.Refusals())
+	a.Unfinished += j.unfinished()
+	if again(j.result) {
 		a.code = http.StatusServiceUnavailable
 	}
 }
 
-func sum(total, more map[string]int) map[string]int {
+func sum[K comparable](total, more map[K]int) map[K]int {
 	if total == nil && len(more) > 0 {
-		total = make(map[string]int, len(more))
+		total = make(map[K]int, len(more))
 	}
 	for key, n := range more {
 		total[key] += n

@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"tcphup/hangup"
 )
 
 // DefaultAuditSize is how many records an Audit keeps in memory.
@@ -14,37 +16,18 @@ const DefaultAuditSize = 1000
 // Record is one decision: about one flow, or about an alert as a whole when Flow
 // is nil.
 type Record struct {
-	Time        time.Time      `json:"time"`
-	Policy      string         `json:"policy,omitempty"` // empty: no policy is for the alert
-	Fingerprint string         `json:"fingerprint"`
-	StartsAt    time.Time      `json:"starts_at,omitzero"`
-	ExternalURL string         `json:"external_url,omitempty"`
-	Destination string         `json:"destination,omitempty"`
-	Port        string         `json:"port,omitempty"`
-	Result      string         `json:"result"`           // of the alert
-	Detail      string         `json:"detail,omitempty"` // why, for people
-	Shadow      bool           `json:"shadow,omitempty"`
-	Flows       map[string]int `json:"flows,omitempty"` // of the alert, by outcome
-	Flow        *FlowRecord    `json:"flow,omitempty"`
-}
-
-// FlowRecord says what became of one flow and why.
-type FlowRecord struct {
-	Local   string `json:"local"`
-	Remote  string `json:"remote"`
-	Cookie  uint64 `json:"cookie,string"` // 64 bits, more than a JSON number holds
-	PID     int    `json:"pid,omitempty"` // 0: no process was found
-	Command string `json:"command,omitempty"`
-	State   string `json:"state"`
-	// The evidence, as the kernel showed it; nil where it did not say.
-	IdleSeconds        *float64 `json:"idle_seconds,omitempty"`
-	PeerSilenceSeconds *float64 `json:"peer_silence_seconds,omitempty"`
-	Stalled            bool     `json:"stalled,omitempty"`
-	Method             string   `json:"method,omitempty"` // what was really done
-	Outcome            string   `json:"outcome"`
-	Reason             string   `json:"reason,omitempty"` // of a refusal
-	Detail             string   `json:"detail,omitempty"` // why, for people
-	Error              string   `json:"error,omitempty"`
+	Time        time.Time              `json:"time"`
+	Policy      string                 `json:"policy,omitempty"` // empty: no policy is for the alert
+	Fingerprint string                 `json:"fingerprint"`
+	StartsAt    time.Time              `json:"starts_at,omitzero"`
+	ExternalURL string                 `json:"external_url,omitempty"`
+	Destination string                 `json:"destination,omitempty"`
+	Port        string                 `json:"port,omitempty"`
+	Result      string                 `json:"result"`           // of the alert
+	Detail      string                 `json:"detail,omitempty"` // why, for people
+	Shadow      bool                   `json:"shadow,omitempty"`
+	Flows       map[hangup.Outcome]int `json:"flows,omitempty"` // of the alert, by outcome
+	Flow        *hangup.ResultJSON     `json:"flow,omitempty"`
 }
 
 // Audit keeps the last records in memory, oldest first, and writes every record as

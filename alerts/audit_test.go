@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"strconv"
 	"strings"
@@ -18,9 +19,13 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/prometheus/common/expfmt"
+
+	"tcphup/hangup"
+	"tcphup/sockdiag"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
@@ -38,12 +43,17 @@ func golden(t *testing.T, name, got string) {
 	}
 }
 
-func flowRecord() FlowRecord {
-	idle := 312.5
-	return FlowRecord{
-		Local: "10.0.0.2:40000", Remote: "10.0.0.5:5432", Cookie: 1<<63 + 1, PID: 4711, Command: "java",
-		State: "established", IdleSeconds: &idle, Method: MethodShutdown, Outcome: OutcomeClosed,
+func auditedResult() hangup.Result {
+	r := hangup.Result{
+		Flow: sockdiag.Flow{
+			Local: netip.MustParseAddrPort("10.0.0.2:40000"), Remote: netip.MustParseAddrPort("10.0.0.5:5432"), Cookie: 1<<63 + 1,
+			State: sockdiag.Established, Inode: 12, UID: 1000, HasInfo: true,
+		},
+		PID: 4711, Command: "java", Method: hangup.Shutdown, Outcome: hangup.Closed, Took: 2 * time.Millisecond,
 	}
+	r.Flow.TCPInfo.LastDataSent, r.Flow.TCPInfo.LastDataReceived = 313*time.Second, 312500*time.Millisecond
+	r.Flow.TCPInfo.LastAckReceived = 2 * time.Second
+	return r
 }
 
 // Every decision is a line: what was done, what was refused and why. What asks for
@@ -51,19 +61,16 @@ func flowRecord() FlowRecord {
 func TestAuditLog(t *testing.T) {
 	var file bytes.Buffer
 	f := newFixture(t, DefaultRules(), func(c *Config) { c.Audit = NewAudit(&file) })
-	f.hang.hangUp = func(context.Context, Action) (Result, error) {
-		refused := flowRecord()
-		refused.Outcome, refused.Reason, refused.IdleSeconds = OutcomeRefused, "sigpipe", nil
-		return Result{
-			Outcomes: map[string]int{OutcomeClosed: 1, OutcomeRefused: 1},
-			Refusals: map[string]int{"sigpipe": 1},
-			Flows:    []FlowRecord{flowRecord(), refused},
-		}, nil
+	f.hang.hangUp = func(context.Context, hangup.Request) (*hangup.Report, error) {
+		refused := auditedResult()
+		refused.Method, refused.Outcome, refused.Reason, refused.Took = hangup.None, hangup.Refused, hangup.ReasonSIGPIPE, 0
+		refused.Flow.HasInfo = false
+		return &hangup.Report{Results: []hangup.Result{auditedResult(), refused}}, nil
 	}
-	resolved := hangup("10.0.0.6", "")
+	resolved := staleAlert("10.0.0.6", "")
 	resolved.Status = "resolved"
-	f.post(t, notify(hangup("10.0.0.5", "5432"), resolved, hangup("x\n{\"time\":\"forged\"}", ""), testAlert{}))
-	f.post(t, notify(hangup("10.0.0.5", "5432")))
+	f.post(t, notify(staleAlert("10.0.0.5", "5432"), resolved, staleAlert("x\n{\"time\":\"forged\"}", ""), testAlert{}))
+	f.post(t, notify(staleAlert("10.0.0.5", "5432")))
 	golden(t, "audit.jsonl", file.String())
 
 	got := httptest.NewRecorder()
@@ -72,7 +79,7 @@ func TestAuditLog(t *testing.T) {
 	if err := json.Unmarshal(got.Body.Bytes(), &served); err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(f.config.Audit.Records(), served.Records); diff != "" || len(served.Records) != 5 {
+	if diff := cmp.Diff(f.config.Audit.Records(), served.Records, cmpopts.EquateComparable(netip.AddrPort{})); diff != "" || len(served.Records) != 5 {
 		t.Errorf("served %d records (-kept +served):\n%s", len(served.Records), diff)
 	}
 	got = httptest.NewRecorder()
@@ -98,7 +105,7 @@ func TestLogCannotBeForged(t *testing.T) {
 		f := newFixture(t, DefaultRules(), func(c *Config) { c.Audit = NewAudit(&audit) })
 		f.log = slog.New(handler(&log))
 		for _, label := range []string{"destination", "port", "alertname"} {
-			a := hangup("10.0.0.5", "5432")
+			a := staleAlert("10.0.0.5", "5432")
 			a.Labels[label] = forged
 			body := notify(a)
 			for _, plain := range []string{`"16ec2eb90b5daefc"`, `"http://alertmanager.example:9093"`} {
@@ -107,8 +114,8 @@ func TestLogCannotBeForged(t *testing.T) {
 			f.post(t, body)
 		}
 		for name, written := range map[string]string{"log": log.String(), "audit": audit.String()} {
-			if lines := strings.Count(written, "\n"); lines != 3 {
-				t.Errorf("%s: %d lines for 3 alerts:\n%s", name, lines, written)
+			if lines := strings.Count(written, "\n"); lines != 3+2 {
+				t.Errorf("%s: %d lines for 3 alerts and 2 flows:\n%s", name, lines, written)
 			}
 			if strings.ContainsAny(written, "\u009b\x1b\u202e") {
 				t.Errorf("%s: what an alert says is not spelt out: %q", name, written)
@@ -151,13 +158,13 @@ func TestAuditCannotBeWritten(t *testing.T) {
 			time.Sleep(d)
 		}
 		for range 3 {
-			f.post(t, notify(hangup("10.0.0.5", "80"))).want(t, 200, map[string]int{resultDone: 1})
+			f.post(t, notify(staleAlert("10.0.0.5", "80"))).want(t, 200, map[string]int{resultDone: 1})
 			advance(time.Minute - time.Second)
-			f.post(t, notify(hangup("10.0.0.5", "80"))).want(t, 200, map[string]int{resultCooldown: 1})
+			f.post(t, notify(staleAlert("10.0.0.5", "80"))).want(t, 200, map[string]int{resultCooldown: 1})
 			advance(time.Second)
 		}
-		if n := f.config.Audit.Errors(); n != 6 {
-			t.Errorf("%d errors counted, want 6", n)
+		if n := f.config.Audit.Errors(); n != 12 {
+			t.Errorf("%d errors counted, want 12", n)
 		}
 		if n := strings.Count(log.String(), "cannot write audit record"); n != 3 {
 			t.Errorf("told %d times in 3 minutes:\n%s", n, log.String())
@@ -166,8 +173,8 @@ func TestAuditCannotBeWritten(t *testing.T) {
 		if old := f.config.Audit.SetWriter(&file); old != (brokenWriter{}) {
 			t.Errorf("the old writer was %v", old)
 		}
-		f.post(t, notify(hangup("10.0.0.7", "80")))
-		if strings.Count(file.String(), "\n") != 1 {
+		f.post(t, notify(staleAlert("10.0.0.7", "80")))
+		if strings.Count(file.String(), "\n") != 1+2 {
 			t.Errorf("the new file holds %q", file.String())
 		}
 	})
@@ -250,7 +257,7 @@ func TestMetrics(t *testing.T) {
 	f := newFixture(t, DefaultRules(), func(c *Config) { c.PauseFile = file })
 	golden(t, "metrics-start.prom", metricsText(t, f))
 
-	truncated := strings.Replace(string(notify(hangup("10.0.0.5", "80"), hangup("other", ""))),
+	truncated := strings.Replace(string(notify(staleAlert("10.0.0.5", "80"), staleAlert("other", ""))),
 		`"truncatedAlerts":0`, `"truncatedAlerts":12`, 1)
 	f.post(t, []byte(truncated)).want(t, 200, map[string]int{resultDone: 1, resultBadDestination: 1})
 	f.post(t, []byte("{}"))
@@ -260,6 +267,6 @@ func TestMetrics(t *testing.T) {
 	send(t, f, unknown)
 	f.Pause()
 	writeFile(t, file, "")
-	f.post(t, notify(hangup("10.0.0.5", "80"))).want(t, 503, nil)
+	f.post(t, notify(staleAlert("10.0.0.5", "80"))).want(t, 503, nil)
 	golden(t, "metrics-later.prom", metricsText(t, f))
 }

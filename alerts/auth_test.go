@@ -8,6 +8,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"tcphup/hangup"
 )
 
 // A rotation: the new token is added, the sender changes over, the old one goes.
@@ -16,7 +18,7 @@ func TestTokenRotation(t *testing.T) {
 	f := newFixture(t, DefaultRules(), func(c *Config) { c.TokenFile = path })
 	code := func(token string) int {
 		t.Helper()
-		req := newRequest(notify(hangup("10.0.0.5", "80")))
+		req := newRequest(notify(staleAlert("10.0.0.5", "80")))
 		req.Header.Set("Authorization", "bearer "+token)
 		return send(t, f, req).code
 	}
@@ -104,7 +106,7 @@ func TestTokenFileRefused(t *testing.T) {
 func TestTokenGuesses(t *testing.T) {
 	f := newFixture(t, DefaultRules(), nil)
 	for i := range 1000 {
-		req := newRequest(notify(hangup("10.0.0.5", "80")))
+		req := newRequest(notify(staleAlert("10.0.0.5", "80")))
 		guess := testToken[:i%len(testToken)] + strings.Repeat("x", 1+i%7)
 		req.Header.Set("Authorization", "Bearer "+guess)
 		if got := send(t, f, req); got.code != http.StatusUnauthorized {
@@ -137,19 +139,19 @@ func TestShadow(t *testing.T) {
 				tt.policy(&rules.Policies[0])
 			}
 			f := newFixture(t, rules, tt.config)
-			got := f.post(t, notify(hangup("10.0.0.5", "80")))
-			result, flow := resultDone, OutcomeClosed
+			got := f.post(t, notify(staleAlert("10.0.0.5", "80")))
+			result, flow := resultDone, hangup.Closed
 			if tt.shadow {
-				result, flow = resultShadow, OutcomePlanned
+				result, flow = resultShadow, hangup.Planned
 			}
 			if got.code != 200 || got.answer.Alerts[result] != 1 || got.answer.Flows[flow] != 2 {
 				t.Errorf("got %d %s", got.code, got.text)
 			}
-			if a := f.hang.actions[0]; a.Shadow != tt.shadow {
-				t.Errorf("action has shadow %t", a.Shadow)
+			if a := f.hang.actions[0]; a.DryRun != tt.shadow {
+				t.Errorf("action has shadow %t", a.DryRun)
 			}
 			// A plan changes nothing, so the next one is made at once.
-			got = f.post(t, notify(hangup("10.0.0.5", "80")))
+			got = f.post(t, notify(staleAlert("10.0.0.5", "80")))
 			if want := map[bool]string{true: resultShadow, false: resultCooldown}[tt.shadow]; got.answer.Alerts[want] != 1 {
 				t.Errorf("second time: %s", got.text)
 			}
@@ -164,9 +166,9 @@ func TestListenerLosesCredentials(t *testing.T) {
 		c.TokenFile, c.ListenerAuthenticates = "", true
 		c.CheckListener = func() error { return lost }
 	})
-	f.post(t, notify(hangup("10.0.0.5", "80"))).want(t, 200, map[string]int{resultDone: 1})
+	f.post(t, notify(staleAlert("10.0.0.5", "80"))).want(t, 200, map[string]int{resultDone: 1})
 	lost = errors.New("no users")
-	f.post(t, notify(hangup("10.0.0.6", "80"))).want(t, 503, nil)
+	f.post(t, notify(staleAlert("10.0.0.6", "80"))).want(t, 503, nil)
 	if got := send(t, f.ResumeHandler(), newRequest(nil)); got.code != 503 {
 		t.Errorf("resume: code %d", got.code)
 	}

@@ -13,17 +13,19 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"tcphup/hangup"
 )
 
 // overlapGuard fails the test when two actions on the same flows run at once.
 type overlapGuard struct {
 	t       *testing.T
 	mu      sync.Mutex
-	running []Action
+	running []hangup.Request
 	most    int
 }
 
-func (g *overlapGuard) hangUp(ctx context.Context, a Action) (Result, error) {
+func (g *overlapGuard) hangUp(ctx context.Context, a hangup.Request) (*hangup.Report, error) {
 	g.mu.Lock()
 	for _, other := range g.running {
 		ports := len(a.Selector.Ports) == 0 || len(other.Selector.Ports) == 0 ||
@@ -43,11 +45,11 @@ func (g *overlapGuard) hangUp(ctx context.Context, a Action) (Result, error) {
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	i := slices.IndexFunc(g.running, func(other Action) bool {
+	i := slices.IndexFunc(g.running, func(other hangup.Request) bool {
 		return &other.Selector.Destinations[0] == &a.Selector.Destinations[0]
 	})
 	g.running = slices.Delete(g.running, i, i+1)
-	return outcome(OutcomeClosed, 1), nil
+	return outcome(hangup.Closed, 1), nil
 }
 
 // The same destination is never worked on twice at once, by no policy and by no
@@ -69,15 +71,15 @@ func TestSerialised(t *testing.T) {
 		guard := &overlapGuard{t: t}
 		f.hang.hangUp = guard.hangUp
 		network := func(destination, port string) testAlert {
-			a := hangup(destination, port)
+			a := staleAlert(destination, port)
 			a.Labels["tcphup"] = "network"
 			return a
 		}
 		var wait sync.WaitGroup
 		for i := range 30 {
 			body := notify(
-				hangup("10.0.1.5", "80"), network("10.0.1.5", "81"), hangup("10.0.0.5", "80"),
-				hangup("::ffff:10.0.0.5", "80"), hangup("10.0.0.5", ""), network("10.0.0.0/24", "80"),
+				staleAlert("10.0.1.5", "80"), network("10.0.1.5", "81"), staleAlert("10.0.0.5", "80"),
+				staleAlert("::ffff:10.0.0.5", "80"), staleAlert("10.0.0.5", ""), network("10.0.0.0/24", "80"),
 			)
 			wait.Go(func() {
 				if got := f.post(t, body); got.code != 200 && got.code != 503 {
@@ -102,7 +104,7 @@ func TestTwins(t *testing.T) {
 		f.hang.hangUp = (&overlapGuard{t: t}).hangUp
 		results := make(chan map[string]int, 2)
 		for range 2 {
-			go func() { results <- f.post(t, notify(hangup("10.0.0.5", "80"))).answer.Alerts }()
+			go func() { results <- f.post(t, notify(staleAlert("10.0.0.5", "80"))).answer.Alerts }()
 		}
 		first, second := <-results, <-results
 		if first[resultDone]+second[resultDone] != 1 || first[resultCooldown]+second[resultCooldown] != 1 {
@@ -115,11 +117,9 @@ func TestTwins(t *testing.T) {
 }
 
 // untilDone hangs up for as long as it may.
-func untilDone(ctx context.Context, _ Action) (Result, error) {
+func untilDone(ctx context.Context, _ hangup.Request) (*hangup.Report, error) {
 	<-ctx.Done()
-	r := outcome(OutcomeClosed, 2)
-	r.Unfinished = 3
-	return r, nil
+	return unfinished(2, 3), nil
 }
 
 // The answer comes before Alertmanager gives up, and says what is left.
@@ -129,9 +129,9 @@ func TestTimeOver(t *testing.T) {
 		f.hang.hangUp = untilDone
 		begun := time.Now()
 		const alerts = 20
-		got := f.post(t, notify(slices.Repeat([]testAlert{hangup("10.0.0.5", "80"), hangup("10.0.0.6", "80")}, alerts/2)...))
+		got := f.post(t, notify(slices.Repeat([]testAlert{staleAlert("10.0.0.5", "80"), staleAlert("10.0.0.6", "80")}, alerts/2)...))
 		got.want(t, 503, map[string]int{resultUnfinished: alerts})
-		if got.answer.Flows[OutcomeClosed] != 2 || got.answer.Unfinished != 3 {
+		if got.answer.Flows[hangup.Closed] != 2 || got.answer.Unfinished != 3 {
 			t.Errorf("got %s", got.text)
 		}
 		if took := time.Since(begun); took < 8*time.Second || took >= 9*time.Second {
@@ -151,10 +151,10 @@ func TestSenderGone(t *testing.T) {
 		f.hang.hangUp = untilDone
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		send(t, f, newRequest(notify(hangup("10.0.0.5", "80"))).WithContext(ctx)).
+		send(t, f, newRequest(notify(staleAlert("10.0.0.5", "80"))).WithContext(ctx)).
 			want(t, 503, map[string]int{resultUnfinished: 1})
 		f.hang.hangUp = nil
-		f.post(t, notify(hangup("10.0.0.5", "80"))).want(t, 200, map[string]int{resultDone: 1})
+		f.post(t, notify(staleAlert("10.0.0.5", "80"))).want(t, 200, map[string]int{resultDone: 1})
 	})
 }
 
@@ -167,7 +167,7 @@ func TestNotificationBound(t *testing.T) {
 		var wait sync.WaitGroup
 		for range 5 {
 			wait.Go(func() {
-				got := f.post(t, notify(hangup("10.0.0.5", "80")))
+				got := f.post(t, notify(staleAlert("10.0.0.5", "80")))
 				if got.code != http.StatusServiceUnavailable {
 					t.Errorf("code %d", got.code)
 				}
@@ -192,7 +192,7 @@ func TestPause(t *testing.T) {
 		handler := map[string]http.Handler{"/-/pause": f.PauseHandler(), "/-/resume": f.ResumeHandler()}[path]
 		return send(t, handler, req).code
 	}
-	body := notify(hangup("10.0.0.5", "80"))
+	body := notify(staleAlert("10.0.0.5", "80"))
 	if code := post("/-/pause"); code != 200 || !f.Paused() {
 		t.Fatalf("pause: code %d", code)
 	}
@@ -225,7 +225,7 @@ func TestPause(t *testing.T) {
 func TestPauseFile(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "pause")
 	f := newFixture(t, DefaultRules(), func(c *Config) { c.PauseFile = file })
-	body := notify(hangup("10.0.0.5", "80"))
+	body := notify(staleAlert("10.0.0.5", "80"))
 	writeFile(t, file, "")
 	f.post(t, body).want(t, 503, nil)
 	if got := send(t, f.ResumeHandler(), newRequest(nil)); got.code != http.StatusConflict {
@@ -268,21 +268,21 @@ func TestPauseDuringAction(t *testing.T) {
 			file := filepath.Join(t.TempDir(), "pause")
 			synctest.Test(t, func(t *testing.T) {
 				f := newFixture(t, DefaultRules(), func(c *Config) { c.PauseFile = file })
-				f.hang.hangUp = func(ctx context.Context, a Action) (Result, error) {
+				f.hang.hangUp = func(ctx context.Context, a hangup.Request) (*hangup.Report, error) {
 					r, _ := untilDone(ctx, a)
 					return r, context.Cause(ctx)
 				}
 				begun := time.Now()
 				time.AfterFunc(time.Second, func() { tt.pause(f, file) })
-				got := f.post(t, notify(hangup("10.0.0.5", "80"), hangup("10.0.0.6", "80")))
+				got := f.post(t, notify(staleAlert("10.0.0.5", "80"), staleAlert("10.0.0.6", "80")))
 				got.want(t, 503, map[string]int{resultPaused: 2})
 				if took := time.Since(begun); took > 2*time.Second {
 					t.Errorf("took %s", took)
 				}
-				f.post(t, notify(hangup("10.0.0.5", "80"))).want(t, 503, nil)
+				f.post(t, notify(staleAlert("10.0.0.5", "80"))).want(t, 503, nil)
 				tt.goOn(f, file)
 				f.hang.hangUp = nil
-				f.post(t, notify(hangup("10.0.0.5", "80"))).want(t, 200, map[string]int{resultDone: 1})
+				f.post(t, notify(staleAlert("10.0.0.5", "80"))).want(t, 200, map[string]int{resultDone: 1})
 			})
 		})
 	}
@@ -292,11 +292,11 @@ func TestPauseDuringAction(t *testing.T) {
 func TestPauseFileBetweenActions(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "pause")
 	f := newFixture(t, DefaultRules(), func(c *Config) { c.PauseFile, c.MaxActions = file, 1 })
-	f.hang.hangUp = func(context.Context, Action) (Result, error) {
+	f.hang.hangUp = func(context.Context, hangup.Request) (*hangup.Report, error) {
 		writeFile(t, file, "")
-		return outcome(OutcomeClosed, 1), nil
+		return outcome(hangup.Closed, 1), nil
 	}
-	f.post(t, notify(hangup("10.0.0.5", "80"), hangup("10.0.0.6", "80"))).
+	f.post(t, notify(staleAlert("10.0.0.5", "80"), staleAlert("10.0.0.6", "80"))).
 		want(t, 503, map[string]int{resultDone: 1, resultPaused: 1})
 }
 
@@ -305,10 +305,10 @@ func TestStop(t *testing.T) {
 		f := newFixture(t, DefaultRules(), nil)
 		f.hang.hangUp = (&overlapGuard{t: t}).hangUp
 		first := make(chan reply)
-		go func() { first <- f.post(t, notify(hangup("10.0.0.5", "80"))) }()
+		go func() { first <- f.post(t, notify(staleAlert("10.0.0.5", "80"))) }()
 		synctest.Wait()
 		f.Stop()
-		f.post(t, notify(hangup("10.0.0.6", "80"))).want(t, 503, nil)
+		f.post(t, notify(staleAlert("10.0.0.6", "80"))).want(t, 503, nil)
 		got := <-first
 		got.want(t, 200, map[string]int{resultDone: 1}) // what had begun ends as it should
 	})
@@ -331,7 +331,7 @@ func TestReload(t *testing.T) {
 					}
 					continue
 				}
-				f.post(t, notify(hangup("10.0.0.5", "80")))
+				f.post(t, notify(staleAlert("10.0.0.5", "80")))
 			}
 		})
 	}
@@ -342,15 +342,17 @@ func TestReload(t *testing.T) {
 	if err := f.Reload(Rules{}); err != nil {
 		t.Fatal(err)
 	}
-	f.post(t, notify(hangup("10.0.0.6", "80"))).want(t, 200, map[string]int{resultUnmatched: 1})
+	f.post(t, notify(staleAlert("10.0.0.6", "80"))).want(t, 200, map[string]int{resultUnmatched: 1})
 }
 
 // A caller's error that has nothing to do with time is not taken for the end of
 // the time.
 func TestErrorBeforeTimeOver(t *testing.T) {
 	f := newFixture(t, DefaultRules(), nil)
-	f.hang.hangUp = func(context.Context, Action) (Result, error) { return Result{}, errors.New("dump interrupted") }
-	f.post(t, notify(hangup("10.0.0.5", "80"))).want(t, 503, map[string]int{resultError: 1})
+	f.hang.hangUp = func(context.Context, hangup.Request) (*hangup.Report, error) {
+		return nil, errors.New("dump interrupted")
+	}
+	f.post(t, notify(staleAlert("10.0.0.5", "80"))).want(t, 503, map[string]int{resultError: 1})
 	f.hang.hangUp = nil
-	f.post(t, notify(hangup("10.0.0.5", "80"))).want(t, 200, map[string]int{resultDone: 1})
+	f.post(t, notify(staleAlert("10.0.0.5", "80"))).want(t, 200, map[string]int{resultDone: 1})
 }

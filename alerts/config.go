@@ -39,6 +39,10 @@ type Config struct {
 	// ClockSkew is how far in the future an alert may have started; 0 means 30 s.
 	ClockSkew time.Duration
 
+	// WatchReconnect is how long new flows of the applications are watched for after a
+	// hang-up, for the log and the metrics; 0 disables the watch.
+	WatchReconnect time.Duration
+
 	// Names resolves the names in Rules; nil when they have none.
 	Names Names
 	// Audit records decisions; nil means that only the last DefaultAuditSize are
@@ -54,7 +58,7 @@ func (c *Config) HasCredentials() bool { return c.TokenFile != "" || c.ListenerA
 
 func (c *Config) withDefaults() (Config, error) {
 	d := *c
-	if d.Timeout < 0 || d.MaxNotifications < 0 || d.MaxActions < 0 || d.ClockSkew < 0 {
+	if d.Timeout < 0 || d.MaxNotifications < 0 || d.MaxActions < 0 || d.ClockSkew < 0 || d.WatchReconnect < 0 {
 		return d, errors.New("check receiver configuration: limits must not be negative")
 	}
 	d.Timeout = cmp.Or(d.Timeout, 9*time.Second)

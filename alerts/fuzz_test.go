@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+
+	"tcphup/hangup"
 )
 
 // last returns the last address of a prefix, bit by bit.
@@ -35,7 +37,7 @@ var fuzzNames = fakeNames{"db.internal": {{"10.99.0.1", "::ffff:10.99.0.2"}, {"1
 
 // checkAction is the oracle: whatever an alert says, no action reaches further than
 // its policy.
-func checkAction(t *testing.T, rules Rules, a Action) {
+func checkAction(t *testing.T, rules Rules, a hangup.Request) {
 	t.Helper()
 	i := slices.IndexFunc(rules.Policies, func(p Policy) bool { return p.Name == a.Policy })
 	if i < 0 {
@@ -92,11 +94,11 @@ func fuzzRules(t testing.TB) Rules {
 	return rules
 }
 
-func fuzzReceiver(t testing.TB, rules Rules, check func(Action)) *Receiver {
+func fuzzReceiver(t testing.TB, rules Rules, check func(hangup.Request)) *Receiver {
 	f := &fixture{now: testNow}
-	hang := &fakeHangUpper{hangUp: func(_ context.Context, a Action) (Result, error) {
+	hang := &fakeHangUpper{hangUp: func(_ context.Context, a hangup.Request) (*hangup.Report, error) {
 		check(a)
-		return Result{}, nil
+		return new(hangup.Report), nil
 	}}
 	config := Config{ListenerAuthenticates: true, MaxActions: 1, Now: f.clock, Names: fuzzNames}
 	r, err := NewReceiver(config, rules, hang, slog.New(slog.DiscardHandler))
@@ -121,11 +123,11 @@ func FuzzNotification(f *testing.F) {
 		f.Add(body)
 	}
 	for _, destination := range hostileDestinations {
-		f.Add(notify(hangup(destination, "5432")))
+		f.Add(notify(staleAlert(destination, "5432")))
 	}
 	rules := fuzzRules(f)
 	f.Fuzz(func(t *testing.T, body []byte) {
-		r := fuzzReceiver(t, rules, func(a Action) { checkAction(t, rules, a) })
+		r := fuzzReceiver(t, rules, func(a hangup.Request) { checkAction(t, rules, a) })
 		w := httptest.NewRecorder()
 		r.ServeHTTP(w, newRequest(body))
 		if !slices.Contains([]int{http.StatusOK, http.StatusBadRequest, http.StatusRequestEntityTooLarge}, w.Code) {
@@ -141,6 +143,7 @@ func FuzzDestination(f *testing.F) {
 		f.Add(destination, "", "")
 	}
 	rules := fuzzRules(f)
+	r := fuzzReceiver(f, rules, func(hangup.Request) {})
 	f.Fuzz(func(t *testing.T, destination, port, service string) {
 		for i := range rules.Policies {
 			p := &rules.Policies[i]
@@ -155,7 +158,7 @@ func FuzzDestination(f *testing.F) {
 				continue
 			}
 			a := alert{labels: labels, startsAt: testNow}
-			checkAction(t, rules, newAction(&job{alert: &a, policy: p, target: got}, new(notification), &rules, testNow, work{began: testNow}))
+			checkAction(t, rules, r.newRequest(&job{alert: &a, policy: p, target: got}, &rules, testNow, work{began: testNow}))
 			// What is shown to people and remembered means the same again.
 			if p.Labels.Service == "" {
 				again, err := parseDestination(got.destination)

@@ -1,7 +1,6 @@
 package alerts
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"tcphup/hangup"
 	"tcphup/internal/text"
 	"tcphup/sockdiag"
 )
@@ -26,7 +26,7 @@ type job struct {
 
 	result string // empty: not decided yet
 	detail string
-	flows  Result
+	report hangup.Report // empty: no action was begun
 }
 
 func (j *job) decide(result, format string, args ...any) {
@@ -51,7 +51,7 @@ func (r *Receiver) handle(ctx context.Context, n *notification) *answer {
 	for range min(len(jobs), cap(r.actions)) {
 		wait.Go(func() {
 			for j := range next {
-				r.run(ctx, j, n, rules)
+				r.run(ctx, j, rules)
 			}
 		})
 	}
@@ -66,7 +66,7 @@ func (r *Receiver) handle(ctx context.Context, n *notification) *answer {
 	a := &answer{code: http.StatusOK, Shadow: r.modeUnder(rules) != ModeArmed}
 	for i := range jobs {
 		j := &jobs[i]
-		a.add(j.result, &j.flows)
+		a.add(j)
 		r.metrics.alerts.WithLabelValues(j.result).Inc()
 		r.record(j, n)
 	}
@@ -162,7 +162,7 @@ func (r *Receiver) checkSpread(jobs []job) {
 }
 
 // run hangs up what the job asks for, alone on its destination.
-func (r *Receiver) run(ctx context.Context, j *job, n *notification, rules *Rules) {
+func (r *Receiver) run(ctx context.Context, j *job, rules *Rules) {
 	release, err := r.claims.acquire(ctx, j.target)
 	if err != nil {
 		j.interrupted(err, "waiting for another action on the same destination")
@@ -204,12 +204,14 @@ func (r *Receiver) run(ctx context.Context, j *job, n *notification, rules *Rule
 	if most := j.policy.Limits.Flows; most > 0 && w.flows >= most {
 		j.decide(resultOverBudget, "%d flows have been hung up in several tries, as many as the budget allows", w.flows)
 	} else {
-		var err error
-		j.flows, err = r.hang.HangUp(ctx, newAction(j, n, rules, now, w))
+		report, err := r.hang.HangUp(ctx, r.newRequest(j, rules, now, w))
+		if err == nil {
+			j.report = *report
+		}
 		j.classify(ctx, err)
 	}
 	if !j.shadow {
-		r.history.end(r.config.Now(), w, j.policy, j.target, j.flows.acted(), again(j.result))
+		r.history.end(r.config.Now(), w, j.policy, j.target, j.acted(), again(j.result))
 	}
 }
 
@@ -226,13 +228,12 @@ func (r *Receiver) targetNow(j *job, rules *Rules) *refusal {
 	return nil
 }
 
-// newAction translates the job. The tries of one work share its budget and its time to
-// drain.
-func newAction(j *job, n *notification, rules *Rules, now time.Time, w work) Action {
+// newRequest translates the job. The tries of one work share its budget and its time
+// to drain.
+func (r *Receiver) newRequest(j *job, rules *Rules, now time.Time, w work) hangup.Request {
 	p := j.policy
-	a := Action{
+	request := hangup.Request{
 		Policy: p.Name,
-		Alert:  AlertID{j.alert.fingerprint, j.alert.startsAt, n.externalURL},
 		Selector: sockdiag.Selector{
 			Destinations:   j.target.prefixes,
 			Ports:          j.target.ports,
@@ -241,53 +242,77 @@ func newAction(j *job, n *notification, rules *Rules, now time.Time, w work) Act
 			MinPeerSilence: p.Evidence.PeerSilence,
 			Stalled:        p.Evidence.Stalled,
 		},
-		Method:      cmp.Or(p.Method, MethodAuto),
-		MPTCP:       cmp.Or(p.MPTCP, MPTCPConnection),
-		MaxFlows:    p.Limits.Flows,
-		MaxFraction: p.Limits.Fraction,
-		Rate:        p.Limits.Rate,
-		Linger:      p.Linger,
-		Never:       rules.Never,
-		Shadow:      j.shadow,
+		Method:         p.Method,
+		MPTCP:          p.MPTCP,
+		DryRun:         j.shadow,
+		MaxFlows:       p.Limits.Flows,
+		MaxFraction:    p.Limits.Fraction,
+		Linger:         p.Linger,
+		Rate:           p.Limits.Rate,
+		WatchReconnect: r.config.WatchReconnect,
+		WatchLater:     true,
 	}
-	if a.MaxFlows > 0 {
-		a.MaxFlows -= w.flows
+	for _, e := range rules.Never {
+		request.Never = append(request.Never, e.selector())
+	}
+	if request.MaxFlows > 0 {
+		request.MaxFlows -= w.flows
 	}
 	if p.Evidence.EstablishedBeforeAlert {
-		a.EstablishedBefore = j.alert.startsAt
-		if now.Before(a.EstablishedBefore) {
-			a.EstablishedBefore = now
+		request.EstablishedBefore = j.alert.startsAt
+		if now.Before(request.EstablishedBefore) {
+			request.EstablishedBefore = now
 		}
 	}
 	if left := p.Drain.Deadline - now.Sub(w.began); p.Drain.Quiet > 0 && left > 0 {
-		a.DrainQuiet, a.DrainDeadline = p.Drain.Quiet, left
+		request.DrainQuiet, request.DrainDeadline = p.Drain.Quiet, left
 	}
-	return a
+	return request
+}
+
+// acted returns how many flows were hung up.
+func (j *job) acted() int {
+	return j.report.Count(hangup.Closed, hangup.HalfClosed, hangup.Lingering)
+}
+
+// unfinished returns how many flows were to be hung up and were not, because time ran
+// out.
+func (j *job) unfinished() int {
+	if j.shadow {
+		return 0
+	}
+	return j.report.Count(hangup.Planned)
+}
+
+// refused returns how many flows were to be hung up and were refused. Flows that do
+// not show the evidence, or that a never rule covers, were not to be hung up.
+func (j *job) refused() int {
+	refusals := j.report.Refusals()
+	return j.report.Count(hangup.Refused) - refusals[hangup.ReasonEvidence] - refusals[hangup.ReasonDenied]
 }
 
 // classify decides the job's result from what the hang-up returned.
 func (j *job) classify(ctx context.Context, err error) {
-	flows := &j.flows
+	unfinished, failed, overBudget := j.unfinished(), j.report.Count(hangup.Failed), j.report.Refusals()[hangup.ReasonBudget]
 	switch {
-	case ctx.Err() != nil && (err != nil || flows.Unfinished > 0):
-		j.interrupted(context.Cause(ctx), fmt.Sprintf("%d flows left", flows.Unfinished))
+	case ctx.Err() != nil && (err != nil || unfinished > 0):
+		j.interrupted(context.Cause(ctx), fmt.Sprintf("%d flows left", unfinished))
 	case errors.Is(err, os.ErrPermission), errors.Is(err, errors.ErrUnsupported):
 		j.decide(resultFailed, "%v", err)
 	case err != nil:
 		j.decide(resultError, "%v", err)
-	case flows.Unfinished > 0:
-		j.decide(resultUnfinished, "%d flows left", flows.Unfinished)
-	case flows.Refusals[ReasonBudget] > 0:
-		j.decide(resultOverBudget, "%d flows match, more than the budget allows: nothing was closed",
-			flows.Refusals[ReasonBudget])
+	case unfinished > 0:
+		j.decide(resultUnfinished, "%d flows left", unfinished)
+	case overBudget > 0:
+		j.decide(resultOverBudget, "%d flows match, more than the budget allows: nothing was closed", overBudget)
 	case j.shadow:
-		j.decide(resultShadow, "%d flows would be hung up", flows.Outcomes[OutcomePlanned])
-	case flows.Outcomes[OutcomeFailed] > 0:
-		j.decide(resultFailed, "%d flows failed", flows.Outcomes[OutcomeFailed])
-	case flows.refusedByGuard() > 0:
-		j.decide(resultRefused, "%d flows were refused", flows.refusedByGuard())
+		j.decide(resultShadow, "%d flows would be hung up", j.report.Count(hangup.Planned))
+	case failed > 0:
+		j.decide(resultFailed, "%d flows failed", failed)
+	case j.refused() > 0:
+		j.decide(resultRefused, "%d flows were refused", j.refused())
 	default:
-		j.decide(resultDone, "%d flows hung up", flows.acted())
+		j.decide(resultDone, "%d flows hung up", j.acted())
 	}
 }
 
@@ -319,7 +344,7 @@ func (r *Receiver) record(j *job, n *notification) {
 		Result:      j.result,
 		Detail:      j.detail,
 		Shadow:      j.shadow,
-		Flows:       j.flows.Outcomes,
+		Flows:       j.report.Outcomes(),
 	}
 	if j.policy != nil {
 		rec.Policy = j.policy.Name
@@ -332,17 +357,17 @@ func (r *Receiver) record(j *job, n *notification) {
 	r.log.Log(ctx, level, "alert handled", "policy", rec.Policy, "fingerprint", rec.Fingerprint,
 		"starts_at", rec.StartsAt, "external_url", rec.ExternalURL, "destination", rec.Destination,
 		"port", rec.Port, "result", rec.Result, "detail", rec.Detail, "shadow", rec.Shadow,
-		"flows", rec.Flows, "refusals", j.flows.Refusals, "unfinished", j.flows.Unfinished)
+		"flows", rec.Flows, "refusals", j.report.Refusals(), "unfinished", j.unfinished())
 	if level == slog.LevelDebug {
 		return
 	}
 	r.audit(rec)
-	for i := range j.flows.Flows {
-		f := &j.flows.Flows[i]
+	for i := range j.report.Results {
+		f := j.report.Results[i].JSON()
 		r.log.Log(ctx, slog.LevelInfo, "flow handled", "policy", rec.Policy, "fingerprint", rec.Fingerprint,
 			"local", f.Local, "remote", f.Remote, "cookie", f.Cookie, "pid", f.PID, "command", f.Command,
 			"state", f.State, "method", f.Method, "outcome", f.Outcome, "reason", f.Reason, "detail", f.Detail, "err", f.Error)
-		rec.Detail, rec.Flows, rec.Flow = "", nil, f
+		rec.Detail, rec.Flows, rec.Flow = "", nil, &f
 		r.audit(rec)
 	}
 }

@@ -15,6 +15,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"tcphup/hangup"
 )
 
 const (
@@ -27,23 +29,23 @@ var testNow = time.Date(2026, 11, 22, 7, 20, 0, 0, time.UTC)
 
 // fakeHangUpper records the actions it is asked for.
 type fakeHangUpper struct {
-	hangUp func(ctx context.Context, a Action) (Result, error)
+	hangUp func(ctx context.Context, a hangup.Request) (*hangup.Report, error)
 
 	mu      sync.Mutex
-	actions []Action
+	actions []hangup.Request
 }
 
-func (f *fakeHangUpper) HangUp(ctx context.Context, a Action) (Result, error) {
+func (f *fakeHangUpper) HangUp(ctx context.Context, a hangup.Request) (*hangup.Report, error) {
 	f.mu.Lock()
 	f.actions = append(f.actions, a)
 	f.mu.Unlock()
 	if f.hangUp != nil {
 		return f.hangUp(ctx, a)
 	}
-	if a.Shadow {
-		return outcome(OutcomePlanned, 2), nil
+	if a.DryRun {
+		return outcome(hangup.Planned, 2), nil
 	}
-	return outcome(OutcomeClosed, 2), nil
+	return outcome(hangup.Closed, 2), nil
 }
 
 // seen returns the actions so far, each as "policy destination/bits:ports".
@@ -60,7 +62,7 @@ func (f *fakeHangUpper) seen() []string {
 		for _, p := range a.Selector.Ports {
 			b.WriteString(" " + strconv.Itoa(int(p)))
 		}
-		if a.Shadow {
+		if a.DryRun {
 			b.WriteString(" shadow")
 		}
 		seen = append(seen, b.String())
@@ -68,7 +70,19 @@ func (f *fakeHangUpper) seen() []string {
 	return seen
 }
 
-func outcome(name string, n int) Result { return Result{Outcomes: map[string]int{name: n}} }
+// outcome is a report about n flows that all had it.
+func outcome(o hangup.Outcome, n int) *hangup.Report {
+	r := &hangup.Report{Results: make([]hangup.Result, n)}
+	for i := range r.Results {
+		r.Results[i].Outcome = o
+	}
+	return r
+}
+
+// unfinished is a report about flows of which some were not reached in time.
+func unfinished(closed, left int) *hangup.Report {
+	return &hangup.Report{Results: append(outcome(hangup.Closed, closed).Results, outcome(hangup.Planned, left).Results...)}
+}
 
 // fixture is a receiver with its fakes.
 type fixture struct {
@@ -142,8 +156,8 @@ type testAlert struct {
 	Fingerprint string            `json:"fingerprint"`
 }
 
-// hangup returns an alert for the policy labelled.
-func hangup(destination, port string) testAlert {
+// staleAlert returns an alert for the policy labelled.
+func staleAlert(destination, port string) testAlert {
 	return testAlert{Labels: map[string]string{
 		"alertname": "Stale", "tcphup": "hangup", "destination": destination, "port": port,
 	}}

@@ -50,39 +50,29 @@ func (h *history) tripped() uint64 {
 
 func newHistory() *history { return &history{policies: make(map[string]*policyHistory)} }
 
-// begin decides whether the policy may act on the target now. Every begin that
-// does not refuse must be followed by end. It returns the work that the action is: a
-// new one, or the unfinished one that it goes on with. Whatever overlaps the target
-// counts as the target: the same flows can be named in many ways.
+// begin decides whether the policy may act on the target now. It returns the work
+// that the action is: a new one, or the unfinished one that it continues. Every begin
+// that does not refuse must be followed by end. The rules, in this order:
+//
+//  1. The breaker of the policy is closed. It opens for one destination too many.
+//  2. The breaker of the destination is closed.
+//  3. Unfinished work continues, without a cooldown and as part of the same action.
+//  4. The cooldown of the destination is over.
+//  5. The breaker of the destination opens for one action too many.
+//
+// For 2, 4 and 5, every destination that overlaps the target counts: the same flows
+// can be named in many ways.
 func (h *history) begin(now time.Time, p *Policy, t *target) (work, *refusal) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.forget(now)
-	breaker := p.Limits.Breaker
 	ph := h.policy(p)
-	if now.Before(ph.openUntil) {
-		return work{}, refuse(resultBreakerOpen, "the breaker of the policy is open until %s", stamp(ph.openUntil))
+	d, no := h.destination(now, p, ph, t)
+	if no != nil {
+		return work{}, no
 	}
-	d := ph.destinations[t.key()]
-	if d == nil {
-		if breaker.Destinations > 0 && len(ph.destinations) >= breaker.Destinations {
-			h.trips++
-			ph.openUntil = now.Add(breaker.Window)
-			return work{}, refuse(resultBreakerOpen, "the policy has hung up %d destinations within %s: "+
-				"its breaker opens until %s", len(ph.destinations), breaker.Window, stamp(ph.openUntil))
-		}
-		d = new(destinationHistory)
-		ph.destinations[t.key()] = d
-	}
-	d.target = t
-	var openUntil, coolUntil time.Time
-	actions := 0
-	for _, other := range ph.destinations {
-		if other.target.overlaps(t) {
-			openUntil, coolUntil = later(openUntil, other.openUntil), later(coolUntil, other.coolUntil)
-			actions += len(other.actions)
-		}
-	}
+	breaker := p.Limits.Breaker
+	openUntil, coolUntil, actions := ph.overlapping(t)
 	switch {
 	case now.Before(openUntil):
 		return work{}, refuse(resultBreakerOpen, "the breaker of the destination is open until %s", stamp(openUntil))
@@ -101,6 +91,41 @@ func (h *history) begin(now time.Time, p *Policy, t *target) (work, *refusal) {
 	return work{began: now}, nil
 }
 
+// destination returns what is remembered of the target, unless the breaker of the
+// policy is open or opens because this destination is one too many. The caller holds
+// the lock.
+func (h *history) destination(now time.Time, p *Policy, ph *policyHistory, t *target) (*destinationHistory, *refusal) {
+	if now.Before(ph.openUntil) {
+		return nil, refuse(resultBreakerOpen, "the breaker of the policy is open until %s", stamp(ph.openUntil))
+	}
+	d := ph.destinations[t.key()]
+	if d == nil {
+		breaker := p.Limits.Breaker
+		if breaker.Destinations > 0 && len(ph.destinations) >= breaker.Destinations {
+			h.trips++
+			ph.openUntil = now.Add(breaker.Window)
+			return nil, refuse(resultBreakerOpen, "the policy has hung up %d destinations within %s: "+
+				"its breaker opens until %s", len(ph.destinations), breaker.Window, stamp(ph.openUntil))
+		}
+		d = new(destinationHistory)
+		ph.destinations[t.key()] = d
+	}
+	d.target = t
+	return d, nil
+}
+
+// overlapping combines the destinations that overlap the target: the last end of
+// their breakers and of their cooldowns, and all their actions.
+func (ph *policyHistory) overlapping(t *target) (openUntil, coolUntil time.Time, actions int) {
+	for _, d := range ph.destinations {
+		if d.target.overlaps(t) {
+			openUntil, coolUntil = later(openUntil, d.openUntil), later(coolUntil, d.coolUntil)
+			actions += len(d.actions)
+		}
+	}
+	return openUntil, coolUntil, actions
+}
+
 func later(a, b time.Time) time.Time {
 	if a.Before(b) {
 		return b
@@ -108,24 +133,25 @@ func later(a, b time.Time) time.Time {
 	return a
 }
 
-// end notes what came of a try that begin let through: the work that it was (what
-// begin returned), how many flows were hung up, and whether some are left to do.
+// end notes the result of a try that begin let through: the work that begin returned,
+// how many flows were hung up, and whether some are left. The tries of one action count
+// as one action for the breaker, at the time of the first that hung flows up. The
+// cooldown begins at the end of an action that hung flows up or took several tries.
 func (h *history) end(now time.Time, w work, p *Policy, t *target, flows int, unfinished bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	ph := h.policies[p.Name]
 	d := ph.destinations[t.key()]
 	d.underWay = false
-	// The tries of one action count once.
 	if flows > 0 && (len(d.actions) == 0 || d.actions[len(d.actions)-1].Before(w.began)) {
 		d.actions = append(d.actions, now)
 	}
-	goesOn := !d.unfinished.began.IsZero()
+	continued := !d.unfinished.began.IsZero()
 	d.unfinished = work{}
 	switch {
 	case unfinished:
 		d.unfinished = work{w.began, w.flows + flows}
-	case flows > 0 || goesOn:
+	case flows > 0 || continued:
 		d.coolUntil = now.Add(p.Limits.Cooldown)
 	}
 	h.forget(now)

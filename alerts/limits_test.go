@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"tcphup/hangup"
 	"tcphup/test/kit/nstest"
 )
 
@@ -30,21 +31,21 @@ func TestCooldown(t *testing.T) {
 	f := newFixture(t, DefaultRules(), nil)
 	one := func(result string) {
 		t.Helper()
-		f.post(t, notify(hangup("10.0.0.5", "80"))).want(t, 200, map[string]int{result: 1})
+		f.post(t, notify(staleAlert("10.0.0.5", "80"))).want(t, 200, map[string]int{result: 1})
 	}
 	one(resultDone)
 	one(resultCooldown)
 	f.advance(59 * time.Second)
 	one(resultCooldown)
-	f.post(t, notify(hangup("10.0.0.5", "81"))).want(t, 200, map[string]int{resultDone: 1})
+	f.post(t, notify(staleAlert("10.0.0.5", "81"))).want(t, 200, map[string]int{resultDone: 1})
 	f.advance(time.Second)
 	one(resultDone)
 	// An action that found nothing to hang up needs no rest.
-	f.hang.hangUp = func(context.Context, Action) (Result, error) { return Result{}, nil }
+	f.hang.hangUp = func(context.Context, hangup.Request) (*hangup.Report, error) { return new(hangup.Report), nil }
 	f.advance(time.Minute)
 	one(resultDone)
 	one(resultDone)
-	f.hang.hangUp = func(context.Context, Action) (Result, error) { return outcome(OutcomeGone, 3), nil }
+	f.hang.hangUp = func(context.Context, hangup.Request) (*hangup.Report, error) { return outcome(hangup.Gone, 3), nil }
 	one(resultDone)
 	one(resultDone)
 }
@@ -55,7 +56,7 @@ func TestBreakerOfDestination(t *testing.T) {
 	f := newFixture(t, rules, nil)
 	one := func(result string) {
 		t.Helper()
-		a := hangup("10.0.0.5", "80")
+		a := staleAlert("10.0.0.5", "80")
 		a.StartsAt = f.clock().Format(time.RFC3339)
 		f.post(t, notify(a)).want(t, 200, map[string]int{result: 1})
 	}
@@ -64,7 +65,7 @@ func TestBreakerOfDestination(t *testing.T) {
 		f.advance(2 * time.Minute)
 	}
 	one(resultBreakerOpen)
-	f.post(t, notify(hangup("10.0.0.6", "80"))).want(t, 200, map[string]int{resultDone: 1})
+	f.post(t, notify(staleAlert("10.0.0.6", "80"))).want(t, 200, map[string]int{resultDone: 1})
 	if n := f.history.open(f.clock(), LabelledName); n != 1 {
 		t.Errorf("%d breakers open, want 1", n)
 	}
@@ -102,19 +103,19 @@ func TestBreakerOfPolicy(t *testing.T) {
 	t.Run("one notification each", func(t *testing.T) {
 		f := newFixture(t, rules, nil)
 		for i := range 5 {
-			f.post(t, notify(hangup(fmt.Sprintf("10.0.0.%d", i+1), "80"))).want(t, 200, map[string]int{resultDone: 1})
+			f.post(t, notify(staleAlert(fmt.Sprintf("10.0.0.%d", i+1), "80"))).want(t, 200, map[string]int{resultDone: 1})
 		}
-		f.post(t, notify(hangup("10.0.0.9", "80"))).want(t, 200, map[string]int{resultBreakerOpen: 1})
+		f.post(t, notify(staleAlert("10.0.0.9", "80"))).want(t, 200, map[string]int{resultBreakerOpen: 1})
 		f.advance(2 * time.Minute)
-		f.post(t, notify(hangup("10.0.0.1", "80"))).want(t, 200, map[string]int{resultBreakerOpen: 1})
+		f.post(t, notify(staleAlert("10.0.0.1", "80"))).want(t, 200, map[string]int{resultBreakerOpen: 1})
 		f.advance(time.Hour)
-		f.post(t, notify(hangup("10.0.0.1", "80"))).want(t, 200, map[string]int{resultDone: 1})
+		f.post(t, notify(staleAlert("10.0.0.1", "80"))).want(t, 200, map[string]int{resultDone: 1})
 	})
 	t.Run("nothing to hang up", func(t *testing.T) {
 		f := newFixture(t, rules, nil)
-		f.hang.hangUp = func(context.Context, Action) (Result, error) { return Result{}, nil }
+		f.hang.hangUp = func(context.Context, hangup.Request) (*hangup.Report, error) { return new(hangup.Report), nil }
 		for i := range 20 {
-			f.post(t, notify(hangup(fmt.Sprintf("10.0.0.%d", i+1), "80"))).want(t, 200, map[string]int{resultDone: 1})
+			f.post(t, notify(staleAlert(fmt.Sprintf("10.0.0.%d", i+1), "80"))).want(t, 200, map[string]int{resultDone: 1})
 		}
 		if n := len(f.history.policies); n != 0 {
 			t.Errorf("%d policies remembered for nothing", n)
@@ -124,7 +125,7 @@ func TestBreakerOfPolicy(t *testing.T) {
 		f := newFixture(t, rules, nil)
 		same := make([]testAlert, 50)
 		for i := range same {
-			same[i] = hangup("10.0.0.5", "80")
+			same[i] = staleAlert("10.0.0.5", "80")
 		}
 		f.post(t, notify(same...)).want(t, 200, map[string]int{resultDone: 1, resultCooldown: 49})
 	})
@@ -132,45 +133,51 @@ func TestBreakerOfPolicy(t *testing.T) {
 
 // What the hang-up returns decides the result and the answer.
 func TestOutcomes(t *testing.T) {
-	refused := func(reason string) Result {
-		return Result{
-			Outcomes: map[string]int{OutcomeRefused: 3, OutcomeClosed: 1},
-			Refusals: map[string]int{reason: 3},
+	refused := func(reason hangup.Reason) *hangup.Report {
+		r := outcome(hangup.Refused, 3)
+		for i := range r.Results {
+			r.Results[i].Reason = reason
 		}
+		r.Results = append(r.Results, outcome(hangup.Closed, 1).Results...)
+		return r
 	}
 	tests := []struct {
 		name   string
-		flows  Result
+		report *hangup.Report
 		err    error
 		code   int
 		result string
 	}{
-		{"nothing", Result{}, nil, 200, resultDone},
-		{"closed", outcome(OutcomeClosed, 3), nil, 200, resultDone},
-		{"half closed", outcome(OutcomeHalfClosed, 3), nil, 200, resultDone},
-		{"lingering", outcome(OutcomeLingering, 3), nil, 200, resultDone},
-		{"gone", outcome(OutcomeGone, 3), nil, 200, resultDone},
-		{"failed", outcome(OutcomeFailed, 3), nil, 200, resultFailed},
-		{"refused", refused("sigpipe"), nil, 200, resultRefused},
-		{"no evidence", refused(ReasonEvidence), nil, 200, resultDone},
-		{"denied", refused(ReasonDenied), nil, 200, resultDone},
-		{"over budget", refused(ReasonBudget), nil, 200, resultOverBudget},
-		{"unfinished", Result{Unfinished: 4}, nil, 503, resultUnfinished},
-		{"kernel busy", Result{}, errors.New("read sockets: device or resource busy"), 503, resultError},
-		{"no right", Result{}, fmt.Errorf("read sockets: %w", os.ErrPermission), 200, resultFailed},
-		{"not supported", Result{}, fmt.Errorf("read sockets: %w", errors.ErrUnsupported), 200, resultFailed},
+		{"nothing", new(hangup.Report), nil, 200, resultDone},
+		{"closed", outcome(hangup.Closed, 3), nil, 200, resultDone},
+		{"half closed", outcome(hangup.HalfClosed, 3), nil, 200, resultDone},
+		{"lingering", outcome(hangup.Lingering, 3), nil, 200, resultDone},
+		{"gone", outcome(hangup.Gone, 3), nil, 200, resultDone},
+		{"failed", outcome(hangup.Failed, 3), nil, 200, resultFailed},
+		{"refused", refused(hangup.ReasonSIGPIPE), nil, 200, resultRefused},
+		{"no evidence", refused(hangup.ReasonEvidence), nil, 200, resultDone},
+		{"denied", refused(hangup.ReasonDenied), nil, 200, resultDone},
+		{"over budget", refused(hangup.ReasonBudget), nil, 200, resultOverBudget},
+		{"unfinished", unfinished(0, 4), nil, 503, resultUnfinished},
+		{"kernel busy", nil, errors.New("read sockets: device or resource busy"), 503, resultError},
+		{"no right", nil, fmt.Errorf("read sockets: %w", os.ErrPermission), 200, resultFailed},
+		{"not supported", nil, fmt.Errorf("read sockets: %w", errors.ErrUnsupported), 200, resultFailed},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			f := newFixture(t, DefaultRules(), nil)
-			f.hang.hangUp = func(context.Context, Action) (Result, error) { return tt.flows, tt.err }
-			got := f.post(t, notify(hangup("10.0.0.5", "80")))
+			f.hang.hangUp = func(context.Context, hangup.Request) (*hangup.Report, error) { return tt.report, tt.err }
+			got := f.post(t, notify(staleAlert("10.0.0.5", "80")))
 			got.want(t, tt.code, map[string]int{tt.result: 1})
-			if diff := cmp.Diff(tt.flows.Outcomes, got.answer.Flows); diff != "" {
+			want := tt.report
+			if want == nil {
+				want = new(hangup.Report)
+			}
+			if diff := cmp.Diff(want.Outcomes(), got.answer.Flows); diff != "" {
 				t.Errorf("flows (-want +got):\n%s", diff)
 			}
-			if got.answer.Unfinished != tt.flows.Unfinished {
-				t.Errorf("unfinished %d, want %d", got.answer.Unfinished, tt.flows.Unfinished)
+			if got.answer.Unfinished != want.Count(hangup.Planned) {
+				t.Errorf("unfinished %d, want %d", got.answer.Unfinished, want.Count(hangup.Planned))
 			}
 		})
 	}
@@ -185,13 +192,11 @@ func TestUnfinishedGoesOn(t *testing.T) {
 	p.Limits.Breaker = Breaker{Actions: 2, Window: time.Hour}
 	f := newFixture(t, rules, nil)
 	left := 5
-	f.hang.hangUp = func(context.Context, Action) (Result, error) {
+	f.hang.hangUp = func(context.Context, hangup.Request) (*hangup.Report, error) {
 		left--
-		r := outcome(OutcomeClosed, 1)
-		r.Unfinished = left
-		return r, nil
+		return unfinished(1, left), nil
 	}
-	body := notify(hangup("10.0.0.5", "80"))
+	body := notify(staleAlert("10.0.0.5", "80"))
 	for range 4 {
 		f.post(t, body).want(t, http.StatusServiceUnavailable, map[string]int{resultUnfinished: 1})
 		f.advance(8 * time.Second)
@@ -217,12 +222,11 @@ func TestUnfinishedGoesOn(t *testing.T) {
 // that the rest of the flows had ended by themselves.
 func TestCooldownAfterUnfinished(t *testing.T) {
 	f := newFixture(t, DefaultRules(), nil)
-	r := outcome(OutcomeClosed, 1)
-	r.Unfinished = 1
-	f.hang.hangUp = func(context.Context, Action) (Result, error) { return r, nil }
-	body := notify(hangup("10.0.0.5", "80"))
+	r := unfinished(1, 1)
+	f.hang.hangUp = func(context.Context, hangup.Request) (*hangup.Report, error) { return r, nil }
+	body := notify(staleAlert("10.0.0.5", "80"))
 	f.post(t, body).want(t, 503, map[string]int{resultUnfinished: 1})
-	r = outcome(OutcomeGone, 1)
+	r = outcome(hangup.Gone, 1)
 	f.post(t, body).want(t, 200, map[string]int{resultDone: 1})
 	f.post(t, body).want(t, 200, map[string]int{resultCooldown: 1})
 }
@@ -232,8 +236,8 @@ func TestUnfinishedIsForgotten(t *testing.T) {
 	rules := DefaultRules()
 	rules.Policies[0].Drain = Drain{Quiet: time.Second, Deadline: time.Minute}
 	f := newFixture(t, rules, nil)
-	f.hang.hangUp = func(context.Context, Action) (Result, error) { return Result{Unfinished: 1}, nil }
-	body := notify(hangup("10.0.0.5", "80"))
+	f.hang.hangUp = func(context.Context, hangup.Request) (*hangup.Report, error) { return unfinished(0, 1), nil }
+	body := notify(staleAlert("10.0.0.5", "80"))
 	for _, wait := range []time.Duration{0, 30 * time.Second, unfinishedFor + time.Second} {
 		f.advance(wait)
 		f.post(t, body).want(t, 503, map[string]int{resultUnfinished: 1})
@@ -251,19 +255,19 @@ func TestUnfinishedIsForgotten(t *testing.T) {
 // should come again makes the answer say so.
 func TestMixedNotification(t *testing.T) {
 	f := newFixture(t, DefaultRules(), nil)
-	f.hang.hangUp = func(_ context.Context, a Action) (Result, error) {
+	f.hang.hangUp = func(_ context.Context, a hangup.Request) (*hangup.Report, error) {
 		if a.Selector.Destinations[0].Addr().String() == "10.0.0.6" {
-			return Result{Unfinished: 7}, nil
+			return unfinished(0, 7), nil
 		}
-		return outcome(OutcomeClosed, 2), nil
+		return outcome(hangup.Closed, 2), nil
 	}
-	resolved := hangup("10.0.0.9", "80")
+	resolved := staleAlert("10.0.0.9", "80")
 	resolved.Status = "resolved"
-	got := f.post(t, notify(hangup("10.0.0.5", "80"), hangup("10.0.0.6", "80"), hangup("other", ""), resolved))
+	got := f.post(t, notify(staleAlert("10.0.0.5", "80"), staleAlert("10.0.0.6", "80"), staleAlert("other", ""), resolved))
 	got.want(t, 503, map[string]int{
 		resultDone: 1, resultUnfinished: 1, resultBadDestination: 1, resultResolved: 1,
 	})
-	want := `{"alerts":{"bad_destination":1,"done":1,"resolved":1,"unfinished":1},"flows":{"closed":2},"unfinished":7}` + "\n"
+	want := `{"alerts":{"bad_destination":1,"done":1,"resolved":1,"unfinished":1},"flows":{"closed":2,"planned":7},"unfinished":7}` + "\n"
 	if got.text != want {
 		t.Errorf("got %s, want %s", got.text, want)
 	}
@@ -281,7 +285,7 @@ func TestClockSet(t *testing.T) {
 		})
 	}
 	about := func(destination string, age time.Duration) []byte {
-		a := hangup(destination, "80")
+		a := staleAlert(destination, "80")
 		a.StartsAt = time.Now().Add(-age).UTC().Format(time.RFC3339Nano)
 		return notify(a)
 	}
@@ -313,7 +317,7 @@ func TestCooldownOfOverlapping(t *testing.T) {
 	f := newFixture(t, rules, nil)
 	one := func(destination, port, result string) {
 		t.Helper()
-		a := hangup(destination, port)
+		a := staleAlert(destination, port)
 		a.StartsAt = f.clock().Format(time.RFC3339)
 		f.post(t, notify(a)).want(t, 200, map[string]int{result: 1})
 	}
@@ -337,22 +341,20 @@ func TestBudgetOverTries(t *testing.T) {
 	rules.Policies[0].Limits.Flows = 100
 	f := newFixture(t, rules, nil)
 	hung := 0
-	f.hang.hangUp = func(_ context.Context, a Action) (Result, error) {
+	f.hang.hangUp = func(_ context.Context, a hangup.Request) (*hangup.Report, error) {
 		if want := 100 - hung; a.MaxFlows != want {
 			t.Errorf("after %d flows the budget is %d, want %d", hung, a.MaxFlows, want)
 		}
 		hung += 40
-		r := outcome(OutcomeClosed, 40)
-		r.Unfinished = 30
-		return r, nil
+		return unfinished(40, 30), nil
 	}
 	for range 3 {
-		f.post(t, notify(hangup("10.0.0.5", "80"))).want(t, 503, map[string]int{resultUnfinished: 1})
+		f.post(t, notify(staleAlert("10.0.0.5", "80"))).want(t, 503, map[string]int{resultUnfinished: 1})
 		f.advance(10 * time.Second)
 	}
-	f.post(t, notify(hangup("10.0.0.5", "80"))).want(t, 200, map[string]int{resultOverBudget: 1})
+	f.post(t, notify(staleAlert("10.0.0.5", "80"))).want(t, 200, map[string]int{resultOverBudget: 1})
 	if hung != 120 {
 		t.Errorf("%d flows were hung up", hung) // the third try had 20 left, which the actuator sees to
 	}
-	f.post(t, notify(hangup("10.0.0.5", "80"))).want(t, 200, map[string]int{resultCooldown: 1})
+	f.post(t, notify(staleAlert("10.0.0.5", "80"))).want(t, 200, map[string]int{resultCooldown: 1})
 }

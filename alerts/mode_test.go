@@ -26,7 +26,7 @@ func TestMode(t *testing.T) {
 			}
 			// A notification is answered by the same mode.
 			if tt.want != ModeExporter {
-				answer := f.post(t, notify(hangup("10.0.0.5", "80"))).answer
+				answer := f.post(t, notify(staleAlert("10.0.0.5", "80"))).answer
 				if answer.Shadow != (tt.want == ModeShadow) {
 					t.Errorf("answer: shadow %t, mode %s", answer.Shadow, tt.want)
 				}

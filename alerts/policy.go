@@ -9,6 +9,7 @@ import (
 
 	"github.com/prometheus/alertmanager/pkg/labels"
 
+	"tcphup/hangup"
 	"tcphup/internal/address"
 )
 
@@ -49,8 +50,8 @@ type Policy struct {
 	Labels LabelNames
 	// Evidence is what a flow's own state must show.
 	Evidence Evidence
-	Method   string // MethodAuto when empty
-	MPTCP    string // MPTCPConnection when empty
+	Method   hangup.Method    // Auto when empty
+	MPTCP    hangup.MPTCPMode // Connection when empty
 	Limits   Limits
 	Drain    Drain
 	// Linger is how long a flow may take to end.
@@ -136,9 +137,6 @@ func DefaultLimits() Limits {
 	}
 }
 
-// DefaultLinger is the Linger of a policy that names none.
-const DefaultLinger = 3 * time.Second
-
 // LabelledName is the name of the policy that Labelled returns.
 const LabelledName = "labelled"
 
@@ -154,7 +152,7 @@ func Labelled() Policy {
 		Match:  labels.Matchers{{Type: labels.MatchEqual, Name: "tcphup", Value: "hangup"}},
 		Allow:  Allow{AnyAddress: true},
 		Limits: DefaultLimits(),
-		Linger: DefaultLinger,
+		Linger: hangup.DefaultLinger,
 	}
 }
 
@@ -228,9 +226,9 @@ func (p *Policy) Validate() error {
 		}
 	}
 	check(!slices.Contains(p.Ports, 0), "ports must be from 1 to 65535")
-	check(slices.Contains([]string{"", MethodAuto, MethodShutdown, MethodDestroy}, p.Method),
+	check(p.Method == "" || slices.Contains(hangup.Methods(), p.Method),
 		"method must be auto, shutdown or destroy")
-	check(slices.Contains([]string{"", MPTCPConnection, MPTCPPath}, p.MPTCP),
+	check(p.MPTCP == "" || slices.Contains(hangup.MPTCPModes(), p.MPTCP),
 		"mptcp must be connection or path")
 	l := p.Limits
 	check(l.Flows >= 0 && l.Rate >= 0 && l.Cooldown >= 0 && l.MaxAlertAge >= 0 &&

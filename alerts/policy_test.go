@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/alertmanager/pkg/labels"
 
+	"tcphup/hangup"
 	"tcphup/sockdiag"
 )
 
@@ -166,37 +167,38 @@ func TestActionHasAllOfPolicy(t *testing.T) {
 		Allow:    Allow{Prefixes: prefixes("10.0.0.0/8")},
 		Ports:    []uint16{80, 81},
 		Evidence: Evidence{Idle: 30 * time.Second, PeerSilence: time.Minute, Stalled: true, EstablishedBeforeAlert: true},
-		Method:   MethodShutdown,
-		MPTCP:    MPTCPPath,
+		Method:   hangup.Shutdown,
+		MPTCP:    hangup.Path,
 		Limits:   Limits{Flows: 7, Fraction: 0.5, Rate: 9},
 		Drain:    Drain{Quiet: time.Second, Deadline: 20 * time.Second},
 		Linger:   4 * time.Second,
 	}
-	never := []Endpoint{{netip.MustParsePrefix("10.0.0.10/32"), 53}}
-	want := Action{
+	never := []Endpoint{{netip.MustParsePrefix("10.0.0.10/32"), 53}, {netip.MustParsePrefix("10.0.1.0/24"), 0}}
+	want := hangup.Request{
 		Policy: "full",
-		Alert: AlertID{
-			Fingerprint: "16ec2eb90b5daefc", StartsAt: starts, ExternalURL: "http://alertmanager.example:9093",
-		},
 		Selector: sockdiag.Selector{
 			Destinations: prefixes("10.0.0.5/32"), Ports: []uint16{80}, Direction: sockdiag.Outbound,
 			MinIdle: 30 * time.Second, MinPeerSilence: time.Minute, Stalled: true,
 		},
 		EstablishedBefore: starts,
-		Method:            MethodShutdown, MPTCP: MPTCPPath,
+		Method:            hangup.Shutdown, MPTCP: hangup.Path,
 		MaxFlows: 7, MaxFraction: 0.5, Rate: 9,
 		DrainQuiet: time.Second, DrainDeadline: 20 * time.Second, Linger: 4 * time.Second,
-		Never: never,
+		Never: []sockdiag.Selector{
+			{Destinations: prefixes("10.0.0.10/32"), Ports: []uint16{53}},
+			{Destinations: prefixes("10.0.1.0/24")},
+		},
+		WatchReconnect: 5 * time.Second, WatchLater: true,
 	}
-	f := newFixture(t, Rules{Policies: []Policy{p}, Never: never}, nil)
-	f.post(t, notify(hangup("10.0.0.5", "80"))).want(t, 200, map[string]int{resultDone: 1})
+	f := newFixture(t, Rules{Policies: []Policy{p}, Never: never}, func(c *Config) { c.WatchReconnect = 5 * time.Second })
+	f.post(t, notify(staleAlert("10.0.0.5", "80"))).want(t, 200, map[string]int{resultDone: 1})
 	compare := cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })
-	if diff := cmp.Diff([]Action{want}, f.hang.actions, compare); diff != "" {
+	if diff := cmp.Diff([]hangup.Request{want}, f.hang.actions, compare); diff != "" {
 		t.Errorf("actions (-want +got):\n%s", diff)
 	}
 	// With clocks apart, evidence from before the alert is evidence from before now.
 	f = newFixture(t, Rules{Policies: []Policy{p}}, nil)
-	ahead := hangup("10.0.0.5", "80")
+	ahead := staleAlert("10.0.0.5", "80")
 	ahead.StartsAt = testNow.Add(10 * time.Second).Format(time.RFC3339)
 	f.post(t, notify(ahead)).want(t, 200, map[string]int{resultDone: 1})
 	if got := f.hang.actions[0].EstablishedBefore; !got.Equal(testNow) {

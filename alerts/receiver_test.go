@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"tcphup/hangup"
 )
 
 func TestReceiverRecorded(t *testing.T) {
@@ -44,7 +46,7 @@ func TestReceiverRecorded(t *testing.T) {
 // What does not get as far as the alerts: nothing is hung up, and the answer has
 // the right code.
 func TestReceiverTurnsAway(t *testing.T) {
-	good := notify(hangup("10.0.0.5", "5432"))
+	good := notify(staleAlert("10.0.0.5", "5432"))
 	header := func(key, value string) func(*http.Request) {
 		return func(r *http.Request) { r.Header.Set(key, value) }
 	}
@@ -140,7 +142,7 @@ func TestReceiverTurnsAway(t *testing.T) {
 func manyAlerts(n int) []byte {
 	alerts := make([]testAlert, n)
 	for i := range alerts {
-		alerts[i] = hangup(fmt.Sprintf("10.0.%d.%d", i>>8&0xff, i&0xff), "5432")
+		alerts[i] = staleAlert(fmt.Sprintf("10.0.%d.%d", i>>8&0xff, i&0xff), "5432")
 	}
 	return notify(alerts...)
 }
@@ -154,7 +156,7 @@ func TestReceiverAlerts(t *testing.T) {
 	at := func(d time.Duration) func(*testAlert) {
 		return func(a *testAlert) { a.StartsAt = testNow.Add(d).Format(time.RFC3339Nano) }
 	}
-	good := func() testAlert { return hangup("10.0.0.5", "5432") }
+	good := func() testAlert { return staleAlert("10.0.0.5", "5432") }
 	tests := []struct {
 		name   string
 		alert  testAlert
@@ -162,49 +164,49 @@ func TestReceiverAlerts(t *testing.T) {
 		hung   string
 	}{
 		{"address and port", good(), resultDone, "10.0.0.5/32 5432"},
-		{"every port", hangup("10.0.0.5", ""), resultDone, "10.0.0.5/32"},
-		{"loopback", hangup("127.0.0.1", "80"), resultDone, "127.0.0.1/32 80"},
-		{"IPv6", hangup("2001:db8::1", "80"), resultDone, "2001:db8::1/128 80"},
-		{"IPv6 in long", hangup("2001:0DB8:0000:0000:0000:0000:0000:0001", "80"), resultDone, "2001:db8::1/128 80"},
-		{"IPv6 with dots", hangup("2001:db8::10.0.0.5", "80"), resultDone, "2001:db8::a00:5/128 80"},
-		{"IPv6 in brackets", hangup("[2001:db8::1]", "80"), resultDone, "2001:db8::1/128 80"},
-		{"IPv4-mapped", hangup("::ffff:10.0.0.1", "80"), resultDone, "10.0.0.1/32 80"},
-		{"IPv4-mapped in hex", hangup("::FFFF:0A00:0001", "80"), resultDone, "10.0.0.1/32 80"},
-		{"one address as a prefix", hangup("10.0.0.5/32", "80"), resultDone, "10.0.0.5/32 80"},
-		{"one mapped address as a prefix", hangup("::ffff:10.0.0.5/128", "80"), resultDone, "10.0.0.5/32 80"},
-		{"two addresses", hangup("10.0.0.4/31", "80"), resultNotAllowed, ""},
-		{"an IPv6 network", hangup("2001:db8::/64", "80"), resultNotAllowed, ""},
-		{"all of IPv4", hangup("0.0.0.0/0", "80"), resultBadDestination, ""},
-		{"all of IPv6", hangup("::/0", "80"), resultBadDestination, ""},
-		{"all of IPv4, mapped", hangup("::ffff:0:0/96", "80"), resultBadDestination, ""},
-		{"more than IPv4, mapped", hangup("::ffff:10.0.0.0/95", "80"), resultBadDestination, ""},
-		{"half of IPv4", hangup("128.0.0.0/1", "80"), resultNotAllowed, ""},
-		{"unspecified", hangup("0.0.0.0", "80"), resultBadDestination, ""},
-		{"unspecified IPv6", hangup("::", "80"), resultBadDestination, ""},
-		{"unspecified, mapped", hangup("::ffff:0.0.0.0", "80"), resultBadDestination, ""},
-		{"multicast", hangup("224.0.0.1", "80"), resultBadDestination, ""},
-		{"host bits", hangup("10.0.0.5/24", "80"), resultBadDestination, ""},
-		{"zone", hangup("fe80::1%eth0", "80"), resultBadDestination, ""},
-		{"zone on a mapped address", hangup("::ffff:10.0.0.1%eth0", "80"), resultBadDestination, ""},
-		{"leading zeros", hangup("010.0.0.1", "80"), resultBadDestination, ""},
-		{"short IPv4", hangup("10.1", "80"), resultBadDestination, ""},
-		{"a number", hangup("167772165", "80"), resultBadDestination, ""},
-		{"hexadecimal", hangup("0x0a000005", "80"), resultBadDestination, ""},
-		{"with port", hangup("10.0.0.5:5432", "80"), resultBadDestination, ""},
-		{"IPv4 in brackets", hangup("[10.0.0.5]", "80"), resultBadDestination, ""},
-		{"half a bracket", hangup("[2001:db8::1", "80"), resultBadDestination, ""},
-		{"blank before", hangup(" 10.0.0.5", "80"), resultBadDestination, ""},
-		{"newline after", hangup("10.0.0.5\n", "80"), resultBadDestination, ""},
-		{"NUL", hangup("10.0.0.5\x00", "80"), resultBadDestination, ""},
-		{"other", hangup("other", ""), resultBadDestination, ""},
-		{"a name", hangup("db.internal", "80"), resultBadDestination, ""},
-		{"shell", hangup("$(reboot)", "80"), resultBadDestination, ""},
-		{"shell after", hangup("10.0.0.5; reboot", "80"), resultBadDestination, ""},
-		{"list", hangup("10.0.0.5,10.0.0.6", "80"), resultBadDestination, ""},
-		{"range", hangup("10.0.0.5-10.0.0.9", "80"), resultBadDestination, ""},
-		{"full-width digits", hangup("１0.0.0.5", "80"), resultBadDestination, ""},
-		{"very long", hangup(strings.Repeat("1", 100_000), "80"), resultBadDestination, ""},
-		{"empty", hangup("", "80"), resultNoDestination, ""},
+		{"every port", staleAlert("10.0.0.5", ""), resultDone, "10.0.0.5/32"},
+		{"loopback", staleAlert("127.0.0.1", "80"), resultDone, "127.0.0.1/32 80"},
+		{"IPv6", staleAlert("2001:db8::1", "80"), resultDone, "2001:db8::1/128 80"},
+		{"IPv6 in long", staleAlert("2001:0DB8:0000:0000:0000:0000:0000:0001", "80"), resultDone, "2001:db8::1/128 80"},
+		{"IPv6 with dots", staleAlert("2001:db8::10.0.0.5", "80"), resultDone, "2001:db8::a00:5/128 80"},
+		{"IPv6 in brackets", staleAlert("[2001:db8::1]", "80"), resultDone, "2001:db8::1/128 80"},
+		{"IPv4-mapped", staleAlert("::ffff:10.0.0.1", "80"), resultDone, "10.0.0.1/32 80"},
+		{"IPv4-mapped in hex", staleAlert("::FFFF:0A00:0001", "80"), resultDone, "10.0.0.1/32 80"},
+		{"one address as a prefix", staleAlert("10.0.0.5/32", "80"), resultDone, "10.0.0.5/32 80"},
+		{"one mapped address as a prefix", staleAlert("::ffff:10.0.0.5/128", "80"), resultDone, "10.0.0.5/32 80"},
+		{"two addresses", staleAlert("10.0.0.4/31", "80"), resultNotAllowed, ""},
+		{"an IPv6 network", staleAlert("2001:db8::/64", "80"), resultNotAllowed, ""},
+		{"all of IPv4", staleAlert("0.0.0.0/0", "80"), resultBadDestination, ""},
+		{"all of IPv6", staleAlert("::/0", "80"), resultBadDestination, ""},
+		{"all of IPv4, mapped", staleAlert("::ffff:0:0/96", "80"), resultBadDestination, ""},
+		{"more than IPv4, mapped", staleAlert("::ffff:10.0.0.0/95", "80"), resultBadDestination, ""},
+		{"half of IPv4", staleAlert("128.0.0.0/1", "80"), resultNotAllowed, ""},
+		{"unspecified", staleAlert("0.0.0.0", "80"), resultBadDestination, ""},
+		{"unspecified IPv6", staleAlert("::", "80"), resultBadDestination, ""},
+		{"unspecified, mapped", staleAlert("::ffff:0.0.0.0", "80"), resultBadDestination, ""},
+		{"multicast", staleAlert("224.0.0.1", "80"), resultBadDestination, ""},
+		{"host bits", staleAlert("10.0.0.5/24", "80"), resultBadDestination, ""},
+		{"zone", staleAlert("fe80::1%eth0", "80"), resultBadDestination, ""},
+		{"zone on a mapped address", staleAlert("::ffff:10.0.0.1%eth0", "80"), resultBadDestination, ""},
+		{"leading zeros", staleAlert("010.0.0.1", "80"), resultBadDestination, ""},
+		{"short IPv4", staleAlert("10.1", "80"), resultBadDestination, ""},
+		{"a number", staleAlert("167772165", "80"), resultBadDestination, ""},
+		{"hexadecimal", staleAlert("0x0a000005", "80"), resultBadDestination, ""},
+		{"with port", staleAlert("10.0.0.5:5432", "80"), resultBadDestination, ""},
+		{"IPv4 in brackets", staleAlert("[10.0.0.5]", "80"), resultBadDestination, ""},
+		{"half a bracket", staleAlert("[2001:db8::1", "80"), resultBadDestination, ""},
+		{"blank before", staleAlert(" 10.0.0.5", "80"), resultBadDestination, ""},
+		{"newline after", staleAlert("10.0.0.5\n", "80"), resultBadDestination, ""},
+		{"NUL", staleAlert("10.0.0.5\x00", "80"), resultBadDestination, ""},
+		{"other", staleAlert("other", ""), resultBadDestination, ""},
+		{"a name", staleAlert("db.internal", "80"), resultBadDestination, ""},
+		{"shell", staleAlert("$(reboot)", "80"), resultBadDestination, ""},
+		{"shell after", staleAlert("10.0.0.5; reboot", "80"), resultBadDestination, ""},
+		{"list", staleAlert("10.0.0.5,10.0.0.6", "80"), resultBadDestination, ""},
+		{"range", staleAlert("10.0.0.5-10.0.0.9", "80"), resultBadDestination, ""},
+		{"full-width digits", staleAlert("１0.0.0.5", "80"), resultBadDestination, ""},
+		{"very long", staleAlert(strings.Repeat("1", 100_000), "80"), resultBadDestination, ""},
+		{"empty", staleAlert("", "80"), resultNoDestination, ""},
 		{"no destination", with(good(), func(a *testAlert) { delete(a.Labels, "destination") }), resultNoDestination, ""},
 		{"destination in an annotation", with(good(), func(a *testAlert) {
 			delete(a.Labels, "destination")
@@ -214,16 +216,16 @@ func TestReceiverAlerts(t *testing.T) {
 			delete(a.Labels, "destination")
 			a.Labels["Destination"] = "10.0.0.5"
 		}), resultNoDestination, ""},
-		{"port 0", hangup("10.0.0.5", "0"), resultBadPort, ""},
-		{"port 65535", hangup("10.0.0.5", "65535"), resultDone, "10.0.0.5/32 65535"},
-		{"port 65536", hangup("10.0.0.5", "65536"), resultBadPort, ""},
-		{"port -1", hangup("10.0.0.5", "-1"), resultBadPort, ""},
-		{"port +80", hangup("10.0.0.5", "+80"), resultBadPort, ""},
-		{"port 080", hangup("10.0.0.5", "080"), resultBadPort, ""},
-		{"port http", hangup("10.0.0.5", "http"), resultBadPort, ""},
-		{"port NaN", hangup("10.0.0.5", "NaN"), resultBadPort, ""},
-		{"port with newline", hangup("10.0.0.5", "80\n"), resultBadPort, ""},
-		{"port list", hangup("10.0.0.5", "80,443"), resultBadPort, ""},
+		{"port 0", staleAlert("10.0.0.5", "0"), resultBadPort, ""},
+		{"port 65535", staleAlert("10.0.0.5", "65535"), resultDone, "10.0.0.5/32 65535"},
+		{"port 65536", staleAlert("10.0.0.5", "65536"), resultBadPort, ""},
+		{"port -1", staleAlert("10.0.0.5", "-1"), resultBadPort, ""},
+		{"port +80", staleAlert("10.0.0.5", "+80"), resultBadPort, ""},
+		{"port 080", staleAlert("10.0.0.5", "080"), resultBadPort, ""},
+		{"port http", staleAlert("10.0.0.5", "http"), resultBadPort, ""},
+		{"port NaN", staleAlert("10.0.0.5", "NaN"), resultBadPort, ""},
+		{"port with newline", staleAlert("10.0.0.5", "80\n"), resultBadPort, ""},
+		{"port list", staleAlert("10.0.0.5", "80,443"), resultBadPort, ""},
 		{"resolved", with(good(), func(a *testAlert) { a.Status = "resolved" }), resultResolved, ""},
 		{"unknown status", with(good(), func(a *testAlert) { a.Status = "suppressed" }), resultMalformed, ""},
 		{"status with a capital", with(good(), func(a *testAlert) { a.Status = "Firing" }), resultMalformed, ""},
@@ -265,8 +267,8 @@ func BenchmarkReceiver(b *testing.B) {
 	rules.Policies[0].Limits.Cooldown = 0
 	rules.Policies[0].Limits.Breaker = Breaker{}
 	actions := 0
-	r := fuzzReceiver(b, rules, func(Action) { actions++ })
-	body := notify(hangup("10.0.0.5", "80"))
+	r := fuzzReceiver(b, rules, func(hangup.Request) { actions++ })
+	body := notify(staleAlert("10.0.0.5", "80"))
 	b.ReportAllocs()
 	for b.Loop() {
 		if got := send(b, r, newRequest(body)); got.code != http.StatusOK {

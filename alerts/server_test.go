@@ -11,6 +11,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"tcphup/hangup"
 )
 
 // pipeListener hands out in-memory connections, so that a server can run on the
@@ -85,7 +87,7 @@ func exchange(t *testing.T, c net.Conn, text string) (status int, took time.Dura
 // Clients that are slow, on purpose or not, are let go soon, and those that are
 // not known sooner.
 func TestSlowClients(t *testing.T) {
-	body := string(notify(hangup("10.0.0.5", "80")))
+	body := string(notify(staleAlert("10.0.0.5", "80")))
 	tests := []struct {
 		name   string
 		text   string
@@ -125,7 +127,7 @@ func TestClientDoesNotRead(t *testing.T) {
 		f := newFixture(t, DefaultRules(), nil)
 		c := serveBubble(t, f).dial()
 		defer func() { _ = c.Close() }()
-		body := string(notify(hangup("10.0.0.5", "80")))
+		body := string(notify(staleAlert("10.0.0.5", "80")))
 		if _, err := io.WriteString(c, requestHead(testToken, len(body))+body); err != nil {
 			t.Fatal(err)
 		}
@@ -141,18 +143,18 @@ func TestClientDoesNotRead(t *testing.T) {
 func TestLongActionOverKeptConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, DefaultRules(), func(c *Config) { c.Timeout = time.Minute })
-		f.hang.hangUp = func(ctx context.Context, _ Action) (Result, error) {
+		f.hang.hangUp = func(ctx context.Context, _ hangup.Request) (*hangup.Report, error) {
 			select {
 			case <-time.After(40 * time.Second):
-				return outcome(OutcomeClosed, 1), nil
+				return outcome(hangup.Closed, 1), nil
 			case <-ctx.Done():
-				return Result{Unfinished: 1}, nil
+				return unfinished(0, 1), nil
 			}
 		}
 		c := serveBubble(t, f).dial()
 		defer func() { _ = c.Close() }()
 		for i := range 3 {
-			body := string(notify(hangup(fmt.Sprintf("10.0.0.%d", i+1), "80")))
+			body := string(notify(staleAlert(fmt.Sprintf("10.0.0.%d", i+1), "80")))
 			status, took := exchange(t, c, requestHead(testToken, len(body))+body)
 			if status != 200 || took != 40*time.Second {
 				t.Fatalf("notification %d: status %d after %s", i, status, took)
@@ -167,13 +169,13 @@ func TestSenderClosesConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, DefaultRules(), nil)
 		ended := make(chan time.Time, 1)
-		f.hang.hangUp = func(ctx context.Context, a Action) (Result, error) {
+		f.hang.hangUp = func(ctx context.Context, a hangup.Request) (*hangup.Report, error) {
 			r, err := untilDone(ctx, a)
 			ended <- time.Now()
 			return r, err
 		}
 		c := serveBubble(t, f).dial()
-		body := string(notify(hangup("10.0.0.5", "80")))
+		body := string(notify(staleAlert("10.0.0.5", "80")))
 		if _, err := io.WriteString(c, requestHead(testToken, len(body))+body); err != nil {
 			t.Fatal(err)
 		}

@@ -13,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"tcphup/hangup"
 	"tcphup/test/kit/nstest"
 )
 
@@ -70,9 +71,9 @@ func TestServiceSharesAddress(t *testing.T) {
 		}
 	})
 	var hung []netip.Prefix
-	f.hang.hangUp = func(_ context.Context, a Action) (Result, error) {
+	f.hang.hangUp = func(_ context.Context, a hangup.Request) (*hangup.Report, error) {
 		hung = a.Selector.Destinations
-		return outcome(OutcomeClosed, 1), nil
+		return outcome(hangup.Closed, 1), nil
 	}
 	f.post(t, notify(leftBy("db.internal"))).want(t, http.StatusOK, map[string]int{resultDone: 1})
 	if want := []netip.Prefix{netip.MustParsePrefix("10.0.0.3/32"), netip.MustParsePrefix("10.0.0.4/32")}; !slices.Equal(hung, want) {
@@ -85,19 +86,19 @@ func TestServiceReturnsMeanwhile(t *testing.T) {
 	names := &moving{names: fakeNames{"db.internal": {{"10.0.0.2"}, {"10.0.0.1", "10.0.0.7"}}}}
 	f := newFixture(t, serviceRules(t), func(c *Config) { c.Names, c.MaxActions = names, 1 })
 	busy, free := make(chan struct{}), make(chan struct{})
-	f.hang.hangUp = func(_ context.Context, a Action) (Result, error) {
+	f.hang.hangUp = func(_ context.Context, a hangup.Request) (*hangup.Report, error) {
 		if a.Policy == LabelledName {
 			close(busy)
 			<-free
-			return Result{}, nil
+			return new(hangup.Report), nil
 		}
 		if want := []netip.Prefix{netip.MustParsePrefix("10.0.0.7/32")}; !slices.Equal(a.Selector.Destinations, want) {
 			t.Errorf("hung up flows to %v, want %v", a.Selector.Destinations, want)
 		}
-		return outcome(OutcomeClosed, 1), nil
+		return outcome(hangup.Closed, 1), nil
 	}
 	var done sync.WaitGroup
-	done.Go(func() { f.post(t, notify(hangup("10.9.9.9", "80"))) }) // takes the only place
+	done.Go(func() { f.post(t, notify(staleAlert("10.9.9.9", "80"))) }) // takes the only place
 	<-busy
 	done.Go(func() {
 		f.post(t, notify(leftBy("db.internal"))).want(t, http.StatusOK, map[string]int{resultDone: 1})

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"tcphup/hangup"
 	"tcphup/internal/address"
 	"tcphup/sockdiag"
 )
@@ -31,38 +32,24 @@ type flowsQuery struct {
 	limit    int
 }
 
-// flowJSON is one flow of the answer. What is not known is left out.
+// flowJSON is one flow of the answer.
 type flowJSON struct {
-	Protocol      string         `json:"protocol"`
-	Local         netip.AddrPort `json:"local"`
-	Remote        netip.AddrPort `json:"remote"`
-	State         string         `json:"state"`
-	Direction     string         `json:"direction"`
-	Idle          *float64       `json:"idle_seconds,omitempty"`
-	PeerSilence   *float64       `json:"peer_silence_seconds,omitempty"`
-	Age           *float64       `json:"age_seconds,omitempty"`
-	Timer         string         `json:"timer"`
-	Retries       uint8          `json:"retries"`
-	ReceiveQueue  *uint32        `json:"receive_queue_bytes,omitempty"`
-	SendQueue     uint32         `json:"send_queue_bytes"`
-	Inode         uint32         `json:"inode,omitempty"`
-	UID           uint32         `json:"uid"`
-	Cookie        string         `json:"cookie"` // more than a JSON number holds
-	MPTCPToken    *uint32        `json:"mptcp_token,omitempty"`
-	MPTCPSubflows *uint8         `json:"mptcp_subflows,omitempty"`
+	hangup.FlowJSON
+	// AgeSeconds is the time since the flow was first seen; nil where it is unknown.
+	AgeSeconds *float64 `json:"age_seconds,omitempty"`
 }
 
 // flowOrders are the values of the parameter sort.
 func flowOrders() map[string]func(a, b *flowJSON) int {
 	longest := func(value func(*flowJSON) *float64) func(a, b *flowJSON) int {
 		return func(a, b *flowJSON) int {
-			return cmp.Or(-cmp.Compare(orMinusOne(value(a)), orMinusOne(value(b))), strings.Compare(a.Cookie, b.Cookie))
+			return cmp.Or(-cmp.Compare(orMinusOne(value(a)), orMinusOne(value(b))), cmp.Compare(a.Cookie, b.Cookie))
 		}
 	}
 	return map[string]func(a, b *flowJSON) int{
-		"idle":         longest(func(f *flowJSON) *float64 { return f.Idle }),
-		"peer_silence": longest(func(f *flowJSON) *float64 { return f.PeerSilence }),
-		"age":          longest(func(f *flowJSON) *float64 { return f.Age }),
+		"idle":         longest(func(f *flowJSON) *float64 { return f.IdleSeconds }),
+		"peer_silence": longest(func(f *flowJSON) *float64 { return f.PeerSilenceSeconds }),
+		"age":          longest(func(f *flowJSON) *float64 { return f.AgeSeconds }),
 	}
 }
 
@@ -241,42 +228,9 @@ func (c *Collector) selectFlows(ctx context.Context, q flowsQuery) (flows []*flo
 }
 
 func (c *Collector) flowJSON(f *sockdiag.Flow, direction sockdiag.Direction, now time.Time) *flowJSON {
-	out := &flowJSON{
-		Protocol:  f.Protocol.String(),
-		Local:     f.Local,
-		Remote:    f.Remote,
-		State:     f.State.String(),
-		Direction: direction.String(),
-		Timer:     f.Timer.String(),
-		Retries:   f.Retries,
-		SendQueue: f.SendQueue,
-		Inode:     f.Inode,
-		UID:       f.UID,
-		Cookie:    strconv.FormatUint(f.Cookie, 10),
-	}
-	seconds := func(d time.Duration, known bool) *float64 {
-		if !known {
-			return nil
-		}
-		s := d.Seconds()
-		return &s
-	}
-	out.Idle = seconds(f.Idle())
-	out.PeerSilence = seconds(f.PeerSilence())
+	out := &flowJSON{FlowJSON: hangup.NewFlowJSON(f, direction)}
 	if first, known := c.FirstSeen(f); known {
-		out.Age = seconds(max(0, now.Sub(first)), true)
-	}
-	if f.Protocol != sockdiag.MPTCP {
-		out.ReceiveQueue = &f.ReceiveQueue // of an MPTCP connection that is memory, not data
-	}
-	if f.IsSubflow {
-		out.MPTCPToken = &f.Subflow.Token
-	}
-	if f.HasMPTCPInfo {
-		out.MPTCPToken = &f.MPTCPInfo.Token
-		if f.MPTCPInfo.SubflowsTotal > 0 {
-			out.MPTCPSubflows = &f.MPTCPInfo.SubflowsTotal
-		}
+		out.AgeSeconds = hangup.SecondsJSON(max(0, now.Sub(first)), true)
 	}
 	return out
 }

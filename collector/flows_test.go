@@ -83,7 +83,7 @@ func TestFlowsHandler(t *testing.T) {
 	answer, _ := getFlows(t, h, "limit=1")
 	want := map[string]any{
 		"protocol": "tcp", "local": "10.0.0.1:40001", "remote": "10.0.0.2:80", "state": "established", "direction": "outbound",
-		"idle_seconds": 80.0, "peer_silence_seconds": 2.0, "timer": "none", "retries": 0.0,
+		"idle_seconds": 80.0, "peer_silence_seconds": 2.0, "stalled": false, "timer": "none", "timer_seconds": 0.0, "retries": 0.0,
 		"receive_queue_bytes": 0.0, "send_queue_bytes": 0.0, "inode": 1.0, "uid": 0.0, "cookie": "2621505616",
 	}
 	if diff := cmp.Diff(want, answer.Flows[0]); diff != "" {

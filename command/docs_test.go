@@ -11,7 +11,7 @@ import (
 
 	"github.com/alecthomas/kingpin/v2"
 
-	"tcphup/actuator"
+	"tcphup/hangup"
 	"tcphup/test/kit/docs"
 )
 
@@ -74,11 +74,11 @@ func commandSections(commands []*kingpin.CmdModel) string {
 	return strings.Join(sections, "\n")
 }
 
-// outcomeTables show the outcomes and the reasons of package actuator with what their
-// comments say: "NAME means: ...".
+// outcomeTables show the outcomes and the reasons of package hangup with what their
+// comments say: "NAME: ...".
 func outcomeTables(t *testing.T) (outcomes, reasons string) {
 	t.Helper()
-	file, err := parser.ParseFile(token.NewFileSet(), "../actuator/outcome.go", nil, parser.ParseComments)
+	file, err := parser.ParseFile(token.NewFileSet(), "../hangup/report.go", nil, parser.ParseComments)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,7 +89,7 @@ func outcomeTables(t *testing.T) (outcomes, reasons string) {
 			return true
 		}
 		value, isText := spec.Values[0].(*ast.BasicLit)
-		meaning, isMeaning := strings.CutPrefix(spec.Doc.Text(), spec.Names[0].Name+" means: ")
+		meaning, isMeaning := strings.CutPrefix(spec.Doc.Text(), spec.Names[0].Name+": ")
 		if isText && isMeaning {
 			meaning = strings.TrimSuffix(strings.Join(strings.Fields(meaning), " "), ".")
 			meanings[strings.Trim(value.Value, `"`)] = meaning
@@ -99,12 +99,12 @@ func outcomeTables(t *testing.T) (outcomes, reasons string) {
 	rows := func(values []string) (rows [][]string) {
 		for _, value := range values {
 			if meanings[value] == "" {
-				t.Errorf("outcome.go does not say what %q means", value)
+				t.Errorf("hangup/report.go does not say what %q means", value)
 			}
 			rows = append(rows, []string{docs.Code(value), meanings[value]})
 		}
 		return rows
 	}
-	return docs.Table([]string{"outcome", ""}, rows(names(actuator.Outcomes()))),
-		docs.Table([]string{"reason", ""}, rows(names(actuator.Reasons())))
+	return docs.Table([]string{"outcome", ""}, rows(names(hangup.Outcomes()))),
+		docs.Table([]string{"reason", ""}, rows(names(hangup.Reasons())))
 }

@@ -15,11 +15,12 @@ import (
 	"github.com/alecthomas/kingpin/v2"
 
 	"tcphup/actuator"
+	"tcphup/hangup"
 	"tcphup/sockdiag"
 )
 
-// hangup is the command of the same name.
-type hangup struct {
+// hangupCommand is the command of the same name.
+type hangupCommand struct {
 	targets   []string
 	yes       bool
 	direction string
@@ -28,23 +29,23 @@ type hangup struct {
 	output    string
 	minIdle   time.Duration
 	stale     stale
-	request   actuator.Request
+	request   hangup.Request
 
 	stdout, stderr io.Writer
 }
 
-func newHangup(cmd *kingpin.CmdClause) *hangup {
-	h := &hangup{stdout: os.Stdout, stderr: os.Stderr}
+func newHangup(cmd *kingpin.CmdClause) *hangupCommand {
+	h := &hangupCommand{stdout: os.Stdout, stderr: os.Stderr}
 	cmd.Flag("dry-run", "Find the flows and their owners and try every guard, but close nothing.").BoolVar(&h.request.DryRun)
 	cmd.Flag("method", "How to hang up: shutdown (FIN; needs the owner's process), destroy (RST; needs CAP_NET_ADMIN), or auto, for each flow the first of them that is right.").
-		Default(string(actuator.Auto)).EnumVar(&h.method, names(actuator.Methods())...)
+		Default(string(hangup.Auto)).EnumVar(&h.method, names(hangup.Methods())...)
 	cmd.Flag("direction", "Which flows: outbound (opened here), inbound (accepted here; HOST is the peer all the same, and PORT the local one) or either.").
 		Default("outbound").EnumVar(&h.direction, "outbound", "inbound", "either")
 	cmd.Flag("min-idle", "Only flows without data in either direction for this long.").Default("0s").DurationVar(&h.minIdle)
 	cmd.Flag("mptcp", "What to hang up when a path of a Multipath TCP connection matches: the connection, or the path alone, where another one remains.").
-		Default(string(actuator.Connection)).EnumVar(&h.mptcp, names(actuator.MPTCPModes())...)
+		Default(string(hangup.Connection)).EnumVar(&h.mptcp, names(hangup.MPTCPModes())...)
 	cmd.Flag("linger", "How long the peer may take to answer before the flow is taken down without it.").
-		Default(actuator.DefaultLinger.String()).DurationVar(&h.request.Linger)
+		Default(hangup.DefaultLinger.String()).DurationVar(&h.request.Linger)
 	cmd.Flag("rate", "Flows a second, with jitter; 0 means all at once.").Default("0").Float64Var(&h.request.Rate)
 	cmd.Flag("max-flows", "Hang up nothing when more flows than this match; 0 means no limit.").Default("0").
 		SetValue(wholeNumber{&h.request.MaxFlows, 0, math.MaxInt32})
@@ -66,7 +67,7 @@ func names[T ~string](values []T) []string {
 	return s
 }
 
-func (h *hangup) run(ctx context.Context) error {
+func (h *hangupCommand) run(ctx context.Context) error {
 	if err := h.parse(ctx); err != nil {
 		return err
 	}
@@ -85,14 +86,14 @@ func (h *hangup) run(ctx context.Context) error {
 		return fmt.Errorf("write report: %w", err)
 	}
 	fmt.Fprintln(h.stderr, "tcphup: "+summary(report))
-	if report.Count(actuator.Failed, actuator.Lingering, actuator.Refused) > 0 || ctx.Err() != nil {
+	if report.Count(hangup.Failed, hangup.Lingering, hangup.Refused) > 0 || ctx.Err() != nil {
 		return ErrIncomplete
 	}
 	return nil
 }
 
 // parse completes the request from the command line.
-func (h *hangup) parse(ctx context.Context) error {
+func (h *hangupCommand) parse(ctx context.Context) error {
 	prefixes, ports, err := h.destinations(ctx)
 	if err != nil {
 		return err
@@ -119,16 +120,16 @@ func (h *hangup) parse(ctx context.Context) error {
 		Direction:    direction,
 		MinIdle:      h.minIdle,
 	}
-	h.request.Method = actuator.Method(h.method)
-	h.request.MPTCP = actuator.MPTCPMode(h.mptcp)
-	if h.request.MPTCP == actuator.Path && h.request.Method == actuator.Shutdown {
+	h.request.Method = hangup.Method(h.method)
+	h.request.MPTCP = hangup.MPTCPMode(h.mptcp)
+	if h.request.MPTCP == hangup.Path && h.request.Method == hangup.Shutdown {
 		return fmt.Errorf("%w: --mptcp=path needs --method=auto or destroy: a single path cannot be shut down", ErrUsage)
 	}
 	return nil
 }
 
 // destinations returns what the command line names.
-func (h *hangup) destinations(ctx context.Context) ([]netip.Prefix, []uint16, error) {
+func (h *hangupCommand) destinations(ctx context.Context) ([]netip.Prefix, []uint16, error) {
 	if asked, err := h.stale.isAsked(len(h.targets) > 0); err != nil {
 		return nil, nil, err
 	} else if asked {

@@ -1,9 +1,7 @@
 package command
 
 import (
-	"strconv"
-	"time"
-
+	"tcphup/hangup"
 	"tcphup/sockdiag"
 )
 
@@ -29,26 +27,10 @@ type destinationJSON struct {
 	MPTCPPathless  int      `json:"mptcp_pathless"`
 }
 
-// listedFlowJSON leaves out what is not known. Numbers that may exceed 2^53 are
-// strings.
+// listedFlowJSON is a flow of the list.
 type listedFlowJSON struct {
-	Local        string   `json:"local"`
-	Remote       string   `json:"remote"`
-	Protocol     string   `json:"protocol"` // mptcp also for one of its paths
-	Pathless     bool     `json:"pathless,omitempty"`
-	Direction    string   `json:"direction"`
-	State        string   `json:"state"`
-	Cookie       string   `json:"cookie"`
-	Inode        uint32   `json:"inode"`
-	IdleSeconds  *float64 `json:"idle_seconds,omitempty"`
-	Timer        string   `json:"timer"`
-	TimerSeconds float64  `json:"timer_seconds"` // until it fires
-	Retries      uint8    `json:"retries"`
-	Stalled      bool     `json:"stalled"`
-	ReceiveQueue uint32   `json:"receive_queue_bytes"`
-	SendQueue    uint32   `json:"send_queue_bytes"`
-	PID          int      `json:"pid,omitempty"`
-	Command      string   `json:"command,omitempty"`
+	hangup.FlowJSON
+	Pathless bool `json:"pathless,omitempty"` // an MPTCP connection without a subflow
 }
 
 func (v *view) json(flows bool) listJSON {
@@ -68,8 +50,8 @@ func (v *view) json(flows bool) listJSON {
 			Address:        d.address.Addr().String(),
 			Port:           d.address.Port(),
 			Sockets:        d.sockets,
-			IdleP50Seconds: secondsIf(d.idleAt(0.5)),
-			IdleMaxSeconds: secondsIf(d.idleAt(1)),
+			IdleP50Seconds: hangup.SecondsJSON(d.idleAt(0.5)),
+			IdleMaxSeconds: hangup.SecondsJSON(d.idleAt(1)),
 			Stalled:        d.stalled,
 			KeepaliveArmed: d.armed,
 			MPTCPPaths:     d.paths,
@@ -81,32 +63,9 @@ func (v *view) json(flows bool) listJSON {
 }
 
 func (v *view) flowJSON(f *seen) listedFlowJSON {
+	j := listedFlowJSON{FlowJSON: hangup.NewFlowJSON(&f.Flow, f.direction), Pathless: f.Protocol == sockdiag.MPTCP}
+	j.Subflow = f.path // where the kernel hides the token too
 	owner := v.owners.ByInode[f.Inode]
-	return listedFlowJSON{
-		Local:        f.Local.String(),
-		Remote:       f.Remote.String(),
-		Protocol:     protocolText(f),
-		Pathless:     f.Protocol == sockdiag.MPTCP,
-		Direction:    f.direction.String(),
-		State:        f.State.String(),
-		Cookie:       strconv.FormatUint(f.Cookie, 10),
-		Inode:        f.Inode,
-		IdleSeconds:  secondsIf(f.Idle()),
-		Timer:        f.Timer.String(),
-		TimerSeconds: f.Expires.Seconds(),
-		Retries:      f.Retries,
-		Stalled:      f.Stalled(),
-		ReceiveQueue: f.ReceiveQueue,
-		SendQueue:    f.SendQueue,
-		PID:          owner.PID,
-		Command:      owner.Command,
-	}
-}
-
-func secondsIf(d time.Duration, known bool) *float64 {
-	if !known {
-		return nil
-	}
-	seconds := d.Seconds()
-	return &seconds
+	j.PID, j.Command = owner.PID, owner.Command
+	return j
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/alecthomas/kingpin/v2"
 
 	"tcphup/actuator"
+	"tcphup/hangup"
 	"tcphup/internal/text"
 )
 
@@ -51,7 +52,7 @@ func (p *probe) run(ctx context.Context) error {
 		return fmt.Errorf("write checks: %w", err)
 	}
 	for _, c := range checks {
-		if c.Usable && (c.Name == string(actuator.Shutdown) || c.Name == string(actuator.Destroy)) {
+		if c.Usable && (c.Name == string(hangup.Shutdown) || c.Name == string(hangup.Destroy)) {
 			return nil
 		}
 	}

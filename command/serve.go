@@ -34,7 +34,7 @@ func newServe(cmd *kingpin.CmdClause) *serve {
 	cmd.Flag("alerts.pause-file", "While this file exists, alerts hang up nothing.").StringVar(&o.Alerts.PauseFile)
 	cmd.Flag("alerts.shadow", "Plan and report what alerts ask for, but close nothing.").BoolVar(&o.Alerts.Shadow)
 	cmd.Flag("audit.log-file", "File to which every decision is appended, one JSON object a line.").StringVar(&o.AuditFile)
-	cmd.Flag("watch-reconnect", "How long to watch where applications go after a hang-up; 0 means not to.").Default("5s").DurationVar(&o.WatchReconnect)
+	cmd.Flag("watch-reconnect", "How long to watch where applications go after a hang-up; 0 means not to.").Default("5s").DurationVar(&o.Alerts.WatchReconnect)
 	cmd.Flag("collector.max-destinations", "At most so many destinations have series of their own; the rest is counted as other.").
 		Default("500").SetValue(wholeNumber{&o.Collector.MaxDestinations, 1, 1_000_000})
 	cmd.Flag("collector.prefix-length-v4", "Widen IPv4 destinations to prefixes of this length.").Default("32").SetValue(wholeNumber{&o.Collector.PrefixLengthV4, 1, 32})

@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"tcphup/alerts"
+	"tcphup/hangup"
 )
 
 var cmpPrefix = cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })
@@ -41,11 +42,11 @@ func TestExampleConfig(t *testing.T) {
 		},
 		Ports:    []uint16{5432, 6432},
 		Evidence: alerts.Evidence{Idle: 30 * time.Second, EstablishedBeforeAlert: true},
-		Method:   alerts.MethodAuto,
-		MPTCP:    alerts.MPTCPConnection,
+		Method:   hangup.Auto,
+		MPTCP:    hangup.Connection,
 		Limits:   limits,
 		Drain:    alerts.Drain{Quiet: time.Second, Deadline: 20 * time.Second},
-		Linger:   alerts.DefaultLinger,
+		Linger:   hangup.DefaultLinger,
 	}
 	if diff := cmp.Diff(want, database, cmpPrefix); diff != "" {
 		t.Errorf("stale-database (-want +got):\n%s", diff)
@@ -54,7 +55,7 @@ func TestExampleConfig(t *testing.T) {
 	if diff := cmp.Diff(alerts.DefaultLimits(), failover.Limits); diff != "" || failover.Labels.Service != "service" {
 		t.Errorf("failover takes %+v, and the example's defaults are not the real ones (-want +got):\n%s", failover.Labels, diff)
 	}
-	if !dead.Shadow || dead.Method != alerts.MethodDestroy || !dead.Evidence.Stalled ||
+	if !dead.Shadow || dead.Method != hangup.Destroy || !dead.Evidence.Stalled ||
 		dead.Evidence.PeerSilence != time.Minute || dead.Labels != (alerts.LabelNames{Destination: "peer", Port: "peer_port"}) {
 		t.Errorf("dead-peers is %+v", dead)
 	}
@@ -84,7 +85,7 @@ func TestExampleConfig(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	bare.Rules.Policies[1].Method, bare.Rules.Policies[1].MPTCP = alerts.MethodAuto, alerts.MPTCPConnection
+	bare.Rules.Policies[1].Method, bare.Rules.Policies[1].MPTCP = hangup.Auto, hangup.Connection
 	if diff := cmp.Diff(failover.Limits, bare.Rules.Policies[1].Limits); diff != "" {
 		t.Errorf("limits without the defaults (-with +without):\n%s", diff)
 	}

@@ -10,6 +10,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"tcphup/alerts"
+	"tcphup/hangup"
 	"tcphup/internal/address"
 )
 
@@ -87,7 +88,7 @@ func defaultSettings() settings {
 	l := alerts.DefaultLimits()
 	return settings{
 		Limits: limits{l.Flows, l.Fraction, l.Rate, l.Cooldown, l.MaxAlertAge, breaker(l.Breaker)},
-		Linger: alerts.DefaultLinger,
+		Linger: hangup.DefaultLinger,
 	}
 }
 
@@ -100,8 +101,8 @@ func (p *policy) rule() alerts.Policy {
 			Destination: string(p.Labels.Destination), Port: string(p.Labels.Port), Service: string(p.Labels.Service),
 		},
 		Evidence: alerts.Evidence(p.Evidence),
-		Method:   p.Method,
-		MPTCP:    p.MPTCP,
+		Method:   hangup.Method(p.Method),
+		MPTCP:    hangup.MPTCPMode(p.MPTCP),
 		Limits: alerts.Limits{
 			Flows: p.Limits.Flows, Fraction: p.Limits.Fraction, Rate: p.Limits.Rate, Cooldown: p.Limits.Cooldown,
 			MaxAlertAge: p.Limits.MaxAlertAge, Breaker: alerts.Breaker(p.Limits.Breaker),

@@ -45,9 +45,6 @@ type Options struct {
 	// AuditFile is the path of the file to which audit records are appended; empty keeps
 	// the last records in memory only.
 	AuditFile string
-	// WatchReconnect is how long to observe where applications reconnect to after a
-	// hang-up; 0 disables it.
-	WatchReconnect time.Duration
 
 	// Alerts, Collector and Endpoints configure these parts. Run sets the fields that
 	// connect them with each other, with the listeners and with Logger.
@@ -163,7 +160,7 @@ func (x *server) build(c config.Config) error {
 	x.actuator = actuator.New(actuator.Config{Logger: x.logger, FirstSeen: x.collector.FirstSeen})
 	o.Alerts.Audit, o.Alerts.Names = x.audit, x.endpoints
 	o.Alerts.NoListener = o.AlertsAddress == ""
-	x.receiver, err = alerts.NewReceiver(o.Alerts, c.Rules, hangUpper{x.actuator, o.WatchReconnect}, x.logger)
+	x.receiver, err = alerts.NewReceiver(o.Alerts, c.Rules, x.actuator, x.logger)
 	if err != nil {
 		return err
 	}

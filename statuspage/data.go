@@ -15,6 +15,7 @@ import (
 	"tcphup/actuator"
 	"tcphup/alerts"
 	"tcphup/collector"
+	"tcphup/hangup"
 	"tcphup/internal/text"
 )
 
@@ -128,7 +129,7 @@ func newOperatingMode(s *alerts.Status) operatingMode {
 func (d *pageData) setChecks(checks []actuator.Check) {
 	d.Unusable = d.Receives && len(checks) > 0
 	for _, c := range checks {
-		if c.Usable && (c.Name == string(actuator.Shutdown) || c.Name == string(actuator.Destroy)) {
+		if c.Usable && (c.Name == string(hangup.Shutdown) || c.Name == string(hangup.Destroy)) {
 			d.Unusable = false
 		}
 		c.Detail = text.Printable(c.Detail)
@@ -223,19 +224,19 @@ func (d *pageData) setDecisions(records []alerts.Record) {
 			e.Where = net.JoinHostPort(r.Destination, cmp.Or(r.Port, "0"))
 		}
 		if f := r.Flow; f != nil {
-			e.Where, e.Outcome = f.Local+" → "+f.Remote, f.Outcome
+			e.Where, e.Outcome = f.Local.String()+" → "+f.Remote.String(), string(f.Outcome)
 			if f.PID != 0 {
 				e.Process = f.Command + " (" + strconv.Itoa(f.PID) + ")"
 			}
-			e.Why = joinNonEmpty(": ", f.Method, f.Reason, f.Detail, f.Error)
+			e.Why = joinNonEmpty(": ", string(f.Method), string(f.Reason), f.Detail, f.Error)
 		}
 		e.Where, e.Process, e.Why = text.Printable(e.Where), text.Printable(e.Process), text.Printable(e.Why)
 		e.Class = outcomeClass(e.Outcome)
 		if !d.Private {
 			e.Record, e.Where, e.Process, e.Why = alerts.Record{Time: r.Time, Policy: r.Policy, Shadow: r.Shadow}, "", "", outcomeCounts(r.Flows)
 			if r.Flow != nil {
-				e.Why = r.Flow.Reason
-				e.Flow = new(alerts.FlowRecord)
+				e.Why = string(r.Flow.Reason)
+				e.Flow = new(hangup.ResultJSON)
 			}
 		}
 		d.Decisions = append(d.Decisions, e)
@@ -243,10 +244,10 @@ func (d *pageData) setDecisions(records []alerts.Record) {
 }
 
 // outcomeCounts says what became of an alert's flows.
-func outcomeCounts(flows map[string]int) string {
+func outcomeCounts(flows map[hangup.Outcome]int) string {
 	var parts []string
-	for _, o := range actuator.Outcomes() {
-		if n := flows[string(o)]; n > 0 {
+	for _, o := range hangup.Outcomes() {
+		if n := flows[o]; n > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", n, o))
 		}
 	}
@@ -254,7 +255,7 @@ func outcomeCounts(flows map[string]int) string {
 }
 
 func joinNonEmpty(separator string, parts ...string) string {
-	return strings.Join(slices.DeleteFunc(parts, func(s string) bool { return s == "" || s == string(actuator.None) }), separator)
+	return strings.Join(slices.DeleteFunc(parts, func(s string) bool { return s == "" || s == string(hangup.None) }), separator)
 }
 
 // outcomeClass sorts outcomes of flows and results of alerts by how they went.

@@ -14,6 +14,7 @@ import (
 	"tcphup/alerts"
 	"tcphup/collector"
 	"tcphup/endpoints"
+	"tcphup/hangup"
 )
 
 // hostile is what a process or the sender of an alert may call itself.
@@ -63,15 +64,20 @@ func examplePage(private bool) *pageData {
 			Former:  []endpoints.Address{address("10.20.0.4", 0, at(5*time.Hour)), address("10.20.0.5", 48, at(4*time.Minute))},
 		},
 	}, true)
-	flow := func(local, remote, command string, pid int, method, outcome, reason, detail string) *alerts.FlowRecord {
-		return &alerts.FlowRecord{Local: local, Remote: remote, Command: command, PID: pid, Method: method, Outcome: outcome, Reason: reason, Detail: detail}
+	flow := func(local, remote, command string, pid int, method hangup.Method, outcome hangup.Outcome, reason hangup.Reason, detail string) *hangup.ResultJSON {
+		return &hangup.ResultJSON{
+			FlowJSON: hangup.FlowJSON{
+				Local: netip.MustParseAddrPort(local), Remote: netip.MustParseAddrPort(remote), Command: command, PID: pid,
+			},
+			Method: method, Outcome: outcome, Reason: reason, Detail: detail,
+		}
 	}
 	d.setDecisions([]alerts.Record{
-		{Time: at(3 * time.Hour), Policy: "partner-api", Destination: "203.0.113.40", Port: "443", Result: "shadow", Shadow: true, Flows: map[string]int{"planned": 1}},
+		{Time: at(3 * time.Hour), Policy: "partner-api", Destination: "203.0.113.40", Port: "443", Result: "shadow", Shadow: true, Flows: map[hangup.Outcome]int{"planned": 1}},
 		{Time: at(3 * time.Hour), Policy: "partner-api", Result: "shadow", Shadow: true, Flow: flow("10.20.0.1:40122", "203.0.113.40:443", "java", 2211, "shutdown", "planned", "", "")},
 		{Time: at(41 * time.Minute), Policy: "stale-cache", Destination: "10.20.7.11", Port: "6379", Result: "breaker_open", Detail: "hung up 10 times within 1h0m0s: the breaker opens until 2026-03-14T09:45:12Z"},
 		{Time: at(12 * time.Minute), Result: "not_allowed", Destination: "10.99.0.1", Port: "22", Policy: "stale-database", Detail: "10.99.0.1 is outside of what the policy allows"},
-		{Time: at(2 * time.Minute), Policy: "stale-database", Destination: "10.20.0.5", Port: "5432", Result: "refused", Flows: map[string]int{"closed": 1, "half_closed": 1, "refused": 1}},
+		{Time: at(2 * time.Minute), Policy: "stale-database", Destination: "10.20.0.5", Port: "5432", Result: "refused", Flows: map[hangup.Outcome]int{"closed": 1, "half_closed": 1, "refused": 1}},
 		{Time: at(2 * time.Minute), Policy: "stale-database", Result: "refused", Flow: flow("10.20.0.1:51004", "10.20.0.5:5432", "pgbouncer", 871, "shutdown", "closed", "", "")},
 		{Time: at(2 * time.Minute), Policy: "stale-database", Result: "refused", Flow: flow("10.20.0.1:51010", "10.20.0.5:5432", "pgbouncer", 871, "shutdown", "half_closed", "", "the peer holds its end")},
 		{Time: at(2 * time.Minute), Policy: "stale-database", Result: "refused", Flow: flow("10.20.0.1:51044", "10.20.0.5:5432", "report.py", 4093, "none", "refused", "sigpipe", "its next write would kill process 4093")},
@@ -154,8 +160,8 @@ func TestStatusPageEscapes(t *testing.T) {
 	d.Decisions = nil
 	d.setDecisions([]alerts.Record{
 		{Policy: hostile, Destination: hostile, Port: hostile, Result: hostile, Detail: hostile},
-		{Policy: hostile, Result: hostile, Flow: &alerts.FlowRecord{
-			Local: hostile, Remote: hostile, Command: hostile, PID: 1, Method: hostile, Outcome: hostile, Reason: hostile, Detail: hostile, Error: hostile,
+		{Policy: hostile, Result: hostile, Flow: &hangup.ResultJSON{
+			FlowJSON: hangup.FlowJSON{Command: hostile, PID: 1}, Method: hostile, Outcome: hostile, Reason: hostile, Detail: hostile, Error: hostile,
 		}},
 	})
 	page, _ := render(t, d)

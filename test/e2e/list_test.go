@@ -36,7 +36,7 @@ type listed struct {
 		Local, Remote, Protocol, Direction, State, Timer, Command string
 		PID                                                       int
 		Idle                                                      *float64 `json:"idle_seconds"`
-		Pathless                                                  bool
+		Subflow, Pathless                                         bool
 		SendQueue                                                 uint32 `json:"send_queue_bytes"`
 	}
 	LeftAlone int `json:"other_direction_left_alone"`
@@ -86,9 +86,9 @@ func TestPrivilegedList(t *testing.T) {
 		app.Ask("ignore")
 		talks := app.Connect(netip.AddrPortFrom(host, plain.Addr().Port()), false, false)
 		app.Connect(netip.AddrPortFrom(host, plain.Addr().Port()), true, false)
-		protocol, paths := "tcp", 0
+		paths := 0
 		if nstest.HasMPTCP() {
-			protocol, paths = "mptcp", 2
+			paths = 2
 		}
 		fd := app.Connect(netip.AddrPortFrom(host, multi.Addr().Port()), false, paths > 0)
 		app.Ask("write %d", fd)
@@ -167,8 +167,8 @@ func TestPrivilegedList(t *testing.T) {
 				case f.PID != blocked.PID() || f.Remote != at(deaf) || f.SendQueue == 0:
 					t.Errorf("%+v", f)
 				}
-				if f.Remote == at(multi) && f.Protocol != protocol {
-					t.Errorf("a path: %+v", f)
+				if f.Protocol != "tcp" || f.Subflow != (paths > 0 && f.Remote == at(multi)) {
+					t.Errorf("a subflow: %+v", f)
 				}
 			}
 			if len(l.Flows) != 4 || owned != 3 {

@@ -1,0 +1,148 @@
+package hangup
+
+import (
+	"net/netip"
+	"time"
+
+	"tcphup/sockdiag"
+)
+
+// FlowJSON is the JSON form of a flow, with the same keys on the command line, in
+// the HTTP API and in the audit log. Keys of unknown values are absent; numbers that
+// may exceed 2^53 are strings. Forms with more keys embed it.
+type FlowJSON struct {
+	Local  netip.AddrPort `json:"local"`
+	Remote netip.AddrPort `json:"remote"`
+	// Protocol is "mptcp" for an MPTCP connection as a whole, else "tcp".
+	Protocol string `json:"protocol"`
+	// Subflow is set for a TCP flow that belongs to an MPTCP connection.
+	Subflow   bool   `json:"subflow,omitempty"`
+	Direction string `json:"direction"`
+	State     string `json:"state"`
+	Cookie    uint64 `json:"cookie,string"`
+	Inode     uint32 `json:"inode,omitempty"` // 0: no process holds the socket
+	UID       uint32 `json:"uid"`
+
+	// Evidence of staleness.
+	IdleSeconds        *float64 `json:"idle_seconds,omitempty"`
+	PeerSilenceSeconds *float64 `json:"peer_silence_seconds,omitempty"`
+	Stalled            bool     `json:"stalled"`
+
+	Timer        string  `json:"timer"`
+	TimerSeconds float64 `json:"timer_seconds"` // until it fires
+	Retries      uint8   `json:"retries"`
+	// ReceiveQueueBytes is absent for an MPTCP connection: the kernel reports memory
+	// there, not data.
+	ReceiveQueueBytes *uint32 `json:"receive_queue_bytes,omitempty"`
+	SendQueueBytes    uint32  `json:"send_queue_bytes"`
+
+	// MPTCPToken is the same for an MPTCP connection and its subflows. The kernel may
+	// report it with CAP_NET_ADMIN alone.
+	MPTCPToken *uint32 `json:"mptcp_token,omitempty"`
+	// SubflowCount is of an MPTCP connection (Linux 6.4), Subflows those that were read.
+	SubflowCount *uint8        `json:"subflow_count,omitempty"`
+	Subflows     []SubflowJSON `json:"subflows,omitempty"`
+
+	PID     int    `json:"pid,omitempty"` // 0: no process was found
+	Command string `json:"command,omitempty"`
+}
+
+// SubflowJSON is one subflow of an MPTCP connection.
+type SubflowJSON struct {
+	Local  netip.AddrPort `json:"local"`
+	Remote netip.AddrPort `json:"remote"`
+}
+
+// NewFlowJSON returns the JSON form of a flow, without its owner and subflows.
+func NewFlowJSON(f *sockdiag.Flow, direction sockdiag.Direction) FlowJSON {
+	j := FlowJSON{
+		Local:              f.Local,
+		Remote:             f.Remote,
+		Protocol:           f.Protocol.String(),
+		Subflow:            f.IsSubflow,
+		Direction:          direction.String(),
+		State:              f.State.String(),
+		Cookie:             f.Cookie,
+		Inode:              f.Inode,
+		UID:                f.UID,
+		IdleSeconds:        SecondsJSON(f.Idle()),
+		PeerSilenceSeconds: SecondsJSON(f.PeerSilence()),
+		Stalled:            f.Stalled(),
+		Timer:              f.Timer.String(),
+		TimerSeconds:       f.Expires.Seconds(),
+		Retries:            f.Retries,
+		SendQueueBytes:     f.SendQueue,
+	}
+	if f.Protocol != sockdiag.MPTCP {
+		queue := f.ReceiveQueue
+		j.ReceiveQueueBytes = &queue
+	}
+	if f.IsSubflow {
+		token := f.Subflow.Token
+		j.MPTCPToken = &token
+	}
+	if f.HasMPTCPInfo {
+		token, subflows := f.MPTCPInfo.Token, f.MPTCPInfo.SubflowsTotal
+		j.MPTCPToken = &token
+		if subflows > 0 {
+			j.SubflowCount = &subflows
+		}
+	}
+	return j
+}
+
+// SecondsJSON returns d in seconds, or nil for a key that is left out.
+func SecondsJSON(d time.Duration, known bool) *float64 {
+	if !known {
+		return nil
+	}
+	seconds := d.Seconds()
+	return &seconds
+}
+
+// ResultJSON is the JSON form of a Result.
+type ResultJSON struct {
+	FlowJSON
+	Method      Method         `json:"method"`
+	Outcome     Outcome        `json:"outcome"`
+	Reason      Reason         `json:"reason,omitempty"`
+	Detail      string         `json:"detail,omitempty"`
+	Error       string         `json:"error,omitempty"`
+	TookSeconds float64        `json:"took_seconds,omitempty"`
+	Reconnect   *ReconnectJSON `json:"reconnect,omitempty"`
+}
+
+// ReconnectJSON is the JSON form of a Reconnect; without a remote, no new flow was
+// seen within that time.
+type ReconnectJSON struct {
+	Remote       string  `json:"remote,omitempty"`
+	SameAddress  bool    `json:"same_address"`
+	AfterSeconds float64 `json:"after_seconds"`
+}
+
+// JSON returns the JSON form of the result.
+func (r *Result) JSON() ResultJSON {
+	j := ResultJSON{
+		FlowJSON:    NewFlowJSON(&r.Flow, r.Direction),
+		Method:      r.Method,
+		Outcome:     r.Outcome,
+		Reason:      r.Reason,
+		Detail:      r.Detail,
+		TookSeconds: r.Took.Seconds(),
+	}
+	j.PID, j.Command = r.PID, r.Command
+	for i := range r.Subflows {
+		j.Subflows = append(j.Subflows, SubflowJSON{Local: r.Subflows[i].Local, Remote: r.Subflows[i].Remote})
+	}
+	if r.Err != nil {
+		j.Error = r.Err.Error()
+	}
+	if r.Reconnect != nil {
+		j.Reconnect = &ReconnectJSON{AfterSeconds: r.Reconnect.After.Seconds()}
+		if r.Reconnect.Remote.IsValid() {
+			j.Reconnect.Remote = r.Reconnect.Remote.String()
+			j.Reconnect.SameAddress = r.Reconnect.SameAddress(&r.Flow)
+		}
+	}
+	return j
+}
