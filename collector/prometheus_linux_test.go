@@ -58,8 +58,8 @@ func TestPrivilegedPromtool(t *testing.T) {
 func TestPrivilegedPrometheus(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		const (
-			targets         = 60
-			maxDestinations = 100
+			targets         = 10
+			maxDestinations = 50
 		)
 		start(t, "load 1000 50", "churn 20 3000")
 		address := start(t, fmt.Sprintf("serve %d", maxDestinations))[0].answer
