@@ -141,7 +141,7 @@ type dialer struct {
 }
 
 // dial opens n connections to each address.
-func dial(t testing.TB, reconnect bool, n int, to ...netip.AddrPort) *dialer {
+func dial(t testing.TB, reconnect bool, n int, to ...netip.AddrPort) {
 	t.Helper()
 	d := &dialer{t: t, reconnect: reconnect, conns: make(map[net.Conn]bool)}
 	t.Cleanup(func() {
@@ -160,7 +160,6 @@ func dial(t testing.TB, reconnect bool, n int, to ...netip.AddrPort) *dialer {
 			}
 		}
 	}
-	return d
 }
 
 func (d *dialer) open(to netip.AddrPort) error {
