@@ -46,7 +46,7 @@ func TestParseHosts(t *testing.T) {
 		{hosts: "fe80::1%eth0", fails: "zone"},
 		{hosts: "0.0.0.0", fails: "unspecified"},
 		{hosts: "::", fails: "unspecified"},
-		{hosts: "192.0.2.1:80", fails: "PORT as a word of its own"},
+		{hosts: "192.0.2.1:80", fails: "two words"},
 		{hosts: "192.0.2", fails: "not an address, a prefix or a name"},
 		{hosts: "[192.0.2.1]", fails: "not an address, a prefix or a name"},
 		{hosts: "224.0.0.1", fails: "multicast"},
