@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"tcphup/hangup"
+	"tcphup/test/kit/addresses"
 )
 
 func TestReceiverRecorded(t *testing.T) {
@@ -277,5 +278,23 @@ func BenchmarkReceiver(b *testing.B) {
 	}
 	if actions != b.N {
 		b.Errorf("%d actions for %d alerts", actions, b.N)
+	}
+}
+
+// Labels take the same addresses as every other input, /0 excepted.
+func TestDestinationSharedInputs(t *testing.T) {
+	for _, tt := range addresses.Inputs() {
+		if strings.HasSuffix(tt.Want, "/0") {
+			tt.Fails = "covers every address"
+		}
+		got, err := parseDestination(tt.Text)
+		switch {
+		case tt.Fails != "":
+			if err == nil || !strings.Contains(err.Error(), tt.Fails) {
+				t.Errorf("%s: got %v, %v; want an error with %q", tt.Text, got, err, tt.Fails)
+			}
+		case err != nil || got.String() != tt.Want:
+			t.Errorf("%s: got %v, %v; want %s", tt.Text, got, err, tt.Want)
+		}
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"tcphup/sockdiag"
+	"tcphup/test/kit/addresses"
 )
 
 // flowsAnswer is the answer of FlowsHandler, as far as tests look at it.
@@ -133,5 +134,20 @@ func TestFlowsHandlerRefuses(t *testing.T) {
 	kernel.tcpErr, kernel.wait = nil, make(chan struct{})
 	if w := get(http.MethodGet, ""); w.Code != http.StatusServiceUnavailable {
 		t.Errorf("dump without end: %d", w.Code)
+	}
+}
+
+// The parameter destination takes the same addresses as every other input.
+func TestFlowsQuerySharedInputs(t *testing.T) {
+	for _, tt := range addresses.Inputs() {
+		q, err := parseFlowsQuery("destination=" + url.QueryEscape(tt.Text))
+		switch {
+		case tt.Fails != "":
+			if err == nil || !strings.Contains(err.Error(), tt.Fails) {
+				t.Errorf("%s: got %v, want an error with %q", tt.Text, err, tt.Fails)
+			}
+		case err != nil || q.selector.Destinations[0].String() != tt.Want:
+			t.Errorf("%s: got %+v, %v; want %s", tt.Text, q, err, tt.Want)
+		}
 	}
 }

@@ -58,7 +58,7 @@ func parseHost(ctx context.Context, host string, names resolver) ([]netip.Prefix
 	case !errors.Is(err, address.ErrSyntax):
 		return nil, fmt.Errorf("%w: HOST %w", ErrUsage, err)
 	case strings.Trim(host, "0123456789.") == "" || strings.ContainsAny(host, "/:[] "):
-		return nil, fmt.Errorf("%w: HOST %q is not an address, a prefix or a name: write one such as 10.0.0.5, 10.20.0.0/16, 2001:db8::5 or db.internal, and PORT as a word of its own", ErrUsage, host)
+		return nil, fmt.Errorf("%w: HOST %q is not an address, a prefix or a name: write one such as 10.0.0.5, 10.20.0.0/16, 2001:db8::5 or db.internal, and HOST and PORT as two words", ErrUsage, host)
 	}
 	addrs, err := names.LookupNetIP(ctx, "ip", host)
 	if err != nil {

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"tcphup/test/kit/addresses"
 )
 
 // namesOf is a resolver of what it holds.
@@ -46,7 +48,7 @@ func TestParseHosts(t *testing.T) {
 		{hosts: "fe80::1%eth0", fails: "zone"},
 		{hosts: "0.0.0.0", fails: "unspecified"},
 		{hosts: "::", fails: "unspecified"},
-		{hosts: "192.0.2.1:80", fails: "PORT as a word of its own"},
+		{hosts: "192.0.2.1:80", fails: "two words"},
 		{hosts: "192.0.2", fails: "not an address, a prefix or a name"},
 		{hosts: "[192.0.2.1]", fails: "not an address, a prefix or a name"},
 		{hosts: "224.0.0.1", fails: "multicast"},
@@ -72,6 +74,41 @@ func TestParseHosts(t *testing.T) {
 				t.Errorf("%v (-want +got)\n%s", err, diff)
 			}
 		})
+	}
+}
+
+// The command line and flags take the same addresses as every other input.
+func TestSharedInputs(t *testing.T) {
+	former := func(text string) ([]netip.Prefix, error) {
+		asked, _, _, _, err := (&stale{former: []string{text}}).read("db.internal")
+		var found []netip.Prefix
+		for _, a := range asked {
+			found = append(found, netip.PrefixFrom(a, a.BitLen()))
+		}
+		return found, err
+	}
+	flag := func(text string) ([]netip.Prefix, error) {
+		var found prefixes
+		err := found.Set(text)
+		return found, err
+	}
+	host := func(text string) ([]netip.Prefix, error) { return parseHosts(t.Context(), []string{text}, namesOf{}) }
+	for name, parse := range map[string]func(string) ([]netip.Prefix, error){"HOST": host, "--former": former, "--collector.include": flag} {
+		for _, tt := range addresses.Inputs() {
+			got, err := parse(tt.Text)
+			switch {
+			case tt.Fails != "":
+				if err == nil || !strings.Contains(err.Error(), tt.Fails) {
+					t.Errorf("%s %s: got %v, %v; want an error with %q", name, tt.Text, got, err, tt.Fails)
+				}
+			case name == "--former" && !netip.MustParsePrefix(tt.Want).IsSingleIP():
+				if err == nil || !strings.Contains(err.Error(), "write one address") {
+					t.Errorf("%s %s: got %v, %v", name, tt.Text, got, err)
+				}
+			case err != nil || len(got) != 1 || got[0].String() != tt.Want:
+				t.Errorf("%s %s: got %v, %v; want %s", name, tt.Text, got, err, tt.Want)
+			}
+		}
 	}
 }
 

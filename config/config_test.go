@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 
 	"tcphup/alerts"
 	"tcphup/hangup"
+	"tcphup/test/kit/addresses"
 )
 
 var cmpPrefix = cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })
@@ -172,6 +174,21 @@ never: ['::ffff:10.0.0.5', '[::ffff:10.0.0.0/104]:53', '[2001:db8::5]', '[2001:d
 	}
 	if diff := cmp.Diff(never, c.Rules.Never, cmpPrefix); diff != "" {
 		t.Errorf("never (-want +got):\n%s", diff)
+	}
+}
+
+// Allow and never take the same addresses as every other input.
+func TestConfigSharedInputs(t *testing.T) {
+	for _, tt := range addresses.Inputs() {
+		c, err := Parse("x.yml", fmt.Appendf(nil, "policies: [{name: a, match: [a=\"b\"], allow: [%q]}]\nnever: [%[1]q]\n", tt.Text))
+		switch {
+		case tt.Fails != "":
+			if err == nil || strings.Count(err.Error(), tt.Fails) != 2 {
+				t.Errorf("%s: got %v, want two errors with %q", tt.Text, err, tt.Fails)
+			}
+		case err != nil || c.Rules.Policies[0].Allow.Prefixes[0].String() != tt.Want || c.Rules.Never[0].Prefix.String() != tt.Want:
+			t.Errorf("%s: got %+v, %v; want %s", tt.Text, c.Rules, err, tt.Want)
+		}
 	}
 }
 

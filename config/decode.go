@@ -133,51 +133,48 @@ func (d *decoder) list(n *yaml.Node, key string, v reflect.Value, tag reflect.St
 // scalar decodes a single value. what names it in mistakes about its type and bounds,
 // subject in those that quote it.
 func (d *decoder) scalar(n *yaml.Node, what, subject string, v reflect.Value, tag reflect.StructTag) {
-	want := ""
+	var value any
+	var want string
+	var ok bool
 	switch to := v.Addr().Interface().(type) {
 	case encoding.TextUnmarshaler:
-		if !isScalar(n, "!!str") || n.Value == "" {
-			want = "a text that is not empty: write it in quotes"
+		if n.Kind != yaml.ScalarNode || n.Tag != "!!str" || n.Value == "" {
+			d.fail(n, "%s must be a text that is not empty: write it in quotes", what)
 		} else if err := to.UnmarshalText([]byte(n.Value)); err != nil {
 			d.fail(n, "%s %v", subject, err)
 		}
+		return
 	case *string:
-		if choices := tag.Get("oneof"); n.Kind != yaml.ScalarNode || !slices.Contains(strings.Split(choices, ", "), n.Value) {
-			want = "one of " + choices
-		}
-		*to = n.Value
+		choices := tag.Get("oneof")
+		ok, want = slices.Contains(strings.Split(choices, ", "), n.Value), "one of "+choices
+		value = n.Value
 	case *bool:
-		// Without the comparison "!!bool yes" would be false.
-		if *to = strings.EqualFold(n.Value, "true"); !isScalar(n, "!!bool") || !*to && !strings.EqualFold(n.Value, "false") {
-			want = "true or false"
-		}
+		// The library accepts "!!bool yes", a text, as a boolean.
+		yes, no := strings.EqualFold(n.Value, "true"), strings.EqualFold(n.Value, "false")
+		ok, want = n.Tag == "!!bool" && (yes || no), "true or false"
+		value = yes
 	case *float64:
-		number, err := strconv.ParseFloat(n.Value, 64)
-		if most := limit(tag, "most", parseFloat); n.Kind != yaml.ScalarNode || err != nil || !(number > 0 && number <= most) {
-			want = fmt.Sprintf("a number above 0, at most %g", most)
-		}
-		*to = number
+		most := limit(tag, "most", parseFloat)
+		number, err := parseFloat(n.Value)
+		ok, want = err == nil && number > 0 && number <= most, fmt.Sprintf("a number above 0, at most %g", most)
+		value = number
 	case *time.Duration:
+		least := limit(tag, "least", model.ParseDuration)
 		duration, err := model.ParseDuration(n.Value)
-		if least := limit(tag, "least", model.ParseDuration); n.Kind != yaml.ScalarNode || err != nil || duration < least {
-			want = fmt.Sprintf("a duration such as 500ms, 30s, 5m or 1h, and at least %s", least)
-		}
-		*to = time.Duration(duration)
+		ok, want = err == nil && duration >= least, fmt.Sprintf("a duration such as 500ms, 30s, 5m or 1h, and at least %s", least)
+		value = duration
 	default: // int and uint16
-		number, err := strconv.Atoi(n.Value)
 		least, most := limit(tag, "least", strconv.Atoi), limit(tag, "most", strconv.Atoi)
-		if !isScalar(n, "!!int") || err != nil || number < least || number > most {
-			want = fmt.Sprintf("a whole number from %d to %d", least, most)
-			break
-		}
-		v.Set(reflect.ValueOf(number).Convert(v.Type()))
+		number, err := strconv.Atoi(n.Value)
+		ok, want = n.Tag == "!!int" && err == nil && number >= least && number <= most, fmt.Sprintf("a whole number from %d to %d", least, most)
+		value = number
 	}
-	if want != "" {
+	if !ok || n.Kind != yaml.ScalarNode {
 		d.fail(n, "%s must be %s", what, want)
+		return
 	}
+	v.Set(reflect.ValueOf(value).Convert(v.Type()))
 }
-
-func isScalar(n *yaml.Node, tag string) bool { return n.Kind == yaml.ScalarNode && n.Tag == tag }
 
 func parseFloat(s string) (float64, error) { return strconv.ParseFloat(s, 64) }
 

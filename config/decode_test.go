@@ -85,3 +85,13 @@ func TestMistakesByLine(t *testing.T) {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
 }
+
+// A mistake in the defaults is reported once, not for each policy.
+func TestMistakeInDefaults(t *testing.T) {
+	for _, defaults := range []string{"method: kill", "mptcp: all", "limits: {breaker: {window: 1}}", "limits: {fraction: 2}", "linger: x"} {
+		content := "defaults: {" + defaults + "}\npolicies:\n- {name: a, match: [a=\"b\"], allow: [c]}\n- {name: b, match: [a=\"b\"], allow: [c]}\n"
+		if _, err := Parse("x.yml", []byte(content)); err == nil || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: got %v, want one error", defaults, err)
+		}
+	}
+}

@@ -6,62 +6,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"tcphup/test/kit/addresses"
 )
-
-// input is a text and its meaning to every caller. The parsers that accept more than an
-// address or a prefix are tested on the same texts.
-type input struct {
-	text, want string
-	fails      string // part of the error
-}
-
-func inputs() []input {
-	return []input{
-		{text: "10.0.0.5", want: "10.0.0.5/32"},
-		{text: "10.0.0.5/32", want: "10.0.0.5/32"},
-		{text: "127.0.0.1", want: "127.0.0.1/32"},
-		{text: "2001:db8::5", want: "2001:db8::5/128"},
-		{text: "2001:0DB8:0:0:0:0:0:5", want: "2001:db8::5/128"},
-		{text: "2001:db8::10.0.0.5", want: "2001:db8::a00:5/128"},
-		{text: "[2001:db8::5]", want: "2001:db8::5/128"},
-		{text: "::ffff:10.0.0.5", want: "10.0.0.5/32"},
-		{text: "::FFFF:0a00:0005", want: "10.0.0.5/32"},
-		{text: "[::ffff:10.0.0.5]", want: "10.0.0.5/32"},
-		{text: "::ffff:10.0.0.5/128", want: "10.0.0.5/32"},
-		{text: "fe80::1", want: "fe80::1/128"},
-		{text: "255.255.255.255", want: "255.255.255.255/32"},
-
-		{text: "10.0.0.0/8", want: "10.0.0.0/8"},
-		{text: "0.0.0.0/8", want: "0.0.0.0/8"},
-		{text: "0.0.0.0/0", want: "0.0.0.0/0"},
-		{text: "::/0", want: "::/0"},
-		{text: "2001:db8::/32", want: "2001:db8::/32"},
-		{text: "[2001:db8::/32]", want: "2001:db8::/32"},
-		{text: "::ffff:10.0.0.0/104", want: "10.0.0.0/8"},
-		{text: "::ffff:0.0.0.0/96", want: "0.0.0.0/0"},
-
-		{text: "10.0.0.5/8", fails: "bits set after its length: write 10.0.0.0/8, or 10.0.0.5 for the one address"},
-		{text: "2001:db8::5/32", fails: "write 2001:db8::/32, or 2001:db8::5 for"},
-		{text: "::ffff:10.0.0.5/104", fails: "write 10.0.0.0/8, or 10.0.0.5 for"},
-		{text: "::ffff:10.0.0.0/95", fails: "write an IPv4 prefix"},
-		{text: "::ffff:0.0.0.0/80", fails: "write an IPv4 prefix"},
-		{text: "0.0.0.0", fails: "unspecified address, no connection leads to it: write a prefix"},
-		{text: "::", fails: "unspecified"},
-		{text: "[::]", fails: "unspecified"},
-		{text: "::ffff:0.0.0.0", fails: "unspecified"},
-		{text: "0.0.0.0/32", fails: "unspecified"},
-		{text: "::/128", fails: "unspecified"},
-		{text: "224.0.0.1", fails: "multicast, no connection leads to it: write a unicast"},
-		{text: "224.0.0.0/4", fails: "multicast"},
-		{text: "239.0.0.0/8", fails: "multicast"},
-		{text: "ff02::1", fails: "multicast"},
-		{text: "ff00::/8", fails: "multicast"},
-		{text: "::ffff:224.0.0.1", fails: "multicast"},
-		{text: "fe80::1%eth0", fails: "has a zone: write fe80::1, which"},
-		{text: "[fe80::1%eth0]", fails: "has a zone"},
-		{text: "::ffff:10.0.0.5%eth0", fails: "has a zone: write 10.0.0.5, which"},
-	}
-}
 
 // neither are texts without an address.
 func neither() []string {
@@ -74,15 +21,15 @@ func neither() []string {
 }
 
 func TestParse(t *testing.T) {
-	tests := inputs()
+	tests := addresses.Inputs()
 	for _, text := range append(neither(), "db.internal", "other", "10.0.0.5:80", "[2001:db8::5]:80") {
-		tests = append(tests, input{text: text, fails: "is not an address or prefix: write one such as"})
+		tests = append(tests, addresses.Input{Text: text, Fails: "is not an address or prefix: write one such as"})
 	}
 	for _, tt := range tests {
-		t.Run(tt.text, func(t *testing.T) {
-			got, err := Parse(tt.text)
+		t.Run(tt.Text, func(t *testing.T) {
+			got, err := Parse(tt.Text)
 			check(t, tt, got, err)
-			if syntax := strings.Contains(tt.fails, "write one such as"); errors.Is(err, ErrSyntax) != syntax {
+			if syntax := strings.Contains(tt.Fails, "write one such as"); errors.Is(err, ErrSyntax) != syntax {
 				t.Errorf("is a syntax error: %t, want %t", !syntax, syntax)
 			}
 		})
@@ -90,13 +37,13 @@ func TestParse(t *testing.T) {
 }
 
 // check compares a result with the expected one. An error quotes the text.
-func check(t *testing.T, tt input, got netip.Prefix, err error) {
+func check(t *testing.T, tt addresses.Input, got netip.Prefix, err error) {
 	t.Helper()
 	switch {
-	case tt.fails == "" && (err != nil || got.String() != tt.want):
-		t.Errorf("got %v, %v; want %s", got, err, tt.want)
-	case tt.fails != "" && (err == nil || !strings.Contains(err.Error(), tt.fails) || !strings.HasPrefix(err.Error(), `"`) || got.IsValid()):
-		t.Errorf("got %v, %v; want an error with %q", got, err, tt.fails)
+	case tt.Fails == "" && (err != nil || got.String() != tt.Want):
+		t.Errorf("got %v, %v; want %s", got, err, tt.Want)
+	case tt.Fails != "" && (err == nil || !strings.Contains(err.Error(), tt.Fails) || !strings.HasPrefix(err.Error(), `"`) || got.IsValid()):
+		t.Errorf("got %v, %v; want an error with %q", got, err, tt.Fails)
 	}
 }
 
@@ -114,31 +61,31 @@ func TestParseAddr(t *testing.T) {
 }
 
 func TestParseEndpoint(t *testing.T) {
-	tests := inputs()
+	tests := addresses.Inputs()
 	for _, text := range append(neither(), "db.internal", "db.internal:53", "2001:db8::/32:53", "10.0.0.5:53:53", "[10.0.0.5]:53", "[2001:db8::5:53") {
-		tests = append(tests, input{text: text, fails: "is not an address or prefix with or without a port: write one such as"})
+		tests = append(tests, addresses.Input{Text: text, Fails: "is not an address or prefix with or without a port: write one such as"})
 	}
 	for _, text := range []string{"10.0.0.5:", "10.0.0.5:0", "10.0.0.5:65536", "10.0.0.5:http", "10.0.0.5:+53", "10.0.0.5:053", "[::1]:", "10.0.0.0/8:x"} {
-		tests = append(tests, input{text: text, fails: "is without a port from 1 to 65535 after its last colon"})
+		tests = append(tests, addresses.Input{Text: text, Fails: "is without a port from 1 to 65535 after its last colon"})
 	}
 	for _, tt := range tests {
-		t.Run(tt.text, func(t *testing.T) {
-			got, port, err := ParseEndpoint(tt.text)
+		t.Run(tt.Text, func(t *testing.T) {
+			got, port, err := ParseEndpoint(tt.Text)
 			check(t, tt, got, err)
 			if port != 0 {
 				t.Errorf("port %d", port)
 			}
-			if slices.Contains(neither(), tt.text) {
+			if slices.Contains(neither(), tt.Text) {
 				return
 			}
-			host := tt.text
+			host := tt.Text
 			if strings.Contains(host, ":") {
 				host = "[" + strings.Trim(host, "[]") + "]"
 			}
-			if got, port, err = ParseEndpoint(host + ":53"); tt.fails == "" && port != 53 {
+			if got, port, err = ParseEndpoint(host + ":53"); tt.Fails == "" && port != 53 {
 				t.Errorf("port %d", port)
 			}
-			if tt.fails == "" || slices.Contains(inputs(), tt) {
+			if tt.Fails == "" || slices.Contains(addresses.Inputs(), tt) {
 				check(t, tt, got, err)
 			}
 		})
@@ -146,13 +93,13 @@ func TestParseEndpoint(t *testing.T) {
 }
 
 func TestParseHost(t *testing.T) {
-	tests := inputs()
+	tests := addresses.Inputs()
 	for _, text := range neither() {
-		tests = append(tests, input{text: text, fails: "is not an address, a prefix or a name: write one such as"})
+		tests = append(tests, addresses.Input{Text: text, Fails: "is not an address, a prefix or a name: write one such as"})
 	}
 	for _, tt := range tests {
-		t.Run(tt.text, func(t *testing.T) {
-			got, name, err := ParseHost(tt.text)
+		t.Run(tt.Text, func(t *testing.T) {
+			got, name, err := ParseHost(tt.Text)
 			check(t, tt, got, err)
 			if name != "" {
 				t.Errorf("name %q", name)
@@ -168,17 +115,17 @@ func TestParseHost(t *testing.T) {
 
 // Values that do not come from a text obey the same rules.
 func TestFrom(t *testing.T) {
-	for _, tt := range inputs() {
-		if strings.HasPrefix(tt.text, "[") {
+	for _, tt := range addresses.Inputs() {
+		if strings.HasPrefix(tt.Text, "[") {
 			continue
 		}
-		t.Run(tt.text, func(t *testing.T) {
-			if addr, err := netip.ParseAddr(tt.text); err == nil {
+		t.Run(tt.Text, func(t *testing.T) {
+			if addr, err := netip.ParseAddr(tt.Text); err == nil {
 				got, err := FromAddr(addr)
 				check(t, tt, got, err)
 				return
 			}
-			got, err := FromPrefix(netip.MustParsePrefix(tt.text))
+			got, err := FromPrefix(netip.MustParsePrefix(tt.Text))
 			check(t, tt, got, err)
 		})
 	}
@@ -206,8 +153,8 @@ func TestParsePort(t *testing.T) {
 // FuzzParse parses any text. All parsers agree about it, the result is canonical and the
 // result's text means the result.
 func FuzzParse(f *testing.F) {
-	for _, tt := range inputs() {
-		f.Add(tt.text)
+	for _, tt := range addresses.Inputs() {
+		f.Add(tt.Text)
 	}
 	for _, text := range append(neither(), "db.internal", "10.0.0.0/8:53", "[2001:db8::/32]:53", "DB.:1") {
 		f.Add(text)
