@@ -173,6 +173,9 @@ func (h *heavyHitters) reset() {
 	h.distinct = 0
 }
 
+// overflown reports whether distinct is a lower bound.
+func (h *heavyHitters) overflown() bool { return h.distinct > h.limit }
+
 func (h *heavyHitters) add(d netip.AddrPort) {
 	if n, ok := h.counts[d]; ok {
 		h.counts[d] = n + 1

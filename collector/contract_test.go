@@ -121,7 +121,7 @@ func TestLargeAmongMany(t *testing.T) {
 	if len(kept) != limit {
 		t.Errorf("keeps %d destinations, want %d", len(kept), limit)
 	}
-	if least, most := limit*candidatesPerSeries, 200_005-limit; folded < least || folded > most {
+	if least, most := limit*candidatesPerSeries, 200_005-limit; folded < least || folded > most || !c.rest.overflown() {
 		t.Errorf("%d folded destinations, want a lower bound of %d that is at least %d", folded, most, least)
 	}
 }
@@ -134,7 +134,7 @@ func TestFoldedIsExact(t *testing.T) {
 		flows[numbered(i)] = 1 + i%3
 	}
 	for pass, c := 1, newContract(limit, notPinned); pass <= 3; pass++ {
-		if kept, _, folded := fill(c, flows); len(kept)+folded != len(flows) {
+		if kept, _, folded := fill(c, flows); len(kept)+folded != len(flows) || c.rest.overflown() {
 			t.Errorf("pass %d keeps %d and folds %d of %d destinations", pass, len(kept), folded, len(flows))
 		}
 	}

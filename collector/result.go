@@ -16,6 +16,7 @@ type result struct {
 	destinations []series // without those that are folded, but for their sum
 	inbound      []series // by local port, as above
 	folded       int      // destinations
+	foldedMore   bool     // folded is a lower bound
 	observed     []prometheus.Metric
 }
 
@@ -54,7 +55,7 @@ func (c *Collector) result(tcp, mptcp reading) *result {
 	if folded > 0 {
 		r.destinations = append(r.destinations, series{exposition.Label("destination", otherLabel), exposition.Label("port", ""), rest})
 	}
-	r.folded = folded
+	r.folded, r.foldedMore = folded, c.fold.destinations.rest.overflown()
 
 	kept, rest, folded = c.fold.inbound.choose()
 	for _, k := range kept {

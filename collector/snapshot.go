@@ -12,8 +12,10 @@ type Snapshot struct {
 	// Destinations are in no particular order, the sum of those that have no place of
 	// their own among them.
 	Destinations []Destination
-	// Folded counts the destinations that are counted together as other.
-	Folded int
+	// Folded counts the destinations that are counted together as other. FoldedMore
+	// reports that it is a lower bound.
+	Folded     int
+	FoldedMore bool
 	// Inbound counts the sockets of inbound flows, without those in TIME_WAIT.
 	Inbound int
 }
@@ -56,7 +58,7 @@ func (c *Collector) Snapshot(ctx context.Context) (*Snapshot, error) {
 	case !r.tcpOK():
 		return nil, fmt.Errorf("read sockets: %w", r.tcp.err)
 	}
-	s := &Snapshot{Folded: r.folded}
+	s := &Snapshot{Folded: r.folded, FoldedMore: r.foldedMore}
 	for i := range r.destinations {
 		s.Destinations = append(s.Destinations, r.destinations[i].snapshot(r.mptcpOK()))
 	}

@@ -160,13 +160,13 @@ func (d *pageData) setDestinations(s *collector.Snapshot) {
 			shown++
 		}
 		if i < pageDestinations {
-			d.Destinations = append(d.Destinations, newPageDestination(from, s.Folded))
+			d.Destinations = append(d.Destinations, newPageDestination(from, s))
 		}
 	}
 	d.More = max(0, len(list)-pageDestinations)
 	d.Totals = []total{
 		{"outbound sockets", strconv.Itoa(sockets), false},
-		{"destinations", strconv.Itoa(shown + s.Folded), false},
+		{"destinations", atLeast(s) + strconv.Itoa(shown+s.Folded), false},
 		{"idle over " + roundText(text.LongIdle), strconv.Itoa(old), false},
 		{"stalled", strconv.Itoa(stalled), stalled > 0},
 		{"MPTCP paths", strconv.Itoa(paths), false},
@@ -195,10 +195,18 @@ func compareDestinations(a, b collector.Destination) int {
 	return cmp.Or(cmp.Compare(b.Sockets, a.Sockets), cmp.Compare(a.Address, b.Address), cmp.Compare(a.Port, b.Port))
 }
 
-func newPageDestination(from *collector.Destination, folded int) pageDestination {
+// atLeast precedes a number of destinations that is a lower bound.
+func atLeast(s *collector.Snapshot) string {
+	if s.FoldedMore {
+		return "at least "
+	}
+	return ""
+}
+
+func newPageDestination(from *collector.Destination, s *collector.Snapshot) pageDestination {
 	d := pageDestination{Destination: *from, Name: net.JoinHostPort(from.Address, from.Port), Median: "–", Longest: "–", Histogram: newHistogram(from.Idle)}
 	if from.Other() {
-		d.Name = "other (" + text.Plural(folded, "destination") + ")"
+		d.Name = "other (" + atLeast(s) + text.Plural(s.Folded, "destination") + ")"
 	}
 	bounds := collector.IdleBuckets()
 	if median := bucketAt(from.Idle, 0.5); median >= 0 {

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -224,6 +225,26 @@ func TestOperatingMode(t *testing.T) {
 	} {
 		if got := newOperatingMode(&tt.status); got.Name != tt.want || !strings.Contains(got.Why, tt.why) {
 			t.Errorf("%s: %+v, want %s because of %s", tt.name, got, tt.want, tt.why)
+		}
+	}
+}
+
+// A number of destinations that is a lower bound is shown as one.
+func TestPageFoldedMore(t *testing.T) {
+	d := new(pageData)
+	d.setDestinations(&collector.Snapshot{Folded: 4001, FoldedMore: true, Destinations: []collector.Destination{
+		{Address: "10.0.0.5", Port: "80", Sockets: 1, Idle: []int{1}}, {Address: "other", Sockets: 5000, Idle: []int{5000}},
+	}})
+	var texts []string
+	for _, row := range d.Destinations {
+		texts = append(texts, row.Name)
+	}
+	for _, total := range d.Totals {
+		texts = append(texts, total.Value)
+	}
+	for _, want := range []string{"other (at least 4001 destinations)", "at least 4002"} {
+		if !slices.Contains(texts, want) {
+			t.Errorf("no %q in %q", want, texts)
 		}
 	}
 }
