@@ -75,7 +75,7 @@ func commandSections(commands []*kingpin.CmdModel) string {
 }
 
 // outcomeTables show the outcomes and the reasons of package hangup with what their
-// comments say: "NAME: ...".
+// comments say: "NAME means: ...".
 func outcomeTables(t *testing.T) (outcomes, reasons string) {
 	t.Helper()
 	file, err := parser.ParseFile(token.NewFileSet(), "../hangup/report.go", nil, parser.ParseComments)
@@ -89,7 +89,7 @@ func outcomeTables(t *testing.T) (outcomes, reasons string) {
 			return true
 		}
 		value, isText := spec.Values[0].(*ast.BasicLit)
-		meaning, isMeaning := strings.CutPrefix(spec.Doc.Text(), spec.Names[0].Name+": ")
+		meaning, isMeaning := strings.CutPrefix(spec.Doc.Text(), spec.Names[0].Name+" means: ")
 		if isText && isMeaning {
 			meaning = strings.TrimSuffix(strings.Join(strings.Fields(meaning), " "), ".")
 			meanings[strings.Trim(value.Value, `"`)] = meaning

@@ -12,19 +12,19 @@ import (
 type Outcome string
 
 const (
-	// Closed: the kernel no longer lists the flow, or only in TIME_WAIT.
+	// Closed means: the kernel no longer lists the flow, or only in TIME_WAIT.
 	Closed Outcome = "closed"
-	// HalfClosed: the peer acknowledged the FIN and keeps its side open.
+	// HalfClosed means: the peer acknowledged the FIN and keeps its side open.
 	HalfClosed Outcome = "half_closed"
-	// Lingering: the peer did not acknowledge the FIN within the linger time.
+	// Lingering means: the peer did not acknowledge the FIN within the linger time.
 	Lingering Outcome = "lingering"
-	// Gone: the flow ended before it was hung up.
+	// Gone means: the flow ended before it was hung up.
 	Gone Outcome = "gone"
-	// Planned: a dry run or shadow, or time ran out before the flow's turn.
+	// Planned means: a dry run or shadow, or time ran out before the flow's turn.
 	Planned Outcome = "planned"
-	// Refused: a safety check rejected the flow; the reason names the check.
+	// Refused means: a safety check rejected the flow; the reason names the check.
 	Refused Outcome = "refused"
-	// Failed: a system call failed; the error has the cause.
+	// Failed means: a system call failed; the error has the cause.
 	Failed Outcome = "failed"
 )
 
@@ -37,24 +37,24 @@ func Outcomes() []Outcome {
 type Reason string
 
 const (
-	// ReasonIdentity: the descriptor does not lead to the chosen flow.
+	// ReasonIdentity means: the descriptor does not lead to the chosen flow.
 	ReasonIdentity Reason = "identity"
-	// ReasonSIGPIPE: the owner's next write would kill it.
+	// ReasonSIGPIPE means: the owner's next write would kill it.
 	ReasonSIGPIPE Reason = "sigpipe"
-	// ReasonPermission: a right or a kernel feature is missing.
+	// ReasonPermission means: a right or a kernel feature is missing.
 	ReasonPermission Reason = "permission"
-	// ReasonEvidence: the flow no longer shows the evidence that it was chosen by.
+	// ReasonEvidence means: the flow no longer shows the evidence that it was chosen by.
 	ReasonEvidence Reason = "evidence"
-	// ReasonBudget: more flows match than one action may hang up.
+	// ReasonBudget means: more flows match than one action may hang up.
 	ReasonBudget Reason = "budget"
-	// ReasonDenied: a never rule covers the flow.
+	// ReasonDenied means: a never rule covers the flow.
 	ReasonDenied Reason = "denied"
-	// ReasonLastSubflow: destroying it would leave an MPTCP connection without a
+	// ReasonLastSubflow means: destroying it would leave an MPTCP connection without a
 	// subflow, and its application would get neither data nor an error.
 	ReasonLastSubflow Reason = "last_subflow"
-	// ReasonListener: the socket accepts connections.
+	// ReasonListener means: the socket accepts connections.
 	ReasonListener Reason = "listener"
-	// ReasonSelf: the socket is tcphup's own.
+	// ReasonSelf means: the socket is tcphup's own.
 	ReasonSelf Reason = "self"
 )
 
