@@ -30,7 +30,7 @@ PACKAGE_VERSION = $(if $(filter v%,$(VERSION)),$(VERSION:v%=%),0.0.0~$(VERSION))
 TOKEN         := tcphup.token
 
 comma         := ,
-COVERED       := tcphup/sockdiag,tcphup/actuator,tcphup/alerts,tcphup/collector,tcphup/endpoints
+COVERED       := tcphup/sockdiag,tcphup/actuator,tcphup/alerts,tcphup/collector,tcphup/services
 FUZZ_TIME     ?= 30s
 FUZZ_IN       ?= .
 DURATION      ?= 10m
@@ -73,7 +73,7 @@ test: need-root need-programs format
 # compiled once more.
 checks:
 	$(MAKE) -j1 vet unit tools
-	$(MAKE) -j1 fuzz FUZZ_TIME=2000x FUZZ_IN='actuator alerts endpoints sockdiag'
+	$(MAKE) -j1 fuzz FUZZ_TIME=2000x FUZZ_IN='actuator alerts services sockdiag'
 
 # Tests that need rights fail without them; this says so before anything is built.
 need-root:
@@ -166,7 +166,7 @@ image: build
 # docs/benchmarks.* are written anew, unless the largest load is set: make bench SOCKETS=10000
 bench: need-root build
 	mkdir -p bin
-	$(GO) test -run '^$$' -bench . -benchtime 0.5s -timeout 5m ./alerts ./collector ./endpoints > bin/parts.txt || { cat bin/parts.txt; exit 1; }
+	$(GO) test -run '^$$' -bench . -benchtime 0.5s -timeout 5m ./alerts ./collector ./services > bin/parts.txt || { cat bin/parts.txt; exit 1; }
 	$(GO) run ./test/bench -tcphup=$(BINARY) -parts=bin/parts.txt $(if $(SOCKETS),-sockets=$(SOCKETS),-docs=docs)
 	$(if $(SOCKETS),,$(GO) -C tools run ./plot < docs/benchmarks.csv > docs/benchmarks.svg)
 

@@ -102,7 +102,7 @@ func (x *server) pageData(r *http.Request) *pageData {
 	d.setChecks(x.checks)
 	d.setDecisions(x.audit.Records())
 	snapshot, err := x.collector.Snapshot(ctx)
-	d.setServices(x.endpoints.Status(), err == nil) // after the pass, which counts their sockets
+	d.setServices(x.watcher.Status(), err == nil) // after the pass, which counts their sockets
 	if err != nil {
 		d.Failed = err.Error()
 		return d

@@ -51,7 +51,7 @@ func (x *server) reload() error {
 		err = x.receiver.Reload(c.Rules)
 	}
 	if err == nil {
-		err = x.endpoints.Reload(c.watched())
+		err = x.watcher.Reload(c.watched())
 	}
 	x.reloads.set(err == nil)
 	if err != nil {

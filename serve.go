@@ -28,8 +28,8 @@ import (
 	"tcphup/actuator"
 	"tcphup/alerts"
 	"tcphup/collector"
-	"tcphup/endpoints"
 	"tcphup/internal/safefile"
+	"tcphup/services"
 )
 
 // stopTimeout is how long the servers get to end what is under way.
@@ -46,8 +46,8 @@ type serve struct {
 	watchReconnect                 time.Duration
 	alerts                         alerts.Config
 	collector                      collector.Config
-	services                       services
-	endpoints                      endpoints.Config
+	services                       serviceFlags
+	watching                       services.Config
 }
 
 func newServe(cmd *kingpin.CmdClause) *serve {
@@ -70,7 +70,7 @@ func newServe(cmd *kingpin.CmdClause) *serve {
 	cmd.Flag("collector.exclude", "Do not show these destinations (address or prefix, repeatable).").SetValue((*prefixes)(&s.collector.Exclude))
 	cmd.Flag("service", "Watch which addresses this name has and had, and the flows to its port (NAME:PORT, repeatable); as services of the configuration file.").
 		SetValue(&s.services)
-	cmd.Flag("endpoints.state-file", "File that keeps the addresses of watched names over a restart.").StringVar(&s.endpoints.StateFile)
+	cmd.Flag("endpoints.state-file", "File that keeps the addresses of watched names over a restart.").StringVar(&s.watching.StateFile)
 	cmd.Flag("log.level", "Only log messages with the given severity or above: debug, info, warn, error.").Default("info").SetValue(s.log.Level)
 	cmd.Flag("log.format", "Output format of log messages: logfmt or json.").Default("logfmt").SetValue(s.log.Format)
 	return s
@@ -94,7 +94,7 @@ type server struct {
 	registry  *prometheus.Registry
 	collector *collector.Collector
 	actuator  *actuator.Actuator
-	endpoints *endpoints.Watcher
+	watcher   *services.Watcher
 	receiver  *alerts.Receiver
 	audit     *alerts.Audit
 	reloads   reloadMetrics
@@ -164,20 +164,20 @@ func (s *serve) run(ctx context.Context) (int, error) {
 // build makes the parts and lets them meet.
 func (x *server) build(c config) error {
 	var err error
-	x.serve.endpoints.Logger, x.serve.endpoints.Services = x.logger, c.watched()
-	if x.endpoints, err = endpoints.New(x.serve.endpoints); err != nil {
+	x.serve.watching.Logger, x.serve.watching.Services = x.logger, c.watched()
+	if x.watcher, err = services.New(x.serve.watching); err != nil {
 		return err
 	}
 	x.serve.collector.Logger = x.logger
-	x.serve.collector.Observer = x.endpoints.Sockets()
+	x.serve.collector.Observer = x.watcher.Sockets()
 	x.serve.collector.Pinned = func(addresses netip.Prefix, port uint16) bool {
-		return x.endpoints.Pinned(addresses, port) || x.receiver.Allows(addresses, port)
+		return x.watcher.Pinned(addresses, port) || x.receiver.Allows(addresses, port)
 	}
 	if x.collector, err = collector.New(x.serve.collector); err != nil {
 		return err
 	}
 	x.actuator = actuator.New(actuator.Config{Logger: x.logger, FirstSeen: x.collector.FirstSeen})
-	x.alerts.Audit, x.alerts.Names = x.audit, x.endpoints
+	x.alerts.Audit, x.alerts.Names = x.audit, x.watcher
 	// Where no alert can arrive, no policy is in force.
 	x.alerts.Shadow = x.alerts.Shadow || x.alertsAddress == ""
 	x.receiver, err = alerts.NewReceiver(x.alerts, c.Rules, hangUpper{x.actuator, x.watchReconnect}, x.logger)
@@ -190,7 +190,7 @@ func (x *server) build(c config) error {
 		versioncollector.NewCollector("tcphup"),
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		x.actuator, x.endpoints, x.receiver, x.reloads.successful, x.reloads.time,
+		x.actuator, x.watcher, x.receiver, x.reloads.successful, x.reloads.time,
 	} {
 		if err := x.registry.Register(c); err != nil {
 			return fmt.Errorf("register metrics: %w", err)
@@ -327,7 +327,7 @@ func (x *server) serveUntilDone(ctx context.Context) error {
 	defer signal.Stop(hup)
 	var watching sync.WaitGroup
 	defer watching.Wait()
-	watching.Go(func() { x.endpoints.Run(ctx) })
+	watching.Go(func() { x.watcher.Run(ctx) })
 
 	metrics := &http.Server{Handler: x.webHandler(), ReadHeaderTimeout: 10 * time.Second, WriteTimeout: time.Minute, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10}
 	limitConnections(metrics, maxConnections)

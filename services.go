@@ -10,20 +10,20 @@ import (
 	"github.com/prometheus/alertmanager/pkg/labels"
 
 	"tcphup/alerts"
-	"tcphup/endpoints"
+	"tcphup/services"
 )
 
-// services is the repeatable flag --service.
-type services []service
+// serviceFlags is the repeatable flag --service.
+type serviceFlags []service
 
-func (s *services) String() string     { return fmt.Sprint([]service(*s)) }
-func (s *services) IsCumulative() bool { return true }
-func (s *services) Set(text string) error {
+func (s *serviceFlags) String() string     { return fmt.Sprint([]service(*s)) }
+func (s *serviceFlags) IsCumulative() bool { return true }
+func (s *serviceFlags) Set(text string) error {
 	name, port, err := parseService(text)
 	if err == nil && port == 0 {
 		err = fmt.Errorf("%q has no port: write NAME:PORT", text)
 	}
-	*s = append(*s, service{Name: name, Port: port, Settle: endpoints.DefaultSettle})
+	*s = append(*s, service{Name: name, Port: port, Settle: services.DefaultSettle})
 	return err
 }
 
@@ -85,10 +85,10 @@ func stalePolicy(watched []service) (alerts.Policy, error) {
 
 // watched returns every name that is to be watched: the services, and without a
 // port the names that policies allow.
-func (c *config) watched() []endpoints.Service {
-	var watched []endpoints.Service
+func (c *config) watched() []services.Service {
+	var watched []services.Service
 	for _, name := range c.names() {
-		s := endpoints.Service{Name: name}
+		s := services.Service{Name: name}
 		for _, known := range c.Services {
 			if known.Name == name {
 				s.Port, s.Settle = known.Port, known.Settle

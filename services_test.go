@@ -8,7 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"tcphup/alerts"
-	"tcphup/endpoints"
+	"tcphup/services"
 )
 
 func TestParseService(t *testing.T) {
@@ -39,7 +39,7 @@ func TestParseService(t *testing.T) {
 			t.Errorf("%q: %q %d %v", tt.text, name, port, err)
 		}
 	}
-	if err := new(services).Set("db.internal"); err == nil {
+	if err := new(serviceFlags).Set("db.internal"); err == nil {
 		t.Error("a service without a port was taken")
 	}
 }
@@ -53,14 +53,14 @@ services: [{name: db.internal, port: 5432, settle: 2m}]
 	if err != nil {
 		t.Fatal(err)
 	}
-	var flags services
+	var flags serviceFlags
 	if err := flags.Set("Mail.internal:25"); err != nil {
 		t.Fatal(err)
 	}
 	if err := c.addServices(flags); err != nil {
 		t.Fatal(err)
 	}
-	want := []endpoints.Service{
+	want := []services.Service{
 		{Name: "db.internal", Port: 5432, Settle: 2 * time.Minute},
 		{Name: "mail.internal", Port: 25, Settle: time.Minute},
 		{Name: "web.internal"},
@@ -82,7 +82,7 @@ func TestStalePolicy(t *testing.T) {
 	if err := c.addServices(nil); err != nil || len(c.Rules.Policies) != 1 {
 		t.Fatalf("without services: %v, %+v", err, c.Rules.Policies)
 	}
-	if err := c.addServices(services{{Name: "db.internal", Port: 5432}, {Name: "web.internal", Port: 80}}); err != nil {
+	if err := c.addServices(serviceFlags{{Name: "db.internal", Port: 5432}, {Name: "web.internal", Port: 80}}); err != nil {
 		t.Fatal(err)
 	}
 	if err := c.Rules.Validate(); err != nil {

@@ -10,7 +10,7 @@ import (
 
 	"github.com/alecthomas/kingpin/v2"
 
-	"tcphup/endpoints"
+	"tcphup/services"
 )
 
 // stale is what the command line says of a service that has left addresses behind.
@@ -56,7 +56,7 @@ func (s *stale) destinations(ctx context.Context, stderr io.Writer) ([]netip.Pre
 	if port == 0 {
 		port = known
 	}
-	now, err := endpoints.Resolve(ctx, endpoints.Service{Name: name, Port: port})
+	now, err := services.Resolve(ctx, services.Service{Name: name, Port: port})
 	if err != nil {
 		return nil, nil, fmt.Errorf("%w: --stale: where %s is now is not known: %w; to hang up all the same, write tcphup ADDRESS PORT", errUsage, name, err)
 	}
@@ -102,9 +102,9 @@ func (s *stale) read(name string) (asked, former, current []netip.Addr, port uin
 	if s.file == "" {
 		return asked, nil, nil, 0, nil
 	}
-	known, err := endpoints.ReadState(s.file, name)
+	known, err := services.ReadState(s.file, name)
 	switch {
-	case errors.Is(err, endpoints.ErrUnknown) && len(s.former) > 0:
+	case errors.Is(err, services.ErrUnknown) && len(s.former) > 0:
 		return asked, nil, nil, 0, nil
 	case err != nil:
 		return nil, nil, nil, 0, fmt.Errorf("%w: --stale: %w", errUsage, err)

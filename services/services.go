@@ -1,11 +1,11 @@
-// Package endpoints watches the names of services: which addresses a name has
+// Package services watches the names of services: which addresses a name has
 // now, and which it had before. A flow to a former address is what a failover
 // leaves behind.
 //
 // A name is looked up again and again, as the system's resolver would: in
 // /etc/hosts, then in the DNS by resolv.conf. Lookups run beside everything else;
 // nothing that asks for addresses or metrics ever waits for one.
-package endpoints
+package services
 
 import (
 	"context"
