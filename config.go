@@ -14,6 +14,7 @@ import (
 
 	"tcphup/alerts"
 	"tcphup/internal/safefile"
+	"tcphup/services"
 )
 
 // config is what the configuration file says.
@@ -32,6 +33,8 @@ type service struct {
 	// Settle is how long an address must be gone from the name's answers before it
 	// counts as former.
 	Settle time.Duration
+	// Interval is the time between lookups of the name.
+	Interval time.Duration
 }
 
 // defaultConfig is what applies without a configuration file.
@@ -242,7 +245,7 @@ func (r *configReader) allow(n *yaml.Node, text string, a *alerts.Allow) {
 }
 
 func (r *configReader) service(n *yaml.Node) {
-	s := service{Settle: time.Minute}
+	s := service{Settle: services.DefaultSettle, Interval: services.DefaultInterval}
 	seen := r.mapping(n, "a service", keys{
 		"name": func(n *yaml.Node) {
 			text, ok := r.text(n, "name")
@@ -255,7 +258,8 @@ func (r *configReader) service(n *yaml.Node) {
 			port, _ := r.whole(n, "port", 1, 65535)
 			s.Port = uint16(port)
 		},
-		"settle": r.duration(&s.Settle, "settle", time.Second),
+		"settle":   r.duration(&s.Settle, "settle", time.Second),
+		"interval": r.duration(&s.Interval, "interval", time.Second),
 	})
 	for _, key := range []string{"name", "port"} {
 		if !seen[key] && resolve(n).Kind == yaml.MappingNode {

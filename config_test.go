@@ -66,7 +66,7 @@ func TestExampleConfig(t *testing.T) {
 	if diff := cmp.Diff(never, c.Rules.Never, cmpPrefix); diff != "" {
 		t.Errorf("never (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff([]service{{"db.internal", 5432, time.Minute}}, c.Services); diff != "" {
+	if diff := cmp.Diff([]service{{"db.internal", 5432, time.Minute, 15 * time.Second}}, c.Services); diff != "" {
 		t.Errorf("services (-want +got):\n%s", diff)
 	}
 	if diff := cmp.Diff([]string{"db.internal"}, c.names()); diff != "" {
@@ -257,13 +257,14 @@ func configMistakes() []configMistake {
 			`x.yml:1: never: "10.0.0.1/8:53" is a prefix with bits set after its length: write 10.0.0.0/8`,
 			`x.yml:1: never: "2001:db8::/32:53" is not an address or prefix with or without a port`,
 		}},
-		{"services", "services:\n- {name: 10.0.0.1, port: 80}\n- {name: a.b}\n- {name: A.b, port: 0, settle: 0s}\n- x\n", []string{
+		{"services", "services:\n- {name: 10.0.0.1, port: 80}\n- {name: a.b}\n- {name: A.b, port: 0, settle: 0s, interval: 0s}\n- x\n", []string{
 			`x.yml:2: name "10.0.0.1" is not a host name: write one that DNS resolves, such as db.internal`,
 			"x.yml:3: the service has no port",
 			"x.yml:4: port must be a whole number from 1 to 65535",
 			"x.yml:4: settle must be a duration such as 500ms, 30s, 5m or 1h, and at least 1s",
+			"x.yml:4: interval must be a duration such as 500ms, 30s, 5m or 1h, and at least 1s",
 			`x.yml:4: service "a.b" is there already: every service needs a name of its own`,
-			"x.yml:5: a service must be a mapping with the keys name, port, settle",
+			"x.yml:5: a service must be a mapping with the keys interval, name, port, settle",
 		}},
 		{"defaults with a name", "defaults:\n  name: a\n", []string{`x.yml:2: unknown key "name" in defaults: the known keys are ` +
 			"drain, evidence, labels, limits, linger, method, mptcp, shadow"}},

@@ -21,6 +21,7 @@ import (
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 
+	"tcphup/services"
 	"tcphup/test/kit/nstest"
 )
 
@@ -74,13 +75,13 @@ func allMetrics(t *testing.T) map[string]*dto.MetricFamily {
 	t.Helper()
 	former := connect(t, false)
 	connect(t, true)
-	state := filepath.Join(t.TempDir(), "state.json")
-	if err := os.WriteFile(state, fmt.Appendf(nil, `{"version": 1, "services": [{"name": "db.internal", "changed": %[1]q,
+	state := t.TempDir()
+	if err := os.WriteFile(filepath.Join(state, services.StateFile), fmt.Appendf(nil, `{"version": 1, "services": [{"name": "db.internal", "changed": %[1]q,
 		"addresses": [{"address": "192.0.2.1"}, {"address": %[2]q, "former": %[1]q}]}]}`, time.Now().Format(time.RFC3339), former.Addr()), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	app, commands := newApp(nil)
-	if _, err := app.Parse([]string{"serve", fmt.Sprintf("--service=db.internal:%d", former.Port()), "--endpoints.state-file=" + state}); err != nil {
+	if _, err := app.Parse([]string{"serve", fmt.Sprintf("--service=db.internal:%d", former.Port()), "--state.directory=" + state}); err != nil {
 		t.Fatal(err)
 	}
 	x := &server{serve: commands["serve"].(*serve), logger: slog.New(slog.DiscardHandler), registry: prometheus.NewRegistry()}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -70,7 +72,8 @@ func newServe(cmd *kingpin.CmdClause) *serve {
 	cmd.Flag("collector.exclude", "Do not show these destinations (address or prefix, repeatable).").SetValue((*prefixes)(&s.collector.Exclude))
 	cmd.Flag("service", "Watch which addresses this name has and had, and the flows to its port (NAME:PORT, repeatable); as services of the configuration file.").
 		SetValue(&s.services)
-	cmd.Flag("endpoints.state-file", "File that keeps the addresses of watched names over a restart.").StringVar(&s.watching.StateFile)
+	cmd.Flag("state.directory", "Directory for what is kept over a restart: the addresses of watched names. Default: the first entry of $STATE_DIRECTORY, which systemd sets; without it nothing is kept.").
+		StringVar(&s.watching.StateDirectory)
 	cmd.Flag("log.level", "Only log messages with the given severity or above: debug, info, warn, error.").Default("info").SetValue(s.log.Level)
 	cmd.Flag("log.format", "Output format of log messages: logfmt or json.").Default("logfmt").SetValue(s.log.Format)
 	return s
@@ -165,6 +168,7 @@ func (s *serve) run(ctx context.Context) (int, error) {
 func (x *server) build(c config) error {
 	var err error
 	x.serve.watching.Logger, x.serve.watching.Services = x.logger, c.watched()
+	x.serve.watching.StateDirectory = stateDirectory(x.serve.watching.StateDirectory)
 	if x.watcher, err = services.New(x.serve.watching); err != nil {
 		return err
 	}
@@ -198,6 +202,13 @@ func (x *server) build(c config) error {
 	}
 	x.reloads.set(true)
 	return nil
+}
+
+// stateDirectory returns the directory for what is kept over a restart: the flag's, or
+// systemd's first one (STATE_DIRECTORY in systemd.exec(5)); empty if there is neither.
+func stateDirectory(flag string) string {
+	first, _, _ := strings.Cut(os.Getenv("STATE_DIRECTORY"), ":")
+	return cmp.Or(flag, first)
 }
 
 // checkCredentials refuses to receive alerts from everyone.

@@ -23,7 +23,7 @@ func (s *serviceFlags) Set(text string) error {
 	if err == nil && port == 0 {
 		err = fmt.Errorf("%q has no port: write NAME:PORT", text)
 	}
-	*s = append(*s, service{Name: name, Port: port, Settle: services.DefaultSettle})
+	*s = append(*s, service{Name: name, Port: port, Settle: services.DefaultSettle, Interval: services.DefaultInterval})
 	return err
 }
 
@@ -91,7 +91,7 @@ func (c *config) watched() []services.Service {
 		s := services.Service{Name: name}
 		for _, known := range c.Services {
 			if known.Name == name {
-				s.Port, s.Settle = known.Port, known.Settle
+				s.Port, s.Settle, s.Interval = known.Port, known.Settle, known.Interval
 			}
 		}
 		watched = append(watched, s)

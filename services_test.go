@@ -48,7 +48,7 @@ func TestAddServices(t *testing.T) {
 	c, err := parseConfig("x.yml", []byte(`
 policies:
   - {name: a, match: ['a="b"'], allow: [web.internal, db.internal]}
-services: [{name: db.internal, port: 5432, settle: 2m}]
+services: [{name: db.internal, port: 5432, settle: 2m, interval: 5s}]
 `))
 	if err != nil {
 		t.Fatal(err)
@@ -61,8 +61,8 @@ services: [{name: db.internal, port: 5432, settle: 2m}]
 		t.Fatal(err)
 	}
 	want := []services.Service{
-		{Name: "db.internal", Port: 5432, Settle: 2 * time.Minute},
-		{Name: "mail.internal", Port: 25, Settle: time.Minute},
+		{Name: "db.internal", Port: 5432, Settle: 2 * time.Minute, Interval: 5 * time.Second},
+		{Name: "mail.internal", Port: 25, Settle: time.Minute, Interval: 15 * time.Second},
 		{Name: "web.internal"},
 	}
 	if diff := cmp.Diff(want, c.watched()); diff != "" {

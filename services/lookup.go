@@ -4,19 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net/netip"
-	"os"
 	"slices"
 	"strings"
 	"sync"
-	"time"
-
-	"github.com/miekg/dns"
 )
 
-// lookupError is a failed lookup. The reason is one of few words and stays the
-// same as long as the failure does.
+// maxTargets bounds the targets of an SRV answer that are looked up.
+const maxTargets = 64
+
+// lookupError is a failed lookup. Its reason is the same for all failures of a kind.
 type lookupError struct {
 	reason string
 	err    error
@@ -25,80 +22,93 @@ type lookupError struct {
 func (e *lookupError) Error() string { return e.err.Error() }
 func (e *lookupError) Unwrap() error { return e.err }
 
-// fail is an error with a reason.
+// fail returns an error with a reason.
 func fail(reason, format string, args ...any) error {
 	return &lookupError{reason, fmt.Errorf(format, args...)}
 }
 
-var (
-	errEmpty  = fail("empty", "the name has no address")
-	errNoName = fail("nxdomain", "the name does not exist")
-)
+// notFound is the reason for an answer without an address of the family: the name does
+// not exist, or it has no such record. The resolver does not distinguish these.
+const notFound = "not found"
 
-// system looks names up by the settings of the system's resolver: hosts(5), then
-// the DNS by resolv.conf(5). nsswitch.conf and the sources that only it names are
-// not looked at.
-type system struct {
-	hosts  settings[map[string][]netip.Addr]
-	resolv settings[*dns.ClientConfig]
-}
-
-func newSystem(hosts, resolv string) *system {
-	return &system{
-		hosts:  settings[map[string][]netip.Addr]{path: hosts, parse: parseHosts},
-		resolv: settings[*dns.ClientConfig]{path: resolv, parse: parseResolv},
+// reason returns the reason for a failed lookup; "" when err is nil.
+func reason(err error) string {
+	var lookup *lookupError
+	switch {
+	case err == nil:
+		return ""
+	case errors.As(err, &lookup):
+		return lookup.reason
+	default:
+		return err.Error()
 	}
 }
 
-// changed reports whether a file has changed since the last call.
-func (s *system) changed() bool {
-	hosts, resolv := s.hosts.changed(), s.resolv.changed()
-	return hosts || resolv
-}
-
-// lookup finds the addresses of a name. What the DNS said of one family is in the
-// answer even when the other's question failed.
-func (s *system) lookup(ctx context.Context, service Service) (answer, error) {
-	hosts, err := s.hosts.get()
+// lookup returns the addresses of a service in one family, distinct and sorted. The
+// system's resolver settings apply: /etc/hosts, /etc/resolv.conf and the order in
+// /etc/nsswitch.conf.
+func lookup(ctx context.Context, s Service, f family) (addrs []netip.Addr, err error) {
+	name := canonical(s.Name)
+	if isSRV(name) {
+		addrs, err = lookupTargets(ctx, name, s.Port, f)
+	} else {
+		addrs, err = lookupHost(ctx, name, f)
+	}
+	if err == nil && len(addrs) > maxAnswer {
+		err = fail("too many addresses", "lookup %s: %d addresses, limit is %d", name, len(addrs), maxAnswer)
+	}
 	if err != nil {
-		return answer{}, fail("hosts", "read %s: %w", s.hosts.path, err)
+		return nil, fmt.Errorf("%s: %w", f, err)
 	}
-	name := canonical(service.Name)
-	if addrs := hosts[strings.TrimSuffix(name, ".")]; len(addrs) > 0 {
-		return answer{addrs: addrs, ttl: -1}, nil
-	}
-	config, err := s.resolv.get()
+	return addrs, nil
+}
+
+func lookupHost(ctx context.Context, name string, f family) ([]netip.Addr, error) {
+	var d dialer
+	addrs, err := d.resolver().LookupNetIP(ctx, f.network(), name)
 	if err != nil {
-		return answer{}, fail("resolv.conf", "read %s: %w", s.resolv.path, err)
+		return nil, d.explain(err)
 	}
-	r := dnsResolver{config}
-	none := errNoName
-	for _, full := range fullNames(config, name) {
-		var a answer
-		if isSRV(name) {
-			a, err = r.targets(ctx, full, service.Port)
-		} else {
-			a, err = r.addresses(ctx, full)
-		}
-		// Only what is known not to be there lets another name stand in for it.
-		switch {
-		case errors.Is(err, errEmpty):
-			none = errEmpty
-		case !errors.Is(err, errNoName):
-			return a, err
+	found := distinct(addrs)
+	for _, a := range addrs {
+		// An address that needs a zone has lost it here, as in a line of /etc/hosts.
+		if !slices.Contains(found, a.Unmap()) || a.Is6() && a.IsLinkLocalUnicast() {
+			return nil, fail("unusable address", "lookup %s: %s is not an address to connect to", name, a)
 		}
 	}
-	return answer{}, none
+	return found, nil
 }
 
-// fullNames returns the names that the DNS is asked for, one after the other. The
-// search list may make some that no server could know: of "search .", which
-// systemd-resolved writes when there is nothing to search, NameList makes "db..".
-func fullNames(config *dns.ClientConfig, name string) []string {
-	return slices.DeleteFunc(config.NameList(name), func(full string) bool {
-		_, ok := dns.IsDomainName(full)
-		return !ok || !dns.IsFqdn(full)
-	})
+// lookupTargets returns the addresses of all targets of SRV records with the port; 0
+// selects all records. Targets that are not found are skipped.
+func lookupTargets(ctx context.Context, name string, port uint16, f family) ([]netip.Addr, error) {
+	var d dialer
+	_, records, err := d.resolver().LookupSRV(ctx, "", "", name)
+	if err != nil {
+		return nil, d.explain(err)
+	}
+	var targets []string
+	for _, srv := range records {
+		// The target "." means that there is no such service.
+		if srv.Target != "." && (port == 0 || srv.Port == port) {
+			targets = append(targets, srv.Target)
+		}
+	}
+	if len(targets) > maxTargets {
+		return nil, fail("too many targets", "lookup %s: %d targets, limit is %d", name, len(targets), maxTargets)
+	}
+	var all []netip.Addr
+	for _, target := range targets {
+		addrs, err := lookupHost(ctx, target, f)
+		if err != nil && reason(err) != notFound {
+			return nil, err
+		}
+		all = append(all, addrs...)
+	}
+	if len(all) == 0 {
+		return nil, fail(notFound, "lookup %s: no target has an address", name)
+	}
+	return distinct(all), nil
 }
 
 // isSRV reports whether the name is that of SRV records (RFC 2782).
@@ -120,110 +130,84 @@ func distinct(addrs []netip.Addr) []netip.Addr {
 	return slices.Compact(out)
 }
 
-// settings is a file whose content is parsed when it has changed. One that does
-// not exist is empty.
-type settings[T any] struct {
-	path  string
-	parse func([]byte) (T, error)
-
-	mu     sync.Mutex
-	info   os.FileInfo // of what was parsed last; nil: no file
-	parsed bool
-	value  T
-
-	noticed os.FileInfo // by changed
+// result is the result of the lookup of one family.
+type result struct {
+	addrs []netip.Addr
+	err   error
 }
 
-func (s *settings[T]) get() (T, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	info, err := stat(s.path)
-	if err == nil && s.parsed && same(s.info, info) {
-		return s.value, nil
-	}
-	var none T
-	var content []byte
-	if err == nil && info != nil {
-		content, err = os.ReadFile(s.path)
-	}
-	if err != nil {
-		return none, err
-	}
-	value, err := s.parse(content)
-	if err != nil {
-		return none, err
-	}
-	s.value, s.parsed, s.info = value, true, info
-	return value, nil
+// round is one lookup of a name, in each family that was idle when it began.
+type round struct {
+	asked, done, taken [len(families)]bool
+	results            [len(families)]result
 }
 
-func (s *settings[T]) changed() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	info, err := stat(s.path)
-	if err != nil || same(s.noticed, info) {
-		return false
-	}
-	s.noticed = info
-	return true
-}
+// finish stores the result of a family.
+func (r *round) finish(f family, of result) { r.results[f], r.done[f] = of, true }
 
-// stat returns nil and no error for a file that does not exist.
-func stat(path string) (os.FileInfo, error) {
-	info, err := os.Stat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+// take returns the result of a family, once. "Not found" means that the family has no
+// addresses if the other family has some in the same round, and a failure otherwise;
+// take returns false until the other family is done.
+func (r *round) take(f family) (result, bool) {
+	if !r.done[f] || r.taken[f] {
+		return result{}, false
 	}
-	return info, err
-}
-
-// same reports whether a file was not changed between two looks at it.
-func same(a, b os.FileInfo) bool {
-	if a == nil || b == nil {
-		return a == nil && b == nil
-	}
-	return os.SameFile(a, b) && a.Size() == b.Size() && a.ModTime().Equal(b.ModTime())
-}
-
-// parseHosts reads hosts(5): an address and its names a line. Lines that are not
-// so are skipped, as every resolver does.
-func parseHosts(content []byte) (map[string][]netip.Addr, error) {
-	names := make(map[string][]netip.Addr)
-	for line := range strings.Lines(string(content)) {
-		line, _, _ = strings.Cut(line, "#")
-		fields := strings.Fields(line)
-		if len(fields) < 2 {
-			continue
+	of, other := r.results[f], f.other()
+	if reason(of.err) == notFound {
+		if r.asked[other] && !r.done[other] {
+			return result{}, false
 		}
-		addr, err := netip.ParseAddr(fields[0])
-		if err != nil {
-			continue
-		}
-		for _, name := range fields[1:] {
-			name = strings.TrimSuffix(canonical(name), ".")
-			names[name] = distinct(append(names[name], addr))
+		if len(r.results[other].addrs) > 0 {
+			of = result{}
 		}
 	}
-	return names, nil
+	r.taken[f] = true
+	return of, true
 }
 
-// parseResolv reads resolv.conf(5). A server that is no address is skipped; without
-// any, the one on this host is asked.
-func parseResolv(content []byte) (*dns.ClientConfig, error) {
-	config, err := dns.ClientConfigFromReader(strings.NewReader(string(content)))
-	if err != nil {
-		return nil, err
+// Resolved is the result of Resolve.
+type Resolved struct {
+	// Addrs are the addresses of the name, sorted.
+	Addrs []netip.Addr
+	errs  [len(families)]error
+}
+
+// Err returns why the lookup of the address's family failed; nil if Addrs has all
+// addresses of that family.
+func (r *Resolved) Err(a netip.Addr) error { return r.errs[familyOf(a)] }
+
+// Resolve looks a name up once, as Run does. It fails if no address is found.
+func Resolve(ctx context.Context, s Service) (Resolved, error) {
+	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
+	defer cancel()
+	r := round{asked: [len(families)]bool{true, true}}
+	var lookups sync.WaitGroup
+	for _, f := range families {
+		lookups.Go(func() {
+			addrs, err := lookup(ctx, s, f)
+			r.finish(f, result{addrs, err})
+		})
 	}
-	config.Servers = slices.DeleteFunc(config.Servers, func(server string) bool {
-		_, err := netip.ParseAddr(server)
-		return err != nil
-	})
-	if len(config.Servers) == 0 {
-		config.Servers = []string{"127.0.0.1"}
+	lookups.Wait()
+	var found Resolved
+	for _, f := range families {
+		of, _ := r.take(f)
+		found.Addrs, found.errs[f] = append(found.Addrs, of.addrs...), of.err
 	}
-	// The limits of resolv.conf(5).
-	config.Servers = config.Servers[:min(len(config.Servers), 3)]
-	config.Attempts = min(config.Attempts, 5)
-	config.Timeout = min(config.Timeout, int(lookupTimeout/time.Second))
-	return config, nil
+	if len(found.Addrs) == 0 {
+		return Resolved{}, joined(found.errs[ipv4], found.errs[ipv6])
+	}
+	return found, nil
+}
+
+// joined returns the errors of both families as one in one line; nil if there is none.
+func joined(a, b error) error {
+	switch {
+	case a == nil:
+		return b
+	case b == nil:
+		return a
+	default:
+		return fmt.Errorf("%w; %w", a, b)
+	}
 }

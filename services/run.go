@@ -2,30 +2,23 @@ package services
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"net/netip"
 	"strings"
 	"sync"
 	"time"
 )
 
 const (
-	// maxLookups is how many lookups run at once, and lookupGap the least time from
-	// the start of one to the start of the next.
-	maxLookups = 64
+	// maxLookups is how many lookups of a family run at once, so that those of one family
+	// that hang do not delay the other. lookupGap is the least time from the lookup of one
+	// name to that of the next.
+	maxLookups = 32
 	lookupGap  = 5 * time.Millisecond
 
 	// lookupTimeout bounds one lookup with all its questions.
 	lookupTimeout = 10 * time.Second
-
-	// An answer is asked for again after its lifetime, but not sooner than
-	// minLifetime or a quarter of settle, whichever is shorter, nor later than
-	// maxLifetime.
-	minLifetime = 5 * time.Second
-	maxLifetime = 5 * time.Minute
 
 	// After a failed lookup the next comes soon, and later with every one that fails
 	// too.
@@ -40,9 +33,8 @@ const (
 	// jitter lengthens every pause by up to this part of it.
 	jitter = 0.2
 
-	// pollInterval is how often the files of the system's resolver are looked at and
-	// the state file is written if it needs to be.
-	pollInterval = 2 * time.Second
+	// saveInterval is the time between writes of the state file.
+	saveInterval = 2 * time.Second
 )
 
 // Run looks names up until ctx ends, and then writes the state file once more.
@@ -50,22 +42,17 @@ func (w *Watcher) Run(ctx context.Context) {
 	var lookups sync.WaitGroup
 	defer w.save()
 	defer lookups.Wait()
-	poll := time.NewTicker(pollInterval)
-	defer poll.Stop()
+	save := time.NewTicker(saveInterval)
+	defer save.Stop()
 	next := time.NewTimer(0)
 	defer next.Stop()
-	w.changed() // from here on
 
 	var last time.Time // start of a lookup
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-poll.C:
-			if w.changed() {
-				w.logger.Info("resolver settings have changed")
-				w.lookEverythingUp()
-			}
+		case <-save.C:
 			w.save()
 		case <-w.wake:
 		case <-next.C:
@@ -75,102 +62,108 @@ func (w *Watcher) Run(ctx context.Context) {
 			next.Reset(wait)
 			continue
 		}
-		due, wait := w.take(now)
+		due, r, wait := w.take(now)
 		if due != nil {
 			last, wait = now, lookupGap
-			lookups.Go(func() { w.look(ctx, due) })
+			for _, f := range families {
+				if r.asked[f] {
+					lookups.Go(func() { w.look(ctx, due, r, f) })
+				}
+			}
 		}
 		next.Reset(wait)
 	}
 }
 
-// take returns the name whose lookup is due and marks it as running, or else nil
-// and for how long nothing is.
-func (w *Watcher) take(now time.Time) (due *watch, wait time.Duration) {
+// take returns the name whose lookup is due, with a round of all families that can be
+// looked up, which it marks as running; or else nil and for how long nothing is due.
+func (w *Watcher) take(now time.Time) (due *watch, r *round, wait time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	wait = time.Hour
-	if w.running >= maxLookups {
-		return nil, wait // the end of one wakes Run
+	var free [len(families)]bool // the end of a lookup wakes Run
+	for f := range free {
+		free[f] = w.running[f] < maxLookups
 	}
 	for _, known := range w.watches {
-		if until := known.due.Sub(now); !known.running && until < wait {
-			due, wait = known, until
+		if at, idle := known.due(free); idle && at.Sub(now) < wait {
+			due, wait = known, at.Sub(now)
 		}
 	}
 	if due == nil || wait > 0 {
-		return nil, wait
+		return nil, nil, wait
 	}
-	due.running = true
-	w.running++
-	return due, 0
+	r = &round{}
+	for f := range due.lookups {
+		if l := &due.lookups[f]; free[f] && !l.running {
+			l.running, r.asked[f] = true, true
+			w.running[f]++
+		}
+	}
+	return due, r, 0
 }
 
-// lookEverythingUp makes every name due.
-func (w *Watcher) lookEverythingUp() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	now := time.Now()
-	for _, known := range w.watches {
-		known.due, known.inARow = now, 0
-	}
-}
-
-// look looks one name up and notes what came of it.
-func (w *Watcher) look(ctx context.Context, known *watch) {
+// look looks up one family of a name and records every result that this completes.
+func (w *Watcher) look(ctx context.Context, known *watch, r *round, f family) {
 	w.mu.Lock()
 	service := known.service
 	w.mu.Unlock()
 	bounded, cancel := context.WithTimeout(ctx, lookupTimeout)
-	a, err := w.lookup(bounded, service)
+	addrs, err := w.lookup(bounded, service, f)
 	cancel()
-	if err == nil && len(a.addrs) == 0 {
-		err = errEmpty
-	}
 
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	defer w.wakeUp()
-	known.running = false
-	w.running--
+	w.running[f]--
 	if ctx.Err() != nil {
 		return // the failure is ours
 	}
-	now := time.Now()
-	known.looked = now
-	known.lookups++
-	known.inARow++
-	if err == nil {
-		known.inARow = 0
-	} else {
-		known.failures++
+	r.finish(f, result{addrs, err})
+	for _, f := range families {
+		if of, ok := r.take(f); ok {
+			w.record(ctx, known, f, of)
+		}
 	}
-	w.logFailure(ctx, known, err)
-	if events := known.history.take(now, a); len(events) > 0 {
-		w.dirty = true
-		w.flows.Store(nil)
-		w.logEvents(ctx, known.service.Name, events)
-	}
-	known.due = now.Add(w.pause(known, a, err))
 }
 
-// pause returns how long to wait until the next lookup of a name.
-func (w *Watcher) pause(known *watch, a answer, err error) time.Duration {
-	settle := known.service.Settle
-	pause := w.interval
+// record applies the result of a lookup and schedules the next. w.mu must be held.
+func (w *Watcher) record(ctx context.Context, known *watch, f family, of result) {
+	now := time.Now()
+	known.lookedUp = now
+	l := &known.lookups[f]
+	l.running = false
+	l.total++
+	w.logFailure(ctx, known, f, of.err)
+	l.err = of.err
+	if of.err != nil {
+		l.failures++
+		l.inARow++
+	} else {
+		l.inARow = 0
+		if events := known.history.take(now, f, of.addrs); len(events) > 0 {
+			w.dirty = true
+			w.flows.Store(nil)
+			w.logEvents(ctx, known.service.Name, events)
+		}
+	}
+	l.due = now.Add(pause(known, f))
+}
+
+// pause returns the time until the next lookup of a family.
+func pause(known *watch, f family) time.Duration {
+	l, service := &known.lookups[f], &known.service
+	pause := service.Interval
 	switch {
-	case err != nil:
-		pause = min(pause, firstRetry<<min(known.inARow-1, 16))
-	case a.ttl >= 0:
-		pause = min(max(a.ttl, min(minLifetime, settle/4)), maxLifetime)
+	case l.err != nil:
+		pause = min(pause, firstRetry<<min(l.inARow-1, 16))
+	case known.history.unsure(f):
+		pause = min(pause, max(service.Settle/lookupsPerSettle, minPause))
 	}
-	if err == nil && known.history.unsure() {
-		pause = min(pause, max(settle/lookupsPerSettle, minPause))
-	}
-	if known.lookups == 1 {
+	if l.total == 1 {
 		// All names are looked up at once when a process starts; from then on they are
 		// spread.
-		return time.Duration(rand.Float64() * float64(pause))
+		return time.Duration(known.phase * float64(pause))
 	}
 	return pause + time.Duration(rand.Float64()*jitter*float64(pause))
 }
@@ -200,45 +193,16 @@ func (w *Watcher) logEvents(ctx context.Context, service string, events []event)
 	w.logger.LogAttrs(ctx, slog.LevelInfo, "addresses of service have changed", attrs...)
 }
 
-// logFailure logs when lookups of a name begin to fail, fail for another reason or
+// logFailure logs when lookups of a family begin to fail, fail for another reason or
 // succeed again.
-func (w *Watcher) logFailure(ctx context.Context, known *watch, err error) {
+func (w *Watcher) logFailure(ctx context.Context, known *watch, f family, err error) {
+	before := known.lookups[f].err
+	attrs := []slog.Attr{slog.String("service", known.service.Name), slog.String("record", f.String())}
 	switch {
-	case reason(err) == reason(known.err):
+	case reason(err) == reason(before):
 	case err != nil:
-		w.logger.LogAttrs(ctx, slog.LevelWarn, "cannot look up service, its addresses stay as they are",
-			slog.String("service", known.service.Name), slog.Any("err", err))
+		w.logger.LogAttrs(ctx, slog.LevelWarn, "service lookup failed, keeping previous addresses", append(attrs, slog.Any("err", err))...)
 	default:
-		w.logger.LogAttrs(ctx, slog.LevelInfo, "service can be looked up again", slog.String("service", known.service.Name))
+		w.logger.LogAttrs(ctx, slog.LevelInfo, "service lookup succeeded again", attrs...)
 	}
-	known.err = err
-}
-
-// reason returns what stays the same as long as lookups fail alike; "" when err is
-// nil.
-func reason(err error) string {
-	var lookup *lookupError
-	switch {
-	case err == nil:
-		return ""
-	case errors.As(err, &lookup):
-		return lookup.reason
-	default:
-		return err.Error()
-	}
-}
-
-// Resolve looks a name up once, as Run does, and returns the addresses that it
-// has. Only an answer for both families counts.
-func Resolve(ctx context.Context, s Service) ([]netip.Addr, error) {
-	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
-	defer cancel()
-	a, err := newSystem("/etc/hosts", "/etc/resolv.conf").lookup(ctx, s)
-	if err == nil && len(a.addrs) == 0 {
-		err = errEmpty
-	}
-	if err != nil {
-		return nil, err
-	}
-	return a.addrs, nil
 }

@@ -37,6 +37,10 @@ type span struct{ from, to time.Time }
 // policies, and a busy host.
 const late = 5 * time.Second
 
+// lookedUp is how long a change of the hosts file takes to be looked up: the resolver's
+// cache and the interval of the service.
+const lookedUp = 7 * time.Second
+
 // noticedWithin is how much later than the end an application notices it.
 const noticedWithin = time.Second
 
@@ -173,7 +177,7 @@ func (j *judge) former(address netip.Addr, at time.Time) bool {
 	if left.After(back) {
 		return at.After(left.Add(settle))
 	}
-	return !left.IsZero() && back.Sub(left) > settle && at.Before(back.Add(late))
+	return !left.IsZero() && back.Sub(left) > settle && at.Before(back.Add(lookedUp+late))
 }
 
 // isLeft reports whether the service is not at the address.
