@@ -22,6 +22,7 @@ type reply struct {
 	truncated bool
 	referral  bool
 	dropped   bool // no reply
+	otherName bool // to another question
 }
 
 // handler answers questions for a canonical name without the dot at its end.
@@ -123,6 +124,10 @@ func (s *dnsServer) answer(b []byte, tcp bool) []byte {
 			ID: m.ID, Response: true, RecursionAvailable: !r.referral, RCode: r.code, Truncated: r.truncated,
 		},
 		Questions: m.Questions,
+	}
+	if r.otherName {
+		q.Name = dnsmessage.MustNewName("another.internal.")
+		response.Questions = []dnsmessage.Question{q}
 	}
 	for _, body := range r.records {
 		response.Answers = append(response.Answers, dnsmessage.Resource{

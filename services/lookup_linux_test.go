@@ -64,6 +64,8 @@ fe80::1%lo linked
 				return reply{code: dnsmessage.RCodeFormatError}
 			case first == "referral":
 				return reply{referral: true}
+			case first == "forged":
+				return reply{otherName: true, records: records(kind, "10.0.0.66 fd00::66")}
 			case first == "silent":
 				return reply{dropped: true}
 			case first == "streamed" && tcp:
@@ -101,6 +103,7 @@ fe80::1%lo linked
 			{name: "gone.internal", wants: [...]string{"not found", "not found"}},
 			{name: "empty.internal", wants: [...]string{"not found", "not found"}},
 			{name: "silent.internal", wants: [...]string{"timeout", "timeout"}},
+			{name: "forged.internal", wants: [...]string{"timeout", "timeout"}},
 			{name: "formerr.internal", wants: [...]string{"FORMERR", "FORMERR"}},
 			// Another name of the search list does not stand in for a failure.
 			{name: "servfail", wants: [...]string{"SERVFAIL", "SERVFAIL"}},

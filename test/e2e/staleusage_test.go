@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -56,7 +57,8 @@ func TestPrivilegedStaleUsage(t *testing.T) {
 			t.Errorf("a file that was only read was set aside: %v", err)
 		}
 		// One that has just left the name counts when it is asked for, and is told of else.
-		state := stateOf(t, fmt.Sprintf(`{"version": 1, "services": [{"name": %q, "addresses": [{"address": %q}]}]}`, serviceName, oldAddress))
+		content := fmt.Sprintf(`{"version": 1, "services": [{"name": %q, "addresses": [{"address": %q}]}]}`, serviceName, oldAddress)
+		state := stateOf(t, content)
 		r := tcphup(t, service, "--state.directory="+state)
 		r.mustExit(t, 0)
 		if !strings.Contains(r.stderr, "add --former="+oldAddress) || !strings.Contains(r.stderr, "no flow matches") {
@@ -65,6 +67,22 @@ func TestPrivilegedStaleUsage(t *testing.T) {
 		r = tcphup(t, service, "--state.directory="+state, "--former="+oldAddress, "--dry-run")
 		r.mustExit(t, 0)
 		if strings.Contains(r.stderr, "add --former") || !strings.Contains(r.stderr, "1 planned") {
+			t.Errorf("stderr: %s", r.stderr)
+		}
+		// The state directory of the packaged service needs no flag.
+		mount(t, "tmpfs", "/var/lib", "")
+		if err := errors.Join(os.Mkdir("/var/lib/tcphup", 0o755), os.WriteFile("/var/lib/tcphup/"+stateFile, []byte(content), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		r = tcphup(t, service)
+		r.mustExit(t, 0)
+		if !strings.Contains(r.stderr, "add --former="+oldAddress) {
+			t.Errorf("stderr: %s", r.stderr)
+		}
+		// The hosts file has no IPv6 address, so the lookup of that family failed.
+		r = tcphup(t, service, "--former=fd00::9", "--former="+oldAddress, "--dry-run")
+		r.mustExit(t, 0)
+		if !strings.Contains(r.stderr, "fd00::9 left alone: cannot look up current addresses") || !strings.Contains(r.stderr, "1 planned") {
 			t.Errorf("stderr: %s", r.stderr)
 		}
 		// A current address that is named as a former one is left alone.
