@@ -167,9 +167,9 @@ func (s *serve) run(ctx context.Context) (int, error) {
 // build makes the parts and lets them meet.
 func (x *server) build(c config) error {
 	var err error
-	x.serve.watching.Logger, x.serve.watching.Services = x.logger, c.watched()
-	x.serve.watching.StateDirectory = stateDirectory(x.serve.watching.StateDirectory)
-	if x.watcher, err = services.New(x.serve.watching); err != nil {
+	x.watching.Logger, x.watching.Services = x.logger, c.watched()
+	x.watching.StateDirectory = stateDirectory(x.watching.StateDirectory)
+	if x.watcher, err = services.New(x.watching); err != nil {
 		return err
 	}
 	x.serve.collector.Logger = x.logger
