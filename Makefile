@@ -38,7 +38,7 @@ RUNBOOK_URL      ?=
 TOKEN         := tcphup.token
 
 comma         := ,
-COVERED       := tcphup/sockdiag,tcphup/actuator,tcphup/alerts,tcphup/collector,tcphup/endpoints
+COVERED       := tcphup/sockdiag,tcphup/actuator,tcphup/alerts,tcphup/collector,tcphup/services
 FUZZ_TIME     ?= 30s
 FUZZ_IN       ?= .
 DURATION      ?= 10m
@@ -198,7 +198,7 @@ image: build
 # SOCKETS=10000) or an earlier program is measured beside (make bench OLD=path).
 bench: need-root build
 	mkdir -p bin
-	$(GO) test -run '^$$' -bench . -benchtime 0.5s -timeout 5m ./alerts ./collector ./endpoints > bin/parts.txt || { cat bin/parts.txt; exit 1; }
+	$(GO) test -run '^$$' -bench . -benchtime 0.5s -timeout 5m ./alerts ./collector ./services > bin/parts.txt || { cat bin/parts.txt; exit 1; }
 	$(GO) run ./test/bench -tcphup=$(BINARY) -parts=bin/parts.txt $(if $(OLD),-old=$(OLD)) $(if $(SOCKETS),-sockets=$(SOCKETS)) $(if $(OLD)$(SOCKETS),,-docs=docs)
 	$(if $(OLD)$(SOCKETS),,$(GO) -C tools run ./plot < docs/benchmarks.csv > docs/benchmarks.svg)
 

@@ -205,7 +205,7 @@ func TestPrivilegedPathsAtOnce(t *testing.T) {
 				// Both paths are there. The other action finds that, or waits for this one.
 				go hangUp(nstest.Peer4Two)
 				nstest.Eventually(t, "the other action waits or destroys its path", func() bool {
-					return destroying.Load() > 1 || waitsForLock("onePath")
+					return destroying.Load() > 1 || waitsForLock("destroySubflow")
 				})
 			}
 			return destroy(ctx, conn, flow)

@@ -10,10 +10,9 @@ import (
 	"github.com/prometheus/common/promslog"
 	webflag "github.com/prometheus/exporter-toolkit/web/kingpinflag"
 
-	"tcphup/config"
-	"tcphup/endpoints"
 	"tcphup/internal/address"
 	"tcphup/server"
+	"tcphup/services"
 )
 
 // serve is the command of the same name.
@@ -42,8 +41,9 @@ func newServe(cmd *kingpin.CmdClause) *serve {
 	cmd.Flag("collector.include", "Show these destinations only (address or prefix, repeatable).").SetValue((*prefixes)(&o.Collector.Include))
 	cmd.Flag("collector.exclude", "Do not show these destinations (address or prefix, repeatable).").SetValue((*prefixes)(&o.Collector.Exclude))
 	cmd.Flag("service", "Watch which addresses this name has and had, and the flows to its port (NAME:PORT, repeatable); as services of the configuration file.").
-		SetValue((*services)(&o.Services))
-	cmd.Flag("endpoints.state-file", "File that keeps the addresses of watched names over a restart.").StringVar(&o.Endpoints.StateFile)
+		SetValue((*serviceFlags)(&o.Services))
+	cmd.Flag("state.directory", "Directory for state that survives a restart: the addresses of watched names. Default: the first entry of $STATE_DIRECTORY, which systemd sets; without it no state is kept.").
+		StringVar(&o.StateDirectory)
 	cmd.Flag("log.level", "Only log messages with the given severity or above: debug, info, warn, error.").Default("info").SetValue(s.log.Level)
 	cmd.Flag("log.format", "Output format of log messages: logfmt or json.").Default("logfmt").SetValue(s.log.Format)
 	return s
@@ -70,16 +70,16 @@ func (p *prefixes) Set(text string) error {
 	return err
 }
 
-// services is the repeatable flag --service.
-type services []config.Service
+// serviceFlags is the repeatable flag --service.
+type serviceFlags []services.Service
 
-func (s *services) String() string     { return fmt.Sprint([]config.Service(*s)) }
-func (s *services) IsCumulative() bool { return true }
-func (s *services) Set(text string) error {
+func (s *serviceFlags) String() string     { return fmt.Sprint([]services.Service(*s)) }
+func (s *serviceFlags) IsCumulative() bool { return true }
+func (s *serviceFlags) Set(text string) error {
 	name, port, err := address.ParseService(text)
 	if err == nil && port == 0 {
 		err = fmt.Errorf("%q has no port: write NAME:PORT", text)
 	}
-	*s = append(*s, config.Service{Name: name, Port: port, Settle: endpoints.DefaultSettle})
+	*s = append(*s, services.Service{Name: name, Port: port, Settle: services.DefaultSettle, Interval: services.DefaultInterval})
 	return err
 }

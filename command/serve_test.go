@@ -6,16 +6,15 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"tcphup/config"
-	"tcphup/endpoints"
+	"tcphup/services"
 )
 
 func TestServiceFlag(t *testing.T) {
-	var flag services
+	var flag serviceFlags
 	if err := flag.Set("Mail.internal:25"); err != nil {
 		t.Fatal(err)
 	}
-	want := services{config.Service{Name: "mail.internal", Port: 25, Settle: endpoints.DefaultSettle}}
+	want := serviceFlags{{Name: "mail.internal", Port: 25, Settle: services.DefaultSettle, Interval: services.DefaultInterval}}
 	if diff := cmp.Diff(want, flag); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}

@@ -1,32 +1,40 @@
 package command
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/netip"
 	"slices"
+	"tcphup/internal/text"
 
 	"github.com/alecthomas/kingpin/v2"
 
-	"tcphup/endpoints"
 	"tcphup/internal/address"
+	"tcphup/services"
 )
 
 // stale is what the command line says of a service that has left addresses behind.
 type stale struct {
 	service string // NAME or NAME:PORT
 	former  []string
-	file    string // state file
+	// directory is that of the state file; empty means defaultStateDirectory, if it has
+	// one.
+	directory string
 }
 
+// defaultStateDirectory is the state directory of the packaged service.
+const defaultStateDirectory = "/var/lib/tcphup"
+
 func (s *stale) addFlags(cmd *kingpin.CmdClause) {
-	cmd.Flag("stale", "In place of HOST and PORT: the flows to where this name was, and is no more (NAME or NAME:PORT). Needs --endpoints.state-file or --former.").
+	cmd.Flag("stale", "In place of HOST and PORT: the flows to where this name was, and is no more (NAME or NAME:PORT). Needs the state file of tcphup serve or --former.").
 		StringVar(&s.service)
 	cmd.Flag("former", "With --stale: an address that the name had before (repeatable).").StringsVar(&s.former)
-	cmd.Flag("endpoints.state-file", "With --stale: the file of the same flag of tcphup serve, which knows the addresses that the name had before.").
-		StringVar(&s.file)
+	cmd.Flag("state.directory", "With --stale: the state directory of tcphup serve, with the addresses that the name had before. Default: "+defaultStateDirectory+", if it has them.").
+		StringVar(&s.directory)
 }
 
 // isAsked reports whether the flags are to be used, given whether the command line
@@ -35,16 +43,16 @@ func (s *stale) isAsked(named bool) (bool, error) {
 	switch {
 	case s.service != "" && named:
 		return false, fmt.Errorf("%w: --stale takes the place of HOST and PORT: write NAME:PORT to name a port", ErrUsage)
-	case s.service == "" && (len(s.former) > 0 || s.file != ""):
-		return false, fmt.Errorf("%w: --former and --endpoints.state-file need --stale NAME[:PORT]", ErrUsage)
+	case s.service == "" && (len(s.former) > 0 || s.directory != ""):
+		return false, fmt.Errorf("%w: --former and --state.directory need --stale NAME[:PORT]", ErrUsage)
 	default:
 		return s.service != "", nil
 	}
 }
 
 // destinations returns the former addresses and the port, without a port those of
-// every port. An address that the name has now is never among them, so the name
-// must resolve: without that nobody can tell.
+// every port. An address that the name has now is never among them, so the name must
+// resolve. Addresses of a family whose lookup failed are left out.
 func (s *stale) destinations(ctx context.Context, stderr io.Writer) ([]netip.Prefix, []uint16, error) {
 	name, port, err := address.ParseService(s.service)
 	if err != nil {
@@ -57,18 +65,23 @@ func (s *stale) destinations(ctx context.Context, stderr io.Writer) ([]netip.Pre
 	if port == 0 {
 		port = known
 	}
-	now, err := endpoints.Resolve(ctx, endpoints.Service{Name: name, Port: port})
+	resolved, err := services.Resolve(ctx, services.Service{Name: name, Port: port})
 	if err != nil {
 		return nil, nil, fmt.Errorf("%w: --stale: where %s is now is not known: %w; to hang up all the same, write tcphup ADDRESS PORT", ErrUsage, name, err)
 	}
-	var prefixes []netip.Prefix
+	now := resolved.Addrs
 	for _, a := range current {
-		if !slices.Contains(now, a) && !slices.Contains(asked, a) {
+		if resolved.Err(a) == nil && !slices.Contains(now, a) && !slices.Contains(asked, a) {
 			fmt.Fprintf(stderr, "tcphup: %s is not in the answer for %s any more and does not count as former yet: add --former=%s to take it too\n", a, name, a)
 			former = slices.DeleteFunc(former, func(f netip.Addr) bool { return f == a })
 		}
 	}
+	var prefixes []netip.Prefix
 	for _, a := range append(asked, former...) {
+		if err := resolved.Err(a); err != nil {
+			fmt.Fprintf(stderr, "tcphup: %s left alone: cannot look up current addresses of %s: %s\n", a, name, text.Printable(err.Error()))
+			continue
+		}
 		if slices.Contains(now, a) {
 			fmt.Fprintf(stderr, "tcphup: %s is an address of %s now, left alone\n", a, name)
 			continue
@@ -90,9 +103,6 @@ func (s *stale) destinations(ctx context.Context, stderr io.Writer) ([]netip.Pre
 // read returns the addresses that are asked for as former ones, and what the state file
 // says: those that the name had before, those that it had last, and the port.
 func (s *stale) read(name string) (asked, former, current []netip.Addr, port uint16, err error) {
-	if s.file == "" && len(s.former) == 0 {
-		return nil, nil, nil, 0, fmt.Errorf("%w: --stale: which addresses %s had before is not known: add --endpoints.state-file or --former ADDRESS", ErrUsage, name)
-	}
 	for _, text := range s.former {
 		a, err := address.ParseAddr(text)
 		if err != nil {
@@ -100,15 +110,16 @@ func (s *stale) read(name string) (asked, former, current []netip.Addr, port uin
 		}
 		asked = append(asked, a)
 	}
-	if s.file == "" {
-		return asked, nil, nil, 0, nil
-	}
-	known, err := endpoints.ReadState(s.file, name)
+	known, err := services.ReadState(cmp.Or(s.directory, defaultStateDirectory), name)
+	absent := s.directory == "" && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission))
 	switch {
-	case errors.Is(err, endpoints.ErrUnknown) && len(s.former) > 0:
+	case err == nil:
+		return asked, known.Former, known.Current, known.Port, nil
+	case len(s.former) > 0 && (absent || errors.Is(err, services.ErrUnknown)):
 		return asked, nil, nil, 0, nil
-	case err != nil:
+	case absent:
+		return nil, nil, nil, 0, fmt.Errorf("%w: --stale: which addresses %s had before is not known: %w: add --state.directory or --former ADDRESS", ErrUsage, name, err)
+	default:
 		return nil, nil, nil, 0, fmt.Errorf("%w: --stale: %w", ErrUsage, err)
 	}
-	return asked, known.Former, known.Current, known.Port, nil
 }

@@ -3,7 +3,7 @@ package config
 import (
 	"slices"
 	"strings"
-	"time"
+	"tcphup/services"
 
 	"go.yaml.in/yaml/v3"
 
@@ -71,9 +71,9 @@ func (d *decoder) checkSettings(n *yaml.Node, s *settings) {
 }
 
 func (d *decoder) service(n *yaml.Node, c *Config) {
-	s := service{Settle: time.Minute}
+	s := service{Settle: services.DefaultSettle, Interval: services.DefaultInterval}
 	d.object(n, "a service", &s)
-	if s.Name != "" && !c.addService(Service{Name: string(s.Name), Port: s.Port, Settle: s.Settle}) {
+	if s.Name != "" && !c.addService(services.Service{Name: string(s.Name), Port: s.Port, Settle: s.Settle, Interval: s.Interval}) {
 		d.fail(n, "service %q is there already: every service needs a name of its own", s.Name)
 	}
 }

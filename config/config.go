@@ -6,7 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
+	"tcphup/services"
 
 	"tcphup/alerts"
 	"tcphup/internal/safefile"
@@ -18,16 +18,7 @@ type Config struct {
 	// embedded policy; a file with an empty list has none.
 	Rules alerts.Rules
 	// Services are watched for addresses that their names no longer resolve to.
-	Services []Service
-}
-
-// Service is a watched name.
-type Service struct {
-	Name string
-	Port uint16
-	// Settle is how long an address must be missing from the name's answers before it
-	// counts as former.
-	Settle time.Duration
+	Services []services.Service
 }
 
 // Default returns the configuration that applies without a file.

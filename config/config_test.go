@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"tcphup/services"
 	"testing"
 	"time"
 
@@ -69,7 +70,7 @@ func TestExampleConfig(t *testing.T) {
 	if diff := cmp.Diff(never, c.Rules.Never, cmpPrefix); diff != "" {
 		t.Errorf("never (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff([]Service{{"db.internal", 5432, time.Minute}}, c.Services); diff != "" {
+	if diff := cmp.Diff([]services.Service{{Name: "db.internal", Port: 5432, Settle: time.Minute, Interval: 15 * time.Second}}, c.Services); diff != "" {
 		t.Errorf("services (-want +got):\n%s", diff)
 	}
 	if diff := cmp.Diff([]string{"db.internal"}, c.Names()); diff != "" {
@@ -303,13 +304,14 @@ func configMistakes() []configMistake {
 			`x.yml:1: never: "0.0.0.0:53" is the unspecified address`,
 			`x.yml:1: never: "[ff02::1]:53" is multicast`,
 		}},
-		{"services", "services:\n- {name: 10.0.0.1, port: 80}\n- {name: a.b}\n- {name: A.b, port: 0, settle: 0s}\n- x\n", []string{
+		{"services", "services:\n- {name: 10.0.0.1, port: 80}\n- {name: a.b}\n- {name: A.b, port: 0, settle: 0s, interval: 0s}\n- x\n", []string{
 			`x.yml:2: name "10.0.0.1" is not a host name: write one that DNS resolves, such as db.internal`,
 			"x.yml:3: the service has no port",
 			"x.yml:4: port must be a whole number from 1 to 65535",
 			"x.yml:4: settle must be a duration such as 500ms, 30s, 5m or 1h, and at least 1s",
+			"x.yml:4: interval must be a duration such as 500ms, 30s, 5m or 1h, and at least 1s",
 			`x.yml:4: service "a.b" is there already: every service needs a name of its own`,
-			"x.yml:5: a service must be a mapping with the keys name, port, settle",
+			"x.yml:5: a service must be a mapping with the keys interval, name, port, settle",
 		}},
 		{"defaults with a name", "defaults:\n  name: a\n", []string{`x.yml:2: unknown key "name" in defaults: the known keys are ` +
 			"drain, evidence, labels, limits, linger, method, mptcp, shadow"}},

@@ -79,9 +79,10 @@ type drain struct {
 }
 
 type service struct {
-	Name   hostName      `yaml:"name" required:"true"`
-	Port   uint16        `yaml:"port" required:"true" least:"1" most:"65535"`
-	Settle time.Duration `yaml:"settle" least:"1s"`
+	Name     hostName      `yaml:"name" required:"true"`
+	Port     uint16        `yaml:"port" required:"true" least:"1" most:"65535"`
+	Settle   time.Duration `yaml:"settle" least:"1s"`
+	Interval time.Duration `yaml:"interval" least:"1s"`
 }
 
 func defaultSettings() settings {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"tcphup/services"
 
 	"github.com/prometheus/alertmanager/pkg/labels"
 
@@ -15,7 +16,7 @@ const stalePolicyName = "stale"
 
 // AddServices adds services from elsewhere to those of the file. If the configuration has
 // only the embedded policy, it also adds the embedded policy for services.
-func (c *Config) AddServices(more []Service) error {
+func (c *Config) AddServices(more []services.Service) error {
 	for _, s := range more {
 		if !c.addService(s) {
 			return fmt.Errorf("%q is there already: every service needs a name of its own", s.Name)
@@ -31,8 +32,8 @@ func (c *Config) AddServices(more []Service) error {
 }
 
 // addService returns false if the configuration has a service of that name.
-func (c *Config) addService(s Service) bool {
-	if slices.ContainsFunc(c.Services, func(other Service) bool { return other.Name == s.Name }) {
+func (c *Config) addService(s services.Service) bool {
+	if slices.ContainsFunc(c.Services, func(other services.Service) bool { return other.Name == s.Name }) {
 		return false
 	}
 	c.Services = append(c.Services, s)
@@ -43,7 +44,7 @@ func (c *Config) addService(s Service) bool {
 // stalePolicy returns the embedded policy for services: alerts with the label
 // tcphup="hangup" and a service's name in the label service hang up the flows to its
 // former addresses.
-func stalePolicy(watched []Service) (alerts.Policy, error) {
+func stalePolicy(watched []services.Service) (alerts.Policy, error) {
 	p := alerts.Labelled()
 	p.Name, p.Allow, p.Labels.Service = stalePolicyName, alerts.Allow{}, "service"
 	for _, s := range watched {

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"tcphup/services"
 	"testing"
 
 	"tcphup/alerts"
@@ -12,7 +13,7 @@ func TestStalePolicy(t *testing.T) {
 	if err := c.AddServices(nil); err != nil || len(c.Rules.Policies) != 1 {
 		t.Fatalf("without services: %v, %+v", err, c.Rules.Policies)
 	}
-	if err := c.AddServices([]Service{{Name: "db.internal", Port: 5432}, {Name: "web.internal", Port: 80}}); err != nil {
+	if err := c.AddServices([]services.Service{{Name: "db.internal", Port: 5432}, {Name: "web.internal", Port: 80}}); err != nil {
 		t.Fatal(err)
 	}
 	if err := c.Rules.Validate(); err != nil {

@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"tcphup/services"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -15,7 +16,6 @@ import (
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 
-	"tcphup/config"
 	"tcphup/test/kit/docs"
 )
 
@@ -33,10 +33,10 @@ func TestDocs(t *testing.T) {
 
 // metricTables show the metrics of tcphup serve: those with the labels destination and
 // port, all others, and once more those of services.
-func metricTables(t *testing.T) (perDestination, others, services string) {
+func metricTables(t *testing.T) (perDestination, others, ofServices string) {
 	t.Helper()
 	var rows [3][][]string
-	all := describedMetrics(t, testServer(t, Options{Services: []config.Service{{Name: "db.internal", Port: 5432}}}))
+	all := describedMetrics(t, testServer(t, Options{Services: []services.Service{{Name: "db.internal", Port: 5432}}}))
 	for _, name := range slices.Sorted(maps.Keys(all)) {
 		m := all[name]
 		if !strings.HasPrefix(name, "tcphup_") {

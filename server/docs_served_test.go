@@ -19,8 +19,7 @@ import (
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 
-	"tcphup/config"
-	"tcphup/endpoints"
+	"tcphup/services"
 	"tcphup/test/kit/nstest"
 )
 
@@ -33,14 +32,14 @@ func TestPrivilegedServedMetrics(t *testing.T) {
 		if mptcp {
 			connect(t, true)
 		}
-		state := filepath.Join(t.TempDir(), "state.json")
-		if err := os.WriteFile(state, fmt.Appendf(nil, `{"version": 1, "services": [{"name": "db.internal", "changed": %[1]q,
+		state := t.TempDir()
+		if err := os.WriteFile(filepath.Join(state, services.StateFile), fmt.Appendf(nil, `{"version": 1, "services": [{"name": "db.internal", "changed": %[1]q,
 			"addresses": [{"address": "192.0.2.1"}, {"address": %[2]q, "former": %[1]q}]}]}`, time.Now().Format(time.RFC3339), former.Addr()), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		x := testServer(t, Options{
-			Services:  []config.Service{{Name: "db.internal", Port: former.Port()}},
-			Endpoints: endpoints.Config{StateFile: state},
+			Services:       []services.Service{{Name: "db.internal", Port: former.Port()}},
+			StateDirectory: state,
 		})
 		x.probe(t.Context())
 		handler := x.webHandler()

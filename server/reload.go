@@ -61,7 +61,7 @@ func (x *server) reload() error {
 		err = x.receiver.Reload(c.Rules)
 	}
 	if err == nil {
-		err = x.endpoints.Reload(watched(&c))
+		err = x.watcher.Reload(watched(&c))
 	}
 	x.reloads.set(err == nil)
 	if err != nil {

@@ -24,7 +24,7 @@ func (x *server) serveUntilDone(ctx context.Context) error {
 	defer signal.Stop(hup)
 	var watching sync.WaitGroup
 	defer watching.Wait()
-	watching.Go(func() { x.endpoints.Run(ctx) })
+	watching.Go(func() { x.watcher.Run(ctx) })
 
 	metrics := newMetricsServer(x.webHandler())
 	servers := []*http.Server{metrics}

@@ -25,7 +25,7 @@ import (
 	"tcphup/alerts"
 	"tcphup/collector"
 	"tcphup/config"
-	"tcphup/endpoints"
+	"tcphup/services"
 )
 
 // Options configure Run.
@@ -34,7 +34,7 @@ type Options struct {
 	// ConfigFile is the path of the configuration file; empty means config.Default.
 	ConfigFile string
 	// Services are watched in addition to those of the configuration file.
-	Services []config.Service
+	Services []services.Service
 	// Web has the listen addresses and the web configuration for metrics and the
 	// status page.
 	Web *web.FlagConfig
@@ -46,11 +46,14 @@ type Options struct {
 	// the last records in memory only.
 	AuditFile string
 
-	// Alerts, Collector and Endpoints configure these parts. Run sets the fields that
-	// connect them with each other, with the listeners and with Logger.
+	// StateDirectory is the directory for state that survives a restart; empty means the
+	// first entry of STATE_DIRECTORY (systemd.exec(5)), and without it no state is kept.
+	StateDirectory string
+
+	// Alerts and Collector configure these parts. Run sets the fields that connect them
+	// with each other, with the listeners and with Logger.
 	Alerts    alerts.Config
 	Collector collector.Config
-	Endpoints endpoints.Config
 }
 
 // OptionsError is a mistake in the Options or in a file that they name.
@@ -69,7 +72,7 @@ type server struct {
 	registry  *prometheus.Registry
 	collector *collector.Collector
 	actuator  *actuator.Actuator
-	endpoints *endpoints.Watcher
+	watcher   *services.Watcher
 	receiver  *alerts.Receiver
 	audit     *alerts.Audit
 	started   time.Time
@@ -145,20 +148,21 @@ func Run(ctx context.Context, o Options) error {
 func (x *server) build(c config.Config) error {
 	o := x.options
 	var err error
-	o.Endpoints.Logger, o.Endpoints.Services = x.logger, watched(&c)
-	if x.endpoints, err = endpoints.New(o.Endpoints); err != nil {
+	if x.watcher, err = services.New(services.Config{
+		Logger: x.logger, Services: watched(&c), StateDirectory: stateDirectory(o.StateDirectory),
+	}); err != nil {
 		return err
 	}
 	o.Collector.Logger = x.logger
-	o.Collector.Observer = x.endpoints.Sockets()
+	o.Collector.Observer = x.watcher.Sockets()
 	o.Collector.Pinned = func(addresses netip.Prefix, port uint16) bool {
-		return x.endpoints.Pinned(addresses, port) || x.receiver.Allows(addresses, port)
+		return x.watcher.Pinned(addresses, port) || x.receiver.Allows(addresses, port)
 	}
 	if x.collector, err = collector.New(o.Collector); err != nil {
 		return err
 	}
 	x.actuator = actuator.New(actuator.Config{Logger: x.logger, FirstSeen: x.collector.FirstSeen})
-	o.Alerts.Audit, o.Alerts.Names = x.audit, x.endpoints
+	o.Alerts.Audit, o.Alerts.Names = x.audit, x.watcher
 	o.Alerts.NoListener = o.AlertsAddress == ""
 	x.receiver, err = alerts.NewReceiver(o.Alerts, c.Rules, x.actuator, x.logger)
 	if err != nil {
@@ -170,7 +174,7 @@ func (x *server) build(c config.Config) error {
 		versioncollector.NewCollector("tcphup"),
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		x.actuator, x.endpoints, x.receiver, x.reloads.successful, x.reloads.time,
+		x.actuator, x.watcher, x.receiver, x.reloads.successful, x.reloads.time,
 	} {
 		if err := x.registry.Register(c); err != nil {
 			return fmt.Errorf("register metrics: %w", err)

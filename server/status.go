@@ -20,6 +20,6 @@ func (x *server) State(r *http.Request) statuspage.State {
 		Receiver: x.receiver.Status(), Decisions: x.audit.Records(), Checks: x.checks,
 	}
 	s.Snapshot, s.SnapshotErr = x.collector.Snapshot(ctx)
-	s.Services = x.endpoints.Status()
+	s.Services = x.watcher.Status()
 	return s
 }

@@ -14,8 +14,8 @@ import (
 	"testing"
 	"time"
 
-	"tcphup/endpoints"
 	"tcphup/internal/text"
+	"tcphup/services"
 	"tcphup/test/kit/browser"
 )
 
@@ -36,12 +36,12 @@ func TestStatusPageInBrowser(t *testing.T) {
 		switch r.URL.Path {
 		case "/hostile":
 			d.Destinations[0].Name, d.Decisions[0].Process, d.Decisions[0].Why = hostile, text.Printable(hostile), text.Printable(hostile)
-			d.setServices([]endpoints.Status{{Name: hostile, Port: 1, Looked: d.Now, Err: errors.New(hostile), Former: manyAddresses()}}, true)
+			d.setServices([]services.Status{{Name: hostile, Port: 1, Looked: d.Now, Err: errors.New(hostile), Former: manyAddresses()}}, true)
 		case "/empty":
 			d = &pageData{Mode: operatingMode{"exporter", "Nothing is received."}}
 		case "/failed":
 			d.Failed, d.Unusable = "read sockets: incomplete; the log says why", true
-			d.setServices([]endpoints.Status{{Name: "db.internal", Port: 5432, Looked: d.Now, Former: manyAddresses()}}, false)
+			d.setServices([]services.Status{{Name: "db.internal", Port: 5432, Looked: d.Now, Former: manyAddresses()}}, false)
 		}
 		return d
 	}, slog.New(slog.DiscardHandler)))
@@ -98,10 +98,10 @@ func TestStatusPageInBrowser(t *testing.T) {
 }
 
 // manyAddresses are more than the page shows, as long as they get.
-func manyAddresses() (list []endpoints.Address) {
+func manyAddresses() (list []services.Address) {
 	for i := range 3 * pageAddresses {
 		a := netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, byte(i)})
-		list = append(list, endpoints.Address{Addr: a, Sockets: 1_000_000 + i, Since: time.Now()})
+		list = append(list, services.Address{Addr: a, Sockets: 1_000_000 + i, Since: time.Now()})
 	}
 	return list
 }

@@ -7,8 +7,8 @@ import (
 	"strconv"
 	"time"
 
-	"tcphup/endpoints"
 	"tcphup/internal/text"
+	"tcphup/services"
 )
 
 // How much the page shows at most of watched services and of the addresses of each.
@@ -51,7 +51,7 @@ type pageAddress struct {
 // setServices takes those with most sockets to former addresses first, then those
 // that cannot be looked up. counted says that a pass over the sockets has just
 // succeeded.
-func (d *pageData) setServices(status []endpoints.Status, counted bool) {
+func (d *pageData) setServices(status []services.Status, counted bool) {
 	var list []pageService
 	for i := range status {
 		d.FormerAddresses = d.FormerAddresses || len(status[i].Former) > 0
@@ -65,7 +65,7 @@ func (d *pageData) setServices(status []endpoints.Status, counted bool) {
 	d.MoreServices = len(list) - len(d.Services)
 }
 
-func newPageService(s *endpoints.Status, counted, private bool) pageService {
+func newPageService(s *services.Status, counted, private bool) pageService {
 	counted = counted && s.Port != 0
 	p := pageService{
 		Name:    s.Name,
@@ -88,13 +88,13 @@ func newPageService(s *endpoints.Status, counted, private bool) pageService {
 	return p
 }
 
-func newPageAddressList(addresses []endpoints.Address, counted, private bool) pageAddressList {
+func newPageAddressList(addresses []services.Address, counted, private bool) pageAddressList {
 	list := pageAddressList{Count: len(addresses)}
 	if !private {
 		return list
 	}
 	addresses = slices.Clone(addresses)
-	slices.SortStableFunc(addresses, func(a, b endpoints.Address) int {
+	slices.SortStableFunc(addresses, func(a, b services.Address) int {
 		return cmp.Or(cmp.Compare(b.Sockets, a.Sockets), b.Since.Compare(a.Since))
 	})
 	list.More = max(0, len(addresses)-pageAddresses)

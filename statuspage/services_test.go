@@ -7,52 +7,52 @@ import (
 	"testing"
 	"time"
 
-	"tcphup/endpoints"
+	"tcphup/services"
 )
 
 // The section of services says what is so, and no more than that.
 func TestStatusPageServices(t *testing.T) {
 	now := time.Date(2026, 3, 14, 9, 26, 53, 0, time.UTC)
-	addresses := func(n, sockets int) (list []endpoints.Address) {
+	addresses := func(n, sockets int) (list []services.Address) {
 		for i := range n {
-			list = append(list, endpoints.Address{Addr: netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}), Sockets: sockets + i})
+			list = append(list, services.Address{Addr: netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}), Sockets: sockets + i})
 		}
 		return list
 	}
-	var many []endpoints.Status
+	var many []services.Status
 	for i := range pageServices + 3 {
-		many = append(many, endpoints.Status{Name: fmt.Sprintf("s%02d.internal", i), Port: 80, Looked: now, Former: addresses(1, i)})
+		many = append(many, services.Status{Name: fmt.Sprintf("s%02d.internal", i), Port: 80, Looked: now, Former: addresses(1, i)})
 	}
-	one := func(s endpoints.Status) []endpoints.Status {
+	one := func(s services.Status) []services.Status {
 		s.Name, s.Port = "db.internal", 5432
-		return []endpoints.Status{s}
+		return []services.Status{s}
 	}
 	const title, nothingFormer = "Services and their former addresses", "No service has a former address."
 	for _, tt := range []struct {
 		name       string
-		status     []endpoints.Status
+		status     []services.Status
 		failed     bool // the sockets could not be read
 		want, none []string
 	}{
 		{name: "nothing watched", none: []string{title, nothingFormer}},
 		{
-			name: "not looked up yet", status: one(endpoints.Status{}),
+			name: "not looked up yet", status: one(services.Status{}),
 			want: []string{title, ">not yet<", nothingFormer, `data-label="Current">none<`, `data-label="Stale sockets">0<`}, none: []string{"answered", "failed"},
 		},
 		{
-			name: "nothing former", status: one(endpoints.Status{Looked: now, Current: addresses(1, 3)}),
+			name: "nothing former", status: one(services.Status{Looked: now, Current: addresses(1, 3)}),
 			want: []string{nothingFormer, "answered", "3 sockets", `data-label="Former">none<`}, none: []string{"An address is former"},
 		},
 		{
-			name: "since when is not known", status: one(endpoints.Status{Looked: now, Former: addresses(1, 1)}),
+			name: "since when is not known", status: one(services.Status{Looked: now, Former: addresses(1, 1)}),
 			want: []string{`<span class="aside">1 socket</span>`, `class="alarm" data-label="Stale sockets">1<`}, none: []string{"since", nothingFormer},
 		},
 		{
-			name: "not counted", status: one(endpoints.Status{Looked: now, Former: addresses(1, 1), Current: addresses(1, 7)}), failed: true,
+			name: "not counted", status: one(services.Status{Looked: now, Former: addresses(1, 1), Current: addresses(1, 7)}), failed: true,
 			want: []string{`class="nothing" data-label="Stale sockets">–<`}, none: []string{"1 socket", "7 sockets", "alarm"},
 		},
 		{
-			name: "many addresses", status: one(endpoints.Status{Looked: now, Former: addresses(pageAddresses+2, 1)}),
+			name: "many addresses", status: one(services.Status{Looked: now, Former: addresses(pageAddresses+2, 1)}),
 			want: []string{"and 2 more", ">10.0.0.9<", ">10.0.0.2<", ">55<"}, none: []string{">10.0.0.1<", ">10.0.0.0<"},
 		},
 		{

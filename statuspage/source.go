@@ -2,12 +2,12 @@ package statuspage
 
 import (
 	"net/http"
+	"tcphup/services"
 	"time"
 
 	"tcphup/actuator"
 	"tcphup/alerts"
 	"tcphup/collector"
-	"tcphup/endpoints"
 )
 
 // Source supplies what the page shows.
@@ -32,5 +32,5 @@ type State struct {
 	Snapshot    *collector.Snapshot
 	SnapshotErr error
 	// Services are read after the Snapshot, whose dump counts their sockets.
-	Services []endpoints.Status
+	Services []services.Status
 }

@@ -14,8 +14,8 @@ import (
 	"tcphup/actuator"
 	"tcphup/alerts"
 	"tcphup/collector"
-	"tcphup/endpoints"
 	"tcphup/hangup"
+	"tcphup/services"
 )
 
 // hostile is what a process or the sender of an alert may call itself.
@@ -50,19 +50,19 @@ func examplePage(private bool) *pageData {
 		{Address: "other", Sockets: 29, Idle: []int{7, 3, 2, 4, 5, 0, 3, 2, 1, 0, 2, 0}, Stalled: 0, Armed: 11},
 	}})
 	at := func(ago time.Duration) time.Time { return now.Add(-ago) }
-	address := func(text string, sockets int, since time.Time) endpoints.Address {
-		return endpoints.Address{Addr: netip.MustParseAddr(text), Sockets: sockets, Since: since}
+	address := func(text string, sockets int, since time.Time) services.Address {
+		return services.Address{Addr: netip.MustParseAddr(text), Sockets: sockets, Since: since}
 	}
-	d.setServices([]endpoints.Status{
-		{Name: "allowed.internal", Looked: at(time.Second), Current: []endpoints.Address{address("10.20.30.1", 0, time.Time{})}},
+	d.setServices([]services.Status{
+		{Name: "allowed.internal", Looked: at(time.Second), Current: []services.Address{address("10.20.30.1", 0, time.Time{})}},
 		{
 			Name: "cache.internal", Port: 6379, Looked: at(8 * time.Second), Err: errors.New("ask 10.20.0.53:53 for cache.internal. A: answer is SERVFAIL"),
-			Current: []endpoints.Address{address("10.20.7.11", 12, time.Time{})},
+			Current: []services.Address{address("10.20.7.11", 12, time.Time{})},
 		},
 		{
 			Name: "db.internal", Port: 5432, Looked: at(4 * time.Second),
-			Current: []endpoints.Address{address("10.20.0.6", 64, time.Time{})},
-			Former:  []endpoints.Address{address("10.20.0.4", 0, at(5*time.Hour)), address("10.20.0.5", 48, at(4*time.Minute))},
+			Current: []services.Address{address("10.20.0.6", 64, time.Time{})},
+			Former:  []services.Address{address("10.20.0.4", 0, at(5*time.Hour)), address("10.20.0.5", 48, at(4*time.Minute))},
 		},
 	}, true)
 	flow := func(local, remote, command string, pid int, method hangup.Method, outcome hangup.Outcome, reason hangup.Reason, detail string) *hangup.ResultJSON {
@@ -157,7 +157,7 @@ func TestStatusPageEscapes(t *testing.T) {
 	d.Checks = []actuator.Check{{Name: hostile, Detail: hostile, Fix: hostile}}
 	d.Destinations[0].Name = hostile
 	d.Destinations[0].Histogram.Title = hostile
-	d.setServices([]endpoints.Status{{Name: hostile, Port: 1, Looked: d.Now, Err: errors.New(hostile)}}, true)
+	d.setServices([]services.Status{{Name: hostile, Port: 1, Looked: d.Now, Err: errors.New(hostile)}}, true)
 	d.Decisions = nil
 	d.setDecisions([]alerts.Record{
 		{Policy: hostile, Destination: hostile, Port: hostile, Result: hostile, Detail: hostile},

@@ -18,12 +18,13 @@ const (
 
 // The waits between a failover and the hang-up, far shorter than in earnest.
 const (
+	lookup    = "1s"    // tcphup: between lookups of the name
 	settle    = "2s"    // tcphup: until an address that the name has lost is former
 	interval  = "500ms" // Prometheus: between scrapes, and between evaluations
 	pending   = "1s"    // Prometheus: until the alert fires
 	groupWait = "1s"    // Alertmanager: until it notifies
 
-	shortWaits = "settle " + settle + " (default 1m), scrape and evaluation interval " + interval + " (default 1m), " +
+	shortWaits = "lookup interval " + lookup + " (default 15s), settle " + settle + " (default 1m), scrape and evaluation interval " + interval + " (default 1m), " +
 		"for " + pending + " (shipped 1m), group_wait " + groupWait + " (shipped 5s)"
 )
 
@@ -41,7 +42,7 @@ func (s *stage) startTcphup() error {
 	err := errors.Join(
 		write("tcphup.yml", `
 services:
-  - {name: `+serviceName+`, port: `+servicePort+`, settle: `+settle+`}
+  - {name: `+serviceName+`, port: `+servicePort+`, settle: `+settle+`, interval: `+lookup+`}
 `),
 		write("tcphup.token", rand.Text()+"\n"),
 	)

@@ -139,8 +139,8 @@ func TestPrivilegedStatusPageServices(t *testing.T) {
 		startProcess(t, program.Path(t), "serve", "--web.listen-address=:10471", "--alerts.listen-address=", "--config.file="+
 			writeFile(t, "tcphup.yml", fmt.Sprintf(`
 services:
-  - {name: %s, port: %d, settle: 1s}
-  - {name: cache.internal, port: 6379, settle: 1s}
+  - {name: %s, port: %d, settle: 1s, interval: 1s}
+  - {name: cache.internal, port: 6379, settle: 1s, interval: 1s}
 `, serviceName, port)))
 		awaitPage(t, "http://"+tcphupAddress+"/-/ready")
 		becomes(t, addressesOf(serviceName, "current"), 1)
@@ -163,7 +163,7 @@ services:
 			})
 		}
 		shows(net.JoinHostPort(serviceName, strconv.Itoa(int(port))), nstest.Peer4Two+" 2 sockets, since 20", current+" 0 sockets", "answered",
-			"cache.internal:6379", "failed", "the name does not exist", "An address is former when")
+			"cache.internal:6379", "failed", "no such host", "An address is former when")
 		for _, v := range b.Violations(axe) {
 			t.Errorf("accessibility: %v", v)
 		}
@@ -172,7 +172,7 @@ services:
 			return nstest.Command(t, "ip", "netns", "exec", "peer", "curl", "-sS", "http://"+nstest.Local4+":10471"+path)
 		}
 		page, metrics := ask("/"), ask("/metrics")
-		for _, secret := range []string{current, "does not exist", net.JoinHostPort(serviceName, strconv.Itoa(int(port)))} {
+		for _, secret := range []string{current, "no such host", net.JoinHostPort(serviceName, strconv.Itoa(int(port)))} {
 			if strings.Contains(page, secret) || strings.Contains(metrics, secret) {
 				t.Errorf("a stranger sees %q", secret)
 			}

@@ -1,14 +1,25 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"tcphup/test/kit/nstest"
 	"tcphup/test/kit/testapp"
 )
+
+// stateFile is the name of the state file in --state.directory.
+const stateFile = "services.json"
+
+// stateOf returns a state directory with this state.
+func stateOf(t *testing.T, content string) string {
+	t.Helper()
+	return filepath.Dir(writeFile(t, stateFile, content))
+}
 
 // What --stale cannot be sure of touches nothing.
 func TestPrivilegedStaleUsage(t *testing.T) {
@@ -22,39 +33,56 @@ func TestPrivilegedStaleUsage(t *testing.T) {
 		app.Ask("ignore")
 		fd, other := app.Connect(server.Addr(), false, false), app.Connect(current.Addr(), false, false)
 		service := fmt.Sprintf("--stale=%s:%d", serviceName, server.Addr().Port())
-		damaged := writeFile(t, "damaged", "{")
+		damaged := stateOf(t, "{")
 		for _, tt := range []struct {
 			args []string
 			says string
 		}{
-			{[]string{service}, "--endpoints.state-file or --former"},
+			{[]string{service}, "--state.directory or --former"},
 			{[]string{service, "--former=" + oldAddress, "127.0.0.1", "80"}, "in place of"},
 			{[]string{"--former=" + oldAddress, "127.0.0.1", "80"}, "--stale"},
 			{[]string{service, "--former=" + serviceName}, "not an address"},
 			{[]string{"--stale=127.0.0.1:80", "--former=" + oldAddress}, "not a host name"},
 			{[]string{"--stale=" + serviceName + ":0", "--former=" + oldAddress}, "65535"},
 			{[]string{"--stale=gone.internal:80", "--former=" + oldAddress}, "where gone.internal is now is not known"},
-			{[]string{service, "--endpoints.state-file=/nonexistent"}, "/nonexistent"},
-			{[]string{service, "--endpoints.state-file=" + damaged}, "not the state of services"},
+			{[]string{service, "--state.directory=/nonexistent"}, "/nonexistent"},
+			{[]string{service, "--state.directory=" + damaged}, "not the state of services"},
 		} {
 			r := tcphup(t, tt.args...)
 			if r.exit != 2 || !strings.Contains(strings.ReplaceAll(r.stderr, "takes the place", "in place"), tt.says) || r.stdout != "" {
 				t.Errorf("tcphup %v: exit %d, %s; want exit 2 and %q", tt.args, r.exit, r.stderr, tt.says)
 			}
 		}
-		if _, err := os.Stat(damaged); err != nil {
+		if _, err := os.Stat(filepath.Join(damaged, stateFile)); err != nil {
 			t.Errorf("a file that was only read was set aside: %v", err)
 		}
 		// One that has just left the name counts when it is asked for, and is told of else.
-		state := writeFile(t, "state.json", fmt.Sprintf(`{"version": 1, "services": [{"name": %q, "addresses": [{"address": %q}]}]}`, serviceName, oldAddress))
-		r := tcphup(t, service, "--endpoints.state-file="+state)
+		content := fmt.Sprintf(`{"version": 1, "services": [{"name": %q, "addresses": [{"address": %q}]}]}`, serviceName, oldAddress)
+		state := stateOf(t, content)
+		r := tcphup(t, service, "--state.directory="+state)
 		r.mustExit(t, 0)
 		if !strings.Contains(r.stderr, "add --former="+oldAddress) || !strings.Contains(r.stderr, "no flow matches") {
 			t.Errorf("stderr: %s", r.stderr)
 		}
-		r = tcphup(t, service, "--endpoints.state-file="+state, "--former="+oldAddress, "--dry-run")
+		r = tcphup(t, service, "--state.directory="+state, "--former="+oldAddress, "--dry-run")
 		r.mustExit(t, 0)
 		if strings.Contains(r.stderr, "add --former") || !strings.Contains(r.stderr, "1 planned") {
+			t.Errorf("stderr: %s", r.stderr)
+		}
+		// The state directory of the packaged service needs no flag.
+		mount(t, "tmpfs", "/var/lib", "")
+		if err := errors.Join(os.Mkdir("/var/lib/tcphup", 0o755), os.WriteFile("/var/lib/tcphup/"+stateFile, []byte(content), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		r = tcphup(t, service)
+		r.mustExit(t, 0)
+		if !strings.Contains(r.stderr, "add --former="+oldAddress) {
+			t.Errorf("stderr: %s", r.stderr)
+		}
+		// The hosts file has no IPv6 address, so the lookup of that family failed.
+		r = tcphup(t, service, "--former=fd00::9", "--former="+oldAddress, "--dry-run")
+		r.mustExit(t, 0)
+		if !strings.Contains(r.stderr, "fd00::9 left alone: cannot look up current addresses") || !strings.Contains(r.stderr, "1 planned") {
 			t.Errorf("stderr: %s", r.stderr)
 		}
 		// A current address that is named as a former one is left alone.

@@ -118,7 +118,7 @@ func TestPrivilegedDiskFull(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		dir := t.TempDir()
 		mount(t, "tmpfs", dir, "size=64k")
-		audit, state, filler := filepath.Join(dir, "audit"), filepath.Join(dir, "state"), filepath.Join(dir, "filler")
+		audit, state, filler := filepath.Join(dir, "audit"), filepath.Join(dir, stateFile), filepath.Join(dir, "filler")
 		nameHosts(t, serviceName, "127.0.1.1")
 		s := newStand(t, 20) // more records than a page holds
 		// The audit ends in the middle of a line: an earlier run had no room, either.
@@ -132,7 +132,7 @@ func TestPrivilegedDiskFull(t *testing.T) {
 		if full.Close(); !errors.Is(err, unix.ENOSPC) {
 			t.Fatal(err)
 		}
-		served := serveArmed(t, "--audit.log-file="+audit, "--endpoints.state-file="+state, "--service="+serviceName+":5432",
+		served := serveArmed(t, "--audit.log-file="+audit, "--state.directory="+dir, "--service="+serviceName+":5432",
 			"--config.file="+policyFile(t, "    limits: {cooldown: 0s, breaker: {actions: 100}}"))
 		awaitLog(t, served, "cannot save state of services")
 		const unwritten = "tcphup_audit_write_errors_total"

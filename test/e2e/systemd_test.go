@@ -71,6 +71,10 @@ func TestPrivilegedSystemdService(t *testing.T) {
 		if err != nil || !strings.Contains(string(audit), "shutdown") {
 			t.Errorf("audit log: %s, %v", audit, err)
 		}
+		nstest.Eventually(t, "the state is in the unit's state directory", func() bool {
+			_, err := os.Stat(filepath.Join(root, "var/lib/private/tcphup", stateFile))
+			return err == nil
+		})
 	})
 }
 

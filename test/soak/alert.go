@@ -158,7 +158,7 @@ func (j *judge) victims() (indices []int) {
 	for i := range destinations {
 		d := &destinations[i]
 		left := j.left[d.address.Addr()]
-		surelyFormer := left.After(j.back[d.address.Addr()]) && time.Since(left) > settle+2*late
+		surelyFormer := left.After(j.back[d.address.Addr()]) && time.Since(left) > settle+lookedUp+2*late
 		if d.victim() && (!d.formerOnly || surelyFormer) {
 			indices = append(indices, i)
 		}

@@ -100,7 +100,7 @@ defaults:
   limits: {flows: 2000, rate: 2000, cooldown: 0s, breaker: {actions: 1000000, destinations: 1000000, window: 1m}}
   linger: 1s
 services:
-  - {name: %s, port: %d, settle: %s}
+  - {name: %s, port: %d, settle: %s, interval: 1s}
 never:
   - 127.0.3.2
   - fd00::1:2

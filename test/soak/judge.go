@@ -37,8 +37,11 @@ type span struct{ from, to time.Time }
 // policies, and a busy host.
 const late = 5 * time.Second
 
-// noticedWithin is how much later than the end an application notices it that has
-// processor time.
+// lookedUp is how long a change of the hosts file takes to be looked up: the resolver's
+// cache and the interval of the service.
+const lookedUp = 7 * time.Second
+
+// noticedWithin is how much later than the end an application notices it.
 const noticedWithin = time.Second
 
 func newJudge() *judge {
@@ -175,7 +178,7 @@ func (j *judge) former(address netip.Addr, at time.Time) bool {
 	if left.After(back) {
 		return at.After(left.Add(settle))
 	}
-	return !left.IsZero() && back.Sub(left) > settle && at.Before(back.Add(late))
+	return !left.IsZero() && back.Sub(left) > settle && at.Before(back.Add(lookedUp+late))
 }
 
 // isLeft reports whether the service is not at the address.

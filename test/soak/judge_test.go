@@ -62,7 +62,7 @@ func TestJudge(t *testing.T) {
 			j.left[service] = ago(settle / 2)
 		}, want: "the service was there"},
 		{name: "an address that the service is back at", before: alert("failover", ago(time.Second)), end: about("failover"), setting: func(j *judge) {
-			j.left[service], j.back[service] = ago(time.Minute), ago(late+time.Second)
+			j.left[service], j.back[service] = ago(time.Minute), ago(lookedUp+late+time.Second)
 		}, want: "the service was there"},
 	}
 	for _, tt := range tests {

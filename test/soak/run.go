@@ -153,7 +153,7 @@ func (s *soak) setUp(ctx context.Context) error {
 		return context.Cause(ctx)
 	}
 	s.tcphup, err = s.start(s.options.tcphup, "tcphup", s.audit, "serve",
-		"--config.file=tcphup.yml", "--alerts.token-file=tcphup.token", "--audit.log-file=/dev/stdout", "--endpoints.state-file=state",
+		"--config.file=tcphup.yml", "--alerts.token-file=tcphup.token", "--audit.log-file=/dev/stdout", "--state.directory=.",
 		"--watch-reconnect=5s", "--log.level=warn", "--web.listen-address="+metricsAddress, "--alerts.listen-address="+alertsAddress)
 	if err != nil {
 		return err

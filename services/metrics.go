@@ -1,4 +1,4 @@
-package endpoints
+package services
 
 import (
 	"time"
@@ -25,9 +25,9 @@ func newDescs() descs {
 		addresses: desc("addresses",
 			"Addresses of the service by whether its name has them now or had them before.", "address"),
 		lookups: desc("lookups_total",
-			"Lookups of the service's name."),
+			"Lookups of the service's name, one for each address family."),
 		failures: desc("lookup_failures_total",
-			"Lookups of the service's name that failed or found no address; they change nothing. One that found the addresses of one family only counts too."),
+			"Lookups of an address family of the service's name that failed; they change nothing. A name without addresses in either family counts as failed in both."),
 		changed: desc("last_change_timestamp_seconds",
 			"When an address of the service last came or went, in seconds since 1970. Missing if that never happened."),
 		sockets: desc("sockets",
@@ -52,8 +52,13 @@ func (w *Watcher) Collect(ch chan<- prometheus.Metric) {
 	defer w.mu.Unlock()
 	d := &w.metrics
 	for name, known := range w.watches {
-		ch <- counter(d.lookups, known.lookups, name)
-		ch <- counter(d.failures, known.failures, name)
+		var lookups, failures uint64
+		for _, l := range known.lookups {
+			lookups += l.total
+			failures += l.failures
+		}
+		ch <- counter(d.lookups, lookups, name)
+		ch <- counter(d.failures, failures, name)
 		if len(known.history.addresses) == 0 {
 			continue // nothing is known yet
 		}

@@ -1,4 +1,4 @@
-package endpoints
+package services
 
 import (
 	"net/netip"
@@ -28,7 +28,7 @@ func known(t testing.TB, current, former string) *Watcher {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	h := &w.watches["db.internal"].history
-	h.take(time.Now(), answer{addrs: addrs(t, current+" "+former)})
+	take(h, time.Now(), addrs(t, current+" "+former), false, false)
 	for _, a := range addrs(t, former) {
 		*h.addresses[a] = address{former: true, lastFlow: time.Now()}
 	}

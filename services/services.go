@@ -1,11 +1,11 @@
-// Package endpoints watches the names of services: which addresses a name has
+// Package services watches the names of services: which addresses a name has
 // now, and which it had before. A flow to a former address is what a failover
 // leaves behind.
 //
-// A name is looked up again and again, as the system's resolver would: in
-// /etc/hosts, then in the DNS by resolv.conf. Lookups run beside everything else;
-// nothing that asks for addresses or metrics ever waits for one.
-package endpoints
+// Names are looked up periodically by the system's resolver settings, in each address
+// family separately: a failed lookup of one family changes nothing in that family and
+// does not delay the other. Addresses and metrics never wait for a lookup.
+package services
 
 import (
 	"cmp"
@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"strings"
@@ -25,7 +26,7 @@ import (
 const (
 	DefaultSettle   = time.Minute
 	DefaultKeep     = 24 * time.Hour
-	DefaultInterval = 30 * time.Second
+	DefaultInterval = 15 * time.Second
 )
 
 // Config says what a Watcher watches. The zero Config is usable and watches
@@ -36,18 +37,14 @@ type Config struct {
 	Logger *slog.Logger
 	// Services are the names to watch, each once.
 	Services []Service
-	// StateFile keeps what is known over a restart; empty means that nothing is
-	// kept. A file that cannot be read as state, or that others may change
+	// StateDirectory has the file StateFile, which keeps the addresses over a restart;
+	// empty disables it. A file that cannot be read as state, or that others may change
 	// (safefile.Check), is renamed to StateFile.damaged.
-	StateFile string
+	StateDirectory string
 	// Keep is how long an address stays former after its last flow was seen; 0
 	// means DefaultKeep. Without anybody who looks at flows (see Sockets) nothing is
 	// forgotten.
 	Keep time.Duration
-	// Interval is how long an answer without a lifetime of its own, from /etc/hosts,
-	// is good for, and how long it takes at most from a failed lookup to the next; 0
-	// means DefaultInterval.
-	Interval time.Duration
 }
 
 // Service is a name to watch.
@@ -62,65 +59,77 @@ type Service struct {
 	// Settle is how long an address must be gone from the answers before it is
 	// former; 0 means DefaultSettle.
 	Settle time.Duration
+	// Interval is the time between lookups while no address is missing, and the longest
+	// time from a failed lookup to the next; 0 means DefaultInterval.
+	Interval time.Duration
 }
 
 // Watcher watches names. Its methods may be called concurrently, and none but
 // Run waits for the network.
 type Watcher struct {
-	logger         *slog.Logger
-	keep, interval time.Duration
-	state          stateFile
-	metrics        descs
-
-	// What a Watcher takes from the world around it: a lookup, and whether the
-	// settings that lookups go by have changed since the last call.
-	lookup  func(context.Context, Service) (answer, error)
-	changed func() bool
+	logger  *slog.Logger
+	keep    time.Duration
+	state   stateFile
+	metrics descs
+	lookup  func(context.Context, Service, family) ([]netip.Addr, error)
 
 	wake chan struct{} // something may be due earlier than Run thinks
 
 	mu      sync.Mutex
 	watches map[string]*watch
-	running int       // lookups under way
-	dirty   bool      // the state is not the one in the file
-	noted   time.Time // when flows last made it so
-	unsaved bool      // it could not be written
+	running [len(families)]int // lookups under way
+	dirty   bool               // the state is not the one in the file
+	noted   time.Time          // when flows last made it so
+	unsaved bool               // it could not be written
 
 	flows atomic.Pointer[flowIndex] // where flows of services lead; nil when out of date
 }
 
 // watch is one watched name.
 type watch struct {
-	service Service
-	history history
-	due     time.Time // of the next lookup
-	running bool
+	service  Service
+	history  history
+	lookups  [len(families)]lookupState
+	lookedUp time.Time // when the last lookup ended; zero: there was none
+	phase    float64   // random part of the interval after the first lookup
+}
 
-	lookups, failures uint64
-	looked            time.Time // when the last lookup ended; zero: there was none
-	err               error     // why it failed; nil when it did not
-	inARow            int       // failures since the last that did not
+// lookupState is the state of the lookups of one name in one family.
+type lookupState struct {
+	due             time.Time // of the next
+	running         bool
+	total, failures uint64
+	inARow          int   // failures since the last success
+	err             error // of the last; nil if it succeeded
+}
+
+// due returns when the next lookup in one of these families is due; false if lookups of
+// all of them run.
+func (k *watch) due(in [len(families)]bool) (due time.Time, ok bool) {
+	for f := range k.lookups {
+		if l := &k.lookups[f]; in[f] && !l.running && (!ok || l.due.Before(due)) {
+			due, ok = l.due, true
+		}
+	}
+	return due, ok
 }
 
 // New returns a Watcher with what its state file holds. It looks nothing up
 // before Run does.
 func New(c Config) (*Watcher, error) {
-	resolver := newSystem("/etc/hosts", "/etc/resolv.conf")
 	w := &Watcher{
-		logger:   c.Logger,
-		keep:     cmp.Or(c.Keep, DefaultKeep),
-		interval: cmp.Or(c.Interval, DefaultInterval),
-		state:    stateFile(c.StateFile),
-		metrics:  newDescs(),
-		lookup:   resolver.lookup,
-		changed:  resolver.changed,
-		wake:     make(chan struct{}, 1),
-		watches:  make(map[string]*watch),
+		logger:  c.Logger,
+		keep:    cmp.Or(c.Keep, DefaultKeep),
+		state:   stateIn(c.StateDirectory),
+		metrics: newDescs(),
+		lookup:  lookup,
+		wake:    make(chan struct{}, 1),
+		watches: make(map[string]*watch),
 	}
 	if w.logger == nil {
 		w.logger = slog.New(slog.DiscardHandler)
 	}
-	if w.keep < 0 || w.interval < 0 {
+	if w.keep < 0 {
 		return nil, errors.New("configure services: durations must not be negative")
 	}
 	if err := w.Reload(c.Services); err != nil {
@@ -135,8 +144,8 @@ func New(c Config) (*Watcher, error) {
 func (w *Watcher) Reload(services []Service) error {
 	seen := make(map[string]bool)
 	for _, s := range services {
-		if s.Name == "" || s.Settle < 0 || seen[canonical(s.Name)] {
-			return fmt.Errorf("configure service %q: needs a name of its own and a settle time that is not negative", s.Name)
+		if s.Name == "" || s.Settle < 0 || s.Interval < 0 || seen[canonical(s.Name)] {
+			return fmt.Errorf("configure service %q: needs a name of its own and durations that are not negative", s.Name)
 		}
 		seen[canonical(s.Name)] = true
 	}
@@ -148,14 +157,13 @@ func (w *Watcher) Reload(services []Service) error {
 			w.dirty = true
 		}
 	}
-	now := time.Now()
 	for _, s := range services {
 		known := w.watches[canonical(s.Name)]
 		if known == nil {
-			known = &watch{due: now}
+			known = &watch{phase: rand.Float64()}
 			w.watches[canonical(s.Name)] = known
 		}
-		s.Settle = cmp.Or(s.Settle, DefaultSettle)
+		s.Settle, s.Interval = cmp.Or(s.Settle, DefaultSettle), cmp.Or(s.Interval, DefaultInterval)
 		known.service, known.history.settle = s, s.Settle
 	}
 	w.flows.Store(nil)
@@ -164,14 +172,14 @@ func (w *Watcher) Reload(services []Service) error {
 }
 
 // Addresses returns the addresses that the name has now and those that it had
-// before and has no more, both sorted; none for a name that is not watched or was
-// not found since the start: what a state file says of it may be out of date.
-// IPv4-mapped addresses are IPv4 ones.
+// before and has no more, both sorted; none for a name that is not watched. Addresses of
+// a family that was not answered since the start are left out: what a state file has of
+// them may be out of date. IPv4-mapped addresses are IPv4 ones.
 func (w *Watcher) Addresses(name string) (current, former []netip.Addr) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if known := w.watches[canonical(name)]; known != nil && known.lookups > known.failures {
-		return known.history.list()
+	if known := w.watches[canonical(name)]; known != nil {
+		return known.history.answers()
 	}
 	return nil, nil
 }

@@ -1,4 +1,4 @@
-package endpoints
+package services
 
 import (
 	"encoding/json"
@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"time"
 
 	"tcphup/internal/safefile"
@@ -18,8 +19,19 @@ const stateVersion = 1
 // maxState bounds what is read of a state file, in bytes.
 const maxState = 64 << 20
 
+// StateFile is the name of the state file in its directory.
+const StateFile = "services.json"
+
 // stateFile is the path of a state file; empty means that there is none.
 type stateFile string
+
+// stateIn returns the path of the state file in a directory.
+func stateIn(directory string) stateFile {
+	if directory == "" {
+		return ""
+	}
+	return stateFile(filepath.Join(directory, StateFile))
+}
 
 // stateJSON is what a state file holds.
 type stateJSON struct {
@@ -124,7 +136,7 @@ func (w *Watcher) load() {
 	}
 	s, err := w.state.read()
 	if err != nil {
-		w.logger.Error("cannot use state of services, starting without", "err", err)
+		w.logger.Error("cannot load service state, starting empty", "err", err)
 		if !errors.Is(err, errDamaged) && !errors.Is(err, safefile.ErrUnsafe) {
 			return
 		}
@@ -143,7 +155,7 @@ func (w *Watcher) load() {
 		if known == nil {
 			continue
 		}
-		known.history.addresses = make(map[netip.Addr]*address)
+		known.history.addresses, known.history.loaded = make(map[netip.Addr]*address), true
 		for _, a := range service.Addresses {
 			loaded := &address{}
 			if a.Former != nil {
@@ -211,13 +223,14 @@ type Known struct {
 // ErrUnknown says that a state file does not know a name.
 var ErrUnknown = errors.New("the state file does not know the name")
 
-// ReadState returns what a state file knows of a service. A file that does not
-// exist is an error, and so is a name that is not in it: ErrUnknown.
-func ReadState(file, name string) (Known, error) {
-	if _, err := os.Stat(file); err != nil {
+// ReadState returns what the state file in a directory knows of a service. A file that
+// does not exist is an error, and so is a name that is not in it: ErrUnknown.
+func ReadState(directory, name string) (Known, error) {
+	file := stateIn(directory)
+	if _, err := os.Stat(string(file)); err != nil {
 		return Known{}, fmt.Errorf("read state: %w", err)
 	}
-	s, err := stateFile(file).read()
+	s, err := file.read()
 	if err != nil {
 		return Known{}, err
 	}

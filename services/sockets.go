@@ -1,4 +1,4 @@
-package endpoints
+package services
 
 import (
 	"net/netip"

@@ -1,4 +1,4 @@
-package endpoints
+package services
 
 import (
 	"bytes"
@@ -16,14 +16,14 @@ import (
 )
 
 func TestStateRoundTrip(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "state.json")
+	dir := t.TempDir()
 	w := known(t, "10.0.0.2 fd00::2", "10.0.0.1 fd00::1")
-	w.state, w.dirty = stateFile(file), true
+	w.state, w.dirty = stateIn(dir), true
 	w.watches["db.internal"].history.changed = time.Unix(1_900_000_000, 0).UTC()
 	w.save()
 	want := w.snapshot()
 	c := one(time.Minute)
-	c.StateFile = file
+	c.StateDirectory = dir
 	again, err := New(c)
 	if err != nil {
 		t.Fatal(err)
@@ -32,7 +32,7 @@ func TestStateRoundTrip(t *testing.T) {
 	if diff := cmp.Diff(want.Services[0].Changed, again.snapshot().Services[0].Changed); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-	left, err := filepath.Glob(file + ".*")
+	left, err := filepath.Glob(filepath.Join(dir, "*.*.*"))
 	if err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v, %v", left, err)
 	}
@@ -42,7 +42,7 @@ func TestStateRoundTrip(t *testing.T) {
 // else can read what is written.
 func TestStateReplacesLinks(t *testing.T) {
 	dir := t.TempDir()
-	file, victim := filepath.Join(dir, "state.json"), filepath.Join(dir, "victim")
+	file, victim := filepath.Join(dir, StateFile), filepath.Join(dir, "victim")
 	if err := errors.Join(os.WriteFile(victim, []byte("precious"), 0o644), os.Symlink(victim, file)); err != nil {
 		t.Fatal(err)
 	}
@@ -78,15 +78,16 @@ func TestDamagedState(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			c := one(time.Minute)
-			c.StateFile = filepath.Join(t.TempDir(), "state.json")
-			if err := os.WriteFile(c.StateFile, []byte(tt.content), 0o600); err != nil {
+			c.StateDirectory = t.TempDir()
+			file := filepath.Join(c.StateDirectory, StateFile)
+			if err := os.WriteFile(file, []byte(tt.content), 0o600); err != nil {
 				t.Fatal(err)
 			}
 			if tt.open {
-				if err := os.Chmod(c.StateFile, 0o602); err != nil {
+				if err := os.Chmod(file, 0o602); err != nil {
 					t.Fatal(err)
 				}
-				if k, err := ReadState(c.StateFile, "db.internal"); !errors.Is(err, safefile.ErrUnsafe) {
+				if k, err := ReadState(c.StateDirectory, "db.internal"); !errors.Is(err, safefile.ErrUnsafe) {
 					t.Errorf("read: %+v, %v", k, err)
 				}
 			}
@@ -97,7 +98,7 @@ func TestDamagedState(t *testing.T) {
 				t.Fatal(err)
 			}
 			is(t, w, "db.internal", tt.knows, "")
-			content, err := os.ReadFile(c.StateFile + ".damaged")
+			content, err := os.ReadFile(file + ".damaged")
 			if aside := err == nil && string(content) == tt.content; aside != tt.aside {
 				t.Errorf("set aside: %t, %v", aside, err)
 			}
@@ -112,16 +113,16 @@ func TestDamagedState(t *testing.T) {
 func TestStateCannotBeWritten(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "later")
 	w := known(t, "10.0.0.2", "")
-	w.state, w.dirty = stateFile(filepath.Join(dir, "state.json")), true
+	w.state, w.dirty = stateIn(dir), true
 	w.save()
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	w.save()
-	if k, err := ReadState(string(w.state), "DB.internal"); err != nil || texts(k.Current) != "10.0.0.2" {
+	if k, err := ReadState(dir, "DB.internal"); err != nil || texts(k.Current) != "10.0.0.2" {
 		t.Errorf("%+v, %v", k, err)
 	}
-	if _, err := ReadState(string(w.state), "other.internal"); err == nil {
+	if _, err := ReadState(dir, "other.internal"); err == nil {
 		t.Error("an unknown name is known")
 	}
 	if _, err := ReadState(dir+"/none", "db.internal"); err == nil {
@@ -132,17 +133,18 @@ func TestStateCannotBeWritten(t *testing.T) {
 // A process that is killed while it writes the state again and again leaves one file
 // more, and its successor's next write takes its place.
 func TestStateKilledWhileWriting(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "state.json")
+	dir := t.TempDir()
+	file := filepath.Join(dir, StateFile)
 	if err := os.WriteFile(file+".new", []byte(`{"version":1,"serv`), 0o400); err != nil {
 		t.Fatal(err)
 	}
 	w := known(t, "10.0.0.2", "")
 	w.state, w.dirty = stateFile(file), true
 	w.save()
-	if k, err := ReadState(file, "db.internal"); err != nil || texts(k.Current) != "10.0.0.2" {
+	if k, err := ReadState(dir, "db.internal"); err != nil || texts(k.Current) != "10.0.0.2" {
 		t.Errorf("%+v, %v", k, err)
 	}
-	if left, err := filepath.Glob(filepath.Dir(file) + "/*"); err != nil || len(left) != 1 {
+	if left, err := filepath.Glob(dir + "/*"); err != nil || len(left) != 1 {
 		t.Errorf("left behind: %v, %v", left, err)
 	}
 }

@@ -1,4 +1,4 @@
-package endpoints
+package services
 
 import (
 	"net/netip"
@@ -16,7 +16,7 @@ type Status struct {
 	Current, Former []Address
 	// Looked is when the last lookup ended; zero: there was none yet.
 	Looked time.Time
-	// Err says why that lookup failed; nil when it did not.
+	// Err is why the last lookup of a family failed; nil if those of both succeeded.
 	Err error
 }
 
@@ -48,7 +48,7 @@ func (w *Watcher) Status() []Status {
 		current, former := known.history.list()
 		list = append(list, Status{
 			Name: name, Port: known.service.Port, Current: addresses(current), Former: addresses(former),
-			Looked: known.looked, Err: known.err,
+			Looked: known.lookedUp, Err: joined(known.lookups[ipv4].err, known.lookups[ipv6].err),
 		})
 	}
 	return list

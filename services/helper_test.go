@@ -1,4 +1,4 @@
-package endpoints
+package services
 
 import (
 	"context"
@@ -14,35 +14,53 @@ import (
 	"tcphup/sockdiag"
 )
 
-// names are what a fake DNS says; it is only for times that no real one can be
-// waited for.
+// names are the answers of a fake resolver, for times that are too long for a real one.
+// An answer has the addresses of both families.
 type names struct {
 	mu      sync.Mutex
-	answer  func(service string) (answer, error)
+	answer  func(service string) ([]netip.Addr, error)
 	lookups []time.Time
 }
 
-func (n *names) lookup(_ context.Context, s Service) (answer, error) {
+func (n *names) lookup(_ context.Context, s Service, f family) ([]netip.Addr, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.lookups = append(n.lookups, time.Now())
-	return n.answer(s.Name)
+	addrs, err := n.answer(s.Name)
+	return of(f, addrs, err)
 }
 
-func (n *names) set(answer func(service string) (answer, error)) {
+// of returns the part of an answer for one family.
+func of(f family, addrs []netip.Addr, err error) ([]netip.Addr, error) {
+	var out []netip.Addr
+	for _, a := range addrs {
+		if familyOf(a) == f {
+			out = append(out, a)
+		}
+	}
+	if err == nil && len(out) == 0 {
+		err = fail(notFound, "no such host")
+	}
+	return out, err
+}
+
+func (n *names) set(answer func(service string) ([]netip.Addr, error)) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.answer = answer
 }
 
 // says is a fixed answer.
-func says(t testing.TB, text string, ttl time.Duration) func(string) (answer, error) {
-	a := answer{addrs: addrs(t, text), ttl: ttl}
-	return func(string) (answer, error) { return a, nil }
+func says(t testing.TB, text string) func(string) ([]netip.Addr, error) {
+	a := addrs(t, text)
+	return func(string) ([]netip.Addr, error) { return a, nil }
 }
 
+// lookupFunc is the type of Watcher.lookup.
+type lookupFunc = func(context.Context, Service, family) ([]netip.Addr, error)
+
 // start runs a Watcher with these names until the test ends.
-func start(t *testing.T, c Config, lookup func(context.Context, Service) (answer, error)) *Watcher {
+func start(t *testing.T, c Config, lookup lookupFunc) *Watcher {
 	t.Helper()
 	w, stop := run(t, c, lookup)
 	t.Cleanup(stop)
@@ -50,13 +68,13 @@ func start(t *testing.T, c Config, lookup func(context.Context, Service) (answer
 }
 
 // run is start for one that is to be stopped before the test ends.
-func run(t *testing.T, c Config, lookup func(context.Context, Service) (answer, error)) (w *Watcher, stop func()) {
+func run(t *testing.T, c Config, lookup lookupFunc) (w *Watcher, stop func()) {
 	t.Helper()
 	w, err := New(c)
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.lookup, w.changed = lookup, func() bool { return false }
+	w.lookup = lookup
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() {

@@ -1,4 +1,4 @@
-package endpoints
+package services
 
 import (
 	"math/rand/v2"
@@ -33,6 +33,22 @@ func texts(addrs []netip.Addr) string {
 		words = append(words, a.String())
 	}
 	return strings.Join(words, " ")
+}
+
+// take has the history take an answer for the families that have one; one without any
+// address is a failure of both.
+func take(h *history, now time.Time, all []netip.Addr, no4, no6 bool) (events []event) {
+	if len(all) == 0 {
+		return nil
+	}
+	for _, f := range families {
+		if failed := [...]bool{no4, no6}; !failed[f] {
+			addrs, _ := of(f, all, nil)
+			events = append(events, h.take(now, f, addrs)...)
+		}
+	}
+	slices.SortStableFunc(events, func(a, b event) int { return strings.Compare(a.kind, b.kind) })
+	return events
 }
 
 func TestHistory(t *testing.T) {
@@ -114,7 +130,7 @@ func TestHistory(t *testing.T) {
 				var events []string
 				now = now.Add(s.pause)
 				for range s.times {
-					for _, e := range h.take(now, answer{addrs: addrs(t, s.answer), no4: s.no4, no6: s.no6}) {
+					for _, e := range take(&h, now, addrs(t, s.answer), s.no4, s.no6) {
 						events = append(events, e.kind)
 					}
 					now = now.Add(2 * time.Second)
@@ -168,13 +184,13 @@ func TestBounded(t *testing.T) {
 	h := history{settle: time.Minute}
 	now := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
 	precious := addrs(t, "10.255.0.1")[0]
-	h.take(now, answer{addrs: []netip.Addr{precious}})
+	take(&h, now, []netip.Addr{precious}, false, false)
 	h.addresses[precious].former = true
 	for i := range 1500 {
 		now = now.Add(time.Second)
 		last := netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)})
 		h.addresses[precious].count(now, 1)
-		h.take(now, answer{addrs: []netip.Addr{last}})
+		take(&h, now, []netip.Addr{last}, false, false)
 		if h.addresses[last] == nil || len(h.addresses) > maxAddresses {
 			t.Fatalf("after %d answers: %d addresses", i, len(h.addresses))
 		}
@@ -201,7 +217,7 @@ func randomSubsets(t *testing.T, others []netip.Addr) {
 	wrong := 0
 	for range 10 * 60 * 30 { // ten hours, an answer every two seconds
 		r.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
-		for _, e := range h.take(now, answer{addrs: slices.Concat(all[:2], others)}) {
+		for _, e := range take(&h, now, slices.Concat(all[:2], others), false, false) {
 			if e.kind == left {
 				wrong++
 			}
@@ -221,20 +237,20 @@ func TestHistoryClockSet(t *testing.T) {
 	var set time.Duration
 	clock := func() time.Time { return nstest.ClockSet(t, time.Now(), set) }
 	one, two := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2")
-	h.take(clock(), answer{addrs: []netip.Addr{one}})
+	take(&h, clock(), []netip.Addr{one}, false, false)
 	begun := time.Now()
-	h.take(clock(), answer{addrs: []netip.Addr{two}})
+	take(&h, clock(), []netip.Addr{two}, false, false)
 	set = time.Hour
 	for time.Since(begun) < h.settle {
 		now := clock()
-		events := h.take(now, answer{addrs: []netip.Addr{two}})
+		events := take(&h, now, []netip.Addr{two}, false, false)
 		if len(events) > 0 && now.Sub(begun) < h.settle {
 			t.Fatalf("after %v: %v", now.Sub(begun), events)
 		}
 	}
 	set = -time.Hour
 	for range 10 { // the loop may have had the time for one answer only, which is not enough
-		h.take(clock(), answer{addrs: []netip.Addr{two}})
+		take(&h, clock(), []netip.Addr{two}, false, false)
 	}
 	if _, former := h.list(); len(former) != 1 || former[0] != one {
 		t.Errorf("former: %v", former)

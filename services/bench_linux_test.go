@@ -1,4 +1,4 @@
-package endpoints
+package services
 
 import (
 	"fmt"
@@ -44,15 +44,15 @@ func benchmarkCounting(b *testing.B, to netip.AddrPort, services int) {
 		b.Fatal(err)
 	}
 	for i := range services {
-		a := answer{addrs: []netip.Addr{to.Addr()}}
+		a := []netip.Addr{to.Addr()}
 		for j := range 3 {
-			a.addrs = append(a.addrs, netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), byte(j)}))
+			a = append(a, netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), byte(j)}))
 		}
 		if i > 0 {
-			a.addrs = a.addrs[1:]
+			a = a[1:]
 		}
-		w.watches[fmt.Sprintf("service-%d.internal", i)].history.take(time.Now(), a)
-		for _, addr := range a.addrs {
+		take(&w.watches[fmt.Sprintf("service-%d.internal", i)].history, time.Now(), a, false, false)
+		for _, addr := range a {
 			selector.Destinations = append(selector.Destinations, netip.PrefixFrom(addr, addr.BitLen()))
 		}
 	}

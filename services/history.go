@@ -1,4 +1,4 @@
-package endpoints
+package services
 
 import (
 	"cmp"
@@ -19,29 +19,14 @@ const (
 	maxAnswer    = 256
 )
 
-// answer is what a lookup has found.
-type answer struct {
-	// addrs are distinct and never IPv4-mapped, unspecified or multicast. None means
-	// that nothing was found.
-	addrs []netip.Addr
-	// no4 and no6 say that nothing is known about addresses of the family, because
-	// the question for them was not answered.
-	no4, no6 bool
-	// ttl is how long the answer is good for; below 0 it does not say.
-	ttl time.Duration
-}
-
-// tells reports whether the answer says of the address that it is there or not.
-func (a *answer) tells(addr netip.Addr) bool {
-	return addr.Is4() && !a.no4 || addr.Is6() && !a.no6
-}
-
 // history is what is known of the addresses of a name. It has no clock and no
 // lock of its own. The zero history knows nothing.
 type history struct {
 	settle    time.Duration
 	addresses map[netip.Addr]*address
 	changed   time.Time // when an address last came or went; zero: never
+	answered  [len(families)]bool
+	loaded    bool // from a state file
 }
 
 // address is one that the name has or had.
@@ -72,20 +57,19 @@ const (
 	left     = "left"     // is former now
 )
 
-// take notes an answer. One that is empty changes nothing. An address becomes
-// former when it has been missing for settle, and from so many answers in a row
-// that rotation among all of the name's addresses of its family does not explain it; failures in
-// between and times at which nobody asked count for nothing.
-func (h *history) take(now time.Time, a answer) (events []event) {
-	if len(a.addrs) == 0 {
-		return nil
-	}
-	first := len(h.addresses) == 0
-	if first {
+// take records the addresses of one family; none means that the name has none. The
+// first answer of a family is no change. An address becomes former when it has been
+// missing for settle, and from so many answers in a row that rotation among all of the
+// name's addresses of its family does not explain it. Failed lookups and times without
+// lookups do not count.
+func (h *history) take(now time.Time, f family, addrs []netip.Addr) (events []event) {
+	first := !h.answered[f] && !h.loaded
+	h.answered[f] = true
+	if h.addresses == nil {
 		h.addresses = make(map[netip.Addr]*address)
 	}
-	here := make(map[netip.Addr]bool, len(a.addrs))
-	for _, addr := range a.addrs {
+	here := make(map[netip.Addr]bool, len(addrs))
+	for _, addr := range addrs {
 		here[addr] = true
 		switch known := h.addresses[addr]; {
 		case known == nil:
@@ -98,25 +82,21 @@ func (h *history) take(now time.Time, a answer) (events []event) {
 			known.missing = 0
 		}
 	}
-	// By family, IPv4 being true: how many there are in this answer, and in all.
-	per, all := make(map[bool]int), make(map[bool]int)
-	for _, addr := range a.addrs {
-		per[addr.Is4()]++
-	}
+	all := 0
 	for addr, known := range h.addresses {
-		if !known.former && a.tells(addr) {
-			all[addr.Is4()]++
+		if !known.former && familyOf(addr) == f {
+			all++
 		}
 	}
 	for addr, known := range h.addresses {
-		if known.former || here[addr] || !a.tells(addr) {
+		if known.former || here[addr] || familyOf(addr) != f {
 			continue
 		}
 		if known.missing == 0 {
 			known.absent = now
 		}
 		known.missing++
-		if now.Sub(known.absent) >= h.settle && known.missing >= enough(per[addr.Is4()], all[addr.Is4()]) {
+		if now.Sub(known.absent) >= h.settle && known.missing >= enough(len(addrs), all) {
 			*known = address{former: true, since: now, lastFlow: now, sockets: known.sockets}
 			events = append(events, event{addr, left})
 		}
@@ -138,10 +118,10 @@ func enough(per, all int) int {
 	return int(math.Ceil(math.Log(mistake) / math.Log1p(-float64(per)/float64(all))))
 }
 
-// unsure reports whether an address is missing and not yet former.
-func (h *history) unsure() bool {
-	for _, known := range h.addresses {
-		if known.missing > 0 {
+// unsure reports whether an address of the family is missing and not yet former.
+func (h *history) unsure(f family) bool {
+	for addr, known := range h.addresses {
+		if known.missing > 0 && familyOf(addr) == f {
 			return true
 		}
 	}
@@ -196,6 +176,14 @@ func (a *address) lastUse() time.Time {
 		return a.lastFlow
 	}
 	return a.absent
+}
+
+// answers returns the addresses of the families that were answered since the start, both
+// sorted. What a state file has of the others may be out of date.
+func (h *history) answers() (current, former []netip.Addr) {
+	unanswered := func(a netip.Addr) bool { return !h.answered[familyOf(a)] }
+	current, former = h.list()
+	return slices.DeleteFunc(current, unanswered), slices.DeleteFunc(former, unanswered)
 }
 
 // list returns the addresses, sorted.

@@ -1,12 +1,12 @@
-package endpoints
+package services
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"sync"
@@ -19,24 +19,25 @@ import (
 
 func TestFailover(t *testing.T) {
 	for _, tt := range []struct {
-		name        string
-		settle, ttl time.Duration
-		atMost      time.Duration // from the change of the DNS
+		name             string
+		settle, interval time.Duration
+		atMost           time.Duration // from the change of the DNS
 	}{
-		{name: "a minute, short-lived answers", settle: time.Minute, ttl: time.Second, atMost: 75 * time.Second},
-		{name: "a minute, answers of a minute", settle: time.Minute, ttl: time.Minute, atMost: 140 * time.Second},
-		{name: "a minute, answers of a day", settle: time.Minute, ttl: 24 * time.Hour, atMost: 6*time.Minute + 70*time.Second},
-		{name: "a minute, answers without a lifetime", settle: time.Minute, ttl: -1, atMost: 105 * time.Second},
-		{name: "ten minutes", settle: 10 * time.Minute, ttl: time.Minute, atMost: 13 * time.Minute},
-		{name: "a second", settle: time.Second, ttl: 0, atMost: 2 * time.Second},
+		{name: "defaults", atMost: 85 * time.Second},
+		{name: "a minute, looked up every second", settle: time.Minute, interval: time.Second, atMost: 64 * time.Second},
+		{name: "a minute, looked up every five minutes", settle: time.Minute, interval: 5 * time.Minute, atMost: 6*time.Minute + 64*time.Second},
+		{name: "ten minutes", settle: 10 * time.Minute, atMost: 11 * time.Minute},
+		{name: "a second", settle: time.Second, interval: time.Second, atMost: 2500 * time.Millisecond},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				dns := &names{answer: says(t, "10.0.0.1 fd00::1", tt.ttl)}
-				w := start(t, one(tt.settle), dns.lookup)
+				dns := &names{answer: says(t, "10.0.0.1 fd00::1")}
+				c := one(tt.settle)
+				c.Services[0].Interval = tt.interval
+				w := start(t, c, dns.lookup)
 				time.Sleep(time.Hour)
 				is(t, w, "DB.internal", "10.0.0.1 fd00::1", "")
-				dns.set(says(t, "10.0.0.2 fd00::2", tt.ttl))
+				dns.set(says(t, "10.0.0.2 fd00::2"))
 				changed := time.Now()
 				for {
 					_, former := w.Addresses("db.internal")
@@ -47,8 +48,8 @@ func TestFailover(t *testing.T) {
 				}
 				took := time.Since(changed)
 				t.Logf("former %s after the change", took.Round(10*time.Millisecond))
-				if took < tt.settle || took > tt.atMost {
-					t.Errorf("former after %s, want from %s to %s", took, tt.settle, tt.atMost)
+				if took < cmp.Or(tt.settle, DefaultSettle) || took > tt.atMost {
+					t.Errorf("former after %s, want from %s to %s", took, cmp.Or(tt.settle, DefaultSettle), tt.atMost)
 				}
 				is(t, w, "db.internal", "10.0.0.2 fd00::2", "10.0.0.1 fd00::1")
 			})
@@ -70,15 +71,22 @@ func TestRoundRobin(t *testing.T) {
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			for _, ttl := range []time.Duration{-1, 0, 5 * time.Second, 30 * time.Second} {
+			for _, interval := range []time.Duration{time.Second, 5 * time.Second, 15 * time.Second, time.Minute} {
 				synctest.Test(t, func(t *testing.T) {
 					n := 0
-					dns := &names{answer: func(string) (answer, error) {
+					dns := &names{answer: func(string) ([]netip.Addr, error) {
 						n++
 						a, b := tt.pick(n)
-						return answer{addrs: addrs(t, fmt.Sprintf("10.0.0.%d 10.0.0.%d", a, b)), ttl: ttl}, nil
+						return addrs(t, fmt.Sprintf("10.0.0.%d 10.0.0.%d", a, b)), nil
 					}}
-					w := start(t, one(time.Minute), dns.lookup)
+					c := one(time.Minute)
+					c.Services[0].Interval = interval
+					w := start(t, c, func(ctx context.Context, s Service, f family) ([]netip.Addr, error) {
+						if f == ipv6 {
+							return nil, fail(notFound, "no such host")
+						}
+						return dns.lookup(ctx, s, f)
+					})
 					for range 600 {
 						time.Sleep(time.Second)
 						if _, former := w.Addresses("db.internal"); len(former) > 0 {
@@ -88,7 +96,7 @@ func TestRoundRobin(t *testing.T) {
 					if current, _ := w.Addresses("db.internal"); len(current) != 8 {
 						t.Errorf("current: %v", current)
 					}
-					t.Logf("lifetime %s: %d answers in 10 minutes", ttl, n)
+					t.Logf("interval %s: %d answers in 10 minutes", interval, n)
 				})
 			}
 		})
@@ -98,19 +106,19 @@ func TestRoundRobin(t *testing.T) {
 // old, new, old again: whatever is current is not former, at any moment.
 func TestFlap(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		dns := &names{answer: says(t, "10.0.0.1", 5*time.Second)}
+		dns := &names{answer: says(t, "10.0.0.1")}
 		w := start(t, one(time.Minute), dns.lookup)
 		time.Sleep(time.Minute)
-		dns.set(says(t, "10.0.0.2", 5*time.Second))
+		dns.set(says(t, "10.0.0.2"))
 		time.Sleep(30 * time.Second)
-		dns.set(says(t, "10.0.0.1", 5*time.Second))
+		dns.set(says(t, "10.0.0.1"))
 		for range 55 {
 			time.Sleep(time.Second)
 			is(t, w, "db.internal", "10.0.0.1 10.0.0.2", "")
 		}
 		time.Sleep(20 * time.Second)
 		is(t, w, "db.internal", "10.0.0.1", "10.0.0.2")
-		dns.set(says(t, "10.0.0.2", 5*time.Second))
+		dns.set(says(t, "10.0.0.2"))
 		time.Sleep(7 * time.Second)
 		is(t, w, "db.internal", "10.0.0.1 10.0.0.2", "")
 	})
@@ -119,17 +127,17 @@ func TestFlap(t *testing.T) {
 // Failures of every kind for hours: nothing changes, and each is counted.
 func TestFailuresChangeNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		dns := &names{answer: says(t, "10.0.0.1", 5*time.Second)}
+		dns := &names{answer: says(t, "10.0.0.1")}
 		w := start(t, one(time.Minute), dns.lookup)
 		time.Sleep(time.Minute)
-		dns.set(says(t, "10.0.0.2", 5*time.Second))
+		dns.set(says(t, "10.0.0.2"))
 		time.Sleep(20 * time.Second) // 10.0.0.1 is missing, not yet former
 		before := metric(t, w, "tcphup_service_lookup_failures_total")
-		for _, failure := range []func(string) (answer, error){
-			func(string) (answer, error) { return answer{}, fail("servfail", "server failure") },
-			func(string) (answer, error) { return answer{}, errNoName },
-			func(string) (answer, error) { return answer{}, nil },
-			func(string) (answer, error) { return answer{}, context.DeadlineExceeded },
+		for _, failure := range []func(string) ([]netip.Addr, error){
+			func(string) ([]netip.Addr, error) { return nil, fail("servfail", "server failure") },
+			func(string) ([]netip.Addr, error) { return nil, fail(notFound, "no such host") },
+			func(string) ([]netip.Addr, error) { return nil, nil },
+			func(string) ([]netip.Addr, error) { return nil, context.DeadlineExceeded },
 		} {
 			dns.set(failure)
 			time.Sleep(time.Hour)
@@ -139,7 +147,7 @@ func TestFailuresChangeNothing(t *testing.T) {
 			t.Errorf("%v failures counted", after-before)
 		}
 		// What the failures have bridged does not count: settle has to pass in answers.
-		dns.set(says(t, "10.0.0.2", 5*time.Second))
+		dns.set(says(t, "10.0.0.2"))
 		time.Sleep(20 * time.Second)
 		is(t, w, "db.internal", "10.0.0.1 10.0.0.2", "")
 		time.Sleep(90 * time.Second)
@@ -160,12 +168,12 @@ func TestThousandNames(t *testing.T) {
 	runtime.ReadMemStats(&before)
 	synctest.Test(t, func(t *testing.T) {
 		dns := &names{}
-		dns.answer = func(name string) (answer, error) {
+		dns.answer = func(name string) ([]netip.Addr, error) {
 			var n int
+			var a []netip.Addr
 			_, err := fmt.Sscanf(name, "service-%d.internal", &n)
-			a := answer{ttl: 30 * time.Second}
 			for i := range 4 {
-				a.addrs = append(a.addrs, netip.AddrFrom4([4]byte{10, byte(n >> 8), byte(n), byte(i + 1)}))
+				a = append(a, netip.AddrFrom4([4]byte{10, byte(n >> 8), byte(n), byte(i + 1)}))
 			}
 			return a, err
 		}
@@ -190,7 +198,7 @@ func TestThousandNames(t *testing.T) {
 		dns.lookups = nil
 		dns.mu.Unlock()
 		t.Logf("%d lookups in 10 minutes; at most %d in a second at the start, %d in the last minute", lookups, most, steady)
-		if most > int(time.Second/lookupGap)+1 || steady > 60 {
+		if most > 2*(int(time.Second/lookupGap)+1) || steady > 200 {
 			t.Errorf("lookups are not spread: %d a second at the start, %d later", most, steady)
 		}
 		series := len(gather(t, w))
@@ -217,7 +225,7 @@ func TestHangingLookups(t *testing.T) {
 		}
 		var mu sync.Mutex
 		hanging, most := 0, 0
-		w := start(t, c, func(ctx context.Context, _ Service) (answer, error) {
+		w := start(t, c, func(ctx context.Context, _ Service, _ family) ([]netip.Addr, error) {
 			mu.Lock()
 			hanging++
 			most = max(most, hanging)
@@ -226,7 +234,7 @@ func TestHangingLookups(t *testing.T) {
 			mu.Lock()
 			hanging--
 			mu.Unlock()
-			return answer{}, ctx.Err()
+			return nil, ctx.Err()
 		})
 		time.Sleep(9 * time.Second)
 		begin := time.Now()
@@ -242,8 +250,8 @@ func TestHangingLookups(t *testing.T) {
 		time.Sleep(time.Minute)
 		mu.Lock()
 		defer mu.Unlock()
-		if most != maxLookups {
-			t.Errorf("%d lookups at once, want %d", most, maxLookups)
+		if most != 2*maxLookups {
+			t.Errorf("%d lookups at once, want %d", most, 2*maxLookups)
 		}
 	})
 }
@@ -252,11 +260,11 @@ func TestHangingLookups(t *testing.T) {
 func TestReloadAndRestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := one(time.Minute)
-		c.StateFile = filepath.Join(t.TempDir(), "state.json")
-		dns := &names{answer: says(t, "10.0.0.1", 5*time.Second)}
+		c.StateDirectory = t.TempDir()
+		dns := &names{answer: says(t, "10.0.0.1")}
 		w, stop := run(t, c, dns.lookup)
 		time.Sleep(time.Minute)
-		dns.set(says(t, "10.0.0.2 10.0.0.3", 5*time.Second))
+		dns.set(says(t, "10.0.0.2 10.0.0.3"))
 		time.Sleep(2 * time.Minute)
 		is(t, w, "db.internal", "10.0.0.2 10.0.0.3", "10.0.0.1")
 		more := append(slices.Clone(c.Services), Service{Name: "web.internal", Port: 80})
@@ -272,12 +280,12 @@ func TestReloadAndRestart(t *testing.T) {
 		is(t, w, "web.internal", "10.0.0.2 10.0.0.3", "")
 		stop()
 		time.Sleep(time.Hour)
-		known, err := ReadState(c.StateFile, "db.internal")
+		known, err := ReadState(c.StateDirectory, "db.internal")
 		if err != nil || known.Port != 5432 || texts(known.Current) != "10.0.0.2 10.0.0.3" || texts(known.Former) != "10.0.0.1" {
 			t.Errorf("state file: %+v, %v", known, err)
 		}
 		// While nobody watched, an address may have been in rotation.
-		dns.set(says(t, "10.0.0.2", 5*time.Second))
+		dns.set(says(t, "10.0.0.2"))
 		w = start(t, c, dns.lookup)
 		time.Sleep(50 * time.Second)
 		is(t, w, "db.internal", "10.0.0.2 10.0.0.3", "10.0.0.1")
@@ -293,18 +301,22 @@ func TestReloadAndRestart(t *testing.T) {
 // before: it may have moved meanwhile.
 func TestAddressesBeforeTheFirstAnswer(t *testing.T) {
 	w := known(t, "10.0.0.2", "10.0.0.1")
-	answers := make(chan answer, 1)
-	w.lookup = func(ctx context.Context, _ Service) (answer, error) {
+	answers := make(chan []netip.Addr, 1)
+	w.lookup = func(ctx context.Context, _ Service, f family) ([]netip.Addr, error) {
+		if f == ipv6 {
+			return nil, fail(notFound, "no such host")
+		}
 		select {
 		case a := <-answers:
 			return a, nil
 		case <-ctx.Done():
-			return answer{}, ctx.Err()
+			return nil, ctx.Err()
 		default:
-			return answer{}, errors.New("no answer")
+			return nil, errors.New("no answer")
 		}
 	}
-	w.interval = time.Millisecond
+	w.watches["db.internal"].service.Interval = time.Millisecond
+	w.watches["db.internal"].history.answered = [len(families)]bool{}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { defer close(done); w.Run(ctx) }()
@@ -312,14 +324,14 @@ func TestAddressesBeforeTheFirstAnswer(t *testing.T) {
 	failures := func() uint64 {
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		return w.watches["db.internal"].failures
+		return w.watches["db.internal"].lookups[ipv4].failures
 	}
 	nstest.Eventually(t, "the name is not found", func() bool { return failures() > 0 })
 	if current, former := w.Addresses("db.internal"); len(current)+len(former) > 0 {
 		t.Errorf("not found since the start: current %v, former %v", current, former)
 	}
 	is(t, w, "db.internal", "10.0.0.2", "10.0.0.1")
-	answers <- answer{addrs: addrs(t, "10.0.0.1"), ttl: time.Hour} // it has moved back
+	answers <- addrs(t, "10.0.0.1") // it has moved back
 	nstest.Eventually(t, "the name is found", func() bool {
 		current, former := w.Addresses("db.internal")
 		return texts(current) == "10.0.0.1 10.0.0.2" && len(former) == 0

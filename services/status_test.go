@@ -1,8 +1,8 @@
-package endpoints
+package services
 
 import (
 	"errors"
-	"path/filepath"
+	"net/netip"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,15 +18,15 @@ import (
 func TestStatus(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := one(time.Minute)
-		c.StateFile = filepath.Join(t.TempDir(), "state.json")
+		c.StateDirectory = t.TempDir()
 		c.Services = append(c.Services, Service{Name: "allowed.only"})
-		dns := &names{answer: says(t, "10.0.0.1 fd00::1", -1)}
+		dns := &names{answer: says(t, "10.0.0.1 fd00::1")}
 		w, stop := run(t, c, dns.lookup)
 		if got := w.Status(); len(got) != 2 || got[1].Name != "db.internal" || !got[1].Looked.IsZero() {
 			t.Errorf("before the first lookup: %+v", got)
 		}
 		time.Sleep(time.Minute)
-		dns.set(says(t, "10.0.0.2", -1))
+		dns.set(says(t, "10.0.0.2"))
 		var since time.Time
 		for range 600 {
 			time.Sleep(time.Second)
@@ -45,7 +45,7 @@ func TestStatus(t *testing.T) {
 		}
 		gather(t, w, flows...)
 		refused := errors.New("connection refused")
-		dns.set(func(string) (answer, error) { return answer{}, refused })
+		dns.set(func(string) ([]netip.Addr, error) { return nil, refused })
 		time.Sleep(time.Minute)
 
 		status := func(w *Watcher) Status { return w.Status()[1] }
@@ -84,7 +84,7 @@ func TestStatus(t *testing.T) {
 		}
 
 		// What is back is former no more.
-		dns.set(says(t, "10.0.0.1 10.0.0.2 fd00::1", -1))
+		dns.set(says(t, "10.0.0.1 10.0.0.2 fd00::1"))
 		again = start(t, c, dns.lookup)
 		time.Sleep(time.Second)
 		got = status(again)

@@ -1,0 +1,138 @@
+package services
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"sync/atomic"
+)
+
+// Response codes of DNS messages (RFC 1035 and 2136).
+const (
+	codeSuccess        = 0
+	codeFormatError    = 1
+	codeServerFailure  = 2
+	codeNameError      = 3
+	codeNotImplemented = 4
+	codeRefused        = 5
+)
+
+// dialer dials name servers for one lookup. package net continues with the next name
+// of the search list after every error response but SERVFAIL: a server that refuses
+// AAAA queries would let "not found" of another name stand in for the refusal. The
+// connections of a dialer turn all error responses but NXDOMAIN into SERVFAIL.
+type dialer struct {
+	code atomic.Int32 // of the last error response; 0: none
+}
+
+// resolver returns a resolver for one lookup. Its servers are those of
+// /etc/resolv.conf.
+func (d *dialer) resolver() *net.Resolver {
+	return &net.Resolver{PreferGo: true, StrictErrors: true, Dial: d.dial}
+}
+
+func (d *dialer) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	conn, err := new(net.Dialer).DialContext(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	if packets, ok := conn.(*net.UDPConn); ok {
+		return &packetConn{packets, d}, nil
+	}
+	return &streamConn{Conn: conn, dialer: d, reader: bufio.NewReader(conn)}, nil
+}
+
+// headerSize is the size of a DNS message's header.
+const headerSize = 12
+
+// check changes the response code in the header of a message. A response without an
+// answer from a server that neither recurses nor is authoritative counts as an error:
+// it refers to other servers.
+func (d *dialer) check(header []byte) {
+	if len(header) < headerSize {
+		return
+	}
+	code := header[3] & 0x0f
+	authoritative, recursive := header[2]&0x04 != 0, header[3]&0x80 != 0
+	referral := !authoritative && !recursive && binary.BigEndian.Uint16(header[6:]) == 0
+	if code == codeNameError || code == codeSuccess && !referral {
+		return
+	}
+	d.code.Store(int32(code))
+	header[3] = header[3]&0xf0 | codeServerFailure
+}
+
+// packetConn is a connection over UDP. The embedded type implements net.PacketConn, by
+// which package net recognizes it.
+type packetConn struct {
+	*net.UDPConn
+	dialer *dialer
+}
+
+func (c *packetConn) Read(b []byte) (int, error) {
+	n, err := c.UDPConn.Read(b)
+	c.dialer.check(b[:n])
+	return n, err
+}
+
+// streamConn is a connection over TCP, for one response.
+type streamConn struct {
+	net.Conn
+	dialer *dialer
+	reader *bufio.Reader
+	begun  bool
+}
+
+func (c *streamConn) Read(b []byte) (int, error) {
+	if !c.begun {
+		c.begun = true
+		// A message follows its length in two bytes.
+		if head, err := c.reader.Peek(2 + headerSize); err == nil {
+			c.dialer.check(head[2:])
+		}
+	}
+	return c.reader.Read(b)
+}
+
+// explain returns a failed lookup as an error with a reason.
+func (d *dialer) explain(err error) error {
+	var dnsErr *net.DNSError
+	var addrErr *net.AddrError
+	code := d.code.Load()
+	switch {
+	case errors.As(err, &addrErr):
+		// /etc/hosts has the name with addresses of the other family alone, or all AAAA
+		// records are IPv4-mapped addresses.
+		return fail("no suitable address", "lookup %s: addresses of the other family only", addrErr.Addr)
+	case !errors.As(err, &dnsErr):
+		return err
+	case dnsErr.IsNotFound:
+		return fail(notFound, "%w", err)
+	case dnsErr.IsTimeout:
+		return fail("timeout", "%w", err)
+	case code == codeFormatError || code == codeNotImplemented:
+		return fail(codeName(code), "%w: %s: server may not support EDNS or the query type", err, codeName(code))
+	case code != codeSuccess:
+		return fail(codeName(code), "%w: %s", err, codeName(code))
+	default:
+		return fail("exchange", "%w", err)
+	}
+}
+
+func codeName(code int32) string {
+	switch code {
+	case codeFormatError:
+		return "FORMERR"
+	case codeServerFailure:
+		return "SERVFAIL"
+	case codeNotImplemented:
+		return "NOTIMP"
+	case codeRefused:
+		return "REFUSED"
+	default:
+		return fmt.Sprintf("response code %d", code)
+	}
+}
