@@ -1,5 +1,6 @@
 # make run      build, make a token if there is none, serve on loopback
 # make test     everything that CI runs, after installing the programs it needs; as root
+# make cross    vet, compile and link for other architectures; run the 386 tests
 # make check    format, vet, lint and the tests that need no root and no program but Go
 # make fuzz     every fuzz target for FUZZ_TIME, 30s unless said otherwise
 # make demo     a service fails over, with tcphup and without; as root
@@ -38,12 +39,12 @@ RUNBOOK_URL      ?=
 TOKEN         := tcphup.token
 
 comma         := ,
-COVERED       := tcphup/sockdiag,tcphup/actuator,tcphup/alerts,tcphup/collector,tcphup/services
+COVERED       := tcphup/sockdiag,tcphup/actuator,tcphup/alerts,tcphup/collector,tcphup/hangup,tcphup/services
 FUZZ_TIME     ?= 30s
 FUZZ_IN       ?= .
 DURATION      ?= 10m
 
-.PHONY: help build man docs run demo soak test suite check checks lint format vet cross unit short tools fuzz e2e timed end-to-end test-harness cover programs setup-test setup-demo image packages release bench clean need-root
+.PHONY: help build man docs run demo soak test suite check checks lint format vet cross unit short tools fuzz e2e test-harness cover programs setup-test setup-demo image packages release bench clean need-root
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -84,7 +85,7 @@ check: format vet lint short
 # target of the configuration is left out: its instrumented build takes minutes.
 checks:
 	$(MAKE) -j1 vet unit tools
-	$(MAKE) -j1 fuzz FUZZ_TIME=2000x FUZZ_IN='actuator alerts services sockdiag'
+	$(MAKE) -j1 fuzz FUZZ_TIME=2000x FUZZ_IN='actuator alerts internal sockdiag'
 
 # Tests that need root fail without it; this message comes before any build.
 need-root:
@@ -119,7 +120,7 @@ cross:
 	GOARCH=386 $(GO) test -short -timeout 10m ./...
 
 unit:
-	$(GO) test -race -timeout 10m $$($(GO) list ./... | grep -v '/test/e2e$$')
+	$(GO) test -race -timeout 10m $$($(GO) list ./... | grep -v '/test/\(e2e\|harness\|soak\|bench\)$$')
 
 # Go's fuzzer now and then takes the end of its time for a failure. Then the inputs decide: one that fails is
 # among them, because the fuzzer has kept it.
@@ -135,16 +136,12 @@ tools:
 	$(GO) -C tools vet ./...
 	$(GO) -C tools test -timeout 5m ./...
 
-# The two wait more than they work, each for something else.
 e2e: $(NFPM) $(ALERTMANAGER)
-	$(MAKE) -j2 timed end-to-end
+	$(GO) test -count=1 -parallel 3 -timeout 15m ./test/e2e
 
-# What the race detector makes too slow for its own limits.
-timed:
-	$(GO) test -run 'TestPrivileged(Prometheus|DeadPeer)' -timeout 5m ./collector ./actuator
-
-end-to-end:
-	$(GO) test -count=1 -parallel 3 -timeout 10m ./test/e2e
+# The tests of the demo, the soak and the bench.
+test-harness:
+	$(GO) test -count=1 -timeout 15m ./test/harness ./test/soak ./test/bench
 
 # Below 85 % of the statements of a package it fails. Those who run as other users
 # write there too.

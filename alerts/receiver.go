@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
+
 	"tcphup/internal/text"
 )
 

@@ -9,11 +9,11 @@ import (
 	"io/fs"
 	"net/netip"
 	"slices"
-	"tcphup/internal/text"
 
 	"github.com/alecthomas/kingpin/v2"
 
 	"tcphup/internal/address"
+	"tcphup/internal/text"
 	"tcphup/services"
 )
 

@@ -3,11 +3,11 @@ package config
 import (
 	"slices"
 	"strings"
-	"tcphup/services"
 
 	"go.yaml.in/yaml/v3"
 
 	"tcphup/alerts"
+	"tcphup/services"
 )
 
 // config decodes the top node of a document; nil stands for an empty one.

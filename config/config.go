@@ -6,10 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"tcphup/services"
 
 	"tcphup/alerts"
 	"tcphup/internal/safefile"
+	"tcphup/services"
 )
 
 // Config is the content of a configuration file.

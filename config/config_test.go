@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"tcphup/services"
 	"testing"
 	"time"
 
@@ -15,6 +14,7 @@ import (
 
 	"tcphup/alerts"
 	"tcphup/hangup"
+	"tcphup/services"
 	"tcphup/test/kit/addresses"
 )
 

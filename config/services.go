@@ -4,11 +4,11 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"tcphup/services"
 
 	"github.com/prometheus/alertmanager/pkg/labels"
 
 	"tcphup/alerts"
+	"tcphup/services"
 )
 
 // stalePolicyName is the name of the policy that stalePolicy returns.

@@ -1,10 +1,10 @@
 package config
 
 import (
-	"tcphup/services"
 	"testing"
 
 	"tcphup/alerts"
+	"tcphup/services"
 )
 
 // Where no policy was written, one for the services joins the embedded one.

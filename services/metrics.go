@@ -37,10 +37,11 @@ func newDescs() descs {
 	}
 }
 
-// Describe implements prometheus.Collector.
+// Describe implements prometheus.Collector. It includes the metrics of Sockets, which a
+// scrape collects.
 func (w *Watcher) Describe(ch chan<- *prometheus.Desc) {
 	d := &w.metrics
-	for _, desc := range []*prometheus.Desc{d.addresses, d.lookups, d.failures, d.changed} {
+	for _, desc := range []*prometheus.Desc{d.addresses, d.lookups, d.failures, d.changed, d.sockets, d.idle} {
 		ch <- desc
 	}
 }

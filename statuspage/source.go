@@ -2,12 +2,12 @@ package statuspage
 
 import (
 	"net/http"
-	"tcphup/services"
 	"time"
 
 	"tcphup/actuator"
 	"tcphup/alerts"
 	"tcphup/collector"
+	"tcphup/services"
 )
 
 // Source supplies what the page shows.
