@@ -88,7 +88,6 @@ func TestBadFlagValues(t *testing.T) {
 		{"serve", "service", "db.internal", " has no port: write NAME:PORT"},
 	} {
 		t.Run(tt.flag+"="+tt.value, func(t *testing.T) {
-			// The valid flag after it has to stay out of the error.
 			err := Run(t.Context(), append(strings.Fields(tt.command), "--"+tt.flag+"="+tt.value))
 			if want := "--" + tt.flag + `: "` + tt.value + `"` + tt.want; err == nil || !strings.HasPrefix(err.Error(), want) {
 				t.Errorf("got %v, want %s", err, want)
