@@ -14,13 +14,13 @@ import (
 	"tcphup/internal/address"
 )
 
-// The structs of this file are the schema. The tag yaml holds a key, and decoder checks
-// the other tags: required marks a key that must be there, least and most bound a number
-// or a duration, oneof lists the values of a string.
+// The structs of this file are the schema. The tag yaml holds the key; decoder checks the
+// other tags. required marks a mandatory key, least and most bound a number or a duration,
+// oneof lists the values of a string.
 
 type file struct {
 	Defaults yaml.Node   `yaml:"defaults"` // settings
-	Policies []yaml.Node `yaml:"policies"` // policy, on top of the defaults
+	Policies []yaml.Node `yaml:"policies"` // policy, merged into the defaults
 	Never    []endpoint  `yaml:"never"`
 	Services []yaml.Node `yaml:"services"` // service
 }
@@ -33,7 +33,7 @@ type policy struct {
 	settings `yaml:",inline"`
 }
 
-// settings are the keys that policies and defaults share.
+// settings are the common keys of policies and defaults.
 type settings struct {
 	Labels   labelNames    `yaml:"labels"`
 	Evidence evidence      `yaml:"evidence"`
@@ -131,7 +131,7 @@ var policyNameForm = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_-]{0,62}$`)
 
 func (p *policyName) UnmarshalText(text []byte) error {
 	if !policyNameForm.Match(text) {
-		return fmt.Errorf("%q must be of letters, digits, _ and -, at most 63", text)
+		return fmt.Errorf("%q is not a policy name: use up to 63 letters, digits, _ and -, with a letter or digit first", text)
 	}
 	*p = policyName(text)
 	return nil
@@ -143,7 +143,7 @@ var labelNameForm = regexp.MustCompile(`^[a-zA-Z_][a-zA-Z0-9_]*$`)
 
 func (l *labelName) UnmarshalText(text []byte) error {
 	if !labelNameForm.Match(text) {
-		return fmt.Errorf("%q is not the name of a label: write letters, digits and _", text)
+		return fmt.Errorf("%q is not a label name: use letters, digits and _, with no digit first", text)
 	}
 	*l = labelName(text)
 	return nil
@@ -168,7 +168,7 @@ func (m *matchers) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// host is a prefix, or a name when that is not empty.
+// host is a name, or a prefix if name is empty.
 type host struct {
 	prefix netip.Prefix
 	name   string
