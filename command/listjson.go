@@ -8,9 +8,9 @@ import (
 // listJSON is the output of list --output=json. It has Flows with --flows, otherwise
 // Destinations.
 type listJSON struct {
-	Destinations *[]destinationJSON `json:"destinations,omitempty"`
-	Flows        *[]flowJSON        `json:"flows,omitempty"`
-	LeftAlone    int                `json:"other_direction_left_alone"`
+	Destinations []destinationJSON `json:"destinations,omitzero"`
+	Flows        []flowJSON        `json:"flows,omitzero"`
+	LeftAlone    int               `json:"other_direction_left_alone"`
 }
 
 // destinationJSON omits unknown idle times.
@@ -35,16 +35,15 @@ type flowJSON struct {
 func (s *snapshot) json(flows bool) listJSON {
 	out := listJSON{LeftAlone: s.leftAlone}
 	if flows {
-		list := make([]flowJSON, len(s.flows))
+		out.Flows = make([]flowJSON, len(s.flows))
 		for i, f := range s.flows {
-			list[i] = s.flowJSON(f)
+			out.Flows[i] = s.flowJSON(f)
 		}
-		out.Flows = &list
 		return out
 	}
-	list := make([]destinationJSON, len(s.destinations))
+	out.Destinations = make([]destinationJSON, len(s.destinations))
 	for i, d := range s.destinations {
-		list[i] = destinationJSON{
+		out.Destinations[i] = destinationJSON{
 			Direction:      d.direction.String(),
 			Address:        d.address.Addr().String(),
 			Port:           d.address.Port(),
@@ -57,7 +56,6 @@ func (s *snapshot) json(flows bool) listJSON {
 			MPTCPPathless:  d.pathless,
 		}
 	}
-	out.Destinations = &list
 	return out
 }
 

@@ -69,7 +69,7 @@ func (s *staleFlags) destinations(ctx context.Context, stderr io.Writer) ([]neti
 	now, former := resolved.Addrs, state.Former
 	for _, a := range state.Current {
 		if resolved.Err(a) == nil && !slices.Contains(now, a) && !slices.Contains(named, a) {
-			fmt.Fprintf(stderr, "tcphup: %s left alone: removed from %s within the settle time: add --former=%s to include it\n", a, name, a)
+			fmt.Fprintf(stderr, "tcphup: %s left alone: %s no longer resolves to it, but the state file lists it as current: add --former=%s to include it\n", a, name, a)
 			former = slices.DeleteFunc(former, func(f netip.Addr) bool { return f == a })
 		}
 	}
@@ -103,7 +103,7 @@ func (s *staleFlags) read(name string) (named []netip.Addr, state services.Known
 	for _, text := range s.former {
 		a, err := address.ParseAddr(text)
 		if err != nil {
-			return nil, state, fmt.Errorf("%w: --former %w", ErrUsage, err)
+			return nil, state, fmt.Errorf("%w: --former: %w", ErrUsage, err)
 		}
 		named = append(named, a)
 	}
