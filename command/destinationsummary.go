@@ -44,8 +44,7 @@ func (d *destinationSummary) add(f *listedFlow) {
 	if f.Stalled() {
 		d.stalled++
 	}
-	// In other states the kernel uses the keepalive timer for SYN-ACK and FIN_WAIT2
-	// timeouts.
+	// The kernel also uses this timer for other timeouts, such as FIN_WAIT2.
 	if f.Timer == sockdiag.TimerKeepalive && (f.State == sockdiag.Established || f.State == sockdiag.CloseWait) {
 		d.keepalive++
 	}

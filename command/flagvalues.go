@@ -18,69 +18,69 @@ import (
 // The types of this file implement kingpin.Value. Their errors quote the rejected value
 // and the allowed range; nameFlag adds the flag.
 
-// wholeNumber is an integer from least to most. kingpin's own integer flag reads 0.9 as
+// wholeNumber is an integer from min to max. kingpin's own integer flag reads 0.9 as
 // 0, and 0 disables many limits.
 type wholeNumber struct {
-	into        *int
-	least, most int
+	dst      *int
+	min, max int
 }
 
-func (n wholeNumber) String() string { return strconv.Itoa(*n.into) }
+func (n wholeNumber) String() string { return strconv.Itoa(*n.dst) }
 func (n wholeNumber) Set(text string) error {
 	number, err := strconv.Atoi(text)
-	if err != nil || number < n.least || number > n.most {
-		return fmt.Errorf("%q is not a whole number from %d to %d", text, n.least, n.most)
+	if err != nil || number < n.min || number > n.max {
+		return fmt.Errorf("%q is not a whole number from %d to %d", text, n.min, n.max)
 	}
-	*n.into = number
+	*n.dst = number
 	return nil
 }
 
 // rate is a finite number of events per second, at least 0.
-type rate struct{ into *float64 }
+type rate struct{ dst *float64 }
 
-func (r rate) String() string { return fmt.Sprint(*r.into) }
+func (r rate) String() string { return fmt.Sprint(*r.dst) }
 func (r rate) Set(text string) error {
 	number, err := strconv.ParseFloat(text, 64)
 	if err != nil || !(number >= 0) || math.IsInf(number, 1) {
 		return fmt.Errorf("%q is not a number of at least 0", text)
 	}
-	*r.into = number
+	*r.dst = number
 	return nil
 }
 
-// duration is a time.Duration of at least least.
+// duration is a time.Duration of at least min.
 type duration struct {
-	into  *time.Duration
-	least time.Duration
+	dst *time.Duration
+	min time.Duration
 }
 
-func (d duration) String() string { return d.into.String() }
+func (d duration) String() string { return d.dst.String() }
 func (d duration) Set(text string) error {
 	parsed, err := time.ParseDuration(text)
-	if err != nil || parsed < d.least {
-		allowed := "of at least " + d.least.String()
-		if d.least == time.Nanosecond {
+	if err != nil || parsed < d.min {
+		allowed := "of at least " + d.min.String()
+		if d.min == time.Nanosecond {
 			allowed = "above 0s"
 		}
 		return fmt.Errorf("%q is not a duration %s, such as 500ms, 3s or 5m", text, allowed)
 	}
-	*d.into = parsed
+	*d.dst = parsed
 	return nil
 }
 
 // choice is one of several values, written as fmt.Sprint prints them.
 type choice[T any] struct {
-	into   *T
+	dst    *T
 	values []T
 }
 
-func (c choice[T]) String() string { return fmt.Sprint(*c.into) }
+func (c choice[T]) String() string { return fmt.Sprint(*c.dst) }
 func (c choice[T]) Set(text string) error {
 	i := slices.Index(c.names(), text)
 	if i < 0 {
 		return fmt.Errorf("%q is not one of %s", text, strings.Join(c.names(), ", "))
 	}
-	*c.into = c.values[i]
+	*c.dst = c.values[i]
 	return nil
 }
 
@@ -93,8 +93,8 @@ func (c choice[T]) names() []string {
 }
 
 // setChoice sets the value of a flag to a choice, for completion too.
-func setChoice[T any](flag *kingpin.FlagClause, into *T, values ...T) {
-	c := choice[T]{into, values}
+func setChoice[T any](flag *kingpin.FlagClause, dst *T, values ...T) {
+	c := choice[T]{dst, values}
 	flag.HintOptions(c.names()...).SetValue(c)
 }
 

@@ -218,14 +218,14 @@ func configMistakes() []configMistake {
 		{"two documents", "never: []\n---\nnever: []\n", []string{"x.yml:2: second document: only one is supported"}},
 		{"unknown key", "polices: []\n", []string{`x.yml:1: unknown key "polices" in the configuration: did you mean "policies"?`}},
 		{
-			"very unknown key", "\nreceivers: []\n",
+			"unknown key without a similar one", "\nreceivers: []\n",
 			[]string{`x.yml:2: unknown key "receivers" in the configuration: the known keys are defaults, never, policies, services`},
 		},
 		{"key twice", "never: []\nnever: []\n", []string{`x.yml:2: duplicate key "never" in the configuration`}},
 		{"merge key", policy("<<: {shadow: true}"), []string{`x.yml:5: unknown key "<<" in a policy: the known keys are ` +
 			"allow, drain, evidence, labels, limits, linger, match, method, mptcp, name, ports, shadow"}},
-		{"no list", "never: 10.0.0.1\n", []string{"x.yml:1: never must be a list: write [a, b], or one entry per line after a dash"}},
-		{"nothing", "never:\n", []string{"x.yml:1: never must be a list: write [a, b], or one entry per line after a dash"}},
+		{"not a list", "never: 10.0.0.1\n", []string{"x.yml:1: never must be a list: write [a, b], or one entry per line after a dash"}},
+		{"null list", "never:\n", []string{"x.yml:1: never must be a list: write [a, b], or one entry per line after a dash"}},
 		{
 			"empty policy", "policies:\n  - shadow: true\n",
 			[]string{`x.yml:2: missing key "name" in a policy`, `x.yml:2: missing key "match" in a policy`, `x.yml:2: missing key "allow" in a policy`},
@@ -259,13 +259,13 @@ func configMistakes() []configMistake {
 			[]string{`x.yml:1: policy "a": match needs at least one matcher that an alert without labels does not satisfy`},
 		},
 		{
-			"matches everything and touches nothing", "policies: [{name: a, match: ['a!=\"b\"'], allow: []}]\n",
+			"matches everything, allows nothing", "policies: [{name: a, match: ['a!=\"b\"'], allow: []}]\n",
 			[]string{`x.yml:1: policy "a": match needs at least one matcher`, `x.yml:1: policy "a": allow is missing`},
 		},
 		{"matcher of two lines", "policies: [{name: a, match: [\"a\\nb\"], allow: [c]}]\n", []string{`x.yml:1: match: bad matcher format: a\nb: write it like`}},
 		{"method", policy("method: kill"), []string{"x.yml:5: method must be one of auto, shutdown, destroy"}},
 		{"mptcp", policy("mptcp: [path]"), []string{"x.yml:5: mptcp must be one of connection, path"}},
-		{"shadow by force", policy("shadow: !!bool yes"), []string{"x.yml:5: shadow must be true or false"}},
+		{"shadow with a tag", policy("shadow: !!bool yes"), []string{"x.yml:5: shadow must be true or false"}},
 		{"shadow", policy("shadow: yes"), []string{"x.yml:5: shadow must be true or false"}},
 		{"ports", policy("ports: [0, 65536, http, '80', 8.5]"), []string{
 			"x.yml:5: each entry of ports must be a whole number from 1 to 65535", "x.yml:5: each entry of ports",
@@ -277,7 +277,7 @@ func configMistakes() []configMistake {
 		{"fraction NaN", policy("limits: {fraction: .nan}"), []string{"x.yml:5: limits.fraction must be a number above 0, at most 1"}},
 		{"rate", policy("limits: {rate: -1}"), []string{"x.yml:5: limits.rate must be a number above 0, at most 10000"}},
 		{"duration", policy("linger: 3"), []string{"x.yml:5: linger must be a duration such as 500ms, 30s, 5m or 1h, and at least 100ms"}},
-		{"no time", policy("limits: {max_alert_age: 0s}"), []string{"x.yml:5: limits.max_alert_age must be a duration such as 500ms, 30s, 5m or 1h, and at least 1s"}},
+		{"duration below the bound", policy("limits: {max_alert_age: 0s}"), []string{"x.yml:5: limits.max_alert_age must be a duration such as 500ms, 30s, 5m or 1h, and at least 1s"}},
 		{
 			"drain", policy("drain: {quiet: 1s}"),
 			[]string{"x.yml:2: drain.deadline (0s) must not be shorter than drain.quiet (1s): no busy connection could become quiet in time"},

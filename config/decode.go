@@ -153,19 +153,19 @@ func (d *decoder) scalar(n *yaml.Node, name, subject string, v reflect.Value, ta
 		ok, want = n.Tag == "!!bool" && (yes || no), "true or false"
 		value = yes
 	case *float64:
-		most := limit(tag, "most", parseFloat)
+		high := limit(tag, "max", parseFloat)
 		number, err := parseFloat(n.Value)
-		ok, want = err == nil && number > 0 && number <= most, fmt.Sprintf("a number above 0, at most %g", most)
+		ok, want = err == nil && number > 0 && number <= high, fmt.Sprintf("a number above 0, at most %g", high)
 		value = number
 	case *time.Duration:
-		least := limit(tag, "least", model.ParseDuration)
+		low := limit(tag, "min", model.ParseDuration)
 		duration, err := model.ParseDuration(n.Value)
-		ok, want = err == nil && duration >= least, fmt.Sprintf("a duration such as 500ms, 30s, 5m or 1h, and at least %s", least)
+		ok, want = err == nil && duration >= low, fmt.Sprintf("a duration such as 500ms, 30s, 5m or 1h, and at least %s", low)
 		value = duration
 	default: // int and uint16
-		least, most := limit(tag, "least", strconv.Atoi), limit(tag, "most", strconv.Atoi)
+		low, high := limit(tag, "min", strconv.Atoi), limit(tag, "max", strconv.Atoi)
 		number, err := strconv.Atoi(n.Value)
-		ok, want = n.Tag == "!!int" && err == nil && number >= least && number <= most, fmt.Sprintf("a whole number from %d to %d", least, most)
+		ok, want = n.Tag == "!!int" && err == nil && number >= low && number <= high, fmt.Sprintf("a whole number from %d to %d", low, high)
 		value = number
 	}
 	if !ok || n.Kind != yaml.ScalarNode {

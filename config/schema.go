@@ -15,7 +15,7 @@ import (
 )
 
 // The structs of this file are the schema. The tag yaml holds the key; decoder checks the
-// other tags. required marks a mandatory key, least and most bound a number or a duration,
+// other tags. required marks a mandatory key, min and max bound a number or a duration,
 // oneof lists the values of a string.
 
 type file struct {
@@ -29,7 +29,7 @@ type policy struct {
 	Name     policyName `yaml:"name" required:"true"`
 	Match    []matchers `yaml:"match" required:"true"`
 	Allow    []host     `yaml:"allow" required:"true"`
-	Ports    []uint16   `yaml:"ports" least:"1" most:"65535"`
+	Ports    []uint16   `yaml:"ports" min:"1" max:"65535"`
 	settings `yaml:",inline"`
 }
 
@@ -41,7 +41,7 @@ type settings struct {
 	MPTCP    string        `yaml:"mptcp" oneof:"connection, path"`
 	Limits   limits        `yaml:"limits"`
 	Drain    drain         `yaml:"drain"`
-	Linger   time.Duration `yaml:"linger" least:"100ms"`
+	Linger   time.Duration `yaml:"linger" min:"100ms"`
 	Shadow   bool          `yaml:"shadow"`
 }
 
@@ -59,18 +59,18 @@ type evidence struct {
 }
 
 type limits struct {
-	Flows       int           `yaml:"flows" least:"1" most:"1000000"`
-	Fraction    float64       `yaml:"fraction" most:"1"`
-	Rate        float64       `yaml:"rate" most:"10000"`
+	Flows       int           `yaml:"flows" min:"1" max:"1000000"`
+	Fraction    float64       `yaml:"fraction" max:"1"`
+	Rate        float64       `yaml:"rate" max:"10000"`
 	Cooldown    time.Duration `yaml:"cooldown"`
-	MaxAlertAge time.Duration `yaml:"max_alert_age" least:"1s"`
+	MaxAlertAge time.Duration `yaml:"max_alert_age" min:"1s"`
 	Breaker     breaker       `yaml:"breaker"`
 }
 
 type breaker struct {
-	Actions      int           `yaml:"actions" least:"1" most:"1000000"`
-	Destinations int           `yaml:"destinations" least:"1" most:"1000000"`
-	Window       time.Duration `yaml:"window" least:"1s"`
+	Actions      int           `yaml:"actions" min:"1" max:"1000000"`
+	Destinations int           `yaml:"destinations" min:"1" max:"1000000"`
+	Window       time.Duration `yaml:"window" min:"1s"`
 }
 
 type drain struct {
@@ -80,9 +80,9 @@ type drain struct {
 
 type service struct {
 	Name     hostName      `yaml:"name" required:"true"`
-	Port     uint16        `yaml:"port" required:"true" least:"1" most:"65535"`
-	Settle   time.Duration `yaml:"settle" least:"1s"`
-	Interval time.Duration `yaml:"interval" least:"1s"`
+	Port     uint16        `yaml:"port" required:"true" min:"1" max:"65535"`
+	Settle   time.Duration `yaml:"settle" min:"1s"`
+	Interval time.Duration `yaml:"interval" min:"1s"`
 }
 
 func defaultSettings() settings {
