@@ -1,5 +1,5 @@
-// Command tcphup hangs up stale TCP connections in order, so that applications
-// reconnect to where a service is now, and tells Prometheus which ones are stale.
+// Command tcphup gracefully closes stale TCP connections, so that applications reconnect
+// to the current address of a service, and exports metrics about them to Prometheus.
 package main
 
 import (
@@ -15,9 +15,9 @@ import (
 
 // Exit codes.
 const (
-	exitDone       = 0 // done, also when nothing matched
-	exitIncomplete = 1 // some flow failed, lingers or was refused
-	exitUsage      = 2 // nothing was touched
+	exitDone       = 0 // success, including no match
+	exitIncomplete = 1 // a connection failed, lingers or was refused, or another error
+	exitUsage      = 2 // usage error; nothing was changed
 )
 
 func main() {

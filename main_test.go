@@ -16,7 +16,7 @@ func TestExitCode(t *testing.T) {
 		{nil, 0},
 		{command.ErrIncomplete, 1},
 		{errors.New("read flows: permission denied"), 1},
-		{fmt.Errorf("%w: --linger must be above 0", command.ErrUsage), 2},
+		{fmt.Errorf("%w: PORT is missing", command.ErrUsage), 2},
 	} {
 		if got := exitCode(tt.err); got != tt.want {
 			t.Errorf("%v: exit code %d, want %d", tt.err, got, tt.want)

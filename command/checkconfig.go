@@ -11,7 +11,7 @@ import (
 	"tcphup/config"
 )
 
-// checkConfig is the command check-config.
+// checkConfig implements tcphup check-config.
 type checkConfig struct {
 	file   string
 	stdout io.Writer
@@ -19,7 +19,7 @@ type checkConfig struct {
 
 func newCheckConfig(cmd *kingpin.CmdClause) *checkConfig {
 	c := &checkConfig{stdout: os.Stdout}
-	cmd.Arg("FILE", "The file to check.").Required().StringVar(&c.file)
+	cmd.Arg("FILE", "Configuration file.").Required().StringVar(&c.file)
 	return c
 }
 
@@ -28,7 +28,7 @@ func (c *checkConfig) run(context.Context) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(c.stdout, "%s: %d policies, %d services, %d never rules\n",
+	_, err = fmt.Fprintf(c.stdout, "%s: %d policies, %d services, %d never rules\n",
 		c.file, len(loaded.Rules.Policies), len(loaded.Services), len(loaded.Rules.Never))
-	return nil
+	return err
 }

@@ -1,21 +1,22 @@
-// Package command is the command line of tcphup: each subcommand turns its flags into
-// options, calls the package that does the work, and prints the result.
+// Package command implements the command line: each subcommand parses flags into options,
+// calls the package that does the work, and prints the result.
 package command
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 
 	"github.com/alecthomas/kingpin/v2"
-	"github.com/prometheus/common/version"
 )
 
 var (
-	// ErrUsage matches errors about the command line, or about a file that it names.
-	// Nothing was touched.
+	// ErrUsage matches errors about the command line or about a file named by it. The
+	// command did not change anything.
 	ErrUsage = errors.New("usage")
 	// ErrIncomplete matches results, already printed, with a connection that failed,
 	// lingers or was refused, or without a usable method.
@@ -29,51 +30,80 @@ func (e parseError) Error() string        { return e.err.Error() + "; see tcphup
 func (e parseError) Unwrap() error        { return e.err }
 func (e parseError) Is(target error) bool { return target == ErrUsage }
 
-// Run runs the subcommand that the arguments name, until it is done or ctx ends. Help
-// and version are printed and end the process.
+// Run runs the subcommand named in args until it is done or ctx ends. --help and
+// --version print and exit the process.
 func Run(ctx context.Context, args []string) error {
 	app, commands := newApp(args)
 	name, err := app.Parse(args)
 	if err != nil {
-		return parseError{err}
+		return parseError{nameFlag(app, args, err)}
 	}
 	return commands[name].run(ctx)
 }
 
-// subcommand is a subcommand whose flags are parsed.
+// nameFlag prefixes an error about a value with the flag. kingpin returns the error of
+// Value.Set as it is.
+func nameFlag(app *kingpin.Application, args []string, err error) error {
+	parsed, parseErr := app.ParseContext(args)
+	if parseErr != nil {
+		return err
+	}
+	for _, element := range parsed.Elements {
+		flag, ok := element.Clause.(*kingpin.FlagClause)
+		if !ok || element.Value == nil {
+			continue
+		}
+		if setErr := flag.Model().Value.Set(*element.Value); setErr != nil && setErr.Error() == err.Error() {
+			return fmt.Errorf("--%s: %w", flag.Model().Name, err)
+		}
+	}
+	return err
+}
+
+// subcommand is a subcommand with parsed flags.
 type subcommand interface {
 	run(ctx context.Context) error
 }
 
-// newApp returns the command line and its subcommands by name. The arguments matter
-// for completion only.
+// newApp returns the command line and its subcommands by name. It uses args for
+// completion only.
 func newApp(args []string) (*kingpin.Application, map[string]subcommand) {
-	app := kingpin.New("tcphup", "Hangs up stale TCP and Multipath TCP connections in order, by hand or because an alert asks for it.")
+	app := kingpin.New("tcphup", "Gracefully closes stale TCP and MPTCP connections, from the command line or when Alertmanager fires.")
 	app.UsageWriter(os.Stdout)
 	app.HelpFlag.Short('h')
-	// Not kingpin's own: it would put every line of this into the title of the man page.
-	showVersion := app.Flag("version", "Show what was built, from what and with what.").PreAction(func(*kingpin.ParseContext) error {
-		fmt.Println(version.Print("tcphup"))
+	// kingpin's own --version would print all lines of the version into the title of the
+	// man page.
+	app.Flag("version", "Print version and build information.").PreAction(func(*kingpin.ParseContext) error {
+		if err := printVersion(os.Stdout); err != nil {
+			return err
+		}
 		os.Exit(0)
 		return nil
-	})
-	showVersion.Bool()
-	hangup := app.Command("hangup", "Hang up the flows to a destination (the default command).")
+	}).Bool()
+	hangup := app.Command("hangup", "Hang up connections to a destination (the default command).")
 	if !completesCommand(args) {
 		hangup.Default()
 	}
 	return app, map[string]subcommand{
 		"hangup":       newHangup(hangup),
-		"list":         newList(app.Command("list", "List destinations, or flows, the oldest idle ones first.")),
-		"serve":        newServe(app.Command("serve", "Export metrics and receive alerts.")),
-		"check-config": newCheckConfig(app.Command("check-config", "Check a configuration file.")),
-		"probe":        newProbe(app.Command("probe", "Try out what can be done here and say what is missing.")),
-		"healthcheck":  newHealthcheck(app.Command("healthcheck", "Ask a running tcphup serve whether it is well, as a container's health check does.")),
+		"list":         newList(app.Command("list", "List destinations or connections, longest idle first.")),
+		"serve":        newServe(app.Command("serve", "Run the Prometheus exporter and the alert receiver.")),
+		"check-config": newCheckConfig(app.Command("check-config", "Validate a configuration file.")),
+		"probe":        newProbe(app.Command("probe", "Test which methods work on this host, and list missing capabilities and kernel features.")),
+		"healthcheck":  newHealthcheck(app.Command("healthcheck", "Check the health of a running tcphup serve, for container health checks.")),
+		"version":      newVersion(app.Command("version", "Print version and build information.")),
 	}
 }
 
-// completesCommand reports whether a shell completes the first word. With a default
-// command kingpin would take that word for one of its arguments.
+// completesCommand reports whether args request the completion of the first word. With a
+// default command kingpin completes arguments of that command instead.
 func completesCommand(args []string) bool {
 	return len(args) > 0 && args[0] == "--completion-bash" && (len(args) == 1 || len(args) == 2 && !strings.HasPrefix(args[1], "-"))
+}
+
+// printJSON writes v to w as indented JSON.
+func printJSON(w io.Writer, v any) error {
+	encoder := json.NewEncoder(w)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(v)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"slices"
@@ -13,20 +14,20 @@ import (
 	"tcphup/internal/address"
 )
 
-// widestPrefix is the shortest prefix length that may be hung up without --yes.
+// widestPrefix is the shortest prefix length that hangup accepts without --yes.
 const widestPrefix = 8
 
-// resolver looks up the addresses of a name; net.Resolver has it.
+// resolver is the part of net.Resolver that parseHosts uses.
 type resolver interface {
 	LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error)
 }
 
-// parseHosts turns addresses, prefixes and names into prefixes. A name stands for
-// all its A and AAAA addresses.
-func parseHosts(ctx context.Context, hosts []string, names resolver) ([]netip.Prefix, error) {
+// parseHosts returns the sorted prefixes for addresses, prefixes and names. A name
+// resolves to all its A and AAAA addresses, which parseHosts prints to notes.
+func parseHosts(ctx context.Context, hosts []string, names resolver, notes io.Writer) ([]netip.Prefix, error) {
 	var prefixes []netip.Prefix
 	for _, host := range hosts {
-		found, err := parseHost(ctx, host, names)
+		found, err := parseHost(ctx, host, names, notes)
 		if err != nil {
 			return nil, err
 		}
@@ -36,21 +37,7 @@ func parseHosts(ctx context.Context, hosts []string, names resolver) ([]netip.Pr
 	return slices.Compact(prefixes), nil
 }
 
-// isName reports whether a HOST that was parsed is a name.
-func isName(host string) bool {
-	_, err := address.Parse(host)
-	return err != nil
-}
-
-func addressList(prefixes []netip.Prefix) string {
-	var addresses []string
-	for _, p := range prefixes {
-		addresses = append(addresses, p.Addr().String())
-	}
-	return strings.Join(addresses, ", ")
-}
-
-func parseHost(ctx context.Context, host string, names resolver) ([]netip.Prefix, error) {
+func parseHost(ctx context.Context, host string, names resolver, notes io.Writer) ([]netip.Prefix, error) {
 	prefix, err := address.Parse(host)
 	switch {
 	case err == nil:
@@ -65,21 +52,23 @@ func parseHost(ctx context.Context, host string, names resolver) ([]netip.Prefix
 		return nil, fmt.Errorf("%w: HOST %q does not resolve: %w", ErrUsage, host, err)
 	}
 	var prefixes []netip.Prefix
+	var list []string
 	for _, a := range addrs {
 		p, err := address.FromAddr(a)
 		if err != nil {
 			return nil, fmt.Errorf("%w: HOST %q: %w", ErrUsage, host, err)
 		}
-		prefixes = append(prefixes, p)
+		prefixes, list = append(prefixes, p), append(list, p.Addr().String())
 	}
 	if len(prefixes) == 0 {
 		return nil, fmt.Errorf("%w: HOST %q has no address", ErrUsage, host)
 	}
+	fmt.Fprintf(notes, "tcphup: %s resolves to %s\n", host, strings.Join(list, ", "))
 	return prefixes, nil
 }
 
-// parsePort takes a number or a service name; 0 stands for every port and yields
-// none.
+// parsePort returns the port for a number or a service name, and nil for 0, which means
+// every port.
 func parsePort(ctx context.Context, s string) ([]uint16, error) {
 	if n, err := strconv.ParseUint(s, 10, 16); err == nil {
 		if n == 0 {

@@ -3,6 +3,7 @@ package command
 import (
 	"context"
 	"errors"
+	"io"
 	"net/netip"
 	"strings"
 	"testing"
@@ -12,10 +13,10 @@ import (
 	"tcphup/test/kit/addresses"
 )
 
-// namesOf is a resolver of what it holds.
-type namesOf map[string][]netip.Addr
+// fakeResolver has the addresses by name.
+type fakeResolver map[string][]netip.Addr
 
-func (n namesOf) LookupNetIP(_ context.Context, _, host string) ([]netip.Addr, error) {
+func (n fakeResolver) LookupNetIP(_ context.Context, _, host string) ([]netip.Addr, error) {
 	if addrs, ok := n[host]; ok {
 		return addrs, nil
 	}
@@ -23,7 +24,7 @@ func (n namesOf) LookupNetIP(_ context.Context, _, host string) ([]netip.Addr, e
 }
 
 func TestParseHosts(t *testing.T) {
-	resolver := namesOf{
+	resolver := fakeResolver{
 		"both.example":  {netip.MustParseAddr("::ffff:192.0.2.1"), netip.MustParseAddr("2001:db8::1")},
 		"empty.example": {},
 		"odd.example":   {netip.MustParseAddr("0.0.0.0")},
@@ -59,7 +60,7 @@ func TestParseHosts(t *testing.T) {
 		{hosts: "odd.example", fails: `HOST "odd.example": "0.0.0.0" is the unspecified`},
 	} {
 		t.Run(tt.hosts, func(t *testing.T) {
-			got, err := parseHosts(t.Context(), strings.Fields(tt.hosts), resolver)
+			got, err := parseHosts(t.Context(), strings.Fields(tt.hosts), resolver, io.Discard)
 			if tt.fails != "" {
 				if !errors.Is(err, ErrUsage) || !strings.Contains(err.Error(), tt.fails) || got != nil {
 					t.Errorf("got %v, %v; want a usage error with %q", got, err, tt.fails)
@@ -77,12 +78,12 @@ func TestParseHosts(t *testing.T) {
 	}
 }
 
-// The command line and flags take the same addresses as every other input.
+// Arguments and flags accept the same addresses as every other input.
 func TestSharedInputs(t *testing.T) {
 	former := func(text string) ([]netip.Prefix, error) {
-		asked, _, _, _, err := (&stale{former: []string{text}}).read("db.internal")
+		named, _, err := (&staleFlags{former: []string{text}}).read("db.internal")
 		var found []netip.Prefix
-		for _, a := range asked {
+		for _, a := range named {
 			found = append(found, netip.PrefixFrom(a, a.BitLen()))
 		}
 		return found, err
@@ -92,7 +93,9 @@ func TestSharedInputs(t *testing.T) {
 		err := found.Set(text)
 		return found, err
 	}
-	host := func(text string) ([]netip.Prefix, error) { return parseHosts(t.Context(), []string{text}, namesOf{}) }
+	host := func(text string) ([]netip.Prefix, error) {
+		return parseHosts(t.Context(), []string{text}, fakeResolver{}, io.Discard)
+	}
 	for name, parse := range map[string]func(string) ([]netip.Prefix, error){"HOST": host, "--former": former, "--collector.include": flag} {
 		for _, tt := range addresses.Inputs() {
 			got, err := parse(tt.Text)
@@ -109,6 +112,17 @@ func TestSharedInputs(t *testing.T) {
 				t.Errorf("%s %s: got %v, %v; want %s", name, tt.Text, got, err, tt.Want)
 			}
 		}
+	}
+}
+
+func TestResolvedNote(t *testing.T) {
+	var notes strings.Builder
+	resolver := fakeResolver{"db.example": {netip.MustParseAddr("::ffff:192.0.2.1"), netip.MustParseAddr("2001:db8::1")}}
+	if _, err := parseHosts(t.Context(), []string{"192.0.2.9", "db.example"}, resolver, &notes); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := notes.String(), "tcphup: db.example resolves to 192.0.2.1, 2001:db8::1\n"; got != want {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
 

@@ -15,8 +15,7 @@ import (
 	"tcphup/test/kit/docs"
 )
 
-// The tables of the documentation that are made from the code say what the code says.
-// `make docs` writes them anew.
+// Generated tables of the documentation match the code. `make docs` rewrites them.
 func TestDocs(t *testing.T) {
 	app, _ := newApp(nil)
 	commands := app.Model().Commands
@@ -33,7 +32,7 @@ func TestDocs(t *testing.T) {
 	}
 }
 
-// flagTable shows the arguments and flags of a command.
+// flagTable returns the table of the arguments and flags of a command.
 func flagTable(cmd *kingpin.CmdModel) string {
 	var rows [][]string
 	for _, a := range cmd.Args {
@@ -74,8 +73,8 @@ func commandSections(commands []*kingpin.CmdModel) string {
 	return strings.Join(sections, "\n")
 }
 
-// outcomeTables show the outcomes and the reasons of package hangup with what their
-// comments say: "NAME means: ...".
+// outcomeTables returns the tables of the outcomes and reasons of package hangup. The
+// meaning of each is its doc comment, "NAME means: ...".
 func outcomeTables(t *testing.T) (outcomes, reasons string) {
 	t.Helper()
 	file, err := parser.ParseFile(token.NewFileSet(), "../hangup/report.go", nil, parser.ParseComments)
@@ -99,7 +98,7 @@ func outcomeTables(t *testing.T) (outcomes, reasons string) {
 	rows := func(values []string) (rows [][]string) {
 		for _, value := range values {
 			if meanings[value] == "" {
-				t.Errorf("hangup/report.go does not say what %q means", value)
+				t.Errorf("hangup/report.go: the doc comment of %q does not begin with NAME means:", value)
 			}
 			rows = append(rows, []string{docs.Code(value), meanings[value]})
 		}
@@ -107,4 +106,12 @@ func outcomeTables(t *testing.T) (outcomes, reasons string) {
 	}
 	return docs.Table([]string{"outcome", ""}, rows(names(hangup.Outcomes()))),
 		docs.Table([]string{"reason", ""}, rows(names(hangup.Reasons())))
+}
+
+func names[T ~string](values []T) []string {
+	s := make([]string, len(values))
+	for i, v := range values {
+		s[i] = string(v)
+	}
+	return s
 }

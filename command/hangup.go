@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"slices"
 	"time"
 
 	"github.com/alecthomas/kingpin/v2"
@@ -19,70 +18,62 @@ import (
 	"tcphup/sockdiag"
 )
 
-// hangupCommand is the command of the same name.
+// hangupCommand implements tcphup hangup.
 type hangupCommand struct {
-	targets   []string
-	yes       bool
-	direction string
-	method    string
-	mptcp     string
-	output    string
-	minIdle   time.Duration
-	stale     stale
-	request   hangup.Request
+	targets []string // HOST... PORT
+	yes     bool
+	output  string
+	stale   staleFlags
+	request hangup.Request
 
 	stdout, stderr io.Writer
 }
 
 func newHangup(cmd *kingpin.CmdClause) *hangupCommand {
 	h := &hangupCommand{stdout: os.Stdout, stderr: os.Stderr}
-	cmd.Flag("dry-run", "Find the flows and their owners and try every guard, but close nothing.").BoolVar(&h.request.DryRun)
-	cmd.Flag("method", "How to hang up: shutdown (FIN; needs the owner's process), destroy (RST; needs CAP_NET_ADMIN), or auto, for each flow the first of them that is right.").
-		Default(string(hangup.Auto)).EnumVar(&h.method, names(hangup.Methods())...)
-	cmd.Flag("direction", "Which flows: outbound (opened here), inbound (accepted here; HOST is the peer all the same, and PORT the local one) or either.").
-		Default("outbound").EnumVar(&h.direction, "outbound", "inbound", "either")
-	cmd.Flag("min-idle", "Only flows without data in either direction for this long.").Default("0s").DurationVar(&h.minIdle)
-	cmd.Flag("mptcp", "What to hang up when a path of a Multipath TCP connection matches: the connection, or the path alone, where another one remains.").
-		Default(string(hangup.Connection)).EnumVar(&h.mptcp, names(hangup.MPTCPModes())...)
-	cmd.Flag("linger", "How long the peer may take to answer before the flow is taken down without it.").
-		Default(hangup.DefaultLinger.String()).DurationVar(&h.request.Linger)
-	cmd.Flag("rate", "Flows a second, with jitter; 0 means all at once.").Default("0").Float64Var(&h.request.Rate)
-	cmd.Flag("max-flows", "Hang up nothing when more flows than this match; 0 means no limit.").Default("0").
-		SetValue(wholeNumber{&h.request.MaxFlows, 0, math.MaxInt32})
-	cmd.Flag("drain-quiet", "With --drain-deadline: how long a flow must have been quiet before it is hung up.").Default("1s").DurationVar(&h.request.DrainQuiet)
-	cmd.Flag("drain-deadline", "How long to wait for busy flows to fall quiet, before they are hung up all the same; 0 means not to wait.").Default("0s").DurationVar(&h.request.DrainDeadline)
-	cmd.Flag("watch-reconnect", "How long to watch where the applications go next; 0 means not to.").Default("0s").DurationVar(&h.request.WatchReconnect)
+	r := &h.request
+	cmd.Flag("dry-run", "Find matching connections and run every safety check, but close nothing; shadow is the same for alerts.").BoolVar(&r.DryRun)
+	setChoice(cmd.Flag("method", "How to close connections: shutdown (FIN; needs access to the owning process), destroy (RST; needs CAP_NET_ADMIN), or auto (shutdown where it can, otherwise destroy).").
+		Default(string(hangup.Auto)), &r.Method, hangup.Methods()...)
+	setChoice(cmd.Flag("direction", "Direction of connections: outbound (opened by this host), inbound (accepted by this host; HOST is the peer, PORT the local port) or either.").
+		Default(sockdiag.Outbound.String()), &r.Selector.Direction, directions()...)
+	cmd.Flag("min-idle", "Only connections without data in either direction for this long.").Default("0s").SetValue(duration{&r.Selector.MinIdle, 0})
+	setChoice(cmd.Flag("mptcp", "What to close when a subflow of a Multipath TCP connection matches: the connection, or only the subflow (path) while another one remains.").
+		Default(string(hangup.Connection)), &r.MPTCP, hangup.MPTCPModes()...)
+	cmd.Flag("linger", "How long the peer has to acknowledge the FIN before the kernel drops the connection.").
+		Default(hangup.DefaultLinger.String()).SetValue(duration{&r.Linger, time.Nanosecond})
+	cmd.Flag("rate", "Connections to close per second, with jitter; 0 disables the limit.").Default("0").SetValue(rate{&r.Rate})
+	cmd.Flag("max-flows", "Close nothing if more connections than this match; 0 disables the limit.").Default("0").
+		SetValue(wholeNumber{&r.MaxFlows, 0, math.MaxInt32})
+	cmd.Flag("drain-quiet", "With --drain-deadline: how long a connection must be quiet before it is closed.").Default("1s").SetValue(duration{&r.DrainQuiet, 0})
+	cmd.Flag("drain-deadline", "How long to wait for busy connections to become quiet before they are closed anyway; 0 disables the wait.").Default("0s").SetValue(duration{&r.DrainDeadline, 0})
+	cmd.Flag("watch-reconnect", "How long to watch for reconnects of the applications; 0 disables the watch.").Default("0s").SetValue(duration{&r.WatchReconnect, 0})
 	h.stale.addFlags(cmd)
-	cmd.Flag("yes", fmt.Sprintf("Allow a prefix shorter than /%d.", widestPrefix)).BoolVar(&h.yes)
-	cmd.Flag("output", "Form of the report: table or json.").Default("table").EnumVar(&h.output, "table", "json")
+	cmd.Flag("yes", fmt.Sprintf("Allow prefixes shorter than /%d.", widestPrefix)).BoolVar(&h.yes)
+	setChoice(cmd.Flag("output", "Output format: table or json.").Default("table"), &h.output, "table", "json")
 	cmd.Arg("HOST... PORT", "Destination: one or more addresses, prefixes or names, then a port; 0 means every port.").StringsVar(&h.targets)
 	return h
 }
 
-func names[T ~string](values []T) []string {
-	s := make([]string, len(values))
-	for i, v := range values {
-		s[i] = string(v)
-	}
-	return s
+func directions() []sockdiag.Direction {
+	return []sockdiag.Direction{sockdiag.Outbound, sockdiag.Inbound, sockdiag.Either}
 }
 
 func (h *hangupCommand) run(ctx context.Context) error {
 	if err := h.parse(ctx); err != nil {
 		return err
 	}
-	// The report says what became of the flows; what else goes wrong is told here.
+	// The report has the outcome of each flow; the logger gets other warnings.
 	logger := slog.New(slog.NewTextHandler(h.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	report, err := actuator.New(actuator.Config{Logger: logger}).HangUp(ctx, h.request)
 	if err != nil {
 		return err
 	}
+	write := writeTable
 	if h.output == "json" {
-		err = writeJSON(h.stdout, report)
-	} else {
-		err = writeTable(h.stdout, report)
+		write = writeJSON
 	}
-	if err != nil {
+	if err := write(h.stdout, report); err != nil {
 		return fmt.Errorf("write report: %w", err)
 	}
 	fmt.Fprintln(h.stderr, "tcphup: "+summary(report))
@@ -92,7 +83,7 @@ func (h *hangupCommand) run(ctx context.Context) error {
 	return nil
 }
 
-// parse completes the request from the command line.
+// parse completes the request from the arguments.
 func (h *hangupCommand) parse(ctx context.Context) error {
 	prefixes, ports, err := h.destinations(ctx)
 	if err != nil {
@@ -100,39 +91,27 @@ func (h *hangupCommand) parse(ctx context.Context) error {
 	}
 	for _, p := range prefixes {
 		if p.Bits() < widestPrefix && !h.yes {
-			return fmt.Errorf("%w: HOST %s covers a large part of all addresses; add --yes if that is meant", ErrUsage, p)
+			return fmt.Errorf("%w: HOST %s is a prefix shorter than /%d: add --yes to allow it", ErrUsage, p, widestPrefix)
 		}
 	}
-	if h.minIdle < 0 || h.request.Linger <= 0 || h.request.Rate < 0 || math.IsNaN(h.request.Rate) || math.IsInf(h.request.Rate, 0) ||
-		h.request.DrainQuiet < 0 || h.request.DrainDeadline < 0 || h.request.WatchReconnect < 0 {
-		return fmt.Errorf("%w: --linger must be above 0, --min-idle, --rate, --drain-quiet, --drain-deadline and --watch-reconnect must not be below 0", ErrUsage)
+	r := &h.request
+	if r.DrainDeadline > 0 && r.DrainQuiet > r.DrainDeadline {
+		return fmt.Errorf("%w: --drain-quiet %s is longer than --drain-deadline %s: no busy connection could become quiet in time", ErrUsage, r.DrainQuiet, r.DrainDeadline)
 	}
-	if h.request.DrainDeadline > 0 && h.request.DrainQuiet > h.request.DrainDeadline {
-		return fmt.Errorf("%w: --drain-quiet must not be longer than --drain-deadline: no busy flow could fall quiet in time", ErrUsage)
+	if r.MPTCP == hangup.Path && r.Method == hangup.Shutdown {
+		return fmt.Errorf("%w: --mptcp=path needs --method=auto or destroy: a single subflow cannot be shut down", ErrUsage)
 	}
-	direction, err := sockdiag.ParseDirection(h.direction)
-	if err != nil {
-		return fmt.Errorf("%w: --direction: %w", ErrUsage, err)
-	}
-	h.request.Selector = sockdiag.Selector{
-		Destinations: prefixes,
-		Ports:        ports,
-		Direction:    direction,
-		MinIdle:      h.minIdle,
-	}
-	h.request.Method = hangup.Method(h.method)
-	h.request.MPTCP = hangup.MPTCPMode(h.mptcp)
-	if h.request.MPTCP == hangup.Path && h.request.Method == hangup.Shutdown {
-		return fmt.Errorf("%w: --mptcp=path needs --method=auto or destroy: a single path cannot be shut down", ErrUsage)
-	}
+	r.Selector.Destinations, r.Selector.Ports = prefixes, ports
 	return nil
 }
 
-// destinations returns what the command line names.
+// destinations returns the prefixes and ports of --stale or of HOST and PORT. It prints
+// the addresses of names: after a failover, a name no longer resolves to the addresses of
+// stale connections.
 func (h *hangupCommand) destinations(ctx context.Context) ([]netip.Prefix, []uint16, error) {
-	if asked, err := h.stale.isAsked(len(h.targets) > 0); err != nil {
+	if used, err := h.stale.used(len(h.targets) > 0); err != nil {
 		return nil, nil, err
-	} else if asked {
+	} else if used {
 		return h.stale.destinations(ctx, h.stderr)
 	}
 	if len(h.targets) < 2 {
@@ -143,18 +122,6 @@ func (h *hangupCommand) destinations(ctx context.Context) ([]netip.Prefix, []uin
 	if err != nil {
 		return nil, nil, err
 	}
-	var prefixes []netip.Prefix
-	for _, host := range h.targets[:last] {
-		found, err := parseHosts(ctx, []string{host}, net.DefaultResolver)
-		if err != nil {
-			return nil, nil, err
-		}
-		if isName(host) {
-			// After a failover a name leads to where nothing is stale.
-			fmt.Fprintf(h.stderr, "tcphup: %s is %s\n", host, addressList(found))
-		}
-		prefixes = append(prefixes, found...)
-	}
-	slices.SortFunc(prefixes, netip.Prefix.Compare)
-	return slices.Compact(prefixes), ports, nil
+	prefixes, err := parseHosts(ctx, h.targets[:last], net.DefaultResolver, h.stderr)
+	return prefixes, ports, err
 }

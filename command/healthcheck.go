@@ -9,8 +9,7 @@ import (
 	"github.com/alecthomas/kingpin/v2"
 )
 
-// healthcheck is the command of the same name. It is for images that hold nothing
-// but this binary.
+// healthcheck implements tcphup healthcheck, for images without an HTTP client.
 type healthcheck struct {
 	url     string
 	timeout time.Duration
@@ -18,12 +17,12 @@ type healthcheck struct {
 
 func newHealthcheck(cmd *kingpin.CmdClause) *healthcheck {
 	h := &healthcheck{}
-	cmd.Arg("url", "What to ask.").Default("http://127.0.0.1:10471/-/healthy").StringVar(&h.url)
-	cmd.Flag("timeout", "How long the answer may take.").Default("3s").DurationVar(&h.timeout)
+	cmd.Arg("url", "URL of the health endpoint.").Default("http://127.0.0.1:10471/-/healthy").StringVar(&h.url)
+	cmd.Flag("timeout", "Timeout of the request.").Default("3s").SetValue(duration{&h.timeout, time.Millisecond})
 	return h
 }
 
-// run takes a server that asks for credentials for a healthy one: it answers.
+// run treats 401 as healthy: a server that requires credentials is running.
 func (h *healthcheck) run(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, h.timeout)
 	defer cancel()
@@ -31,7 +30,7 @@ func (h *healthcheck) run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrUsage, err)
 	}
-	// A proxy of the environment's is not for the way to ourselves.
+	// Without a Proxy function the transport ignores HTTP_PROXY.
 	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	response, err := client.Do(request)
 	if err != nil {
@@ -39,7 +38,7 @@ func (h *healthcheck) run(ctx context.Context) error {
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK && response.StatusCode != http.StatusUnauthorized {
-		return fmt.Errorf("check health: %s answers %s", h.url, response.Status)
+		return fmt.Errorf("check health: %s returned %s", h.url, response.Status)
 	}
 	return nil
 }

@@ -10,14 +10,14 @@ import (
 func TestHealthcheck(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
-		status int // 0: nobody listens
+		status int // 0: no server
 		fails  bool
 	}{
 		{name: "healthy", status: http.StatusOK},
-		{name: "asks for credentials", status: http.StatusUnauthorized},
-		{name: "not healthy", status: http.StatusServiceUnavailable, fails: true},
-		{name: "somebody else", status: http.StatusNotFound, fails: true},
-		{name: "nobody listens", fails: true},
+		{name: "credentials required", status: http.StatusUnauthorized},
+		{name: "unhealthy", status: http.StatusServiceUnavailable, fails: true},
+		{name: "another server", status: http.StatusNotFound, fails: true},
+		{name: "no server", fails: true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(tt.status) }))

@@ -2,7 +2,6 @@ package command
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -18,15 +17,14 @@ import (
 	"tcphup/sockdiag"
 )
 
-// list is the command of the same name.
+// list implements tcphup list.
 type list struct {
 	host, port string
-	direction  string
 	flows      bool
 	watch      bool
 	interval   time.Duration
 	output     string
-	stale      stale
+	stale      staleFlags
 	selector   sockdiag.Selector
 
 	stdin          *os.File
@@ -35,15 +33,15 @@ type list struct {
 
 func newList(cmd *kingpin.CmdClause) *list {
 	l := &list{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr}
-	cmd.Flag("flows", "One line for each flow, with its process, in place of one for each destination.").BoolVar(&l.flows)
-	cmd.Flag("watch", "Show it again and again, like top; q ends it.").Short('w').BoolVar(&l.watch)
-	cmd.Flag("interval", "With --watch: how often.").Default("2s").DurationVar(&l.interval)
-	cmd.Flag("direction", "Which flows: outbound (opened here), inbound (accepted here; PORT is then the local one) or either.").
-		Default("outbound").EnumVar(&l.direction, "outbound", "inbound", "either")
-	cmd.Flag("output", "Form of the list: table or json.").Default("table").EnumVar(&l.output, "table", "json")
+	cmd.Flag("flows", "One line per connection, with its process, instead of one per destination.").BoolVar(&l.flows)
+	cmd.Flag("watch", "Refresh the list like top; press q to quit.").Short('w').BoolVar(&l.watch)
+	cmd.Flag("interval", "With --watch: refresh interval.").Default("2s").SetValue(duration{&l.interval, 100 * time.Millisecond})
+	setChoice(cmd.Flag("direction", "Direction of connections: outbound (opened by this host), inbound (accepted by this host; PORT is the local port) or either.").
+		Default(sockdiag.Outbound.String()), &l.selector.Direction, directions()...)
+	setChoice(cmd.Flag("output", "Output format: table or json.").Default("table"), &l.output, "table", "json")
 	l.stale.addFlags(cmd)
-	cmd.Arg("HOST", "An address, a prefix or a name; none means every destination.").StringVar(&l.host)
-	cmd.Arg("PORT", "A port; none or 0 means every port.").StringVar(&l.port)
+	cmd.Arg("HOST", "An address, a prefix or a name; default: every destination.").StringVar(&l.host)
+	cmd.Arg("PORT", "A port; 0 or none means every port.").StringVar(&l.port)
 	return l
 }
 
@@ -51,125 +49,109 @@ func (l *list) run(ctx context.Context) error {
 	if err := l.parse(ctx); err != nil {
 		return err
 	}
-	colour := useColour(l.stdout)
+	color := useColor(l.stdout)
 	if l.watch {
-		return l.watchUntilDone(ctx, colour)
+		return l.watchUntilDone(ctx, color)
 	}
-	v, err := l.look(ctx)
+	s, err := l.snapshot(ctx)
 	if err != nil {
-		return fmt.Errorf("list flows: %w", err)
+		return fmt.Errorf("list connections: %w", err)
 	}
-	if err := l.write(v, colour); err != nil {
+	if err := l.write(s, color); err != nil {
 		return err
 	}
-	fmt.Fprintln(l.stderr, "tcphup: "+v.summary())
+	fmt.Fprintln(l.stderr, "tcphup: "+s.summary())
 	return nil
 }
 
-// parse completes the selector from the command line.
+// parse completes the selector from the arguments.
 func (l *list) parse(ctx context.Context) error {
-	if l.interval < 100*time.Millisecond {
-		return fmt.Errorf("%w: --interval must be at least 100ms", ErrUsage)
-	}
-	direction, err := sockdiag.ParseDirection(l.direction)
-	if err != nil {
-		return fmt.Errorf("%w: --direction: %w", ErrUsage, err)
-	}
-	l.selector = sockdiag.Selector{Destinations: sockdiag.Everywhere(), Direction: direction}
-	asked, err := l.stale.isAsked(l.host != "")
-	switch {
-	case err != nil:
-		return err
-	case asked:
-		l.selector.Destinations, l.selector.Ports, err = l.stale.destinations(ctx, l.stderr)
+	s := &l.selector
+	s.Destinations = sockdiag.Everywhere()
+	used, err := l.stale.used(l.host != "")
+	if err == nil && used {
+		s.Destinations, s.Ports, err = l.stale.destinations(ctx, l.stderr)
 		return err
 	}
-	if l.host != "" {
-		if l.selector.Destinations, err = parseHosts(ctx, []string{l.host}, net.DefaultResolver); err != nil {
-			return err
-		}
+	if err == nil && l.host != "" {
+		s.Destinations, err = parseHosts(ctx, []string{l.host}, net.DefaultResolver, io.Discard)
 	}
-	if l.port != "" {
-		l.selector.Ports, err = parsePort(ctx, l.port)
+	if err == nil && l.port != "" {
+		s.Ports, err = parsePort(ctx, l.port)
 	}
 	return err
 }
 
-// view is what one look has shown.
-type view struct {
+// snapshot is the result of one scan.
+type snapshot struct {
 	destinations []*destinationSummary
-	count        int
-	leftAlone    int
+	count        int // matched flows
+	leftAlone    int // flows excluded only by their direction
 
-	flows  []*seen // with --flows, and their owners
-	owners actuator.Owners
-	// ownersErr says why no owner could be looked for.
+	// flows, owners and ownersErr are set with --flows only.
+	flows     []*listedFlow
+	owners    actuator.Owners
 	ownersErr error
 }
 
-func (l *list) look(ctx context.Context) (*view, error) {
-	v, all := new(view), make(summaries)
+func (l *list) snapshot(ctx context.Context) (*snapshot, error) {
+	s, all := new(snapshot), make(summaries)
 	var err error
-	v.leftAlone, err = survey(ctx, &l.selector, func(s *seen) {
-		v.count++
-		all.add(s)
+	s.leftAlone, err = scan(ctx, &l.selector, func(f *listedFlow) {
+		s.count++
+		all.add(f)
 		if l.flows {
-			kept := *s
-			v.flows = append(v.flows, &kept)
+			s.flows = append(s.flows, f)
 		}
 	})
 	if err != nil {
 		return nil, err
 	}
-	v.destinations = all.sorted()
+	s.destinations = all.sorted()
 	if l.flows {
-		sortFlows(v.flows)
-		inodes := make([]uint32, len(v.flows))
-		for i, f := range v.flows {
+		sortFlows(s.flows)
+		inodes := make([]uint32, len(s.flows))
+		for i, f := range s.flows {
 			inodes[i] = f.Inode
 		}
-		v.owners, v.ownersErr = actuator.FindOwners(ctx, inodes)
+		s.owners, s.ownersErr = actuator.FindOwners(ctx, inodes)
 	}
-	return v, nil
+	return s, nil
 }
 
-// summary is one line about all of it.
-func (v *view) summary() string {
-	s := "no flow matches"
-	if v.count > 0 {
-		s = fmt.Sprintf("%s, %s", text.Plural(v.count, "flow"), text.Plural(len(v.destinations), "destination"))
+// summary returns the line below the list.
+func (s *snapshot) summary() string {
+	line := noMatch
+	if s.count > 0 {
+		line = fmt.Sprintf("%s, %s", text.Plural(s.count, "connection"), text.Plural(len(s.destinations), "destination"))
 	}
-	if v.leftAlone > 0 {
-		s += fmt.Sprintf("; %d of the other direction left alone (--direction)", v.leftAlone)
-	}
+	line += otherDirection(s.leftAlone)
 	switch {
-	case v.ownersErr != nil:
-		s += "; " + text.Printable(v.ownersErr.Error())
-	case v.owners.Unreadable > 0 && v.missesOwners():
-		s += fmt.Sprintf("; %d of %d processes kept their descriptors secret (tcphup probe says why)", v.owners.Unreadable, v.owners.Processes)
+	case s.ownersErr != nil:
+		line += "; " + text.Printable(s.ownersErr.Error())
+	case s.missesOwners():
+		line += uninspected(s.owners.Unreadable, s.owners.Processes)
 	}
-	return s
+	return line
 }
 
-// missesOwners reports whether a flow that some process holds has no owner.
-func (v *view) missesOwners() bool {
-	for _, f := range v.flows {
-		if _, known := v.owners.ByInode[f.Inode]; !known && f.Inode != 0 {
+// missesOwners reports whether the owner of a flow with an open descriptor is unknown.
+func (s *snapshot) missesOwners() bool {
+	for _, f := range s.flows {
+		if _, known := s.owners.ByInode[f.Inode]; !known && f.Inode != 0 {
 			return true
 		}
 	}
 	return false
 }
 
-// write prints the view in the form of --output.
-func (l *list) write(v *view, colour bool) error {
+// write prints the snapshot in the format of --output.
+func (l *list) write(s *snapshot, color bool) error {
 	var err error
 	if l.output == "json" {
-		encoder := json.NewEncoder(l.stdout)
-		encoder.SetIndent("", "  ")
-		err = encoder.Encode(v.json(l.flows))
+		err = printJSON(l.stdout, s.json(l.flows))
 	} else {
-		err = v.table(l.flows).write(l.stdout, colour)
+		err = s.table(l.flows).write(l.stdout, color)
 	}
 	if err != nil {
 		return fmt.Errorf("write list: %w", err)
@@ -177,9 +159,8 @@ func (l *list) write(v *view, colour bool) error {
 	return nil
 }
 
-// useColour reports whether w is a terminal whose user has not asked for plain
-// text by NO_COLOR or TERM=dumb.
-func useColour(w io.Writer) bool {
+// useColor reports whether w is a terminal, NO_COLOR is unset and TERM is not dumb.
+func useColor(w io.Writer) bool {
 	return isTerminal(w) && os.Getenv("NO_COLOR") == "" && !strings.EqualFold(os.Getenv("TERM"), "dumb")
 }
 

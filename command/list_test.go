@@ -30,36 +30,36 @@ func TestShortDuration(t *testing.T) {
 	}
 }
 
-func idleFlow(remote string, idle time.Duration) *seen {
+func idleFlow(remote string, idle time.Duration) *listedFlow {
 	f := sockdiag.Flow{State: sockdiag.Established, Remote: netip.MustParseAddrPort(remote), Local: netip.MustParseAddrPort("10.0.0.1:40000"), HasInfo: true}
 	f.TCPInfo.LastDataSent, f.TCPInfo.LastDataReceived = idle, idle+time.Second
-	return &seen{Flow: f}
+	return &listedFlow{Flow: f}
 }
 
 func TestListTable(t *testing.T) {
 	all := make(summaries)
-	v := &view{leftAlone: 2, owners: actuator.Owners{ByInode: map[uint32]actuator.Owner{7: {PID: 42, Command: "java\x1b"}}}}
+	s := &snapshot{leftAlone: 2, owners: actuator.Owners{ByInode: map[uint32]actuator.Owner{7: {PID: 42, Command: "java\x1b"}}}}
 	young, old, older := idleFlow("10.0.0.9:80", time.Second), idleFlow("10.0.0.5:5432", 11*time.Minute), idleFlow("10.0.0.5:5432", 3*time.Hour)
 	old.Timer, old.Expires, old.Inode = sockdiag.TimerKeepalive, 90*time.Second, 7
 	older.Timer, older.Retries, older.SendQueue = sockdiag.TimerRetransmit, 3, 12
-	pathless := &seen{Flow: sockdiag.Flow{Protocol: sockdiag.MPTCP, State: sockdiag.Established, Remote: netip.MustParseAddrPort("[fd00::1]:443")}}
-	syn := &seen{Flow: sockdiag.Flow{State: sockdiag.SynSent, Remote: netip.MustParseAddrPort("10.0.0.9:80")}}
-	accepted := &seen{Flow: sockdiag.Flow{State: sockdiag.Established, Local: netip.MustParseAddrPort("10.0.0.1:22"), Remote: netip.MustParseAddrPort("10.9.9.9:1")}, direction: sockdiag.Inbound}
-	for _, f := range []*seen{young, old, older, pathless, syn, accepted} {
+	pathless := &listedFlow{Flow: sockdiag.Flow{Protocol: sockdiag.MPTCP, State: sockdiag.Established, Remote: netip.MustParseAddrPort("[fd00::1]:443")}}
+	syn := &listedFlow{Flow: sockdiag.Flow{State: sockdiag.SynSent, Remote: netip.MustParseAddrPort("10.0.0.9:80")}}
+	accepted := &listedFlow{Flow: sockdiag.Flow{State: sockdiag.Established, Local: netip.MustParseAddrPort("10.0.0.1:22"), Remote: netip.MustParseAddrPort("10.9.9.9:1")}, direction: sockdiag.Inbound}
+	for _, f := range []*listedFlow{young, old, older, pathless, syn, accepted} {
 		all.add(f)
-		v.flows = append(v.flows, f)
-		v.count++
+		s.flows = append(s.flows, f)
+		s.count++
 	}
-	v.destinations = all.sorted()
-	sortFlows(v.flows)
+	s.destinations = all.sorted()
+	sortFlows(s.flows)
 
-	want := `DESTINATION SOCKETS IDLE P50 IDLE MAX STALLED KEEPALIVE MPTCP PATHS
+	want := `DESTINATION SOCKETS IDLE P50 IDLE MAX STALLED KEEPALIVE SUBFLOWS
 10.0.0.5:5432 2 11m0s 3h0m 1 1/2 0
 10.0.0.9:80 2 1.0s 1.0s 0 0/2 0
 inbound at 10.0.0.1:22 1 - - 0 0/1 0
 [fd00::1]:443 0 - - 0 0/0 0, 1 pathless
 `
-	got := strings.Join(v.table(false).lines(false), "\n") + "\n"
+	got := strings.Join(s.table(false).lines(false), "\n") + "\n"
 	if diff := cmp.Diff(want, squeeze(got)); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
@@ -71,19 +71,19 @@ invalid AddrPort 10.0.0.9:80 tcp syn_sent - - 0 0 0 -
 10.0.0.1:22 10.9.9.9:1 tcp established - - 0 0 0 -
 invalid AddrPort [fd00::1]:443 mptcp established, pathless - - 0 0 0 -
 `
-	got = strings.Join(v.table(true).lines(false), "\n") + "\n"
+	got = strings.Join(s.table(true).lines(false), "\n") + "\n"
 	if diff := cmp.Diff(want, squeeze(got)); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-	if got, want := v.summary(), "6 flows, 4 destinations; 2 of the other direction left alone (--direction)"; got != want {
+	if got, want := s.summary(), "6 connections, 4 destinations; 2 in the other direction left alone (--direction)"; got != want {
 		t.Errorf("summary %q, want %q", got, want)
 	}
 }
 
-// squeeze makes one space of many.
-func squeeze(s string) string {
+// squeeze replaces runs of spaces by one.
+func squeeze(text string) string {
 	var b strings.Builder
-	for line := range strings.Lines(s) {
+	for line := range strings.Lines(text) {
 		b.WriteString(strings.Join(strings.Fields(line), " ") + "\n")
 	}
 	return b.String()

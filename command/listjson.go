@@ -5,47 +5,45 @@ import (
 	"tcphup/sockdiag"
 )
 
-// listJSON is the answer of list with --output=json; with --flows it has Flows,
-// else Destinations.
+// listJSON is the output of list --output=json. It has Flows with --flows, otherwise
+// Destinations.
 type listJSON struct {
-	Destinations *[]destinationJSON `json:"destinations,omitempty"`
-	Flows        *[]listedFlowJSON  `json:"flows,omitempty"`
-	LeftAlone    int                `json:"other_direction_left_alone"`
+	Destinations []destinationJSON `json:"destinations,omitzero"`
+	Flows        []flowJSON        `json:"flows,omitzero"`
+	LeftAlone    int               `json:"other_direction_left_alone"`
 }
 
-// destinationJSON leaves out what is not known.
+// destinationJSON omits unknown idle times.
 type destinationJSON struct {
 	Direction      string   `json:"direction"`
-	Address        string   `json:"address"` // the local one of inbound flows
+	Address        string   `json:"address"` // the local address of inbound flows
 	Port           uint16   `json:"port"`
 	Sockets        int      `json:"sockets"`
 	IdleP50Seconds *float64 `json:"idle_p50_seconds,omitempty"`
 	IdleMaxSeconds *float64 `json:"idle_max_seconds,omitempty"`
 	Stalled        int      `json:"stalled"`
 	KeepaliveArmed int      `json:"keepalive_armed"`
-	MPTCPPaths     int      `json:"mptcp_paths"`
+	MPTCPSubflows  int      `json:"mptcp_paths"`
 	MPTCPPathless  int      `json:"mptcp_pathless"`
 }
 
-// listedFlowJSON is a flow of the list.
-type listedFlowJSON struct {
+type flowJSON struct {
 	hangup.FlowJSON
-	Pathless bool `json:"pathless,omitempty"` // an MPTCP connection without a subflow
+	Pathless bool `json:"pathless,omitempty"` // an MPTCP connection without subflows
 }
 
-func (v *view) json(flows bool) listJSON {
-	out := listJSON{LeftAlone: v.leftAlone}
+func (s *snapshot) json(flows bool) listJSON {
+	out := listJSON{LeftAlone: s.leftAlone}
 	if flows {
-		list := make([]listedFlowJSON, len(v.flows))
-		for i, f := range v.flows {
-			list[i] = v.flowJSON(f)
+		out.Flows = make([]flowJSON, len(s.flows))
+		for i, f := range s.flows {
+			out.Flows[i] = s.flowJSON(f)
 		}
-		out.Flows = &list
 		return out
 	}
-	list := make([]destinationJSON, len(v.destinations))
-	for i, d := range v.destinations {
-		list[i] = destinationJSON{
+	out.Destinations = make([]destinationJSON, len(s.destinations))
+	for i, d := range s.destinations {
+		out.Destinations[i] = destinationJSON{
 			Direction:      d.direction.String(),
 			Address:        d.address.Addr().String(),
 			Port:           d.address.Port(),
@@ -53,19 +51,19 @@ func (v *view) json(flows bool) listJSON {
 			IdleP50Seconds: hangup.SecondsJSON(d.idleAt(0.5)),
 			IdleMaxSeconds: hangup.SecondsJSON(d.idleAt(1)),
 			Stalled:        d.stalled,
-			KeepaliveArmed: d.armed,
-			MPTCPPaths:     d.paths,
+			KeepaliveArmed: d.keepalive,
+			MPTCPSubflows:  d.subflows,
 			MPTCPPathless:  d.pathless,
 		}
 	}
-	out.Destinations = &list
 	return out
 }
 
-func (v *view) flowJSON(f *seen) listedFlowJSON {
-	j := listedFlowJSON{FlowJSON: hangup.NewFlowJSON(&f.Flow, f.direction), Pathless: f.Protocol == sockdiag.MPTCP}
-	j.Subflow = f.path // where the kernel hides the token too
-	owner := v.owners.ByInode[f.Inode]
+func (s *snapshot) flowJSON(f *listedFlow) flowJSON {
+	j := flowJSON{FlowJSON: hangup.NewFlowJSON(&f.Flow, f.direction), Pathless: f.Protocol == sockdiag.MPTCP}
+	// The table of connections identifies subflows whose token the kernel hides.
+	j.Subflow = f.subflow
+	owner := s.owners.ByInode[f.Inode]
 	j.PID, j.Command = owner.PID, owner.Command
 	return j
 }

@@ -9,47 +9,44 @@ import (
 	"tcphup/sockdiag"
 )
 
-// table shows the destinations, or each flow.
-func (v *view) table(flows bool) *table {
+// table returns the table of the destinations, or of the flows.
+func (s *snapshot) table(flows bool) *table {
 	if flows {
-		return v.flowTable()
+		return s.flowTable()
 	}
-	t := &table{header: []string{"DESTINATION", ">SOCKETS", ">IDLE P50", ">IDLE MAX", ">STALLED", ">KEEPALIVE", ">MPTCP PATHS"}}
-	for _, d := range v.destinations {
+	t := &table{header: []string{"DESTINATION", ">SOCKETS", ">IDLE P50", ">IDLE MAX", ">STALLED", ">KEEPALIVE", ">SUBFLOWS"}}
+	for _, d := range s.destinations {
 		name := d.address.String()
 		if d.direction == sockdiag.Inbound {
 			name = "inbound at " + name
 		}
-		stalled, paths := count(d.stalled, red), count(d.paths, "")
+		subflows := count(d.subflows, "")
 		if d.pathless > 0 {
-			paths = cell{fmt.Sprintf("%d, %d pathless", d.paths, d.pathless), red}
+			subflows = cell{fmt.Sprintf("%d, %d pathless", d.subflows, d.pathless), red}
 		}
 		t.add(cell{text: name}, cell{text: strconv.Itoa(d.sockets)}, idleCell(d.idleAt(0.5)), idleCell(d.idleAt(1)),
-			stalled, cell{text: fmt.Sprintf("%d/%d", d.armed, d.sockets)}, paths)
+			count(d.stalled, red), cell{text: fmt.Sprintf("%d/%d", d.keepalive, d.sockets)}, subflows)
 	}
 	return t
 }
 
-func (v *view) flowTable() *table {
+func (s *snapshot) flowTable() *table {
 	t := &table{header: []string{"LOCAL", "REMOTE", "PROTOCOL", "STATE", ">IDLE", "TIMER", ">RETRIES", ">RECV-Q", ">SEND-Q", "OWNER"}}
-	for _, f := range v.flows {
-		name := ""
-		if o, known := v.owners.ByInode[f.Inode]; known {
-			name = strconv.Itoa(o.PID) + "/" + text.Printable(o.Command)
-		}
+	for _, f := range s.flows {
+		owner := s.owners.ByInode[f.Inode]
 		state := cell{text: f.State.String()}
 		if f.Protocol == sockdiag.MPTCP {
 			state = cell{state.text + ", pathless", red}
 		}
 		t.add(cell{text: f.Local.String()}, cell{text: f.Remote.String()}, cell{text: protocolText(f)}, state, idleCell(f.Idle()),
-			timerCell(f), count(int(f.Retries), red), count(int(f.ReceiveQueue), ""), count(int(f.SendQueue), ""), dash(name))
+			timerCell(f), count(int(f.Retries), red), count(int(f.ReceiveQueue), ""), count(int(f.SendQueue), ""), dash(ownerText(owner.PID, owner.Command)))
 	}
 	return t
 }
 
-// protocolText calls a path of an MPTCP connection what its application opened.
-func protocolText(f *seen) string {
-	if f.path {
+// protocolText returns mptcp for subflows: the protocol of the application's socket.
+func protocolText(f *listedFlow) string {
+	if f.subflow {
 		return sockdiag.MPTCP.String()
 	}
 	return f.Protocol.String()
@@ -58,7 +55,7 @@ func protocolText(f *seen) string {
 func idleCell(idle time.Duration, known bool) cell {
 	switch {
 	case !known:
-		return dash("")
+		return dash("-")
 	case idle >= text.VeryLongIdle:
 		return cell{shortDuration(idle), red}
 	case idle >= text.LongIdle:
@@ -68,9 +65,9 @@ func idleCell(idle time.Duration, known bool) cell {
 	}
 }
 
-func timerCell(f *seen) cell {
+func timerCell(f *listedFlow) cell {
 	if f.Timer == sockdiag.TimerNone {
-		return dash("")
+		return dash("-")
 	}
 	c := cell{text: f.Timer.String() + " in " + shortDuration(f.Expires)}
 	if f.Stalled() {
@@ -79,7 +76,7 @@ func timerCell(f *seen) cell {
 	return c
 }
 
-// count shows a number that is of interest when it is not 0.
+// count returns a cell for n, dim if n is 0.
 func count(n int, s style) cell {
 	if n == 0 {
 		return cell{"0", dim}
@@ -87,14 +84,15 @@ func count(n int, s style) cell {
 	return cell{strconv.Itoa(n), s}
 }
 
+// dash returns a cell for text, dim if text is "-".
 func dash(text string) cell {
-	if text == "" {
+	if text == "-" {
 		return cell{"-", dim}
 	}
 	return cell{text: text}
 }
 
-// shortDuration shows the two units that matter: 0.4s, 41s, 12m3s, 5h9m, 3d4h.
+// shortDuration formats d with at most two units: 0.4s, 41s, 12m3s, 5h9m, 3d4h.
 func shortDuration(d time.Duration) string {
 	days := d / (24 * time.Hour)
 	switch {

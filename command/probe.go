@@ -2,7 +2,6 @@ package command
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -14,7 +13,7 @@ import (
 	"tcphup/internal/text"
 )
 
-// probe is the command of the same name.
+// probe implements tcphup probe.
 type probe struct {
 	output string
 	stdout io.Writer
@@ -22,7 +21,7 @@ type probe struct {
 
 func newProbe(cmd *kingpin.CmdClause) *probe {
 	p := &probe{stdout: os.Stdout}
-	cmd.Flag("output", "Form of the answers: table or json.").Default("table").EnumVar(&p.output, "table", "json")
+	setChoice(cmd.Flag("output", "Output format: table or json.").Default("table"), &p.output, "table", "json")
 	return p
 }
 
@@ -33,7 +32,7 @@ type checkJSON struct {
 	Fix    string `json:"fix,omitempty"`
 }
 
-// run returns ErrIncomplete when neither method can be used.
+// run returns ErrIncomplete if neither method works.
 func (p *probe) run(ctx context.Context) error {
 	checks := actuator.New(actuator.Config{}).Probe(ctx)
 	var err error
@@ -42,9 +41,7 @@ func (p *probe) run(ctx context.Context) error {
 		for i, c := range checks {
 			out[i] = checkJSON(c)
 		}
-		encoder := json.NewEncoder(p.stdout)
-		encoder.SetIndent("", "  ")
-		err = encoder.Encode(out)
+		err = printJSON(p.stdout, out)
 	} else {
 		err = writeChecks(p.stdout, checks)
 	}
@@ -62,11 +59,11 @@ func (p *probe) run(ctx context.Context) error {
 func writeChecks(w io.Writer, checks []actuator.Check) error {
 	t := new(table)
 	for _, c := range checks {
-		answer := "no"
+		usable := "no"
 		if c.Usable {
-			answer = "yes"
+			usable = "yes"
 		}
-		t.add(cell{text: c.Name}, cell{text: answer}, cell{text: text.Printable(c.Detail)})
+		t.add(cell{text: c.Name}, cell{text: usable}, cell{text: text.Printable(c.Detail)})
 		if c.Fix != "" {
 			t.add(cell{}, cell{}, cell{text: "-> " + text.Printable(c.Fix)})
 		}

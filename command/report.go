@@ -1,7 +1,7 @@
 package command
 
 import (
-	"encoding/json"
+	"cmp"
 	"fmt"
 	"io"
 	"slices"
@@ -15,7 +15,7 @@ import (
 
 type reportJSON struct {
 	Flows     []hangup.ResultJSON    `json:"flows"`
-	Outcomes  map[hangup.Outcome]int `json:"outcomes"` // all outcomes, those of no flow too
+	Outcomes  map[hangup.Outcome]int `json:"outcomes"` // includes outcomes with 0 flows
 	LeftAlone int                    `json:"other_direction_left_alone"`
 }
 
@@ -27,9 +27,7 @@ func writeJSON(w io.Writer, report *hangup.Report) error {
 	for i := range report.Results {
 		out.Flows = append(out.Flows, report.Results[i].JSON())
 	}
-	encoder := json.NewEncoder(w)
-	encoder.SetIndent("", "  ")
-	return encoder.Encode(out)
+	return printJSON(w, out)
 }
 
 func writeTable(w io.Writer, report *hangup.Report) error {
@@ -37,7 +35,7 @@ func writeTable(w io.Writer, report *hangup.Report) error {
 	for i := range report.Results {
 		r := &report.Results[i]
 		t.add(cell{text: r.Flow.Local.String()}, cell{text: r.Flow.Remote.String()}, cell{text: r.Flow.Protocol.String()},
-			cell{text: r.Flow.State.String()}, cell{text: idleText(r)}, cell{text: owner(r)},
+			cell{text: r.Flow.State.String()}, cell{text: idleText(r)}, cell{text: ownerText(r.PID, r.Command)},
 			cell{text: string(r.Method)}, cell{text: string(r.Outcome)}, cell{text: why(r)})
 	}
 	return t.write(w, false)
@@ -51,11 +49,12 @@ func idleText(r *hangup.Result) string {
 	return idle.Round(100 * time.Millisecond).String()
 }
 
-func owner(r *hangup.Result) string {
-	if r.PID == 0 {
+// ownerText returns PID/COMMAND, or "-" without a PID.
+func ownerText(pid int, command string) string {
+	if pid == 0 {
 		return "-"
 	}
-	return strconv.Itoa(r.PID) + "/" + text.Printable(r.Command)
+	return strconv.Itoa(pid) + "/" + text.Printable(command)
 }
 
 func why(r *hangup.Result) string {
@@ -87,7 +86,7 @@ func reconnectText(r *hangup.Result) string {
 	}
 }
 
-// summary is one line about the whole action.
+// summary returns the line below the report.
 func summary(report *hangup.Report) string {
 	var parts []string
 	for _, o := range hangup.Outcomes() {
@@ -95,18 +94,30 @@ func summary(report *hangup.Report) string {
 			parts = append(parts, fmt.Sprintf("%d %s", n, o))
 		}
 	}
-	s := "no flow matches"
-	if len(parts) > 0 {
-		s = strings.Join(parts, ", ")
-	}
-	if report.LeftAlone > 0 {
-		s += fmt.Sprintf("; %d of the other direction left alone (--direction)", report.LeftAlone)
-	}
+	line := cmp.Or(strings.Join(parts, ", "), noMatch) + otherDirection(report.LeftAlone)
 	if n := report.Covered - len(report.Results); n > 0 {
-		s += fmt.Sprintf("; %d not idle for as long as --min-idle", n)
+		line += fmt.Sprintf("; %d idle for less than --min-idle", n)
 	}
-	if report.Unreadable > 0 && slices.ContainsFunc(report.Results, func(r hangup.Result) bool { return r.PID == 0 && r.Flow.Inode != 0 }) {
-		s += fmt.Sprintf("; %d of %d processes kept their descriptors secret (tcphup probe says why)", report.Unreadable, report.Processes)
+	if slices.ContainsFunc(report.Results, func(r hangup.Result) bool { return r.PID == 0 && r.Flow.Inode != 0 }) {
+		line += uninspected(report.Unreadable, report.Processes)
 	}
-	return s
+	return line
+}
+
+// noMatch, otherDirection and uninspected are parts of the lines below lists and reports.
+
+const noMatch = "no connection matches"
+
+func otherDirection(n int) string {
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprintf("; %d in the other direction left alone (--direction)", n)
+}
+
+func uninspected(unreadable, processes int) string {
+	if unreadable == 0 {
+		return ""
+	}
+	return fmt.Sprintf("; %d of %d processes could not be inspected: permission denied; run tcphup probe", unreadable, processes)
 }

@@ -17,31 +17,29 @@ import (
 	"tcphup/services"
 )
 
-// stale is what the command line says of a service that has left addresses behind.
-type stale struct {
-	service string // NAME or NAME:PORT
-	former  []string
-	// directory is that of the state file; empty means defaultStateDirectory, if it has
-	// one.
-	directory string
+// staleFlags selects connections to the former addresses of a service.
+type staleFlags struct {
+	service   string   // NAME or NAME:PORT
+	former    []string // in addition to the state file
+	directory string   // of the state file; empty means defaultStateDirectory, if it has one
 }
 
 // defaultStateDirectory is the state directory of the packaged service.
 const defaultStateDirectory = "/var/lib/tcphup"
 
-func (s *stale) addFlags(cmd *kingpin.CmdClause) {
-	cmd.Flag("stale", "In place of HOST and PORT: the flows to where this name was, and is no more (NAME or NAME:PORT). Needs the state file of tcphup serve or --former.").
+func (s *staleFlags) addFlags(cmd *kingpin.CmdClause) {
+	cmd.Flag("stale", "Instead of HOST and PORT: connections to addresses that NAME no longer resolves to (NAME or NAME:PORT). Needs the state file of tcphup serve or --former.").
 		StringVar(&s.service)
-	cmd.Flag("former", "With --stale: an address that the name had before (repeatable).").StringsVar(&s.former)
-	cmd.Flag("state.directory", "With --stale: the state directory of tcphup serve, with the addresses that the name had before. Default: "+defaultStateDirectory+", if it has them.").
+	cmd.Flag("former", "With --stale: a former address of NAME (repeatable).").StringsVar(&s.former)
+	cmd.Flag("state.directory", "With --stale: state directory of tcphup serve, with the former addresses of NAME. Default: "+defaultStateDirectory+", if it has a state file.").
 		StringVar(&s.directory)
 }
 
-// isAsked reports whether the flags are to be used, given whether the command line
-// names a destination as well.
-func (s *stale) isAsked(named bool) (bool, error) {
+// used reports whether --stale is set. It returns an error if HOST is given as well, or
+// if other flags need --stale.
+func (s *staleFlags) used(hostGiven bool) (bool, error) {
 	switch {
-	case s.service != "" && named:
+	case s.service != "" && hostGiven:
 		return false, fmt.Errorf("%w: --stale takes the place of HOST and PORT: write NAME:PORT to name a port", ErrUsage)
 	case s.service == "" && (len(s.former) > 0 || s.directory != ""):
 		return false, fmt.Errorf("%w: --former and --state.directory need --stale NAME[:PORT]", ErrUsage)
@@ -50,40 +48,39 @@ func (s *stale) isAsked(named bool) (bool, error) {
 	}
 }
 
-// destinations returns the former addresses and the port, without a port those of
-// every port. An address that the name has now is never among them, so the name must
-// resolve. Addresses of a family whose lookup failed are left out.
-func (s *stale) destinations(ctx context.Context, stderr io.Writer) ([]netip.Prefix, []uint16, error) {
+// destinations returns the former addresses and the port; no port means every port. It
+// excludes current addresses of the name, and returns an error if the name does not
+// resolve. It also excludes addresses of a family whose lookup failed. Notes about
+// excluded addresses go to stderr.
+func (s *staleFlags) destinations(ctx context.Context, stderr io.Writer) ([]netip.Prefix, []uint16, error) {
 	name, port, err := address.ParseService(s.service)
 	if err != nil {
 		return nil, nil, fmt.Errorf("%w: --stale: %w", ErrUsage, err)
 	}
-	asked, former, current, known, err := s.read(name)
+	named, state, err := s.read(name)
 	if err != nil {
 		return nil, nil, err
 	}
-	if port == 0 {
-		port = known
-	}
+	port = cmp.Or(port, state.Port)
 	resolved, err := services.Resolve(ctx, services.Service{Name: name, Port: port})
 	if err != nil {
-		return nil, nil, fmt.Errorf("%w: --stale: where %s is now is not known: %w; to hang up all the same, write tcphup ADDRESS PORT", ErrUsage, name, err)
+		return nil, nil, fmt.Errorf("%w: --stale: cannot look up current addresses of %s: %w; to hang up anyway, run tcphup ADDRESS PORT", ErrUsage, name, err)
 	}
-	now := resolved.Addrs
-	for _, a := range current {
-		if resolved.Err(a) == nil && !slices.Contains(now, a) && !slices.Contains(asked, a) {
-			fmt.Fprintf(stderr, "tcphup: %s is not in the answer for %s any more and does not count as former yet: add --former=%s to take it too\n", a, name, a)
+	now, former := resolved.Addrs, state.Former
+	for _, a := range state.Current {
+		if resolved.Err(a) == nil && !slices.Contains(now, a) && !slices.Contains(named, a) {
+			fmt.Fprintf(stderr, "tcphup: %s left alone: %s no longer resolves to it, but the state file lists it as current: add --former=%s to include it\n", a, name, a)
 			former = slices.DeleteFunc(former, func(f netip.Addr) bool { return f == a })
 		}
 	}
 	var prefixes []netip.Prefix
-	for _, a := range append(asked, former...) {
+	for _, a := range append(named, former...) {
 		if err := resolved.Err(a); err != nil {
 			fmt.Fprintf(stderr, "tcphup: %s left alone: cannot look up current addresses of %s: %s\n", a, name, text.Printable(err.Error()))
 			continue
 		}
 		if slices.Contains(now, a) {
-			fmt.Fprintf(stderr, "tcphup: %s is an address of %s now, left alone\n", a, name)
+			fmt.Fprintf(stderr, "tcphup: %s left alone: %s resolves to it\n", a, name)
 			continue
 		}
 		prefix, err := address.FromAddr(a)
@@ -100,26 +97,24 @@ func (s *stale) destinations(ctx context.Context, stderr io.Writer) ([]netip.Pre
 	return slices.Compact(prefixes), ports, nil
 }
 
-// read returns the addresses that are asked for as former ones, and what the state file
-// says: those that the name had before, those that it had last, and the port.
-func (s *stale) read(name string) (asked, former, current []netip.Addr, port uint16, err error) {
+// read returns the addresses of --former and the service's entry of the state file.
+// Without an entry it returns an error unless --former is set.
+func (s *staleFlags) read(name string) (named []netip.Addr, state services.Known, err error) {
 	for _, text := range s.former {
 		a, err := address.ParseAddr(text)
 		if err != nil {
-			return nil, nil, nil, 0, fmt.Errorf("%w: --former %w", ErrUsage, err)
+			return nil, state, fmt.Errorf("%w: --former: %w", ErrUsage, err)
 		}
-		asked = append(asked, a)
+		named = append(named, a)
 	}
-	known, err := services.ReadState(cmp.Or(s.directory, defaultStateDirectory), name)
+	state, err = services.ReadState(cmp.Or(s.directory, defaultStateDirectory), name)
 	absent := s.directory == "" && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission))
 	switch {
-	case err == nil:
-		return asked, known.Former, known.Current, known.Port, nil
-	case len(s.former) > 0 && (absent || errors.Is(err, services.ErrUnknown)):
-		return asked, nil, nil, 0, nil
+	case err == nil, len(named) > 0 && (absent || errors.Is(err, services.ErrUnknown)):
+		return named, state, nil
 	case absent:
-		return nil, nil, nil, 0, fmt.Errorf("%w: --stale: which addresses %s had before is not known: %w: add --state.directory or --former ADDRESS", ErrUsage, name, err)
+		return nil, state, fmt.Errorf("%w: --stale: no former addresses of %s: %w: add --state.directory or --former ADDRESS", ErrUsage, name, err)
 	default:
-		return nil, nil, nil, 0, fmt.Errorf("%w: --stale: %w", ErrUsage, err)
+		return nil, state, fmt.Errorf("%w: --stale: %w", ErrUsage, err)
 	}
 }

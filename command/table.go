@@ -6,8 +6,7 @@ import (
 	"unicode/utf8"
 )
 
-// style is how a terminal shows a cell: the parameters of an ANSI SGR sequence.
-// The zero style is plain.
+// style holds the parameters of an ANSI SGR sequence. The zero style is plain.
 type style string
 
 const (
@@ -23,10 +22,10 @@ type cell struct {
 	style style
 }
 
-// table is text in aligned columns. The zero table is empty.
+// table prints cells in aligned columns. The zero value is an empty table.
 type table struct {
-	// header names the columns; numbers are aligned to the right where a name
-	// begins with '>', which is not shown. Without a header only the rows are shown.
+	// header has the names of the columns. The prefix '>' aligns a column to the right
+	// and is not printed. A nil header is not printed.
 	header []string
 	rows   [][]cell
 }
@@ -34,19 +33,18 @@ type table struct {
 func (t *table) add(cells ...cell) { t.rows = append(t.rows, cells) }
 
 // write writes the lines of the table to w.
-func (t *table) write(w io.Writer, colour bool) error {
+func (t *table) write(w io.Writer, color bool) error {
 	var b strings.Builder
-	for _, line := range t.lines(colour) {
-		b.WriteString(line)
-		b.WriteByte('\n')
+	for _, line := range t.lines(color) {
+		b.WriteString(line + "\n")
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
 }
 
-// lines returns the header and the rows, with styles if colour is set. Nothing
-// follows the last column, and a table without rows has no lines.
-func (t *table) lines(colour bool) []string {
+// lines returns the header and the rows, with styles if color is set. The last column is
+// not padded if it is aligned to the left. A table without rows has no lines.
+func (t *table) lines(color bool) []string {
 	if len(t.rows) == 0 {
 		return nil
 	}
@@ -77,7 +75,7 @@ func (t *table) lines(colour bool) []string {
 			if right[i] {
 				b.WriteString(padding)
 			}
-			b.WriteString(c.show(colour))
+			b.WriteString(c.show(color))
 			if !right[i] && i < len(row)-1 {
 				b.WriteString(padding)
 			}
@@ -87,8 +85,8 @@ func (t *table) lines(colour bool) []string {
 	return lines
 }
 
-func (c cell) show(colour bool) string {
-	if !colour || c.style == "" || c.text == "" {
+func (c cell) show(color bool) string {
+	if !color || c.style == "" || c.text == "" {
 		return c.text
 	}
 	return "\x1b[" + string(c.style) + "m" + c.text + "\x1b[0m"

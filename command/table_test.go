@@ -7,7 +7,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// Columns stay aligned whatever the styles, and nothing follows the last one.
+// Styles do not change the alignment, and the last column has no padding.
 func TestTableLines(t *testing.T) {
 	table := &table{header: []string{"NAME", ">N", "REST"}}
 	if got := table.lines(true); got != nil {

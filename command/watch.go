@@ -15,9 +15,9 @@ import (
 	"tcphup/internal/text"
 )
 
-// Control sequences that every terminal of today knows (xterm, ECMA-48).
+// Control sequences of xterm and ECMA-48.
 const (
-	enterScreen = "\x1b[?1049h\x1b[?25l" // another screen, no cursor
+	enterScreen = "\x1b[?1049h\x1b[?25l" // alternate screen, hidden cursor
 	leaveScreen = "\x1b[?25h\x1b[?1049l"
 	noWrap      = "\x1b[?7l"
 	wrap        = "\x1b[?7h"
@@ -26,10 +26,10 @@ const (
 	eraseBelow  = "\x1b[J"
 )
 
-// watchUntilDone looks every interval and shows what it saw: on a terminal in one
-// place, until q is pressed or ctx ends, else and as JSON one after the other until
-// ctx ends. A look that fails is told, and the next one may succeed.
-func (l *list) watchUntilDone(ctx context.Context, colour bool) error {
+// watchUntilDone scans and prints once per interval, until ctx ends. On a terminal it
+// redraws the table in place, and the key q also ends it; otherwise, and for JSON, it
+// appends. After a failed scan it prints the error and continues.
+func (l *list) watchUntilDone(ctx context.Context, color bool) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
 	show := l.append
@@ -47,11 +47,11 @@ func (l *list) watchUntilDone(ctx context.Context, colour bool) error {
 	tick := time.NewTicker(l.interval)
 	defer tick.Stop()
 	for {
-		v, err := l.look(ctx)
+		s, err := l.snapshot(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}
-		if err := show(v, err, colour); err != nil {
+		if err := show(s, err, color); err != nil {
 			return fmt.Errorf("write list: %w", err)
 		}
 		select {
@@ -63,27 +63,27 @@ func (l *list) watchUntilDone(ctx context.Context, colour bool) error {
 	}
 }
 
-// append shows a look below those before.
-func (l *list) append(v *view, failed error, colour bool) error {
+// append prints a snapshot below the previous ones.
+func (l *list) append(s *snapshot, failed error, color bool) error {
 	if failed != nil {
-		fmt.Fprintf(l.stderr, "tcphup: list flows: %v\n", failed)
+		fmt.Fprintf(l.stderr, "tcphup: list connections: %v\n", failed)
 		return nil
 	}
 	if l.output == "json" {
-		return l.write(v, colour)
+		return l.write(s, color)
 	}
-	if _, err := fmt.Fprintf(l.stdout, "%s  %s\n", time.Now().Format(time.RFC3339), v.summary()); err != nil {
+	if _, err := fmt.Fprintf(l.stdout, "%s  %s\n", time.Now().Format(time.RFC3339), s.summary()); err != nil {
 		return err
 	}
-	if err := l.write(v, colour); err != nil {
+	if err := l.write(s, color); err != nil {
 		return err
 	}
 	_, err := fmt.Fprintln(l.stdout)
 	return err
 }
 
-// redraw shows a look in place of the one before, as much of it as fits.
-func (l *list) redraw(v *view, failed error, colour bool) error {
+// redraw prints a snapshot over the previous one, truncated to the terminal height.
+func (l *list) redraw(s *snapshot, failed error, color bool) error {
 	_, height, err := term.GetSize(int(l.stdout.(*os.File).Fd()))
 	if err != nil || height < 1 {
 		height = 24
@@ -91,33 +91,33 @@ func (l *list) redraw(v *view, failed error, colour bool) error {
 	head := cell{"tcphup list  " + time.Now().Format(time.TimeOnly) + "  ", dim}
 	var lines []string
 	if failed != nil {
-		lines = []string{head.show(colour) + cell{text.Printable(failed.Error()), red}.show(colour)}
+		lines = []string{head.show(color) + cell{text.Printable(failed.Error()), red}.show(color)}
 	} else {
-		lines = append([]string{head.show(colour) + v.summary() + cell{"  q: quit", dim}.show(colour), ""}, v.table(l.flows).lines(colour)...)
+		lines = append([]string{head.show(color) + s.summary() + cell{"  q: quit", dim}.show(color), ""}, s.table(l.flows).lines(color)...)
 	}
 	if len(lines) > height {
-		lines = append(lines[:height-1], cell{fmt.Sprintf("%d more", len(lines)-height+1), dim}.show(colour))
+		lines = append(lines[:height-1], cell{fmt.Sprintf("%d more", len(lines)-height+1), dim}.show(color))
 	}
 	frame := cursorHome + strings.Join(lines, eraseLine+"\r\n") + eraseLine + eraseBelow
 	_, err = io.WriteString(l.stdout, frame)
 	return err
 }
 
-// openScreen takes the terminal over and calls quit when its user wants no more.
-// restore gives it back as it was.
+// openScreen switches the terminal to raw mode and the alternate screen, and calls quit on
+// q, Ctrl-C, Ctrl-D or EOF. restore resets the terminal.
 func (l *list) openScreen(quit func()) (restore func(), err error) {
 	fd := int(l.stdin.Fd())
 	before, err := term.MakeRaw(fd)
 	if err != nil {
-		return nil, fmt.Errorf("take over terminal: %w", err)
+		return nil, fmt.Errorf("set up terminal: %w", err)
 	}
 	if _, err := io.WriteString(l.stdout, enterScreen+noWrap); err != nil {
 		_ = term.Restore(fd, before)
-		return nil, fmt.Errorf("take over terminal: %w", err)
+		return nil, fmt.Errorf("set up terminal: %w", err)
 	}
-	// It reads until the program ends: a read of a terminal cannot be taken back.
+	// The goroutine ends with the process: a blocked read of a terminal cannot be canceled.
 	go func() {
-		const controlC, controlD = 3, 4 // in raw mode they are characters like others
+		const controlC, controlD = 3, 4 // raw mode delivers them as input
 		key := make([]byte, 1)
 		for {
 			n, err := l.stdin.Read(key)

@@ -10,7 +10,7 @@ import (
 	"tcphup/services"
 )
 
-// config decodes the top node of a document; nil stands for an empty one.
+// config decodes the top node of a document, or returns the default for nil.
 func (d *decoder) config(top *yaml.Node) Config {
 	c := Default()
 	if top == nil {
@@ -42,10 +42,10 @@ func (d *decoder) policy(n *yaml.Node, base settings, rules *alerts.Rules) {
 	p, before := policy{settings: base}, len(d.mistakes)
 	values := d.object(n, "a policy", &p)
 	if p.Name != "" && slices.ContainsFunc(rules.Policies, func(other alerts.Policy) bool { return other.Name == string(p.Name) }) {
-		d.fail(values["name"], "name %q is used by an earlier policy: every policy needs a name of its own", p.Name)
+		d.fail(values["name"], "duplicate policy name %q", p.Name)
 	}
 	if p.Ports != nil && len(p.Ports) == 0 {
-		d.fail(values["ports"], "ports must not be empty: leave the key out to allow every port")
+		d.fail(values["ports"], "ports must not be empty: omit the key to allow every port")
 	}
 	d.checkSettings(n, &p.settings)
 	rule := p.rule()
@@ -59,14 +59,14 @@ func (d *decoder) policy(n *yaml.Node, base settings, rules *alerts.Rules) {
 	rules.Policies = append(rules.Policies, rule)
 }
 
-// checkSettings reports settings that exclude each other.
+// checkSettings records contradictory settings.
 func (d *decoder) checkSettings(n *yaml.Node, s *settings) {
 	if s.Drain.Quiet > s.Drain.Deadline {
-		d.fail(n, "drain.deadline (%s) must not be shorter than drain.quiet (%s), or no busy flow could ever fall quiet",
+		d.fail(n, "drain.deadline (%s) must not be shorter than drain.quiet (%s): no busy connection could become quiet in time",
 			s.Drain.Deadline, s.Drain.Quiet)
 	}
 	if s.Labels.Service != "" && s.Labels.Destination+s.Labels.Port != "" {
-		d.fail(n, "labels.service takes the place of labels.destination and labels.port: keep one or the other")
+		d.fail(n, "labels.service excludes labels.destination and labels.port: remove one or the other")
 	}
 }
 
@@ -74,6 +74,6 @@ func (d *decoder) service(n *yaml.Node, c *Config) {
 	s := service{Settle: services.DefaultSettle, Interval: services.DefaultInterval}
 	d.object(n, "a service", &s)
 	if s.Name != "" && !c.addService(services.Service{Name: string(s.Name), Port: s.Port, Settle: s.Settle, Interval: s.Interval}) {
-		d.fail(n, "service %q is there already: every service needs a name of its own", s.Name)
+		d.fail(n, "duplicate service name %q", s.Name)
 	}
 }

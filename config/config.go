@@ -5,6 +5,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 
 	"tcphup/alerts"
@@ -17,19 +18,22 @@ type Config struct {
 	// Rules apply to the alert receiver. A file without the key policies has the
 	// embedded policy; a file with an empty list has none.
 	Rules alerts.Rules
-	// Services are watched for addresses that their names no longer resolve to.
+	// Services are the watched DNS names.
 	Services []services.Service
 }
 
-// Default returns the configuration that applies without a file.
+// Default returns the configuration without a file: the embedded policy.
 func Default() Config { return Config{Rules: alerts.DefaultRules()} }
 
 const maxSize = 1 << 20
 
-// Load reads a configuration file of at most 1 MiB. It refuses a file that other users may
-// change (safefile.Check). The error lists every mistake as a line of text with path and
-// line number; invalid YAML yields only the first mistake.
+// Load reads a configuration file of at most 1 MiB. It rejects files writable by other
+// users (safefile.Check). The error has one line per mistake, with path and line number;
+// for invalid YAML it has only the first mistake.
 func Load(path string) (Config, error) {
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		return Config{}, fmt.Errorf("read configuration: %s is a directory", path)
+	}
 	content, err := safefile.Read(path, maxSize)
 	if err != nil {
 		return Config{}, fmt.Errorf("read configuration: %w", err)
@@ -37,7 +41,7 @@ func Load(path string) (Config, error) {
 	return Parse(path, content)
 }
 
-// Parse is Load for the content of path.
+// Parse is Load for content already read from path.
 func Parse(path string, content []byte) (Config, error) {
 	d := &decoder{}
 	c := d.config(d.document(content))
@@ -50,7 +54,7 @@ func Parse(path string, content []byte) (Config, error) {
 	return c, nil
 }
 
-// Validate returns every rule that is violated, or nil.
+// Validate returns all violated constraints, joined, or nil.
 func (c *Config) Validate() error {
 	errs := []error{c.Rules.Validate()}
 	for _, s := range c.Services {
@@ -61,7 +65,7 @@ func (c *Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-// Names returns every name to resolve: those of services and those that policies allow.
+// Names returns the DNS names of services and of the policies' allow lists, sorted.
 func (c *Config) Names() []string {
 	var names []string
 	for _, s := range c.Services {

@@ -21,7 +21,7 @@ import (
 
 var cmpMatcher = cmp.Comparer(func(a, b *labels.Matcher) bool { return a.String() == b.String() })
 
-// plainConfig is the configuration as the YAML library decodes it by itself.
+// plainConfig is the oracle: the configuration as yaml.v3 decodes it.
 type plainConfig struct {
 	Defaults plainPolicy
 	Policies *[]plainPolicy
@@ -43,7 +43,7 @@ type plainPolicy struct {
 	}
 }
 
-// boolean is the setting of a policy or else of the defaults.
+// boolean returns the setting of a policy, or of the defaults if the policy has none.
 func boolean(of, byDefault *bool) bool {
 	if of == nil {
 		of = byDefault
@@ -51,7 +51,7 @@ func boolean(of, byDefault *bool) bool {
 	return of != nil && *of
 }
 
-// plainAllow returns what an entry of allow must have become.
+// plainAllow returns the expected form of an entry of allow.
 func plainAllow(text string) string {
 	plain := strings.Trim(text, "[]")
 	if addr, err := netip.ParseAddr(plain); err == nil {
@@ -67,7 +67,7 @@ func plainAllow(text string) string {
 	return strings.ToLower(text)
 }
 
-// checkPolicy compares an accepted policy with what was written.
+// checkPolicy compares an accepted policy with the oracle.
 func checkPolicy(t *testing.T, got *alerts.Policy, plain, defaults *plainPolicy) {
 	t.Helper()
 	if len(got.Allow.Prefixes)+len(got.Allow.Names) == 0 || got.Allow.AnyAddress {
@@ -98,18 +98,18 @@ func checkPolicy(t *testing.T, got *alerts.Policy, plain, defaults *plainPolicy)
 
 var mistakeForm = regexp.MustCompile(`^x\.yml:(\d+): (.+)$`)
 
-// checkMistakes finds a line of the file in every mistake, which moves when the file
-// begins with another one.
+// checkMistakes checks the line number of every mistake. A comment before the first line
+// must increase it by one.
 func checkMistakes(t *testing.T, content []byte, err error) {
 	t.Helper()
 	mistakes := strings.Split(err.Error(), "\n")
 	moved := make([]string, len(mistakes))
-	// All that ends a line in YAML.
+	// YAML 1.1 has six line breaks.
 	lines := 1 + len(regexp.MustCompile(`\r\n|[\r\n\x{85}\x{2028}\x{2029}]`).FindAllIndex(content, -1))
 	for i, mistake := range mistakes {
 		parts := mistakeForm.FindStringSubmatch(mistake)
 		if parts == nil {
-			t.Fatalf("%q does not say where", mistake)
+			t.Fatalf("%q has no line number", mistake)
 		}
 		line, err := strconv.Atoi(parts[1])
 		if err != nil || line < 1 || line > lines {
@@ -122,15 +122,15 @@ func checkMistakes(t *testing.T, content []byte, err error) {
 	}
 	_, err = Parse("x.yml", append([]byte("#\n"), content...))
 	if err == nil {
-		t.Fatal("accepted with a line more")
+		t.Fatal("accepted after a comment")
 	}
 	if diff := cmp.Diff(moved, strings.Split(err.Error(), "\n")); diff != "" {
-		t.Errorf("mistakes in a file with a line more (-want +got):\n%s", diff)
+		t.Errorf("mistakes after a comment (-want +got):\n%s", diff)
 	}
 }
 
-// FuzzConfig reads any file. Every mistake is told with its line; a file that is
-// accepted means what the YAML library makes of it, and no policy is without limits.
+// FuzzConfig parses arbitrary files. A rejected file has mistakes with line numbers. An
+// accepted file has the values that yaml.v3 decodes, and every policy restricts its destinations.
 func FuzzConfig(f *testing.F) {
 	content, err := os.ReadFile(filepath.Join("..", "deploy", "tcphup.example.yml"))
 	if err != nil {
@@ -158,7 +158,7 @@ func FuzzConfig(f *testing.F) {
 		c, err := Parse("x.yml", content)
 		again, againErr := Parse("x.yml", content)
 		if diff := cmp.Diff(c, again, cmpPrefix, cmpMatcher); diff != "" || (err == nil) != (againErr == nil) || err != nil && err.Error() != againErr.Error() {
-			t.Fatalf("another time it is something else: %v, %v\n%s", err, againErr, diff)
+			t.Fatalf("the second result differs: %v, %v\n%s", err, againErr, diff)
 		}
 		if err != nil {
 			checkMistakes(t, content, err)
@@ -166,11 +166,11 @@ func FuzzConfig(f *testing.F) {
 		}
 
 		if err := c.Rules.Validate(); err != nil {
-			t.Errorf("accepted and not valid: %v", err)
+			t.Errorf("accepted but invalid: %v", err)
 		}
 		var plain plainConfig
 		if err := yaml.Unmarshal(content, &plain); err != nil {
-			t.Fatalf("accepted, and the YAML library says: %v", err)
+			t.Fatalf("accepted, but yaml.v3 fails: %v", err)
 		}
 		if len(c.Rules.Never) != len(plain.Never) || len(c.Services) != len(plain.Services) || len(c.Rules.Services) != len(plain.Services) {
 			t.Errorf("%+v was read as %+v", plain, c)

@@ -20,7 +20,7 @@ import (
 
 var cmpPrefix = cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })
 
-// The example says what it does, and its defaults are the real ones.
+// The example file is valid, and its section defaults has the default values.
 func TestExampleConfig(t *testing.T) {
 	path := filepath.Join("..", "deploy", "tcphup.example.yml")
 	c, err := Load(path)
@@ -56,7 +56,7 @@ func TestExampleConfig(t *testing.T) {
 	}
 	failover, dead := c.Rules.Policies[1], c.Rules.Policies[2]
 	if diff := cmp.Diff(alerts.DefaultLimits(), failover.Limits); diff != "" || failover.Labels.Service != "service" {
-		t.Errorf("failover takes %+v, and the example's defaults are not the real ones (-want +got):\n%s", failover.Labels, diff)
+		t.Errorf("failover takes %+v, and the example's defaults differ (-want +got):\n%s", failover.Labels, diff)
 	}
 	if !dead.Shadow || dead.Method != hangup.Destroy || !dead.Evidence.Stalled ||
 		dead.Evidence.PeerSilence != time.Minute || dead.Labels != (alerts.LabelNames{Destination: "peer", Port: "peer_port"}) {
@@ -77,7 +77,7 @@ func TestExampleConfig(t *testing.T) {
 		t.Errorf("names (-want +got):\n%s", diff)
 	}
 
-	// Taking the defaults out changes nothing.
+	// Without its section defaults, the file has the same limits.
 	content, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
@@ -94,7 +94,7 @@ func TestExampleConfig(t *testing.T) {
 	}
 }
 
-// Which policies a file has that does not name any.
+// The embedded policy applies if a file has no key policies.
 func TestConfigWithoutPolicies(t *testing.T) {
 	tests := []struct {
 		name, content string
@@ -123,8 +123,7 @@ func TestConfigWithoutPolicies(t *testing.T) {
 	}
 }
 
-// Defaults reach into the sections of a policy key by key, and no policy changes
-// another one.
+// Defaults are merged into a policy key by key, and policies do not share memory.
 func TestConfigDefaults(t *testing.T) {
 	c, err := Parse("x.yml", []byte(`
 defaults: {limits: {flows: 9, breaker: {actions: 2}}, drain: {quiet: 1s, deadline: 5s}, evidence: {stalled: true}}
@@ -153,7 +152,7 @@ policies:
 	}
 }
 
-// Addresses have the same rules as everywhere (package address).
+// Addresses follow the rules of package address.
 func TestConfigAddresses(t *testing.T) {
 	c, err := Parse("x.yml", []byte(`
 policies: [{name: a, match: [a="b"], allow: ['::ffff:10.0.0.5', '::ffff:10.0.0.0/104', '[2001:db8::5]', 0.0.0.0/0, DB.internal]}]
@@ -178,7 +177,7 @@ never: ['::ffff:10.0.0.5', '[::ffff:10.0.0.0/104]:53', '[2001:db8::5]', '[2001:d
 	}
 }
 
-// Allow and never take the same addresses as every other input.
+// Allow and never accept the same addresses as every other input.
 func TestConfigSharedInputs(t *testing.T) {
 	for _, tt := range addresses.Inputs() {
 		c, err := Parse("x.yml", fmt.Appendf(nil, "policies: [{name: a, match: [a=\"b\"], allow: [%q]}]\nnever: [%[1]q]\n", tt.Text))
@@ -193,7 +192,7 @@ func TestConfigSharedInputs(t *testing.T) {
 	}
 }
 
-// configMistake is a file and what is said of it, line by line.
+// configMistake is a file and its expected mistakes.
 type configMistake struct {
 	name, content string
 	want          []string
@@ -216,35 +215,35 @@ func configMistakes() []configMistake {
 		{"wrong in the second document", "never: []\n---\n{\n", []string{"x.yml:3: not YAML: did not find expected node content"}},
 		{"an alias for a key", "services: [&never {name: a.b, port: 1}]\n*never : []\n", []string{`x.yml:2: unknown key "" in the configuration: the known keys are`}},
 		{"a list", "- a\n", []string{"x.yml:1: the configuration must be a mapping with the keys defaults, never, policies, services"}},
-		{"two documents", "never: []\n---\nnever: []\n", []string{"x.yml:2: a second document begins here: put everything into one"}},
+		{"two documents", "never: []\n---\nnever: []\n", []string{"x.yml:2: second document: only one is supported"}},
 		{"unknown key", "polices: []\n", []string{`x.yml:1: unknown key "polices" in the configuration: did you mean "policies"?`}},
 		{
-			"very unknown key", "\nreceivers: []\n",
+			"unknown key without a similar one", "\nreceivers: []\n",
 			[]string{`x.yml:2: unknown key "receivers" in the configuration: the known keys are defaults, never, policies, services`},
 		},
-		{"key twice", "never: []\nnever: []\n", []string{`x.yml:2: the key "never" appears twice in the configuration: keep one`}},
+		{"key twice", "never: []\nnever: []\n", []string{`x.yml:2: duplicate key "never" in the configuration`}},
 		{"merge key", policy("<<: {shadow: true}"), []string{`x.yml:5: unknown key "<<" in a policy: the known keys are ` +
 			"allow, drain, evidence, labels, limits, linger, match, method, mptcp, name, ports, shadow"}},
-		{"no list", "never: 10.0.0.1\n", []string{"x.yml:1: never must be a list: write it in [ ] or with a dash before each"}},
-		{"nothing", "never:\n", []string{"x.yml:1: never must be a list: write it in [ ] or with a dash before each"}},
+		{"not a list", "never: 10.0.0.1\n", []string{"x.yml:1: never must be a list: write [a, b], or one entry per line after a dash"}},
+		{"null list", "never:\n", []string{"x.yml:1: never must be a list: write [a, b], or one entry per line after a dash"}},
 		{
-			"policy in need", "policies:\n  - shadow: true\n",
-			[]string{"x.yml:2: the policy has no name", "x.yml:2: the policy has no match", "x.yml:2: the policy has no allow"},
+			"empty policy", "policies:\n  - shadow: true\n",
+			[]string{`x.yml:2: missing key "name" in a policy`, `x.yml:2: missing key "match" in a policy`, `x.yml:2: missing key "allow" in a policy`},
 		},
 		{"policy a text", "policies: [a]\n", []string{"x.yml:1: a policy must be a mapping with the keys allow, drain, evidence, " +
 			"labels, limits, linger, match, method, mptcp, name, ports, shadow"}},
 		{"allow misspelt", policy("alow: []"), []string{`x.yml:5: unknown key "alow" in a policy: did you mean "allow"?`}},
 		{
-			"allow in need", "policies: [{name: a, match: [a=\"b\"], allow: []}]\n",
+			"allow empty", "policies: [{name: a, match: [a=\"b\"], allow: []}]\n",
 			[]string{`x.yml:1: policy "a": allow is missing`},
 		},
 		{
 			"name", "policies: [{name: 'a b', match: [a=\"b\"], allow: ['::1']}]\n",
-			[]string{`x.yml:1: name "a b" must be of letters, digits, _ and -, at most 63`},
+			[]string{`x.yml:1: name "a b" is not a policy name: use up to 63 letters, digits, _ and -, with a letter or digit first`},
 		},
 		{
 			"name twice", "policies:\n- &p {name: a, match: [a=\"b\"], allow: ['::1']}\n- *p\n",
-			[]string{`x.yml:2: name "a" is used by an earlier policy: every policy needs a name of its own`},
+			[]string{`x.yml:2: duplicate policy name "a"`},
 		},
 		{
 			"matcher", "policies:\n- name: a\n  match:\n  - a=\"b\"\n  - team\n  allow: ['::1']\n",
@@ -260,33 +259,33 @@ func configMistakes() []configMistake {
 			[]string{`x.yml:1: policy "a": match needs at least one matcher that an alert without labels does not satisfy`},
 		},
 		{
-			"matches everything and touches nothing", "policies: [{name: a, match: ['a!=\"b\"'], allow: []}]\n",
+			"matches everything, allows nothing", "policies: [{name: a, match: ['a!=\"b\"'], allow: []}]\n",
 			[]string{`x.yml:1: policy "a": match needs at least one matcher`, `x.yml:1: policy "a": allow is missing`},
 		},
 		{"matcher of two lines", "policies: [{name: a, match: [\"a\\nb\"], allow: [c]}]\n", []string{`x.yml:1: match: bad matcher format: a\nb: write it like`}},
 		{"method", policy("method: kill"), []string{"x.yml:5: method must be one of auto, shutdown, destroy"}},
 		{"mptcp", policy("mptcp: [path]"), []string{"x.yml:5: mptcp must be one of connection, path"}},
-		{"shadow by force", policy("shadow: !!bool yes"), []string{"x.yml:5: shadow must be true or false"}},
+		{"shadow with a tag", policy("shadow: !!bool yes"), []string{"x.yml:5: shadow must be true or false"}},
 		{"shadow", policy("shadow: yes"), []string{"x.yml:5: shadow must be true or false"}},
 		{"ports", policy("ports: [0, 65536, http, '80', 8.5]"), []string{
 			"x.yml:5: each entry of ports must be a whole number from 1 to 65535", "x.yml:5: each entry of ports",
 			"x.yml:5: each entry of ports", "x.yml:5: each entry of ports", "x.yml:5: each entry of ports",
 		}},
-		{"no ports", policy("ports: []"), []string{"x.yml:5: ports must not be empty: leave the key out to allow every port"}},
+		{"no ports", policy("ports: []"), []string{"x.yml:5: ports must not be empty: omit the key to allow every port"}},
 		{"flows", policy("limits: {flows: 0}"), []string{"x.yml:5: limits.flows must be a whole number from 1 to 1000000"}},
 		{"fraction", policy("limits: {fraction: 50}"), []string{"x.yml:5: limits.fraction must be a number above 0, at most 1"}},
 		{"fraction NaN", policy("limits: {fraction: .nan}"), []string{"x.yml:5: limits.fraction must be a number above 0, at most 1"}},
 		{"rate", policy("limits: {rate: -1}"), []string{"x.yml:5: limits.rate must be a number above 0, at most 10000"}},
 		{"duration", policy("linger: 3"), []string{"x.yml:5: linger must be a duration such as 500ms, 30s, 5m or 1h, and at least 100ms"}},
-		{"no time", policy("limits: {max_alert_age: 0s}"), []string{"x.yml:5: limits.max_alert_age must be a duration such as 500ms, 30s, 5m or 1h, and at least 1s"}},
+		{"duration below the bound", policy("limits: {max_alert_age: 0s}"), []string{"x.yml:5: limits.max_alert_age must be a duration such as 500ms, 30s, 5m or 1h, and at least 1s"}},
 		{
 			"drain", policy("drain: {quiet: 1s}"),
-			[]string{"x.yml:2: drain.deadline (0s) must not be shorter than drain.quiet (1s), or no busy flow could ever fall quiet"},
+			[]string{"x.yml:2: drain.deadline (0s) must not be shorter than drain.quiet (1s): no busy connection could become quiet in time"},
 		},
-		{"label", policy("labels: {port: a-b}"), []string{`x.yml:5: labels.port "a-b" is not the name of a label: write letters, digits and _`}},
+		{"label", policy("labels: {port: a-b}"), []string{`x.yml:5: labels.port "a-b" is not a label name: use letters, digits and _, with no digit first`}},
 		{
-			"labels at odds", policy("labels: {service: s, port: p}"),
-			[]string{"x.yml:2: labels.service takes the place of labels.destination and labels.port: keep one or the other"},
+			"contradictory labels", policy("labels: {service: s, port: p}"),
+			[]string{"x.yml:2: labels.service excludes labels.destination and labels.port: remove one or the other"},
 		},
 		{"allow", "policies: [{name: a, match: [a=\"b\"], allow: [10.0.0.1/8, 10.0.0.256, 0.0.0.0, 'ff02::1', 'fe80::1%eth0', 'a b']}]\n", []string{
 			`x.yml:1: allow: "10.0.0.1/8" is a prefix with bits set after its length: write 10.0.0.0/8, or 10.0.0.1 for the one address`,
@@ -306,11 +305,11 @@ func configMistakes() []configMistake {
 		}},
 		{"services", "services:\n- {name: 10.0.0.1, port: 80}\n- {name: a.b}\n- {name: A.b, port: 0, settle: 0s, interval: 0s}\n- x\n", []string{
 			`x.yml:2: name "10.0.0.1" is not a host name: write one that DNS resolves, such as db.internal`,
-			"x.yml:3: the service has no port",
+			`x.yml:3: missing key "port" in a service`,
 			"x.yml:4: port must be a whole number from 1 to 65535",
 			"x.yml:4: settle must be a duration such as 500ms, 30s, 5m or 1h, and at least 1s",
 			"x.yml:4: interval must be a duration such as 500ms, 30s, 5m or 1h, and at least 1s",
-			`x.yml:4: service "a.b" is there already: every service needs a name of its own`,
+			`x.yml:4: duplicate service name "a.b"`,
 			"x.yml:5: a service must be a mapping with the keys interval, name, port, settle",
 		}},
 		{"defaults with a name", "defaults:\n  name: a\n", []string{`x.yml:2: unknown key "name" in defaults: the known keys are ` +
@@ -318,7 +317,7 @@ func configMistakes() []configMistake {
 	}
 }
 
-// Each mistake is found in its line, and the message says what to write.
+// Each mistake is reported with its line and a hint.
 func TestConfigMistakes(t *testing.T) {
 	for _, tt := range configMistakes() {
 		t.Run(tt.name, func(t *testing.T) {
@@ -348,8 +347,9 @@ func TestLoadConfigFile(t *testing.T) {
 	if err := errors.Join(os.WriteFile(open, nil, 0o600), os.Chmod(open, 0o666)); err != nil {
 		t.Fatal(err)
 	}
+	directory := t.TempDir()
 	for path, want := range map[string]string{
-		"missing.yml": "no such file", t.TempDir(): "is not a file", large: "at most 1048576 bytes",
+		"missing.yml": "no such file", directory: directory + " is a directory", large: "at most 1048576 bytes",
 		open: "may be changed by every user (mode 0666), refused: chmod o-w " + open,
 	} {
 		if _, err := Load(path); err == nil || !strings.Contains(err.Error(), want) {

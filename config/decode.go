@@ -18,10 +18,10 @@ import (
 	"tcphup/internal/text"
 )
 
-// decoder decodes YAML nodes into the structs of the schema. It differs from yaml.v3's
-// own decoder, which stops at some mistakes and names Go types: it continues after every
-// mistake, names keys by their path, and accepts neither unknown keys, repeated keys,
-// merge keys nor values of another type.
+// decoder decodes YAML nodes into the structs of the schema. It continues after every
+// mistake, names keys by their path, and rejects unknown keys, duplicate keys, merge keys
+// and values of another type. The decoder of yaml.v3 stops at some mistakes and names Go
+// types.
 type decoder struct {
 	mistakes []mistake
 }
@@ -31,12 +31,12 @@ type mistake struct {
 	text string
 }
 
-// fail records a mistake. A quoted text of several lines stays in one.
+// fail records a mistake at a node. It escapes line breaks in quoted values.
 func (d *decoder) fail(n *yaml.Node, format string, args ...any) {
 	d.mistakes = append(d.mistakes, mistake{n.Line, text.Printable(fmt.Sprintf(format, args...))})
 }
 
-// err returns all mistakes by line.
+// err returns all mistakes, joined, in the order of their lines.
 func (d *decoder) err(path string) error {
 	slices.SortStableFunc(d.mistakes, func(a, b mistake) int { return a.line - b.line })
 	var errs []error
@@ -54,14 +54,14 @@ func resolve(n *yaml.Node) *yaml.Node {
 	return n
 }
 
-// object decodes a mapping into the struct that to points to. what names the object in
-// mistakes. It returns the values of the known keys.
-func (d *decoder) object(n *yaml.Node, what string, to any) map[string]*yaml.Node {
-	return d.mapping(n, what, "", reflect.ValueOf(to).Elem())
+// object decodes a mapping into the struct at to, and returns the values of the known
+// keys. name identifies the mapping in mistakes.
+func (d *decoder) object(n *yaml.Node, name string, to any) map[string]*yaml.Node {
+	return d.mapping(n, name, "", reflect.ValueOf(to).Elem())
 }
 
-// mapping is object, with prefix before the keys in mistakes about their values.
-func (d *decoder) mapping(n *yaml.Node, what, prefix string, v reflect.Value) map[string]*yaml.Node {
+// mapping is object with a prefix for the path of the keys.
+func (d *decoder) mapping(n *yaml.Node, name, prefix string, v reflect.Value) map[string]*yaml.Node {
 	n = resolve(n)
 	fields := make(map[string]reflect.StructField)
 	for _, field := range reflect.VisibleFields(v.Type()) {
@@ -71,7 +71,7 @@ func (d *decoder) mapping(n *yaml.Node, what, prefix string, v reflect.Value) ma
 	}
 	values := make(map[string]*yaml.Node)
 	if n.Kind != yaml.MappingNode {
-		d.fail(n, "%s must be a mapping with the keys %s", what, keyList(fields))
+		d.fail(n, "%s must be a mapping with the keys %s", name, keyList(fields))
 		return values
 	}
 	for i := 0; i+1 < len(n.Content); i += 2 {
@@ -80,9 +80,9 @@ func (d *decoder) mapping(n *yaml.Node, what, prefix string, v reflect.Value) ma
 		field, known := fields[key.Value]
 		switch {
 		case !known || key.Tag != "!!str":
-			d.fail(at, "unknown key %q in %s: %s", key.Value, what, suggest(key.Value, fields))
+			d.fail(at, "unknown key %q in %s: %s", key.Value, name, suggest(key.Value, fields))
 		case values[key.Value] != nil:
-			d.fail(at, "the key %q appears twice in %s: keep one", key.Value, what)
+			d.fail(at, "duplicate key %q in %s", key.Value, name)
 		default:
 			values[key.Value] = value
 			d.value(value, prefix+key.Value, v.FieldByIndex(field.Index), field.Tag)
@@ -90,7 +90,7 @@ func (d *decoder) mapping(n *yaml.Node, what, prefix string, v reflect.Value) ma
 	}
 	for _, field := range reflect.VisibleFields(v.Type()) {
 		if key := field.Tag.Get("yaml"); field.Tag.Get("required") != "" && values[key] == nil {
-			d.fail(n, "the %s has no %s", strings.TrimPrefix(what, "a "), key)
+			d.fail(n, "missing key %q in %s", key, name)
 		}
 	}
 	return values
@@ -112,11 +112,10 @@ func (d *decoder) value(n *yaml.Node, key string, v reflect.Value, tag reflect.S
 	}
 }
 
-// list decodes each element of a list. A list without elements becomes an empty slice
-// other than nil.
+// list decodes each element of a list. An empty list becomes a non-nil empty slice.
 func (d *decoder) list(n *yaml.Node, key string, v reflect.Value, tag reflect.StructTag) {
 	if n.Kind != yaml.SequenceNode {
-		d.fail(n, "%s must be a list: write it in [ ] or with a dash before each", key)
+		d.fail(n, "%s must be a list: write [a, b], or one entry per line after a dash", key)
 		return
 	}
 	v.Set(reflect.MakeSlice(v.Type(), len(n.Content), len(n.Content)))
@@ -130,16 +129,16 @@ func (d *decoder) list(n *yaml.Node, key string, v reflect.Value, tag reflect.St
 	}
 }
 
-// scalar decodes a single value. what names it in mistakes about its type and bounds,
-// subject in those that quote it.
-func (d *decoder) scalar(n *yaml.Node, what, subject string, v reflect.Value, tag reflect.StructTag) {
+// scalar decodes a single value. name identifies it in mistakes about type and bounds,
+// subject in mistakes that quote the value.
+func (d *decoder) scalar(n *yaml.Node, name, subject string, v reflect.Value, tag reflect.StructTag) {
 	var value any
 	var want string
 	var ok bool
 	switch to := v.Addr().Interface().(type) {
 	case encoding.TextUnmarshaler:
 		if n.Kind != yaml.ScalarNode || n.Tag != "!!str" || n.Value == "" {
-			d.fail(n, "%s must be a text that is not empty: write it in quotes", what)
+			d.fail(n, "%s must be a non-empty string: write it in quotes", name)
 		} else if err := to.UnmarshalText([]byte(n.Value)); err != nil {
 			d.fail(n, "%s %v", subject, err)
 		}
@@ -149,28 +148,28 @@ func (d *decoder) scalar(n *yaml.Node, what, subject string, v reflect.Value, ta
 		ok, want = slices.Contains(strings.Split(choices, ", "), n.Value), "one of "+choices
 		value = n.Value
 	case *bool:
-		// The library accepts "!!bool yes", a text, as a boolean.
+		// yaml.v3 resolves "!!bool yes" as a boolean.
 		yes, no := strings.EqualFold(n.Value, "true"), strings.EqualFold(n.Value, "false")
 		ok, want = n.Tag == "!!bool" && (yes || no), "true or false"
 		value = yes
 	case *float64:
-		most := limit(tag, "most", parseFloat)
+		high := limit(tag, "max", parseFloat)
 		number, err := parseFloat(n.Value)
-		ok, want = err == nil && number > 0 && number <= most, fmt.Sprintf("a number above 0, at most %g", most)
+		ok, want = err == nil && number > 0 && number <= high, fmt.Sprintf("a number above 0, at most %g", high)
 		value = number
 	case *time.Duration:
-		least := limit(tag, "least", model.ParseDuration)
+		low := limit(tag, "min", model.ParseDuration)
 		duration, err := model.ParseDuration(n.Value)
-		ok, want = err == nil && duration >= least, fmt.Sprintf("a duration such as 500ms, 30s, 5m or 1h, and at least %s", least)
+		ok, want = err == nil && duration >= low, fmt.Sprintf("a duration such as 500ms, 30s, 5m or 1h, and at least %s", low)
 		value = duration
 	default: // int and uint16
-		least, most := limit(tag, "least", strconv.Atoi), limit(tag, "most", strconv.Atoi)
+		low, high := limit(tag, "min", strconv.Atoi), limit(tag, "max", strconv.Atoi)
 		number, err := strconv.Atoi(n.Value)
-		ok, want = n.Tag == "!!int" && err == nil && number >= least && number <= most, fmt.Sprintf("a whole number from %d to %d", least, most)
+		ok, want = n.Tag == "!!int" && err == nil && number >= low && number <= high, fmt.Sprintf("a whole number from %d to %d", low, high)
 		value = number
 	}
 	if !ok || n.Kind != yaml.ScalarNode {
-		d.fail(n, "%s must be %s", what, want)
+		d.fail(n, "%s must be %s", name, want)
 		return
 	}
 	v.Set(reflect.ValueOf(value).Convert(v.Type()))
@@ -178,7 +177,7 @@ func (d *decoder) scalar(n *yaml.Node, what, subject string, v reflect.Value, ta
 
 func parseFloat(s string) (float64, error) { return strconv.ParseFloat(s, 64) }
 
-// limit returns the bound in a tag of the schema, 0 without one.
+// limit returns the bound in a tag of the schema; the default is 0.
 func limit[T any](tag reflect.StructTag, name string, parse func(string) (T, error)) T {
 	bound, err := parse(cmp.Or(tag.Get(name), "0"))
 	if err != nil {
@@ -191,7 +190,8 @@ func keyList(fields map[string]reflect.StructField) string {
 	return strings.Join(slices.Sorted(maps.Keys(fields)), ", ")
 }
 
-// suggest returns what to write in place of an unknown key.
+// suggest returns the hint about an unknown key: the nearest known key within two edits,
+// otherwise all known keys.
 func suggest(wrong string, fields map[string]reflect.StructField) string {
 	best, least := "", 3
 	for _, key := range slices.Sorted(maps.Keys(fields)) {

@@ -7,7 +7,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// Each bound of the schema is valid, and the next value beyond is not.
+// Values at the bounds of the schema are valid, values beyond are rejected.
 func TestSchemaBounds(t *testing.T) {
 	for key, values := range map[string][2][]string{
 		"limits.flows":                {{"1", "1000000"}, {"0", "1000001", "1.5", "'1'", "1e3", "0x10", "~", "[1]"}},
@@ -46,7 +46,7 @@ func TestSchemaBounds(t *testing.T) {
 	}
 }
 
-// No mistake names a Go type or field of the schema.
+// Mistakes name keys, not Go types or fields.
 func TestMistakesNameKeys(t *testing.T) {
 	for _, value := range []string{"1", "~", "x", "[]", "[x]", "[[x]]", "{}", "{x: y}", "!!binary eA==", "2001-12-14", "!x y"} {
 		for _, key := range []string{"defaults", "policies", "never", "services"} {
@@ -74,7 +74,7 @@ func TestSuggest(t *testing.T) {
 	}
 }
 
-// Mistakes are in the order of the file, whatever the order of the schema.
+// Mistakes are in the order of the file, not of the schema.
 func TestMistakesByLine(t *testing.T) {
 	d := new(decoder)
 	for _, line := range []int{3, 1, 2, 1} {
@@ -86,7 +86,7 @@ func TestMistakesByLine(t *testing.T) {
 	}
 }
 
-// A mistake in the defaults is reported once, not for each policy.
+// A mistake in the defaults is reported once, not per policy.
 func TestMistakeInDefaults(t *testing.T) {
 	for _, defaults := range []string{"method: kill", "mptcp: all", "limits: {breaker: {window: 1}}", "limits: {fraction: 2}", "linger: x"} {
 		content := "defaults: {" + defaults + "}\npolicies:\n- {name: a, match: [a=\"b\"], allow: [c]}\n- {name: b, match: [a=\"b\"], allow: [c]}\n"

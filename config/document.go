@@ -11,8 +11,8 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// document returns the top node of the only document in content, or nil after a mistake
-// and for an empty document.
+// document returns the top node of the only document in content. It returns nil for an
+// empty document and after a mistake.
 func (d *decoder) document(content []byte) *yaml.Node {
 	document, more, err := decodeYAML(content)
 	switch {
@@ -21,7 +21,7 @@ func (d *decoder) document(content []byte) *yaml.Node {
 		d.fail(&yaml.Node{Line: line}, "not YAML: %s", message)
 		return nil
 	case more != nil:
-		d.fail(more, "a second document begins here: put everything into one")
+		d.fail(more, "second document: only one is supported")
 		return nil
 	case document == nil:
 		return nil
@@ -33,7 +33,7 @@ func (d *decoder) document(content []byte) *yaml.Node {
 	return top
 }
 
-// decodeYAML returns the first two documents, nil for each that is missing.
+// decodeYAML returns the first two documents; a missing document is nil.
 func decodeYAML(content []byte) (document, more *yaml.Node, err error) {
 	decoder := yaml.NewDecoder(bytes.NewReader(content))
 	for _, to := range []**yaml.Node{&document, &more} {
@@ -52,14 +52,14 @@ func decodeYAML(content []byte) (document, more *yaml.Node, err error) {
 
 var (
 	yamlErrorForm = regexp.MustCompile(`^yaml: (?:line (\d+): )?(.*)`)
-	// yamlStructure matches errors about tokens that are valid alone and invalid together.
+	// yamlStructure matches errors about valid tokens in an invalid order.
 	yamlStructure = regexp.MustCompile(`^did not find expected (key|node content|'-' indicator|',' or|<)`)
 )
 
-// yamlMistake splits an error of the YAML library. The library reports the line of an
-// invalid token. For a mistake in the structure it reports the line before the structure,
-// and for some mistakes no line: those are in the first line with which the content up to
-// there has the same error.
+// yamlMistake returns line and message of a yaml.v3 error. yaml.v3 reports the line of an
+// invalid token, but the line before an invalid structure, and no line for some errors. In
+// these cases yamlMistake finds the shortest beginning of content with the same error; the
+// mistake is in its last line.
 func yamlMistake(content []byte, err error) (line int, message string) {
 	parts := yamlErrorForm.FindStringSubmatch(err.Error())
 	if parts == nil {

@@ -14,13 +14,13 @@ import (
 	"tcphup/internal/address"
 )
 
-// The structs of this file are the schema. The tag yaml holds a key, and decoder checks
-// the other tags: required marks a key that must be there, least and most bound a number
-// or a duration, oneof lists the values of a string.
+// The structs of this file are the schema. The tag yaml holds the key; decoder checks the
+// other tags. required marks a mandatory key, min and max bound a number or a duration,
+// oneof lists the values of a string.
 
 type file struct {
 	Defaults yaml.Node   `yaml:"defaults"` // settings
-	Policies []yaml.Node `yaml:"policies"` // policy, on top of the defaults
+	Policies []yaml.Node `yaml:"policies"` // policy, merged into the defaults
 	Never    []endpoint  `yaml:"never"`
 	Services []yaml.Node `yaml:"services"` // service
 }
@@ -29,11 +29,11 @@ type policy struct {
 	Name     policyName `yaml:"name" required:"true"`
 	Match    []matchers `yaml:"match" required:"true"`
 	Allow    []host     `yaml:"allow" required:"true"`
-	Ports    []uint16   `yaml:"ports" least:"1" most:"65535"`
+	Ports    []uint16   `yaml:"ports" min:"1" max:"65535"`
 	settings `yaml:",inline"`
 }
 
-// settings are the keys that policies and defaults share.
+// settings are the common keys of policies and defaults.
 type settings struct {
 	Labels   labelNames    `yaml:"labels"`
 	Evidence evidence      `yaml:"evidence"`
@@ -41,7 +41,7 @@ type settings struct {
 	MPTCP    string        `yaml:"mptcp" oneof:"connection, path"`
 	Limits   limits        `yaml:"limits"`
 	Drain    drain         `yaml:"drain"`
-	Linger   time.Duration `yaml:"linger" least:"100ms"`
+	Linger   time.Duration `yaml:"linger" min:"100ms"`
 	Shadow   bool          `yaml:"shadow"`
 }
 
@@ -59,18 +59,18 @@ type evidence struct {
 }
 
 type limits struct {
-	Flows       int           `yaml:"flows" least:"1" most:"1000000"`
-	Fraction    float64       `yaml:"fraction" most:"1"`
-	Rate        float64       `yaml:"rate" most:"10000"`
+	Flows       int           `yaml:"flows" min:"1" max:"1000000"`
+	Fraction    float64       `yaml:"fraction" max:"1"`
+	Rate        float64       `yaml:"rate" max:"10000"`
 	Cooldown    time.Duration `yaml:"cooldown"`
-	MaxAlertAge time.Duration `yaml:"max_alert_age" least:"1s"`
+	MaxAlertAge time.Duration `yaml:"max_alert_age" min:"1s"`
 	Breaker     breaker       `yaml:"breaker"`
 }
 
 type breaker struct {
-	Actions      int           `yaml:"actions" least:"1" most:"1000000"`
-	Destinations int           `yaml:"destinations" least:"1" most:"1000000"`
-	Window       time.Duration `yaml:"window" least:"1s"`
+	Actions      int           `yaml:"actions" min:"1" max:"1000000"`
+	Destinations int           `yaml:"destinations" min:"1" max:"1000000"`
+	Window       time.Duration `yaml:"window" min:"1s"`
 }
 
 type drain struct {
@@ -80,9 +80,9 @@ type drain struct {
 
 type service struct {
 	Name     hostName      `yaml:"name" required:"true"`
-	Port     uint16        `yaml:"port" required:"true" least:"1" most:"65535"`
-	Settle   time.Duration `yaml:"settle" least:"1s"`
-	Interval time.Duration `yaml:"interval" least:"1s"`
+	Port     uint16        `yaml:"port" required:"true" min:"1" max:"65535"`
+	Settle   time.Duration `yaml:"settle" min:"1s"`
+	Interval time.Duration `yaml:"interval" min:"1s"`
 }
 
 func defaultSettings() settings {
@@ -131,7 +131,7 @@ var policyNameForm = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_-]{0,62}$`)
 
 func (p *policyName) UnmarshalText(text []byte) error {
 	if !policyNameForm.Match(text) {
-		return fmt.Errorf("%q must be of letters, digits, _ and -, at most 63", text)
+		return fmt.Errorf("%q is not a policy name: use up to 63 letters, digits, _ and -, with a letter or digit first", text)
 	}
 	*p = policyName(text)
 	return nil
@@ -143,7 +143,7 @@ var labelNameForm = regexp.MustCompile(`^[a-zA-Z_][a-zA-Z0-9_]*$`)
 
 func (l *labelName) UnmarshalText(text []byte) error {
 	if !labelNameForm.Match(text) {
-		return fmt.Errorf("%q is not the name of a label: write letters, digits and _", text)
+		return fmt.Errorf("%q is not a label name: use letters, digits and _, with no digit first", text)
 	}
 	*l = labelName(text)
 	return nil
@@ -168,7 +168,7 @@ func (m *matchers) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// host is a prefix, or a name when that is not empty.
+// host is a name, or a prefix if name is empty.
 type host struct {
 	prefix netip.Prefix
 	name   string

@@ -14,12 +14,12 @@ import (
 // stalePolicyName is the name of the policy that stalePolicy returns.
 const stalePolicyName = "stale"
 
-// AddServices adds services from elsewhere to those of the file. If the configuration has
-// only the embedded policy, it also adds the embedded policy for services.
+// AddServices adds services to those of the file. If the embedded policy is the only
+// policy, it also adds the embedded policy for services. A duplicate name is an error.
 func (c *Config) AddServices(more []services.Service) error {
 	for _, s := range more {
 		if !c.addService(s) {
-			return fmt.Errorf("%q is there already: every service needs a name of its own", s.Name)
+			return fmt.Errorf("duplicate service name %q", s.Name)
 		}
 	}
 	p := c.Rules.Policies
@@ -31,7 +31,7 @@ func (c *Config) AddServices(more []services.Service) error {
 	return err
 }
 
-// addService returns false if the configuration has a service of that name.
+// addService returns false for a duplicate name.
 func (c *Config) addService(s services.Service) bool {
 	if slices.ContainsFunc(c.Services, func(other services.Service) bool { return other.Name == s.Name }) {
 		return false
@@ -41,16 +41,16 @@ func (c *Config) addService(s services.Service) bool {
 	return true
 }
 
-// stalePolicy returns the embedded policy for services: alerts with the label
-// tcphup="hangup" and a service's name in the label service hang up the flows to its
-// former addresses.
+// stalePolicy returns the embedded policy for services. It matches alerts with the label
+// tcphup="hangup" and the name of a service in the label service, and hangs up the flows
+// to former addresses of the service.
 func stalePolicy(watched []services.Service) (alerts.Policy, error) {
 	p := alerts.Labelled()
 	p.Name, p.Allow, p.Labels.Service = stalePolicyName, alerts.Allow{}, "service"
 	for _, s := range watched {
 		p.Allow.Names = append(p.Allow.Names, s.Name)
 	}
-	isOne, err := labels.NewMatcher(labels.MatchRegexp, "service", strings.ReplaceAll(strings.Join(p.Allow.Names, "|"), ".", `\.`))
-	p.Match = append(p.Match, isOne)
+	matcher, err := labels.NewMatcher(labels.MatchRegexp, "service", strings.ReplaceAll(strings.Join(p.Allow.Names, "|"), ".", `\.`))
+	p.Match = append(p.Match, matcher)
 	return p, err
 }

@@ -7,7 +7,7 @@ import (
 	"tcphup/services"
 )
 
-// Where no policy was written, one for the services joins the embedded one.
+// The embedded policy for services comes before the embedded policy.
 func TestStalePolicy(t *testing.T) {
 	c := Default()
 	if err := c.AddServices(nil); err != nil || len(c.Rules.Policies) != 1 {

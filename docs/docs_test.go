@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-// Every test and every source file that the documentation names is there.
+// Tests and source files named in the documentation exist.
 func TestDocumentedTests(t *testing.T) {
 	tests := make(map[string]bool)
 	err := filepath.WalkDir("..", func(path string, _ fs.DirEntry, err error) error {
@@ -46,7 +46,7 @@ func TestDocumentedTests(t *testing.T) {
 		for _, m := range regexp.MustCompile("`((?:Test|Fuzz|Benchmark)[A-Z][A-Za-z0-9]+)[/`]").FindAllSubmatch(text, -1) {
 			named++
 			if name := string(m[1]); !tests[name] {
-				t.Errorf("%s: there is no test %s", document, name)
+				t.Errorf("%s: test %s does not exist", document, name)
 			}
 		}
 		for _, m := range regexp.MustCompile("`([a-z_/]+\\.go)`").FindAllSubmatch(text, -1) {
@@ -56,6 +56,6 @@ func TestDocumentedTests(t *testing.T) {
 		}
 	}
 	if named == 0 {
-		t.Error("the documentation names no test")
+		t.Error("no test is named")
 	}
 }

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Nothing is enabled or started unasked; what runs is restarted with the new version.
+# Enables and starts no unit; restarts a running one with the new version.
 set -e
 if [ -d /run/systemd/system ]; then
 	systemctl daemon-reload

@@ -1,5 +1,6 @@
 #!/bin/sh
-# dpkg says "remove", rpm says how many versions will be left; an upgrade stops nothing.
+# $1 is "remove" from dpkg, and from rpm the number of remaining versions. An upgrade keeps
+# the unit running.
 set -e
 case "$1" in
 remove | 0)

@@ -109,7 +109,7 @@ func classicUsage(t *testing.T, peer *nstest.Peer, binary string, c connection) 
 	// Again: nothing matches, which is said and is no failure.
 	r = tcphup(t, named, strconv.Itoa(int(port)))
 	r.mustExit(t, 0)
-	if !strings.Contains(r.stderr, "no flow matches") {
+	if !strings.Contains(r.stderr, "no connection matches") {
 		t.Errorf("stderr: %s", r.stderr)
 	}
 }
@@ -226,7 +226,7 @@ func TestPrivilegedUsageErrors(t *testing.T) {
 			{args: []string{"127.0.0.1/8", "0"}, says: "127.0.0.0/8"},
 			{args: []string{"127.0.0.1:80", "0"}, says: "two words"},
 			{args: []string{"0.0.0.0", "0"}, says: "unspecified"},
-			{args: []string{"--method=rst", "127.0.0.1", "0"}, says: "shutdown,destroy"},
+			{args: []string{"--method=rst", "127.0.0.1", "0"}, says: "--method"},
 			{args: []string{"--mptcp=path", "--method=shutdown", "127.0.0.1", "0"}, says: "--mptcp=path"},
 			{args: []string{"--linger=0s", "127.0.0.1", "0"}, says: "--linger"},
 		} {

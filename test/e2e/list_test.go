@@ -56,7 +56,7 @@ func listJSON(t *testing.T, args ...string) (l listed) {
 const hostileCommand = "x\x1b[2J<b>&\"\u009b'y"
 
 // shownCommand is how it is shown everywhere.
-const shownCommand = `x\x1b[2J<b>&\"\u009b'y`
+const shownCommand = `x\x1b[2J<b>&"\u009b'y`
 
 // hostileApp starts the application under that name.
 func hostileApp(t *testing.T, binary string) *testapp.App {
@@ -141,19 +141,19 @@ func TestPrivilegedList(t *testing.T) {
 			if len(lines) != 2 || !strings.HasPrefix(lines[0], "DESTINATION ") || !strings.HasPrefix(lines[1], at(plain)+" ") {
 				t.Errorf("stdout:\n%s", r.stdout)
 			}
-			if r.stderr != "tcphup: 2 flows, 1 destination\n" {
+			if r.stderr != "tcphup: 2 connections, 1 destination\n" {
 				t.Errorf("stderr: %s", r.stderr)
 			}
 			r = tcphup(t, "list", "192.0.2.1")
 			r.mustExit(t, 0)
-			if r.stdout != "" || r.stderr != "tcphup: no flow matches\n" {
+			if r.stdout != "" || r.stderr != "tcphup: no connection matches\n" {
 				t.Errorf("nothing matches: %q, %q", r.stdout, r.stderr)
 			}
 		})
 		t.Run("inbound", func(t *testing.T) {
 			r := tcphup(t, "list", "--direction=inbound")
 			r.mustExit(t, 0)
-			if !strings.Contains(r.stdout, "inbound at "+inbound.Addr().String()) || !strings.Contains(r.stderr, "of the other direction left alone") {
+			if !strings.Contains(r.stdout, "inbound at "+inbound.Addr().String()) || !strings.Contains(r.stderr, "in the other direction left alone") {
 				t.Errorf("%s%s", r.stdout, r.stderr)
 			}
 		})
@@ -183,7 +183,7 @@ func TestPrivilegedList(t *testing.T) {
 		t.Run("without rights", func(t *testing.T) {
 			r := runProgram(t, &syscall.Credential{Uid: nobody, Gid: nobody}, program.Path(t), "list", "--flows", nstest.Peer4)
 			r.mustExit(t, 0)
-			if strings.Count(r.stdout, "\n") != 5 || !strings.Contains(r.stderr, "kept their descriptors secret") {
+			if strings.Count(r.stdout, "\n") != 5 || !strings.Contains(r.stderr, "could not be inspected") {
 				t.Errorf("%s%s", r.stdout, r.stderr)
 			}
 		})

@@ -31,6 +31,7 @@ func TestCompletion(t *testing.T) {
 			}{
 				{words: []string{""}, want: "list"},
 				{words: []string{""}, want: "check-config"},
+				{words: []string{""}, want: "version"},
 				{words: []string{"li"}, want: "list", none: "serve"},
 				{words: []string{"list", "--"}, want: "--flows"},
 				{words: []string{"list", "--wa"}, want: "--watch", none: "--flows"},
@@ -54,7 +55,7 @@ func TestManPage(t *testing.T) {
 	r := tcphup(t, "--help-man")
 	r.mustExit(t, 0)
 	shown := formatManPage(t, r.stdout)
-	for _, want := range []string{"tcphup(1)", "hangup [<flags>]", "list [<flags>]", "--alerts.token-file", "probe [<flags>]"} {
+	for _, want := range []string{"tcphup(1)", "hangup [<flags>]", "list [<flags>]", "--alerts.token-file", "probe [<flags>]", "healthcheck [<flags>]", "version"} {
 		if !strings.Contains(shown, want) {
 			t.Errorf("the page does not show %s", want)
 		}
@@ -75,7 +76,7 @@ func formatManPage(t *testing.T, page string) string {
 
 // Help and version are what was asked for, not a complaint.
 func TestHelpGoesToStandardOutput(t *testing.T) {
-	for _, flag := range []string{"--help", "--version"} {
+	for _, flag := range []string{"--help", "--version", "version"} {
 		r := tcphup(t, flag)
 		r.mustExit(t, 0)
 		if !strings.Contains(r.stdout, "tcphup") || r.stderr != "" {

@@ -44,7 +44,7 @@ func TestPrivilegedStaleUsage(t *testing.T) {
 			{[]string{service, "--former=" + serviceName}, "not an address"},
 			{[]string{"--stale=127.0.0.1:80", "--former=" + oldAddress}, "not a host name"},
 			{[]string{"--stale=" + serviceName + ":0", "--former=" + oldAddress}, "65535"},
-			{[]string{"--stale=gone.internal:80", "--former=" + oldAddress}, "where gone.internal is now is not known"},
+			{[]string{"--stale=gone.internal:80", "--former=" + oldAddress}, "cannot look up current addresses of gone.internal"},
 			{[]string{service, "--state.directory=/nonexistent"}, "/nonexistent"},
 			{[]string{service, "--state.directory=" + damaged}, "not the state of services"},
 		} {
@@ -61,7 +61,7 @@ func TestPrivilegedStaleUsage(t *testing.T) {
 		state := stateOf(t, content)
 		r := tcphup(t, service, "--state.directory="+state)
 		r.mustExit(t, 0)
-		if !strings.Contains(r.stderr, "add --former="+oldAddress) || !strings.Contains(r.stderr, "no flow matches") {
+		if !strings.Contains(r.stderr, "add --former="+oldAddress) || !strings.Contains(r.stderr, "no connection matches") {
 			t.Errorf("stderr: %s", r.stderr)
 		}
 		r = tcphup(t, service, "--state.directory="+state, "--former="+oldAddress, "--dry-run")
@@ -88,7 +88,7 @@ func TestPrivilegedStaleUsage(t *testing.T) {
 		// A current address that is named as a former one is left alone.
 		r = tcphup(t, service, "--former="+oldAddress, "--former="+newAddress)
 		r.mustExit(t, 0)
-		if !strings.Contains(r.stderr, newAddress+" is an address of "+serviceName+" now") || !strings.Contains(r.stderr, "1 closed") {
+		if !strings.Contains(r.stderr, newAddress+" left alone: "+serviceName+" resolves to it") || !strings.Contains(r.stderr, "1 closed") {
 			t.Errorf("stderr: %s", r.stderr)
 		}
 		if got := app.Ask("recv %d", fd); got != "recv ok 0" {
@@ -99,7 +99,7 @@ func TestPrivilegedStaleUsage(t *testing.T) {
 		}
 		r = tcphup(t, service, "--former="+newAddress)
 		r.mustExit(t, 0)
-		if !strings.Contains(r.stderr, "no flow matches") {
+		if !strings.Contains(r.stderr, "no connection matches") {
 			t.Errorf("stderr: %s", r.stderr)
 		}
 	})

@@ -1,0 +1,104 @@
+package command
+
+import (
+	"cmp"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"tcphup/sockdiag"
+)
+
+// destinationSummary aggregates the outbound flows to one destination, or the inbound
+// flows at one local address.
+type destinationSummary struct {
+	direction sockdiag.Direction
+	address   netip.AddrPort
+	sockets   int             // TCP sockets, including subflows of MPTCP connections
+	stalled   int             // sockets with an unanswered probe or retransmission
+	keepalive int             // sockets with a running keepalive timer
+	subflows  int             // sockets that are subflows of MPTCP connections
+	pathless  int             // MPTCP connections without subflows
+	idle      []time.Duration // known idle times, sorted by summaries.sorted
+}
+
+// idleAt returns a quantile of the idle times: 0.5 is the median, 1 the maximum. It
+// returns false if no idle time is known.
+func (d *destinationSummary) idleAt(quantile float64) (time.Duration, bool) {
+	if len(d.idle) == 0 {
+		return 0, false
+	}
+	return d.idle[int(quantile*float64(len(d.idle)-1))], true
+}
+
+func (d *destinationSummary) add(f *listedFlow) {
+	if f.Protocol == sockdiag.MPTCP {
+		d.pathless++
+		return
+	}
+	d.sockets++
+	if idle, known := f.Idle(); known {
+		d.idle = append(d.idle, idle)
+	}
+	if f.Stalled() {
+		d.stalled++
+	}
+	// The kernel also uses this timer for other timeouts, such as FIN_WAIT2.
+	if f.Timer == sockdiag.TimerKeepalive && (f.State == sockdiag.Established || f.State == sockdiag.CloseWait) {
+		d.keepalive++
+	}
+	if f.subflow {
+		d.subflows++
+	}
+}
+
+// summaries aggregates flows by destination.
+type summaries map[summaryKey]*destinationSummary
+
+type summaryKey struct {
+	direction sockdiag.Direction
+	address   netip.AddrPort
+}
+
+func (all summaries) add(f *listedFlow) {
+	key := summaryKey{f.direction, f.service()}
+	d := all[key]
+	if d == nil {
+		d = &destinationSummary{direction: key.direction, address: key.address}
+		all[key] = d
+	}
+	d.add(f)
+}
+
+// sorted returns the destinations by their longest idle time, longest first.
+func (all summaries) sorted() []*destinationSummary {
+	list := slices.Collect(maps.Values(all))
+	for _, d := range list {
+		slices.Sort(d.idle)
+	}
+	slices.SortFunc(list, func(a, b *destinationSummary) int {
+		return cmp.Or(
+			cmp.Compare(idleOrder(b.idleAt(1)), idleOrder(a.idleAt(1))),
+			cmp.Compare(b.sockets, a.sockets),
+			cmp.Compare(a.direction, b.direction),
+			a.address.Compare(b.address),
+		)
+	})
+	return list
+}
+
+// sortFlows sorts flows by their idle time, longest first.
+func sortFlows(flows []*listedFlow) {
+	slices.SortFunc(flows, func(a, b *listedFlow) int {
+		return cmp.Or(cmp.Compare(idleOrder(b.Idle()), idleOrder(a.Idle())), a.Remote.Compare(b.Remote), a.Local.Compare(b.Local))
+	})
+}
+
+// idleOrder returns a sort key that is below every idle time if the time is unknown.
+func idleOrder(idle time.Duration, known bool) time.Duration {
+	if !known {
+		return -1
+	}
+	return idle
+}
