@@ -273,6 +273,10 @@ func (x *action) shutDownAcquired(ctx context.Context, t *target, now *sockdiag.
 		}
 	case errors.Is(err, unix.ENOTCONN):
 		t.end(hangup.Shutdown, hangup.Gone)
+	case errors.Is(err, unix.EBUSY) && x.Method == hangup.Auto:
+		// Linux 5.10, while a thread waits in connect(2).
+		t.Detail = "shutdown(2) returned EBUSY"
+		x.destroyFlow(ctx, t, &confirmed, "", "")
 	default:
 		t.Err = err
 		t.end(hangup.Shutdown, hangup.Failed)

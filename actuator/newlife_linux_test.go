@@ -148,6 +148,29 @@ func TestPrivilegedAnotherConnectionAtLast(t *testing.T) {
 	})
 }
 
+// Before Linux 6.1 shutdown(2) of a socket in SYN_SENT returns EBUSY while a thread waits
+// in connect(2). SOCK_DESTROY ends that flow.
+func TestPrivilegedShutdownBusy(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		binary := testapp.Build(t)
+		for method, want := range map[hangup.Method]struct {
+			outcome hangup.Outcome
+			method  hangup.Method
+		}{
+			hangup.Auto:     {hangup.Closed, hangup.Destroy},
+			hangup.Shutdown: {hangup.Failed, hangup.Shutdown},
+		} {
+			server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
+			app := testapp.Start(t, binary)
+			app.Ask("ignore")
+			app.Connect(server.Addr(), false, false)
+			a := New(Config{})
+			a.shutdown = func(int) error { return unix.EBUSY }
+			expect(t, only(t, mustHangUp(t, a, hangup.Request{Selector: to(server.Addr()), Method: method})), want.outcome, "", want.method)
+		}
+	})
+}
+
 func listeners(t *testing.T) (found []sockdiag.Flow) {
 	t.Helper()
 	conn, err := sockdiag.Dial()
