@@ -188,7 +188,7 @@ const ownersFresh = 250 * time.Millisecond
 //     does not lead to the flow any more;
 //  2. every holder's SIGPIPE disposition is checked, then a duplicate of the socket is
 //     made and its identity verified;
-//  3. the flow is read again, from the duplicate, as in shutDownAcquired.
+//  3. the flow is looked up once more and shut down, as in shutDownAcquired.
 //
 // A flow that cannot be shut down safely is destroyed, where the method is auto.
 func (x *action) shutDown(ctx context.Context, t *target, now *sockdiag.Flow, draining bool) {
@@ -201,7 +201,7 @@ func (x *action) shutDown(ctx context.Context, t *target, now *sockdiag.Flow, dr
 	case err == nil:
 		defer release(fd)
 		t.phase = phaseAcquired
-		x.shutDownAcquired(t, now, fd, draining)
+		x.shutDownAcquired(ctx, t, now, fd, draining)
 	case reason == hangup.ReasonIdentity && !t.searchedAgain:
 		// The owner has let go of it since the pass: it may have ended or moved its
 		// descriptors while another process, or number, still leads to the flow.
@@ -217,30 +217,55 @@ func (x *action) shutDown(ctx context.Context, t *target, now *sockdiag.Flow, dr
 	}
 }
 
-// shutDownAcquired shuts down the duplicate of a flow's socket. Finding the socket
-// took its time and a request may have begun meanwhile, so the flow is read once more;
-// only shutdown(2) itself comes after that.
-func (x *action) shutDownAcquired(t *target, now *sockdiag.Flow, fd int, draining bool) {
+// shutDownAcquired shuts down the duplicate of a flow's socket. The socket may have been
+// connected elsewhere, or a request may have begun, since the flow was looked up. A
+// lookup by addresses and cookie comes directly before shutdown(2); getpeername(2) is no
+// evidence, as BPF programs rewrite its result. A change within the microseconds after
+// that lookup cannot be prevented: it is reported as Failed.
+func (x *action) shutDownAcquired(ctx context.Context, t *target, now *sockdiag.Flow, fd int, draining bool) {
 	t.Method, t.Detail = hangup.Shutdown, "the owner can be reached"
 	if x.DryRun {
 		t.end(hangup.Shutdown, hangup.Planned)
 		return
 	}
-	if err := refresh(fd, now); err != nil {
+	unread, err := unreadMPTCP(fd, now)
+	if err != nil {
 		t.Err = err
 		t.end(hangup.None, hangup.Failed)
 		return
 	}
-	if draining && x.isBusy(t, now) {
+	before := socketNames(fd)
+	confirmed, err := x.confirm(ctx, x.conn, &t.Flow)
+	switch {
+	case ctx.Err() != nil:
+		x.notReached(t)
+		return
+	case errors.Is(err, os.ErrNotExist), err == nil && hasEnded(confirmed.State):
+		t.Detail = ""
+		t.end(hangup.None, hangup.Gone)
+		return
+	case err != nil:
+		t.Err = err
+		t.end(hangup.None, hangup.Failed)
+		return
+	}
+	if now.Protocol == sockdiag.MPTCP {
+		confirmed.ReceiveQueue = unread
+	}
+	if draining && x.isBusy(t, &confirmed) {
 		t.phase = phaseBusy
 		return
 	}
-	if !x.showsEvidence(t, now) {
+	if !x.showsEvidence(t, &confirmed) {
 		x.refuse(t, hangup.ReasonEvidence, cameToLife)
 		return
 	}
-	err := unix.Shutdown(fd, unix.SHUT_RDWR)
-	switch {
+	err = x.shutdown(fd)
+	switch after := socketNames(fd); {
+	case err == nil && before.differ(after):
+		t.Err = fmt.Errorf("shut down another connection of the same socket: the application connected it from %s to %s at that moment", after.local, after.peer)
+		x.logger.Error("shut down another connection", "cookie", t.Flow.Cookie, "destination", t.Flow.Remote, "connection", after.peer)
+		t.end(hangup.Shutdown, hangup.Failed)
 	case err == nil:
 		t.phase = phaseHungUp
 		if err := x.giveUpAfter(fd, x.Linger); err != nil {
@@ -248,6 +273,10 @@ func (x *action) shutDownAcquired(t *target, now *sockdiag.Flow, fd int, drainin
 		}
 	case errors.Is(err, unix.ENOTCONN):
 		t.end(hangup.Shutdown, hangup.Gone)
+	case errors.Is(err, unix.EBUSY) && x.Method == hangup.Auto:
+		// Linux 5.10, while a thread waits in connect(2).
+		t.Detail = "shutdown(2) returned EBUSY"
+		x.destroyFlow(ctx, t, &confirmed, "", "")
 	default:
 		t.Err = err
 		t.end(hangup.Shutdown, hangup.Failed)

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"tcphup/hangup"
 	"tcphup/sockdiag"
 )
@@ -36,6 +38,10 @@ type Actuator struct {
 
 	// lookup looks a flow up when its turn has come; tests make things change there.
 	lookup func(ctx context.Context, conn *sockdiag.Conn, flow *sockdiag.Flow) (sockdiag.Flow, error)
+	// confirm looks a flow up directly before shutdown(2); tests change the socket there.
+	confirm func(ctx context.Context, conn *sockdiag.Conn, flow *sockdiag.Flow) (sockdiag.Flow, error)
+	// shutdown is shutdown(2) with SHUT_RDWR; tests change the socket there.
+	shutdown func(fd int) error
 	// destroy destroys a flow; tests put a kernel without the feature.
 	destroy func(ctx context.Context, conn *sockdiag.Conn, flow *sockdiag.Flow) error
 	// giveUpAfter sets how long the peer has to acknowledge the FIN; tests wait there
@@ -71,14 +77,18 @@ func New(c Config) *Actuator {
 		logger:    c.Logger,
 		firstSeen: c.FirstSeen,
 		metrics:   newMetrics(),
-		lookup: func(ctx context.Context, conn *sockdiag.Conn, flow *sockdiag.Flow) (sockdiag.Flow, error) {
-			return conn.Lookup(ctx, flow)
-		},
+		lookup:    lookUp,
+		confirm:   lookUp,
+		shutdown:  func(fd int) error { return unix.Shutdown(fd, unix.SHUT_RDWR) },
 		destroy: func(ctx context.Context, conn *sockdiag.Conn, flow *sockdiag.Flow) error {
 			return conn.Destroy(ctx, flow)
 		},
 		giveUpAfter: giveUpAfter,
 	}
+}
+
+func lookUp(ctx context.Context, conn *sockdiag.Conn, flow *sockdiag.Flow) (sockdiag.Flow, error) {
+	return conn.Lookup(ctx, flow)
 }
 
 // Close ends what actions have left running (see Request.WatchLater) and waits for

@@ -204,7 +204,12 @@ func TestPrivilegedDrainLooksLast(t *testing.T) {
 		app.Ask("ignore")
 		fd := app.Connect(server.Addr(), false, false)
 		now := flowTo(t, server.Addr())
-		x := &action{Actuator: New(Config{}), Request: hangup.Request{Selector: to(server.Addr()), Method: hangup.Auto, Linger: time.Second, DrainQuiet: time.Minute}}
+		conn, err := sockdiag.Dial()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		x := &action{Actuator: New(Config{}), conn: conn, Request: hangup.Request{Selector: to(server.Addr()), Method: hangup.Auto, Linger: time.Second, DrainQuiet: time.Minute}}
 		chosen := &target{Result: hangup.Result{Flow: now}, holders: []holder{{pid: app.PID(), fd: fd}}, ownersAt: time.Now()}
 		app.Ask("write %d", fd)
 		if x.hangUpOne(t.Context(), chosen, &now, true); chosen.phase != phaseBusy {

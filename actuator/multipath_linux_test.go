@@ -3,6 +3,7 @@ package actuator
 import (
 	"errors"
 	"net/netip"
+	"os"
 	"slices"
 	"testing"
 	"time"
@@ -292,8 +293,20 @@ func flowTo(t *testing.T, remote netip.AddrPort) sockdiag.Flow {
 	return sockdiag.Flow{}
 }
 
-// A socket keeps its cookie when it is disconnected and connected anew: its cookie
-// alone does not make it the flow.
+// confirm is the last lookup before shutdown(2).
+func confirm(t *testing.T, flow *sockdiag.Flow) error {
+	t.Helper()
+	conn, err := sockdiag.Dial()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_, err = New(Config{}).confirm(t.Context(), conn, flow)
+	return err
+}
+
+// A socket keeps its cookie when it is disconnected and connected anew, so the cookie
+// alone does not identify the flow.
 func TestPrivilegedSameSocketAgain(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		nstest.NewPeer(t).Cut("one")
@@ -311,7 +324,7 @@ func TestPrivilegedSameSocketAgain(t *testing.T) {
 		}
 		connect(to)
 		flow := flowTo(t, server.Addr())
-		if err := verify(fd, &flow); err != nil {
+		if err := confirm(t, &flow); err != nil {
 			t.Fatalf("the flow itself: %v", err)
 		}
 		for name, next := range map[string]unix.Sockaddr{
@@ -320,7 +333,7 @@ func TestPrivilegedSameSocketAgain(t *testing.T) {
 		} {
 			disconnect(t, fd)
 			connect(next)
-			if err := verify(fd, &flow); !errors.Is(err, errIdentity) {
+			if err := confirm(t, &flow); !errors.Is(err, os.ErrNotExist) {
 				t.Errorf("%s: %v", name, err)
 			}
 		}

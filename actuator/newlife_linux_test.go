@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"runtime"
 	"slices"
 	"strings"
@@ -82,6 +84,109 @@ func TestPrivilegedNewLife(t *testing.T) {
 	})
 }
 
+// The application connects the socket elsewhere, or makes it a listener, at the last
+// moment. Before the last lookup the new connection is left alone. After that lookup it
+// is shut down with the socket, and reported as failed.
+func TestPrivilegedAnotherConnectionAtLast(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		binary := testapp.Build(t)
+		server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
+		other := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0", Echo: true})
+		for _, tt := range []struct {
+			name       string
+			port       uint16 // of the new peer; 0 for a listener
+			afterwards bool   // between the last lookup and shutdown(2)
+			outcome    hangup.Outcome
+		}{
+			{name: "another peer", port: other.Addr().Port(), outcome: hangup.Gone},
+			{name: "the same peer", port: server.Addr().Port(), outcome: hangup.Gone},
+			{name: "a listener", outcome: hangup.Gone},
+			{name: "another peer after the lookup", port: other.Addr().Port(), afterwards: true, outcome: hangup.Failed},
+		} {
+			t.Run(tt.name, func(t *testing.T) {
+				app := testapp.Start(t, binary)
+				app.Ask("ignore")
+				fd := app.Connect(server.Addr(), false, false)
+				var log strings.Builder
+				a := New(Config{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+				again := func() {
+					if got := app.Ask("again %d %d", fd, tt.port); got != "again ok" {
+						t.Errorf("application: %q", got)
+					}
+				}
+				confirm, shutdown := a.confirm, a.shutdown
+				if tt.afterwards {
+					a.shutdown = func(fd int) error {
+						again()
+						return shutdown(fd)
+					}
+				} else {
+					a.confirm = func(ctx context.Context, conn *sockdiag.Conn, flow *sockdiag.Flow) (sockdiag.Flow, error) {
+						again()
+						return confirm(ctx, conn, flow)
+					}
+				}
+				r := only(t, mustHangUp(t, a, hangup.Request{Selector: to(server.Addr()), Linger: time.Second}))
+				if r.Outcome != tt.outcome {
+					t.Errorf("got outcome %s (%s, %v), want %s", r.Outcome, r.Detail, r.Err, tt.outcome)
+				}
+				if tt.afterwards {
+					if r.Err == nil || !strings.Contains(log.String(), "level=ERROR") {
+						t.Errorf("error %v, log %q", r.Err, log.String())
+					}
+					return
+				}
+				if tt.port != 0 {
+					if got := app.Ask("write %d", fd); got != "write ok 1" {
+						t.Errorf("the new connection was closed: %s", got)
+					}
+				} else if !slices.ContainsFunc(listeners(t), func(f sockdiag.Flow) bool { return f.Cookie == r.Flow.Cookie }) {
+					t.Error("the new listener was closed")
+				}
+			})
+		}
+	})
+}
+
+// Before Linux 6.1 shutdown(2) of a socket in SYN_SENT returns EBUSY while a thread waits
+// in connect(2). SOCK_DESTROY ends that flow.
+func TestPrivilegedShutdownBusy(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		binary := testapp.Build(t)
+		for method, want := range map[hangup.Method]struct {
+			outcome hangup.Outcome
+			method  hangup.Method
+		}{
+			hangup.Auto:     {hangup.Closed, hangup.Destroy},
+			hangup.Shutdown: {hangup.Failed, hangup.Shutdown},
+		} {
+			server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
+			app := testapp.Start(t, binary)
+			app.Ask("ignore")
+			app.Connect(server.Addr(), false, false)
+			a := New(Config{})
+			a.shutdown = func(int) error { return unix.EBUSY }
+			expect(t, only(t, mustHangUp(t, a, hangup.Request{Selector: to(server.Addr()), Method: method})), want.outcome, "", want.method)
+		}
+	})
+}
+
+func listeners(t *testing.T) (found []sockdiag.Flow) {
+	t.Helper()
+	conn, err := sockdiag.Dial()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	for f, err := range conn.Flows(t.Context(), sockdiag.Query{States: sockdiag.States(sockdiag.Listen)}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		found = append(found, f)
+	}
+	return found
+}
+
 // A socket that was chosen as a connection and is connecting now leads to somebody
 // else, although its own address is the same when it is bound to it.
 func TestPrivilegedBoundSocketAgain(t *testing.T) {
@@ -109,16 +214,16 @@ func TestPrivilegedBoundSocketAgain(t *testing.T) {
 		connect(nstest.Peer4, destination.Port())
 		nstest.Eventually(t, "connected", func() bool { return flowTo(t, destination).State == sockdiag.Established })
 		flow := flowTo(t, destination)
-		if err := verify(fd, &flow); err != nil {
+		if err := confirm(t, &flow); err != nil {
 			t.Errorf("the flow itself: %v", err)
 		}
 		disconnect(t, fd)
 		connect(silent, 4444)
-		if err := verify(fd, &flow); !errors.Is(err, errIdentity) {
-			t.Errorf("connecting to somebody else: %v, want %v", err, errIdentity)
+		if err := confirm(t, &flow); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("connecting to another peer: %v, want %v", err, os.ErrNotExist)
 		}
 		connecting := flowTo(t, netip.MustParseAddrPort(silent+":4444"))
-		if err := verify(fd, &connecting); err != nil {
+		if err := confirm(t, &connecting); err != nil {
 			t.Errorf("a flow that was connecting when it was chosen: %v", err)
 		}
 	})

@@ -17,9 +17,9 @@ var (
 	errListener = errors.New("the socket accepts connections")
 )
 
-// duplicate returns a descriptor of our own for the socket that the holder has,
-// once it is certain that it is the flow: the same cookie, no listener, and the
-// same peer, for a socket may be disconnected and connected anew. The caller
+// duplicate returns a descriptor of our own for the socket that the holder has, if it has
+// the flow's cookie and is no listener. The socket may still lead elsewhere, for it may
+// be disconnected and connected anew: shutDownAcquired looks its addresses up. The caller
 // gives it to release. Errors answer errors.Is with errIdentity, errListener and those of
 // the kernel; unix.ESRCH and unix.EBADF say that the holder has let go of it.
 //
@@ -68,7 +68,7 @@ func release(fd int) {
 	}
 }
 
-// verify returns nil when fd is a socket of the flow.
+// verify returns nil if fd is the flow's socket, by its cookie, and no listener.
 func verify(fd int, flow *sockdiag.Flow) error {
 	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
 	switch {
@@ -84,41 +84,28 @@ func verify(fd int, flow *sockdiag.Flow) error {
 	case accepts != 0:
 		return errListener
 	}
-	local, err := unix.Getsockname(fd)
-	switch {
-	case err != nil:
-		return fmt.Errorf("read own address: %w", err)
-	case addrPort(local) != flow.Local:
-		return errIdentity
-	}
-	peer, err := unix.Getpeername(fd)
-	switch {
-	case errors.Is(err, unix.ENOTCONN):
-		return verifyConnecting(fd, flow)
-	case err != nil:
-		return fmt.Errorf("read peer: %w", err)
-	case addrPort(peer) != flow.Remote:
-		return errIdentity
-	}
 	return nil
 }
 
-// verifyConnecting is for a socket that names no peer: it is still connecting, or has
-// ended meanwhile. One that was connected when it was chosen and is connecting now does
-// so to somebody else.
-func verifyConnecting(fd int, flow *sockdiag.Flow) error {
-	if flow.Protocol == sockdiag.MPTCP || flow.State == sockdiag.SynSent {
-		return nil
+// socketAddresses are the addresses of a socket as getsockname(2) and getpeername(2)
+// return them; an address that was not read is invalid. BPF programs may rewrite them,
+// so they are compared only with those of the same socket.
+type socketAddresses struct{ local, peer netip.AddrPort }
+
+func socketNames(fd int) socketAddresses {
+	var names socketAddresses
+	if sa, err := unix.Getsockname(fd); err == nil {
+		names.local = addrPort(sa)
 	}
-	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
-	switch {
-	case err != nil:
-		return fmt.Errorf("read TCP_INFO: %w", err)
-	case sockdiag.State(info.State) == sockdiag.SynSent:
-		return errIdentity
-	default:
-		return nil
+	if sa, err := unix.Getpeername(fd); err == nil {
+		names.peer = addrPort(sa)
 	}
+	return names
+}
+
+// differ reports whether both have a peer and an address is another one.
+func (a socketAddresses) differ(b socketAddresses) bool {
+	return a.peer.IsValid() && b.peer.IsValid() && a != b
 }
 
 func addrPort(sa unix.Sockaddr) netip.AddrPort {
@@ -162,33 +149,19 @@ func giveUpAfter(fd int, linger time.Duration) error {
 	return nil
 }
 
-// refresh reads queues and times of a TCP flow from its socket, which is as much
-// faster than asking for the flow again as a drain needs. An MPTCP connection
-// keeps what it has but for the bytes that wait to be read.
-func refresh(fd int, flow *sockdiag.Flow) error {
+// unreadMPTCP returns the bytes that wait to be read from an MPTCP connection, whose
+// receive queue in a dump counts memory. Before Linux 5.17, without SIOCINQ for MPTCP, it
+// returns that of the dump. For a TCP flow it returns 0.
+func unreadMPTCP(fd int, flow *sockdiag.Flow) (uint32, error) {
+	if flow.Protocol != sockdiag.MPTCP {
+		return 0, nil
+	}
 	unread, err := unix.IoctlGetInt(fd, unix.SIOCINQ)
-	if errors.Is(err, unix.ENOTTY) && flow.Protocol == sockdiag.MPTCP {
-		return nil // before Linux 5.17
+	switch {
+	case errors.Is(err, unix.ENOTTY):
+		return flow.ReceiveQueue, nil
+	case err != nil:
+		return 0, fmt.Errorf("read SIOCINQ: %w", err)
 	}
-	if err != nil {
-		return fmt.Errorf("read SIOCINQ: %w", err)
-	}
-	flow.ReceiveQueue = uint32(unread)
-	if flow.Protocol == sockdiag.MPTCP {
-		return nil
-	}
-	unsent, err := unix.IoctlGetInt(fd, unix.SIOCOUTQ)
-	if err != nil {
-		return fmt.Errorf("read SIOCOUTQ: %w", err)
-	}
-	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
-	if err != nil {
-		return fmt.Errorf("read TCP_INFO: %w", err)
-	}
-	flow.SendQueue = uint32(unsent)
-	flow.TCPInfo.Unacked = info.Unacked
-	flow.TCPInfo.LastDataSent = time.Duration(info.Last_data_sent) * time.Millisecond
-	flow.TCPInfo.LastDataReceived = time.Duration(info.Last_data_recv) * time.Millisecond
-	flow.TCPInfo.LastAckReceived = time.Duration(info.Last_ack_recv) * time.Millisecond
-	return nil
+	return uint32(unread), nil
 }

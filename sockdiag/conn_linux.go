@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"net/netip"
 	"os"
 	"syscall"
 	"time"
@@ -198,27 +199,56 @@ func (c *Conn) Flows(ctx context.Context, q Query) iter.Seq2[Flow, error] {
 	}
 }
 
-// Lookup asks for the present state of one flow by its addresses and cookie (an
-// MPTCP connection: its token and cookie), with TCPInfo or MPTCPInfo. The error
-// answers errors.Is with os.ErrNotExist when the flow is gone; a new socket on
-// the same addresses does not pass for it.
+// Lookup returns one flow as it is now, by its addresses and cookie (an MPTCP connection:
+// its token and cookie), with TCPInfo or MPTCPInfo. If the flow is gone, the error
+// matches os.ErrNotExist. Another socket on the same addresses is not mistaken for it.
 func (c *Conn) Lookup(ctx context.Context, flow *Flow) (Flow, error) {
 	attributes := protocolAttributes(flow.Protocol)
 	r := request{family: flow.Family, protocol: flow.Protocol, info: true, states: ^StateSet(0), flow: flow}
 	var found Flow
 	for f, err := range c.exchange(ctx, typeByFamily, 0, r, attributes) {
 		switch {
-		case errors.Is(err, unix.ESTALE):
-			return Flow{}, fmt.Errorf("look up socket: cookie has changed: %w", os.ErrNotExist)
+		case errors.Is(err, unix.ESTALE), errors.Is(err, unix.ENOENT) && flow.Interface != 0:
+			return c.lookupByDump(ctx, flow)
 		case err != nil:
 			return Flow{}, fmt.Errorf("look up socket: %w", err)
 		}
 		found = f
 	}
 	if found.Cookie != flow.Cookie {
-		return Flow{}, fmt.Errorf("look up socket: cookie has changed: %w", os.ErrNotExist)
+		return c.lookupByDump(ctx, flow)
 	}
 	return found, nil
+}
+
+// lookupByDump is Lookup for a flow whose addresses lead the kernel to another socket. A
+// socket that is bound to a device can have the addresses of an unbound one, which a
+// lookup finds first, so only a dump without the cookie shows that the flow is gone.
+func (c *Conn) lookupByDump(ctx context.Context, flow *Flow) (Flow, error) {
+	const attempts = 3 // a dump can be interrupted by changes
+	query := Query{
+		Protocol: flow.Protocol, Families: []Family{flow.Family}, States: ^StateSet(0), Info: true,
+		Selector: &Selector{
+			Destinations: []netip.Prefix{netip.PrefixFrom(flow.Remote.Addr(), flow.Remote.Addr().BitLen())},
+			Ports:        []uint16{flow.Local.Port()},
+		},
+	}
+	var err error
+	for range attempts {
+		var f Flow
+		for f, err = range c.Flows(ctx, query) {
+			if err == nil && f.Cookie == flow.Cookie && f.Local == flow.Local && f.Remote == flow.Remote {
+				return f, nil
+			}
+		}
+		if !errors.Is(err, ErrInterrupted) {
+			break
+		}
+	}
+	if err != nil {
+		return Flow{}, fmt.Errorf("look up socket: %w", err)
+	}
+	return Flow{}, fmt.Errorf("look up socket: no socket has the cookie: %w", os.ErrNotExist)
 }
 
 // Destroy ends a TCP flow by SOCK_DESTROY: the peer gets an RST, queued data is
