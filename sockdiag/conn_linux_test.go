@@ -36,7 +36,7 @@ func collect(t *testing.T, c *Conn, q Query) []Flow {
 	return flows
 }
 
-// pair opens a connection to a new listener and returns both ends.
+// pair opens a connection to a new listener and returns both sockets.
 func pair(t *testing.T, listen, dial string, mptcp bool) (client, server net.Conn) {
 	t.Helper()
 	if mptcp {
@@ -64,7 +64,7 @@ func pair(t *testing.T, listen, dial string, mptcp bool) (client, server net.Con
 	return client, server
 }
 
-// socketCookie asks the kernel by the other way there is.
+// socketCookie reads SO_COOKIE, the reference for Flow.Cookie.
 func socketCookie(t *testing.T, c net.Conn) (cookie uint64) {
 	t.Helper()
 	raw, err := c.(*net.TCPConn).SyscallConn()
@@ -109,7 +109,7 @@ func TestPrivilegedFlows(t *testing.T) {
 				flows := collect(t, c, Query{Protocol: protocol, States: Open, Info: true})
 				i := slices.IndexFunc(flows, func(f Flow) bool { return f.Local == want })
 				if i < 0 {
-					t.Fatalf("flow from %v is not among %v", want, flows)
+					t.Fatalf("no flow from %v in %v", want, flows)
 				}
 				f := flows[i]
 				if remote := client.RemoteAddr().(*net.TCPAddr).AddrPort(); f.Remote != remote {
@@ -119,10 +119,10 @@ func TestPrivilegedFlows(t *testing.T) {
 					t.Errorf("got family %d, protocol %v, state %v", f.Family, f.Protocol, f.State)
 				}
 				if cookie := socketCookie(t, client); f.Cookie != cookie {
-					t.Errorf("cookie is %d, SO_COOKIE says %d", f.Cookie, cookie)
+					t.Errorf("cookie is %d, SO_COOKIE is %d", f.Cookie, cookie)
 				}
 				if inode := fdInode(t, client); uint64(f.Inode) != inode {
-					t.Errorf("inode is %d, fstat says %d", f.Inode, inode)
+					t.Errorf("inode is %d, st_ino is %d", f.Inode, inode)
 				}
 				if tt.mptcp != (f.ReceiveQueue > 5) || f.ReceiveQueue < 5 {
 					t.Errorf("receive queue is %d for 5 unread bytes", f.ReceiveQueue)
@@ -134,7 +134,7 @@ func TestPrivilegedFlows(t *testing.T) {
 					sub := collect(t, c, Query{States: Open, Info: true, Selector: selectorFor(f.Remote)})
 					j := slices.IndexFunc(sub, func(s Flow) bool { return s.Local == want })
 					if j < 0 || !sub[j].IsSubflow || sub[j].Subflow.Token != f.MPTCPInfo.Token || sub[j].Inode != f.Inode || sub[j].Subflow.Join() {
-						t.Errorf("initial subflow of %+v is not among %+v", f, sub)
+						t.Errorf("no initial subflow of %+v in %+v", f, sub)
 					}
 				}
 
@@ -187,7 +187,7 @@ func fdInode(t *testing.T, c net.Conn) uint64 {
 	return st.Ino
 }
 
-// A JVM's sockets are IPv6 ones that talk IPv4.
+// A JVM uses IPv6 sockets for IPv4 connections.
 func TestPrivilegedMapped(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		client, _ := pair(t, "[::]:0", "127.0.0.1", false)
@@ -197,7 +197,7 @@ func TestPrivilegedMapped(t *testing.T) {
 			s := &Selector{Destinations: []netip.Prefix{netip.MustParsePrefix(dst)}, Ports: []uint16{server.Port()}}
 			flows := collect(t, c, Query{States: Open, Families: []Family{IPv6}, Selector: s})
 			if len(flows) != 1 || !flows[0].Mapped() || flows[0].Local != server {
-				t.Fatalf("%s selects %+v, want the accepted IPv6 socket alone", dst, flows)
+				t.Fatalf("%s selects %+v, want only the accepted IPv6 socket", dst, flows)
 			}
 			if _, err := c.Lookup(t.Context(), &flows[0]); err != nil {
 				t.Fatal(err)
@@ -205,7 +205,7 @@ func TestPrivilegedMapped(t *testing.T) {
 		}
 		wide := &Selector{Destinations: []netip.Prefix{netip.MustParsePrefix("::/0")}}
 		if flows := collect(t, c, Query{States: Open, Selector: wide}); len(flows) != 0 {
-			t.Errorf("::/0 selects %+v, want nothing: IPv4-mapped flows are IPv4 flows", flows)
+			t.Errorf("::/0 selects IPv4-mapped flows: %+v", flows)
 		}
 	})
 }
@@ -213,7 +213,7 @@ func TestPrivilegedMapped(t *testing.T) {
 func TestPrivilegedDestroy(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		c := mustDial(t)
-		for _, family := range []Family{IPv4, IPv6} { // the dialled end, and the accepted one, which is mapped
+		for _, family := range []Family{IPv4, IPv6} { // IPv4 client, IPv4-mapped server
 			client, _ := pair(t, "[::]:0", "127.0.0.1", false)
 			s := selectorFor(client.RemoteAddr().(*net.TCPAddr).AddrPort())
 			flows := collect(t, c, Query{States: Open, Families: []Family{family}, Selector: s})
@@ -232,7 +232,7 @@ func TestPrivilegedDestroy(t *testing.T) {
 				t.Fatal(err)
 			}
 			if _, err := client.Read(make([]byte, 1)); !errors.Is(err, unix.ECONNABORTED) && !errors.Is(err, unix.ECONNRESET) {
-				t.Errorf("after destroy of family %d the client reads %v, want ECONNABORTED or ECONNRESET", family, err)
+				t.Errorf("read after destroy of family %d: %v, want ECONNABORTED or ECONNRESET", family, err)
 			}
 			if err := c.Destroy(t.Context(), &flows[0]); !errors.Is(err, os.ErrNotExist) {
 				t.Errorf("second destroy: %v, want os.ErrNotExist", err)
@@ -241,7 +241,7 @@ func TestPrivilegedDestroy(t *testing.T) {
 	})
 }
 
-// What has no cookie, and what the kernel cannot destroy, is not even asked for.
+// Destroy sends no request for a flow without a cookie or for an MPTCP connection.
 func TestPrivilegedDestroyRefuses(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		nstest.TCPAndMPTCP(t, func(t *testing.T, mptcp bool) {
@@ -255,18 +255,18 @@ func TestPrivilegedDestroyRefuses(t *testing.T) {
 			flows := collect(t, c, query)
 			i := slices.IndexFunc(flows, func(f Flow) bool { return f.Local == local })
 			if i < 0 {
-				t.Fatalf("flow from %v is not among %v", local, flows)
+				t.Fatalf("no flow from %v in %v", local, flows)
 			}
 			if mptcp {
 				if err := c.Destroy(t.Context(), &flows[i]); !errors.Is(err, errors.ErrUnsupported) {
 					t.Errorf("destroy of an MPTCP connection: %v", err)
 				}
 			} else {
-				// noCookie tells the kernel that any socket with these addresses will do.
+				// For noCookie the kernel would compare addresses only.
 				for _, cookie := range []uint64{0, noCookie} {
-					nameless := flows[i]
-					nameless.Cookie = cookie
-					if err := c.Destroy(t.Context(), &nameless); err == nil {
+					flow := flows[i]
+					flow.Cookie = cookie
+					if err := c.Destroy(t.Context(), &flow); err == nil {
 						t.Errorf("destroy with cookie %#x: no error", cookie)
 					}
 				}
@@ -278,7 +278,7 @@ func TestPrivilegedDestroyRefuses(t *testing.T) {
 	})
 }
 
-// An answer about another socket is none, whatever the kernel has compared.
+// Lookup compares the cookie itself and does not rely on the kernel.
 func TestPrivilegedLookupComparesCookie(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		pair(t, "127.0.0.1:0", "127.0.0.1", false)
@@ -296,7 +296,7 @@ func TestPrivilegedLookupComparesCookie(t *testing.T) {
 	})
 }
 
-// Nobody but the kernel can put anything into an answer.
+// The socket rejects messages from any sender except the kernel.
 func TestPrivilegedOnlyFromKernel(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		open := func() int {
@@ -317,9 +317,9 @@ func TestPrivilegedOnlyFromKernel(t *testing.T) {
 			}
 			return name.(*unix.SockaddrNetlink).Pid
 		}
-		stranger := open()
+		sender := open()
 		send := func(to uint32) error {
-			return unix.Sendto(stranger, make([]byte, headerLen), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Pid: to})
+			return unix.Sendto(sender, make([]byte, headerLen), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Pid: to})
 		}
 		raw, err := mustDial(t).netlink.SyscallConn()
 		if err != nil {
@@ -330,10 +330,10 @@ func TestPrivilegedOnlyFromKernel(t *testing.T) {
 			t.Fatal(err)
 		}
 		if err := send(ours); !errors.Is(err, unix.ECONNREFUSED) {
-			t.Errorf("a message from another socket: %v, want %v", err, unix.ECONNREFUSED)
+			t.Errorf("message from another socket: %v, want %v", err, unix.ECONNREFUSED)
 		}
-		if err := send(portOf(open())); err != nil {
-			t.Errorf("to a socket that takes what comes: %v", err) // else the above shows nothing
+		if err := send(portOf(open())); err != nil { // the control: an unconnected socket
+			t.Errorf("message to an unconnected socket: %v", err)
 		}
 	})
 }
