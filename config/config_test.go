@@ -349,8 +349,8 @@ func TestLoadConfigFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	for path, want := range map[string]string{
-		"missing.yml": "no such file", t.TempDir(): "is not a file", large: "at most 1048576 bytes",
-		open: "may be changed by every user (mode 0666), refused: chmod o-w " + open,
+		"missing.yml": "no such file", t.TempDir(): "is a directory", large: "larger than 1048576 bytes",
+		open: "world-writable (mode 0666); run chmod o-w " + open,
 	} {
 		if _, err := Load(path); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want an error with %q", path, err, want)
