@@ -1,11 +1,11 @@
-// Package addresses holds the addresses and prefixes that every input of tcphup is tested
-// with: the command line, flags, the configuration, alert labels and the API.
+// Package addresses has test addresses and prefixes for all inputs of tcphup: the command
+// line, flags, the configuration, alert labels and the API.
 package addresses
 
-// Input is a text, and the prefix that it means or part of the error.
+// Input is a text with the expected prefix or a part of the expected error.
 type Input struct{ Text, Want, Fails string }
 
-// Inputs returns the table.
+// Inputs returns all inputs.
 func Inputs() []Input {
 	return []Input{
 		{Text: "10.0.0.5", Want: "10.0.0.5/32"},
