@@ -1,12 +1,9 @@
 package sockdiag
 
 import (
-	"context"
 	"errors"
 	"flag"
 	"fmt"
-	"net"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -178,22 +175,6 @@ func TestPrivilegedCaptures(t *testing.T) {
 // openCaptureSockets opens the sockets of the captures on fixed ports.
 func openCaptureSockets(t *testing.T) {
 	t.Helper()
-	connect := func(ln net.Listener, from, to string, mptcp bool) (client, server *net.TCPConn) {
-		t.Helper()
-		d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.MustParseAddrPort(from))}
-		d.SetMultipathTCP(mptcp)
-		one, err := d.DialContext(t.Context(), "tcp", to)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = one.Close() })
-		other, err := ln.Accept()
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = other.Close() })
-		return one.(*net.TCPConn), other.(*net.TCPConn)
-	}
 	must := func(err error) {
 		t.Helper()
 		if err != nil {
@@ -203,19 +184,19 @@ func openCaptureSockets(t *testing.T) {
 	four, both := listen(t, "127.0.0.1:7001", false), listen(t, "[::]:7002", false)
 	multipath := listen(t, "127.0.0.1:7003", true)
 
-	_, server := connect(four, "127.0.0.1:7101", "127.0.0.1:7001", false)
+	_, server := connect(t, four, "127.0.0.1:7101", "127.0.0.1:7001", false)
 	_, err := server.Write([]byte("hello"))
 	must(err)
-	client, _ := connect(four, "127.0.0.1:7102", "127.0.0.1:7001", false)
+	client, _ := connect(t, four, "127.0.0.1:7102", "127.0.0.1:7001", false)
 	must(client.CloseRead())
 	must(client.CloseWrite())
-	client, server = connect(four, "127.0.0.1:7103", "127.0.0.1:7001", false)
+	client, server = connect(t, four, "127.0.0.1:7103", "127.0.0.1:7001", false)
 	must(client.Close())
 	must(server.Close())
 
-	connect(both, "[::1]:7101", "[::1]:7002", false)
-	connect(both, "127.0.0.1:7105", "127.0.0.1:7002", false)
-	connect(multipath, "127.0.0.1:7106", "127.0.0.1:7003", true)
+	connect(t, both, "[::1]:7101", "[::1]:7002", false)
+	connect(t, both, "127.0.0.1:7105", "127.0.0.1:7002", false)
+	connect(t, multipath, "127.0.0.1:7106", "127.0.0.1:7003", true)
 
 	// The neighbour of this device does not exist, so the SYN is lost.
 	nstest.Command(t, "ip", "link", "add", "nowhere", "type", "veth", "peer", "name", "end")
@@ -230,16 +211,4 @@ func openCaptureSockets(t *testing.T) {
 	if err := unix.Connect(fd, &unix.SockaddrInet4{Addr: [4]byte{192, 0, 2, 2}, Port: 7001}); !errors.Is(err, unix.EINPROGRESS) {
 		t.Fatalf("connect to unreachable host: %v", err)
 	}
-}
-
-func listen(t *testing.T, address string, mptcp bool) net.Listener {
-	t.Helper()
-	var c net.ListenConfig
-	c.SetMultipathTCP(mptcp)
-	ln, err := c.Listen(context.Background(), "tcp", address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = ln.Close() })
-	return ln
 }

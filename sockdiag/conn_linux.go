@@ -158,9 +158,9 @@ type Query struct {
 // iteration may be stopped early. Until it ends, the connection must not be used for
 // another call.
 //
-// An error is yielded last, with a zero Flow, and means that flows may be missing. It is
-// ErrInterrupted for an inconsistent dump, and the error of ctx if ctx has ended. It
-// matches os.ErrNotExist if the kernel does not support the protocol.
+// An error is yielded last, with a zero Flow, and means that flows may be missing. It matches
+// ErrInterrupted for an inconsistent dump, and os.ErrNotExist if the kernel does not support
+// the protocol. If ctx ends, the error matches ctx.Err().
 func (c *Conn) Flows(ctx context.Context, q Query) iter.Seq2[Flow, error] {
 	return func(yield func(Flow, error) bool) {
 		families := q.Families

@@ -36,38 +36,57 @@ func collect(t *testing.T, c *Conn, q Query) []Flow {
 	return flows
 }
 
-// pair opens a connection to a new listener and returns both sockets.
-func pair(t *testing.T, listen, dial string, mptcp bool) (client, server net.Conn) {
+func listen(t *testing.T, address string, mptcp bool) net.Listener {
 	t.Helper()
-	if mptcp {
-		nstest.NeedMPTCP(t)
-	}
-	var lc net.ListenConfig
-	lc.SetMultipathTCP(mptcp)
-	ln, err := lc.Listen(t.Context(), "tcp", listen)
+	var c net.ListenConfig
+	c.SetMultipathTCP(mptcp)
+	ln, err := c.Listen(t.Context(), "tcp", address)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = ln.Close() })
-	port := ln.Addr().(*net.TCPAddr).Port
+	return ln
+}
+
+// connect opens a connection from a local address, or an ephemeral port for "".
+func connect(t *testing.T, ln net.Listener, from, to string, mptcp bool) (client, server *net.TCPConn) {
+	t.Helper()
 	var d net.Dialer
+	if from != "" {
+		d.LocalAddr = net.TCPAddrFromAddrPort(netip.MustParseAddrPort(from))
+	}
 	d.SetMultipathTCP(mptcp)
-	client, err = d.DialContext(t.Context(), "tcp", fmt.Sprintf("%s:%d", dial, port))
+	dialed, err := d.DialContext(t.Context(), "tcp", to)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = client.Close() })
-	if server, err = ln.Accept(); err != nil {
+	t.Cleanup(func() { _ = dialed.Close() })
+	accepted, err := ln.Accept()
+	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = server.Close() })
-	return client, server
+	t.Cleanup(func() { _ = accepted.Close() })
+	return dialed.(*net.TCPConn), accepted.(*net.TCPConn)
 }
 
-// socketCookie reads SO_COOKIE, the reference for Flow.Cookie.
-func socketCookie(t *testing.T, c net.Conn) (cookie uint64) {
+// pair opens a connection to a new listener and returns both sockets.
+func pair(t *testing.T, address, host string, mptcp bool) (client, server *net.TCPConn) {
 	t.Helper()
-	raw, err := c.(*net.TCPConn).SyscallConn()
+	if mptcp {
+		nstest.NeedMPTCP(t)
+	}
+	ln := listen(t, address, mptcp)
+	return connect(t, ln, "", fmt.Sprintf("%s:%d", host, ln.Addr().(*net.TCPAddr).Port), mptcp)
+}
+
+func localOf(c net.Conn) netip.AddrPort { return c.LocalAddr().(*net.TCPAddr).AddrPort() }
+
+func remoteOf(c net.Conn) netip.AddrPort { return c.RemoteAddr().(*net.TCPAddr).AddrPort() }
+
+// socketCookie reads SO_COOKIE, the reference for Flow.Cookie.
+func socketCookie(t *testing.T, c *net.TCPConn) (cookie uint64) {
+	t.Helper()
+	raw, err := c.SyscallConn()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,7 +123,7 @@ func TestPrivilegedFlows(t *testing.T) {
 				if tt.mptcp {
 					protocol = MPTCP
 				}
-				want := client.LocalAddr().(*net.TCPAddr).AddrPort()
+				want := localOf(client)
 				c := mustDial(t)
 				flows := collect(t, c, Query{Protocol: protocol, States: Open, Info: true})
 				i := slices.IndexFunc(flows, func(f Flow) bool { return f.Local == want })
@@ -112,7 +131,7 @@ func TestPrivilegedFlows(t *testing.T) {
 					t.Fatalf("no flow from %v in %v", want, flows)
 				}
 				f := flows[i]
-				if remote := client.RemoteAddr().(*net.TCPAddr).AddrPort(); f.Remote != remote {
+				if remote := remoteOf(client); f.Remote != remote {
 					t.Errorf("remote is %v, want %v", f.Remote, remote)
 				}
 				if f.Family != tt.family || f.Protocol != protocol || f.State != Established {
@@ -172,9 +191,9 @@ func selectorFor(remote netip.AddrPort) *Selector {
 	}
 }
 
-func fdInode(t *testing.T, c net.Conn) uint64 {
+func fdInode(t *testing.T, c *net.TCPConn) uint64 {
 	t.Helper()
-	raw, err := c.(*net.TCPConn).SyscallConn()
+	raw, err := c.SyscallConn()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -191,7 +210,7 @@ func fdInode(t *testing.T, c net.Conn) uint64 {
 func TestPrivilegedMapped(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		client, _ := pair(t, "[::]:0", "127.0.0.1", false)
-		server := client.RemoteAddr().(*net.TCPAddr).AddrPort()
+		server := remoteOf(client)
 		c := mustDial(t)
 		for _, dst := range []string{"127.0.0.1/32", "127.0.0.0/8"} {
 			s := &Selector{Destinations: []netip.Prefix{netip.MustParsePrefix(dst)}, Ports: []uint16{server.Port()}}
@@ -215,7 +234,7 @@ func TestPrivilegedDestroy(t *testing.T) {
 		c := mustDial(t)
 		for _, family := range []Family{IPv4, IPv6} { // IPv4 client, IPv4-mapped server
 			client, _ := pair(t, "[::]:0", "127.0.0.1", false)
-			s := selectorFor(client.RemoteAddr().(*net.TCPAddr).AddrPort())
+			s := selectorFor(remoteOf(client))
 			flows := collect(t, c, Query{States: Open, Families: []Family{family}, Selector: s})
 			if len(flows) != 1 {
 				t.Fatalf("got %d flows of family %d, want 1", len(flows), family)
@@ -246,7 +265,7 @@ func TestPrivilegedDestroyRefuses(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		nstest.TCPAndMPTCP(t, func(t *testing.T, mptcp bool) {
 			client, _ := pair(t, "127.0.0.1:0", "127.0.0.1", mptcp)
-			local := client.LocalAddr().(*net.TCPAddr).AddrPort()
+			local := localOf(client)
 			c := mustDial(t)
 			query := Query{States: Open, Info: true}
 			if mptcp {

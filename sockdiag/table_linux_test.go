@@ -1,8 +1,6 @@
 package sockdiag
 
 import (
-	"net"
-	"net/netip"
 	"testing"
 
 	"tcphup/test/kit/nstest"
@@ -14,18 +12,7 @@ func TestPrivilegedTable(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		const fixed, service = "127.0.0.1:1000", "127.0.0.1:45000"
 		ln := listen(t, service, true)
-		dialer := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.MustParseAddrPort(fixed))}
-		dialer.SetMultipathTCP(true)
-		client, err := dialer.DialContext(t.Context(), "tcp", service)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { client.Close() })
-		server, err := ln.Accept()
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { server.Close() })
+		connect(t, ln, fixed, service, true)
 
 		c := mustDial(t)
 		table, err := c.Table(t.Context())

@@ -19,8 +19,6 @@ func byLocal(t *testing.T, c *Conn) map[netip.AddrPort]Flow {
 	return all
 }
 
-func localOf(c net.Conn) netip.AddrPort { return c.LocalAddr().(*net.TCPAddr).AddrPort() }
-
 // The opener is derived correctly for any traffic on a flow.
 func TestPrivilegedOpener(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) { nstest.TCPAndMPTCP(t, checkOpener) })
@@ -36,12 +34,12 @@ func checkOpener(t *testing.T, mptcp bool) {
 		}
 	}
 	ends := map[string][2]string{"ipv4": {"127.0.0.1:0", "127.0.0.1"}, "ipv6": {"[::1]:0", "[::1]"}, "mapped": {"[::]:0", "127.0.0.1"}}
-	type connection struct{ client, server net.Conn }
+	type connection struct{ client, server *net.TCPConn }
 	connections := make(map[string]connection)
 	for name, addresses := range ends {
-		open := func(what string) (client, server net.Conn) {
+		open := func(traffic string) (client, server *net.TCPConn) {
 			client, server = pair(t, addresses[0], addresses[1], mptcp)
-			connections[name+", "+what] = connection{client, server}
+			connections[name+", "+traffic] = connection{client, server}
 			return client, server
 		}
 		open("no data")
@@ -57,7 +55,7 @@ func checkOpener(t *testing.T, mptcp bool) {
 		_, _ = server.Write(make([]byte, 100))
 		client, server = open("closed by the server")
 		send(t, server, client, 10)
-		_ = server.(*net.TCPConn).CloseWrite()
+		_ = server.CloseWrite()
 	}
 	c := mustDial(t)
 	var flows map[netip.AddrPort]Flow
