@@ -43,7 +43,7 @@ func TestParseHosts(t *testing.T) {
 		{hosts: "::ffff:192.0.2.0/120", want: "192.0.2.0/24"},
 		{hosts: "both.example", want: "192.0.2.1/32 2001:db8::1/128"},
 		{hosts: "192.0.2.2 both.example 192.0.2.1", want: "192.0.2.1/32 192.0.2.2/32 2001:db8::1/128"},
-		{hosts: "192.0.2.1/24", fails: "write 192.0.2.0/24, or 192.0.2.1 for the one address"},
+		{hosts: "192.0.2.1/24", fails: "write 192.0.2.0/24, or 192.0.2.1 for a single address"},
 		{hosts: "::ffff:0.0.0.0/80", fails: "IPv4 prefix"},
 		{hosts: "192.0.2.0/33", fails: "not an address, a prefix or a name"},
 		{hosts: "fe80::1%eth0", fails: "zone"},

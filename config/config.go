@@ -5,7 +5,6 @@ package config
 import (
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 
 	"tcphup/alerts"
@@ -31,9 +30,6 @@ const maxSize = 1 << 20
 // users (safefile.Check). The error has one line per mistake, with path and line number;
 // for invalid YAML it has only the first mistake.
 func Load(path string) (Config, error) {
-	if info, err := os.Stat(path); err == nil && info.IsDir() {
-		return Config{}, fmt.Errorf("read configuration: %s is a directory", path)
-	}
 	content, err := safefile.Read(path, maxSize)
 	if err != nil {
 		return Config{}, fmt.Errorf("read configuration: %w", err)

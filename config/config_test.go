@@ -288,16 +288,16 @@ func configMistakes() []configMistake {
 			[]string{"x.yml:2: labels.service excludes labels.destination and labels.port: remove one or the other"},
 		},
 		{"allow", "policies: [{name: a, match: [a=\"b\"], allow: [10.0.0.1/8, 10.0.0.256, 0.0.0.0, 'ff02::1', 'fe80::1%eth0', 'a b']}]\n", []string{
-			`x.yml:1: allow: "10.0.0.1/8" is a prefix with bits set after its length: write 10.0.0.0/8, or 10.0.0.1 for the one address`,
+			`x.yml:1: allow: "10.0.0.1/8" is a prefix with bits set after its length: write 10.0.0.0/8, or 10.0.0.1 for a single address`,
 			`x.yml:1: allow: "10.0.0.256" is not an address, a prefix or a name: write one such as 10.20.0.0/16, 2001:db8::5 or db.internal`,
-			`x.yml:1: allow: "0.0.0.0" is the unspecified address, no connection leads to it: write a prefix to mean many addresses`,
-			`x.yml:1: allow: "ff02::1" is multicast, no connection leads to it: write a unicast address or prefix`,
+			`x.yml:1: allow: "0.0.0.0" is the unspecified address, not a TCP destination: write a prefix to match many addresses`,
+			`x.yml:1: allow: "ff02::1" is multicast, not a TCP destination: write a unicast address or prefix`,
 			`x.yml:1: allow: "fe80::1%eth0" has a zone: write fe80::1, which means this address on every interface`, `x.yml:1: allow: "a b" is not an address`,
 		}},
 		{"never", "never: [db.internal, '10.0.0.1:0', '10.0.0.1:http', '10.0.0.1/8:53', '2001:db8::/32:53', '0.0.0.0:53', '[ff02::1]:53']\n", []string{
 			`x.yml:1: never: "db.internal" is not an address or prefix with or without a port: write one such as 10.0.0.10:53, 10.0.0.0/24 or [2001:db8::/32]:53`,
-			`x.yml:1: never: "10.0.0.1:0" is without a port from 1 to 65535 after its last colon`,
-			`x.yml:1: never: "10.0.0.1:http" is without a port`,
+			`x.yml:1: never: "10.0.0.1:0" has no port from 1 to 65535 after the last colon`,
+			`x.yml:1: never: "10.0.0.1:http" has no port`,
 			`x.yml:1: never: "10.0.0.1/8:53" is a prefix with bits set after its length: write 10.0.0.0/8`,
 			`x.yml:1: never: "2001:db8::/32:53" is not an address or prefix with or without a port`,
 			`x.yml:1: never: "0.0.0.0:53" is the unspecified address`,
@@ -347,10 +347,9 @@ func TestLoadConfigFile(t *testing.T) {
 	if err := errors.Join(os.WriteFile(open, nil, 0o600), os.Chmod(open, 0o666)); err != nil {
 		t.Fatal(err)
 	}
-	directory := t.TempDir()
 	for path, want := range map[string]string{
-		"missing.yml": "no such file", directory: directory + " is a directory", large: "at most 1048576 bytes",
-		open: "may be changed by every user (mode 0666), refused: chmod o-w " + open,
+		"missing.yml": "no such file", t.TempDir(): "is a directory", large: "larger than 1048576 bytes",
+		open: "world-writable (mode 0666); run chmod o-w " + open,
 	} {
 		if _, err := Load(path); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got %v, want an error with %q", path, err, want)

@@ -16,33 +16,24 @@ const (
 
 	anyPort = -1
 
-	// maxBytecode keeps the program within one attribute. A selector that needs
-	// more goes unfiltered through the kernel and is matched on our side alone.
+	// maxBytecode is the longest program that fits one netlink attribute. A selector
+	// with a longer program is matched in user space only.
 	maxBytecode = 1<<16 - 1 - attrHeader
 )
 
-// condition is one comparison of the program: an address prefix or a port.
+// condition is one comparison of a program, by address prefix or by port.
 type condition struct {
 	op     uint8
 	prefix netip.Prefix // the zero Prefix compares no address
 	port   int32        // anyPort compares no port
 }
 
-func (c condition) len() int {
-	switch {
-	case !c.prefix.IsValid():
-		return opLen + conditionLen
-	case c.prefix.Addr().Is4():
-		return opLen + conditionLen + 4
-	default:
-		return opLen + conditionLen + 16
-	}
-}
+func (c condition) len() int { return opLen + conditionLen + c.prefix.Addr().BitLen()/8 }
 
-// bytecode returns the program by which the kernel keeps back every socket that
-// does not match the selector (see MayMatch), or nil when the selector is too long
-// for one. The program has two parts, one for addresses and one for ports, each
-// a list of alternatives: the first that holds ends its part.
+// bytecode returns the inet_diag program that drops sockets for which MayMatch is false.
+// It returns nil if the program would exceed maxBytecode. The program has one part for
+// addresses and one for ports. A part is a list of alternatives and ends at the first
+// match.
 func (s *Selector) bytecode() []byte {
 	var addresses, ports []condition
 	for _, p := range s.Destinations {
@@ -63,22 +54,18 @@ func (s *Selector) bytecode() []byte {
 	return appendPart(b, ports, end)
 }
 
-// partLen is the length of a part in bytes: each alternative but the last is
-// followed by a jump to the end of the part.
+// partLen returns the length of a part in bytes. A jump to the end of the part follows
+// each alternative except the last.
 func partLen(part []condition) int {
-	n := 0
-	for i, c := range part {
+	n := opLen * max(len(part)-1, 0)
+	for _, c := range part {
 		n += c.len()
-		if i < len(part)-1 {
-			n += opLen
-		}
 	}
 	return n
 }
 
-// appendPart appends a part of the program, whose length as a whole is end. The
-// kernel accepts a socket when it arrives exactly at the end and rejects it when
-// it arrives one operation behind.
+// appendPart appends one part of a program of length end. The kernel accepts a socket if
+// execution stops exactly at end, and rejects it if execution stops one operation later.
 func appendPart(b []byte, part []condition, end int) []byte {
 	partEnd := len(b) + partLen(part)
 	for i, c := range part {
@@ -101,7 +88,7 @@ func appendOp(b []byte, op uint8, yes, no int) []byte {
 }
 
 func appendCondition(b []byte, c condition, no int) []byte {
-	var family, bits uint8 // AF_UNSPEC: compare no address
+	var family, bits uint8 // AF_UNSPEC compares no address
 	if c.prefix.IsValid() {
 		family, bits = uint8(IPv6), uint8(c.prefix.Bits())
 		if c.prefix.Addr().Is4() {
@@ -111,8 +98,5 @@ func appendCondition(b []byte, c condition, no int) []byte {
 	b = appendOp(b, c.op, c.len(), no)
 	b = append(b, family, bits, 0, 0)
 	b = binary.NativeEndian.AppendUint32(b, uint32(c.port))
-	if c.prefix.IsValid() {
-		b = append(b, c.prefix.Addr().AsSlice()...)
-	}
-	return b
+	return append(b, c.prefix.Addr().AsSlice()...)
 }

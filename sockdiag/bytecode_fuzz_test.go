@@ -7,12 +7,11 @@ import (
 	"testing"
 )
 
-// draw makes choices by the bytes of a fuzzer; when they are used up, the first
-// choice always.
+// draw generates values from the bytes of a fuzzer. Exhausted bytes read as 0.
 type draw struct {
 	bytes     []byte
-	addresses []netip.Addr // to choose from, beside any other
-	ports     []uint16
+	addresses []netip.Addr // preferred choices
+	ports     []uint16     // preferred choices
 }
 
 func (d *draw) byte() byte {
@@ -30,7 +29,7 @@ func (d *draw) u32() uint32     { return uint32(d.u16())<<16 | uint32(d.u16()) }
 
 func pick[T any](d *draw, from []T) T { return from[d.below(len(from))] }
 
-// address chooses a known one, one that differs from it in one bit, or any.
+// address returns a preferred address, one with a single bit flipped, or a random one.
 func (d *draw) address() netip.Addr {
 	switch d.below(8) {
 	case 0:
@@ -66,7 +65,7 @@ func (d *draw) selector() *Selector {
 	}
 	for range 1 + d.below(4) {
 		a := d.address()
-		if d.below(4) == 0 { // IPv4 written as IPv6 is no IPv4 prefix
+		if d.below(4) == 0 { // an IPv4-mapped prefix is an IPv6 prefix
 			a = netip.AddrFrom16(a.As16())
 		}
 		s.Destinations = append(s.Destinations, netip.PrefixFrom(a, d.below(a.BitLen()+1)))
@@ -87,15 +86,15 @@ func (d *draw) flow() *Flow {
 	return f
 }
 
-// kernelCovers is what a program means: Covers, but that to the kernel the address of
-// an IPv4-mapped peer is an IPv6 address too.
-func kernelCovers(s *Selector, f *Flow) bool {
+// kernelMayMatch is the reference for a selector's program: MayMatch, but the kernel also
+// treats the address of an IPv4-mapped peer as IPv6.
+func kernelMayMatch(s *Selector, f *Flow) bool {
 	asIPv6 := *f
 	asIPv6.Remote = netip.AddrPortFrom(netip.AddrFrom16(f.Remote.Addr().As16()), f.Remote.Port())
 	return s.MayMatch(f) || f.Mapped() && s.MayMatch(&asIPv6)
 }
 
-// FuzzBytecode runs the program of any selector on any flow.
+// FuzzBytecode compares the program of a selector with kernelMayMatch and Match.
 func FuzzBytecode(f *testing.F) {
 	var addresses []netip.Addr
 	for _, text := range []string{
@@ -115,25 +114,25 @@ func FuzzBytecode(f *testing.F) {
 		s := d.selector()
 		p := program(s.bytecode())
 		if !p.valid() {
-			t.Fatalf("the kernel would not take the program of %+v: % x", s, p)
+			t.Fatalf("invalid program for %+v: % x", s, p)
 		}
 		for range 4 {
 			flow := d.flow()
-			socket := seen(flow)
+			socket := newSocket(flow)
 			accepted := p.accepts(&socket)
-			if want := kernelCovers(s, flow); accepted != want {
-				t.Errorf("%+v: the program accepts %+v: %t, want %t", s, flow, accepted, want)
+			if want := kernelMayMatch(s, flow); accepted != want {
+				t.Errorf("%+v: program accepts %+v: %t, want %t", s, flow, accepted, want)
 			}
 			for _, direction := range []Direction{Outbound, Inbound} {
 				if !accepted && s.Match(flow, direction) {
-					t.Errorf("%+v: the program keeps back %s %+v, which matches", s, direction, flow)
+					t.Errorf("%+v: program drops matching %s flow %+v", s, direction, flow)
 				}
 			}
 		}
 	})
 }
 
-// The longest program that fits is one that the kernel takes; a longer one is none.
+// The longest program is valid. A longer program is nil.
 func TestBytecodeLimit(t *testing.T) {
 	s := &Selector{Destinations: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}
 	flow := Flow{Family: IPv4, Local: netip.MustParseAddrPort("10.0.0.1:1"), Remote: netip.MustParseAddrPort("10.0.0.2:1")}
@@ -147,23 +146,23 @@ func TestBytecodeLimit(t *testing.T) {
 	s.Ports = s.Ports[:len(s.Ports)-1]
 	p := program(s.bytecode())
 	if len(p) > 1<<16-1-attrHeader || len(p) < 1<<16-64 {
-		t.Errorf("the longest program has %d bytes", len(p))
+		t.Errorf("longest program: %d bytes", len(p))
 	}
 	if !p.valid() {
-		t.Error("the kernel would not take it")
+		t.Error("longest program is invalid")
 	}
 	for port, want := range map[uint16]bool{1: false, 2: true, s.Ports[len(s.Ports)-1]: true, s.Ports[len(s.Ports)-1] + 1: false} {
 		flow.Remote = netip.AddrPortFrom(flow.Remote.Addr(), port)
-		if socket := seen(&flow); p.accepts(&socket) != want {
-			t.Errorf("it accepts port %d: %t", port, !want)
+		if socket := newSocket(&flow); p.accepts(&socket) != want {
+			t.Errorf("accepts port %d: %t", port, !want)
 		}
 	}
 }
 
-// testMark is the one mark that sockets of tests have.
+// testMark is the mark of marked test sockets.
 const testMark = 0xa5
 
-// program draws one of any operations. Most are valid.
+// program returns a program of random operations. Most are valid.
 func (d *draw) program() program {
 	codes := []uint8{
 		opNop, opJump, opSourceGE, opSourceLE, opDestGE, opDestLE, opAuto, opSourceCondition, opDestCondition,

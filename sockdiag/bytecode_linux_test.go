@@ -18,28 +18,28 @@ import (
 	"tcphup/test/kit/nstest"
 )
 
-// crowd is a namespace with sockets of many kinds.
-type crowd struct {
+// fixture has sockets of many kinds in one network namespace.
+type fixture struct {
 	t       *testing.T
 	conn    *Conn
 	random  *rand.ChaCha8
-	byHand  map[netip.AddrPort]bool // clients that chose their port
+	bound   map[netip.AddrPort]bool // clients bound to a port
 	marked  map[netip.AddrPort]bool // clients with testMark
 	address []netip.Addr
 	ports   []uint16
 }
 
-func newCrowd(t *testing.T) *crowd {
+func newFixture(t *testing.T) *fixture {
 	t.Helper()
-	c := &crowd{
+	c := &fixture{
 		t: t, conn: mustDial(t), random: rand.NewChaCha8([32]byte{'s', 'e', 'e', 'd'}),
-		byHand: make(map[netip.AddrPort]bool), marked: make(map[netip.AddrPort]bool),
+		bound: make(map[netip.AddrPort]bool), marked: make(map[netip.AddrPort]bool),
 		address: []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()},
 	}
 	for _, a := range []string{"10.1.0.1", "10.1.0.2", "fd00::1", "fd00::2"} {
 		nstest.Command(t, "ip", "addr", "add", a, "dev", "lo", "nodad")
 	}
-	nstest.Eventually(t, "the kernel knows the IPv6 addresses for its own", func() bool {
+	nstest.Eventually(t, "the IPv6 addresses are local", func() bool {
 		routes := nstest.Command(t, "ip", "-6", "route", "show", "table", "local")
 		return strings.Contains(routes, "local fd00::1 ") && strings.Contains(routes, "local fd00::2 ")
 	})
@@ -54,9 +54,9 @@ func newCrowd(t *testing.T) *crowd {
 	return c
 }
 
-// connect opens a connection from the address given; the number decides about the
-// rest.
-func (c *crowd) connect(ln net.Listener, from string, number int, mptcp bool) {
+// connect opens a connection from an address. The number determines local port, mark,
+// device and state.
+func (c *fixture) connect(ln net.Listener, from string, number int, mptcp bool) {
 	c.t.Helper()
 	local := &net.TCPAddr{IP: net.ParseIP(from)}
 	if number%3 == 0 {
@@ -91,7 +91,7 @@ func (c *crowd) connect(ln net.Listener, from string, number int, mptcp bool) {
 	}
 	c.t.Cleanup(func() { _, _ = client.Close(), server.Close() })
 	end := client.LocalAddr().(*net.TCPAddr).AddrPort()
-	c.byHand[end], c.marked[end] = number%3 == 0, mark
+	c.bound[end], c.marked[end] = number%3 == 0, mark
 	c.address = append(c.address, end.Addr(), netip.MustParseAddr(host.String()))
 	c.ports = append(c.ports, end.Port(), uint16(to.Port))
 	if number%10 == 0 { // TIME_WAIT
@@ -99,27 +99,26 @@ func (c *crowd) connect(ln net.Listener, from string, number int, mptcp bool) {
 	}
 }
 
-func (c *crowd) draw() *draw {
+func (c *fixture) draw() *draw {
 	b := make([]byte, 256)
 	_, _ = c.random.Read(b)
 	return &draw{bytes: b, addresses: c.address, ports: c.ports}
 }
 
-// socket is what the kernel sees of a flow in the crowd.
-func (c *crowd) socket(f *Flow) *socket {
-	s := seen(f)
+// socket returns the interpreter's view of a flow, with the options set by connect.
+func (c *fixture) socket(f *Flow) *socket {
+	s := newSocket(f)
 	if c.marked[f.Local] {
 		s.mark = testMark
 	}
-	s.boundByHand = c.byHand[f.Local] && f.State != TimeWait
+	s.boundPort = c.bound[f.Local] && f.State != TimeWait
 	return &s
 }
 
 const everyState = 1<<(MaxState+1) - 1
 
-// dump asks the kernel for the sockets that a program accepts and returns what it
-// answers; no program accepts all.
-func (c *crowd) dump(protocol Protocol, family Family, p program) ([]Flow, error) {
+// dump returns the sockets that a program accepts. A nil program accepts all.
+func (c *fixture) dump(protocol Protocol, family Family, p program) ([]Flow, error) {
 	attributes := protocolAttributes(protocol)
 	if p != nil {
 		attributes = append(attributes, netlink.Attribute{Type: reqAttrBytecode, Data: p})
@@ -135,8 +134,8 @@ func (c *crowd) dump(protocol Protocol, family Family, p program) ([]Flow, error
 	return flows, nil
 }
 
-// all is a dump of everything.
-func (c *crowd) all(protocol Protocol, family Family) []Flow {
+// dumpAll returns all sockets of a family.
+func (c *fixture) dumpAll(protocol Protocol, family Family) []Flow {
 	c.t.Helper()
 	flows, err := c.dump(protocol, family, nil)
 	if err != nil || len(flows) == 0 {
@@ -145,7 +144,7 @@ func (c *crowd) all(protocol Protocol, family Family) []Flow {
 	return flows
 }
 
-// cookies of the flows that are wanted, sorted.
+// cookies returns the sorted cookies of the flows for which want is true.
 func cookies(flows []Flow, want func(*Flow) bool) []uint64 {
 	all := []uint64{}
 	for i := range flows {
@@ -159,43 +158,43 @@ func cookies(flows []Flow, want func(*Flow) bool) []uint64 {
 
 func every(*Flow) bool { return true }
 
-// The interpreter in this package says of any program what the kernel says of it.
+// The interpreter and the kernel agree about random programs.
 func TestPrivilegedInterpreter(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
-		c := newCrowd(t)
-		var refused, some int
+		c := newFixture(t)
+		var rejected, some int
 		for _, family := range []Family{IPv4, IPv6} {
-			all := c.all(TCP, family)
+			all := c.dumpAll(TCP, family)
 			for range 1000 {
 				p := c.draw().program()
 				got, err := c.dump(TCP, family, p)
 				switch valid := p.valid(); {
 				case errors.Is(err, unix.EINVAL) && !valid:
-					refused++
+					rejected++
 					continue
 				case err != nil || !valid:
-					t.Fatalf("error %v of a program that is valid: %t\n% x", err, valid, p)
+					t.Fatalf("error %v, valid in the interpreter: %t\n% x", err, valid, p)
 				}
 				want := cookies(all, func(f *Flow) bool { return p.accepts(c.socket(f)) })
 				if diff := cmp.Diff(want, cookies(got, every)); diff != "" {
-					t.Fatalf("the kernel runs % x to another end (-interpreter +kernel):\n%s", p, diff)
+					t.Fatalf("result of % x (-interpreter +kernel):\n%s", p, diff)
 				}
 				if len(want) > 0 && len(want) < len(all) {
 					some++
 				}
 			}
 		}
-		t.Logf("2000 programs: %d refused, %d accepted some and not all", refused, some)
-		if refused < 100 || some < 200 {
-			t.Error("that is no test of anything")
+		t.Logf("2000 programs: %d rejected, %d accepted a part of the sockets", rejected, some)
+		if rejected < 100 || some < 200 {
+			t.Error("too few programs are rejected or selective")
 		}
 	})
 }
 
-// The kernel's answer to a selector is what the selector makes of all there is.
+// A filtered dump returns the same flows as a selector applied to a full dump.
 func TestPrivilegedSelectors(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
-		c := newCrowd(t)
+		c := newFixture(t)
 		for i, host := range []string{"127.0.0.1:0", "[::]:0"} {
 			ln := listen(t, host, true)
 			for number := range 8 {
@@ -208,35 +207,35 @@ func TestPrivilegedSelectors(t *testing.T) {
 		}
 		nstest.TCPAndMPTCP(t, func(t *testing.T, mptcp bool) {
 			protocol, some, enough := TCP, 0, 147
-			if mptcp { // the 16 connections are fewer than those over TCP
+			if mptcp { // there are only 16 MPTCP connections
 				protocol, enough = MPTCP, 53
 			}
 			for _, family := range []Family{IPv4, IPv6} {
-				all := c.all(protocol, family)
+				all := c.dumpAll(protocol, family)
 				for range 300 {
 					s := c.draw().selector()
 					kept, err := c.dump(protocol, family, s.bytecode())
 					if err != nil {
 						t.Fatalf("%+v: %v", s, err)
 					}
-					want := cookies(all, func(f *Flow) bool { return kernelCovers(s, f) })
+					want := cookies(all, func(f *Flow) bool { return kernelMayMatch(s, f) })
 					if diff := cmp.Diff(want, cookies(kept, every)); diff != "" {
-						t.Fatalf("%+v: sockets that the kernel shows (-want +got):\n%s", s, diff)
+						t.Fatalf("%+v: sockets from the kernel (-want +got):\n%s", s, diff)
 					}
 					yielded := collect(t, c.conn, Query{Protocol: protocol, Families: []Family{family}, States: everyState, Selector: s})
 					match := func(f *Flow) bool { return s.Match(f, table.OwnDirection(f)) }
 					want = cookies(all, match)
 					if diff := cmp.Diff(want, cookies(yielded, match)); diff != "" {
-						t.Fatalf("%+v: flows that match (-want +got):\n%s", s, diff)
+						t.Fatalf("%+v: matching flows (-want +got):\n%s", s, diff)
 					}
 					if len(want) > 0 && len(want) < len(all) {
 						some++
 					}
 				}
 			}
-			t.Logf("600 selectors: %d match some flows and not all", some)
+			t.Logf("600 selectors: %d match a part of the flows", some)
 			if some < enough {
-				t.Error("that is no test of anything")
+				t.Error("too few selectors are selective")
 			}
 		})
 	})

@@ -1,12 +1,9 @@
 package sockdiag
 
 import (
-	"context"
 	"errors"
 	"flag"
 	"fmt"
-	"net"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -20,10 +17,10 @@ import (
 	"tcphup/test/kit/nstest"
 )
 
-var update = flag.Bool("update", false, "take the captures in testdata anew")
+var update = flag.Bool("update", false, "rewrite the captures in testdata")
 
-// capture is the kernel's answer to one request for a dump, in a file of testdata,
-// and what it says, but for what differs from one time to the next.
+// capture is the recorded reply to one dump request, and the reproducible facts of its
+// flows.
 type capture struct {
 	file     string
 	protocol Protocol
@@ -33,7 +30,7 @@ type capture struct {
 
 var captures = []capture{
 	{file: "tcp-ipv4.bin", family: IPv4, flows: []string{
-		"close_wait 127.0.0.1:7001 127.0.0.1:7102 info, opened by peer, 1 to read", // the FIN,
+		"close_wait 127.0.0.1:7001 127.0.0.1:7102 info, opened by peer, 1 to read", // the FIN
 		"established 127.0.0.1:7001 127.0.0.1:7101 info, opened by peer",
 		"established 127.0.0.1:7003 127.0.0.1:7106 info, opened by peer, initial subflow",
 		"established 127.0.0.1:7101 127.0.0.1:7001 info, opened here, 5 to read",
@@ -70,16 +67,15 @@ func (c *capture) read(t testing.TB) []byte {
 	return b
 }
 
-// littleEndian skips a test on a machine whose kernel writes numbers in another byte
-// order than the captures have.
+// littleEndian skips a test on a big-endian machine.
 func littleEndian(t testing.TB) {
 	t.Helper()
 	if cpu.IsBigEndian {
-		t.Skip("the captures in testdata are little-endian, this machine is big-endian")
+		t.Skip("captures in testdata are little-endian, this machine is big-endian")
 	}
 }
 
-// payloads returns the messages of the capture that describe sockets.
+// payloads returns the SOCK_DIAG_BY_FAMILY payloads of the capture.
 func (c *capture) payloads(t testing.TB) [][]byte {
 	t.Helper()
 	datagrams := c.read(t)
@@ -91,7 +87,7 @@ func (c *capture) payloads(t testing.TB) [][]byte {
 	return payloads
 }
 
-// summary is a flow without what changes from one capture to the next.
+// summary returns the reproducible facts of a flow.
 func summary(f *Flow) string {
 	var facts []string
 	add := func(is bool, fact string) {
@@ -109,7 +105,6 @@ func summary(f *Flow) string {
 	return strings.TrimSpace(fmt.Sprintf("%s %s %s %s", f.State, f.Local, f.Remote, strings.Join(facts, ", ")))
 }
 
-// The captures say what they are known to say.
 func TestCaptures(t *testing.T) {
 	for _, c := range captures {
 		t.Run(c.file, func(t *testing.T) {
@@ -129,11 +124,11 @@ func TestCaptures(t *testing.T) {
 	}
 }
 
-// This kernel says the same of the same sockets; with -update its answers are the
-// captures from now on.
+// The running kernel returns the flows of the captures for the same sockets. The flag
+// -update rewrites the captures.
 func TestPrivilegedCaptures(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
-		captureScene(t)
+		openCaptureSockets(t)
 		for _, c := range captures {
 			t.Run(c.file, func(t *testing.T) {
 				want := slices.Clone(c.flows)
@@ -158,7 +153,7 @@ func TestPrivilegedCaptures(t *testing.T) {
 						t.Errorf("%s (-want +got):\n%s", c.file, diff)
 					}
 				})
-				nstest.Eventually(t, "the sockets are as in "+c.file, func() bool {
+				nstest.Eventually(t, "sockets match "+c.file, func() bool {
 					datagrams, got = nil, nil
 					for _, f := range collect(t, conn, Query{Protocol: c.protocol, Families: []Family{c.family}, States: ^StateSet(0), Info: true}) {
 						got = append(got, summary(&f))
@@ -177,25 +172,9 @@ func TestPrivilegedCaptures(t *testing.T) {
 	})
 }
 
-// captureScene opens sockets of every kind, each with a port that is known.
-func captureScene(t *testing.T) {
+// openCaptureSockets opens the sockets of the captures on fixed ports.
+func openCaptureSockets(t *testing.T) {
 	t.Helper()
-	connect := func(ln net.Listener, from, to string, mptcp bool) (client, server *net.TCPConn) {
-		t.Helper()
-		d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.MustParseAddrPort(from))}
-		d.SetMultipathTCP(mptcp)
-		one, err := d.DialContext(t.Context(), "tcp", to)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = one.Close() })
-		other, err := ln.Accept()
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = other.Close() })
-		return one.(*net.TCPConn), other.(*net.TCPConn)
-	}
 	must := func(err error) {
 		t.Helper()
 		if err != nil {
@@ -203,23 +182,23 @@ func captureScene(t *testing.T) {
 		}
 	}
 	four, both := listen(t, "127.0.0.1:7001", false), listen(t, "[::]:7002", false)
-	paths := listen(t, "127.0.0.1:7003", true)
+	multipath := listen(t, "127.0.0.1:7003", true)
 
-	_, server := connect(four, "127.0.0.1:7101", "127.0.0.1:7001", false)
+	_, server := connect(t, four, "127.0.0.1:7101", "127.0.0.1:7001", false)
 	_, err := server.Write([]byte("hello"))
 	must(err)
-	client, _ := connect(four, "127.0.0.1:7102", "127.0.0.1:7001", false)
+	client, _ := connect(t, four, "127.0.0.1:7102", "127.0.0.1:7001", false)
 	must(client.CloseRead())
 	must(client.CloseWrite())
-	client, server = connect(four, "127.0.0.1:7103", "127.0.0.1:7001", false)
+	client, server = connect(t, four, "127.0.0.1:7103", "127.0.0.1:7001", false)
 	must(client.Close())
 	must(server.Close())
 
-	connect(both, "[::1]:7101", "[::1]:7002", false)
-	connect(both, "127.0.0.1:7105", "127.0.0.1:7002", false)
-	connect(paths, "127.0.0.1:7106", "127.0.0.1:7003", true)
+	connect(t, both, "[::1]:7101", "[::1]:7002", false)
+	connect(t, both, "127.0.0.1:7105", "127.0.0.1:7002", false)
+	connect(t, multipath, "127.0.0.1:7106", "127.0.0.1:7003", true)
 
-	// What is sent out by this device goes nowhere.
+	// The neighbour of this device does not exist, so the SYN is lost.
 	nstest.Command(t, "ip", "link", "add", "nowhere", "type", "veth", "peer", "name", "end")
 	nstest.Command(t, "ip", "addr", "add", "192.0.2.1/24", "dev", "nowhere")
 	nstest.Command(t, "ip", "link", "set", "nowhere", "up")
@@ -230,18 +209,6 @@ func captureScene(t *testing.T) {
 	t.Cleanup(func() { _ = unix.Close(fd) })
 	must(unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{192, 0, 2, 1}, Port: 7104}))
 	if err := unix.Connect(fd, &unix.SockaddrInet4{Addr: [4]byte{192, 0, 2, 2}, Port: 7001}); !errors.Is(err, unix.EINPROGRESS) {
-		t.Fatalf("connect to nobody: %v", err)
+		t.Fatalf("connect to unreachable host: %v", err)
 	}
-}
-
-func listen(t *testing.T, address string, mptcp bool) net.Listener {
-	t.Helper()
-	var c net.ListenConfig
-	c.SetMultipathTCP(mptcp)
-	ln, err := c.Listen(context.Background(), "tcp", address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = ln.Close() })
-	return ln
 }

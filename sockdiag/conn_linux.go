@@ -17,36 +17,35 @@ import (
 )
 
 const (
-	// bufferLen is the most that the kernel puts into one datagram of a dump.
+	// bufferLen is the kernel's maximum for one datagram of a dump, in bytes.
 	bufferLen = 32 << 10
 
-	// receiveTimeout ends a wait for the kernel, which answers at once or never.
+	// receiveTimeout bounds each netlink receive.
 	receiveTimeout = 10 * time.Second
 )
 
-// Conn is a sock_diag connection with the memory that its calls need, which is
-// used again and again: 32 KiB, and as many as 16 times that once it has read a long
-// dump ahead (see Query.Ahead). It is for one goroutine at a time; open one for each.
+// Conn is a sock_diag connection and its reusable receive buffers: 32 KiB, and up to
+// 512 KiB more after a dump with Query.Ahead. It must not be used by several goroutines
+// at once.
 type Conn struct {
 	netlink *netlink.Conn
 	buffer  []byte
 
-	// receive reads one datagram into b and reports its full length, which may be more
-	// than fits.
+	// receive reads one datagram into b. It returns the full length of the datagram,
+	// which may exceed len(b).
 	receive func(b []byte) (n int, err error)
 
-	// unfinished says that datagrams of an abandoned reply may still come.
+	// unfinished is true while datagrams of an abandoned reply may still arrive.
 	unfinished bool
 
-	// beside are connections for the other families of a dump that is read ahead,
-	// and batches the memory for that.
-	beside  []*Conn
+	// extra and batches serve Query.Ahead: a connection for each family after the
+	// first, and the receive buffers.
+	extra   []*Conn
 	batches []*batch
 }
 
-// Dial opens a connection to the network namespace of the calling thread. It
-// needs no capability. The error answers errors.Is with errors.ErrUnsupported
-// when the kernel has no sock_diag.
+// Dial opens a connection to the network namespace of the calling thread. It needs no
+// capability. The error matches errors.ErrUnsupported if the kernel lacks sock_diag.
 func Dial() (*Conn, error) {
 	c := &Conn{buffer: make([]byte, bufferLen)}
 	if err := c.dial(); err != nil {
@@ -72,8 +71,8 @@ func (c *Conn) dial() error {
 	return nil
 }
 
-// onlyFromKernel connects a netlink socket to port id 0, the kernel: what any other
-// socket sends to it is refused from then on.
+// onlyFromKernel connects a netlink socket to port id 0, the kernel. From then on the
+// kernel rejects messages from any other socket with ECONNREFUSED (netlink(7)).
 func onlyFromKernel(raw syscall.RawConn) error {
 	var connectErr error
 	err := raw.Control(func(fd uintptr) {
@@ -82,11 +81,11 @@ func onlyFromKernel(raw syscall.RawConn) error {
 	return errors.Join(err, connectErr)
 }
 
-// receiver reads datagrams. There are thousands in a long dump: nothing is allocated
-// for one, as unix.Recvfrom does for the address of its sender.
+// receiver reads datagrams without allocating. unix.Recvfrom allocates a sender address
+// for each datagram, and a long dump has thousands.
 type receiver struct {
 	raw  syscall.RawConn
-	read func(fd uintptr) (done bool) // as raw wants it
+	read func(fd uintptr) (done bool) // argument of raw.Read
 	into []byte
 	n    int
 	err  error
@@ -122,10 +121,10 @@ func (r *receiver) receive(b []byte) (int, error) {
 	return r.n, r.err
 }
 
-// Close frees the connection.
+// Close closes the connection and the connections that Query.Ahead opened.
 func (c *Conn) Close() error {
 	var errs []error
-	for _, other := range c.beside {
+	for _, other := range c.extra {
 		errs = append(errs, other.Close())
 	}
 	if err := c.netlink.Close(); err != nil {
@@ -134,34 +133,35 @@ func (c *Conn) Close() error {
 	return errors.Join(errs...)
 }
 
-// Query says which sockets Flows yields.
+// Query selects the sockets of a dump.
 type Query struct {
-	// Protocol is TCP unless said otherwise. A dump of TCP holds the subflows of
-	// MPTCP connections, a dump of MPTCP the connections as a whole.
+	// Protocol defaults to TCP. A TCP dump includes the subflows of MPTCP connections.
+	// An MPTCP dump lists whole connections.
 	Protocol Protocol
-	// Families holds the families to dump, one after the other; none means both.
+	// Families lists the families to dump, in order. Empty means IPv4, then IPv6.
 	Families []Family
 	// States must not be empty.
 	States StateSet
-	// Selector, if set, keeps every flow back that it does not cover (see
-	// Selector.MayMatch); direction, state and evidence are left to the caller.
+	// Selector drops flows for which Selector.MayMatch is false; nil drops none.
+	// Direction, state and evidence are not checked.
 	Selector *Selector
-	// Info asks for TCPInfo or MPTCPInfo, about a third of the kernel's work.
+	// Info requests TCPInfo or MPTCPInfo, about a third of the kernel's work.
 	Info bool
-	// Ahead lets the kernel produce the next flows, of all families at once, while
-	// the caller handles the last. A long dump is over sooner, for a goroutine, some
-	// buffers and, beyond the first, a connection more for each family. That one is
-	// opened by the first such dump, to the namespace of the thread that iterates then,
-	// and like the buffers it stays for the next. Flows of different families mix.
+	// Ahead reads all families in parallel and buffers flows while the caller handles
+	// earlier ones. Flows of different families mix. It costs one goroutine and up to
+	// eight buffers for each family, and one connection for each family after the first.
+	// The first such dump opens these connections in the network namespace of the
+	// iterating thread. Buffers and connections are kept for later dumps.
 	Ahead bool
 }
 
-// Flows yields the sockets of the namespace as the kernel tells them, without
-// keeping any. An error is yielded last, with a zero Flow, and means that flows
-// may be missing; ErrInterrupted and a context that ended are such errors. A
-// kernel without support for the protocol answers with an error for which
-// errors.Is tells os.ErrNotExist. The connection cannot be used for another call
-// until the iteration is over; it may be broken off.
+// Flows streams sockets in kernel order and buffers none unless Query.Ahead is set. The
+// iteration may be stopped early. Until it ends, the connection must not be used for
+// another call.
+//
+// An error is yielded last, with a zero Flow, and means that flows may be missing. It matches
+// ErrInterrupted for an inconsistent dump, and os.ErrNotExist if the kernel does not support
+// the protocol. If ctx ends, the error matches ctx.Err().
 func (c *Conn) Flows(ctx context.Context, q Query) iter.Seq2[Flow, error] {
 	return func(yield func(Flow, error) bool) {
 		families := q.Families
@@ -178,7 +178,7 @@ func (c *Conn) Flows(ctx context.Context, q Query) iter.Seq2[Flow, error] {
 			}
 		}
 		if q.Ahead {
-			c.flowsAhead(ctx, q, families, attributes, yield)
+			c.readAheadFlows(ctx, q, families, attributes, yield)
 			return
 		}
 		for _, family := range families {
@@ -199,9 +199,9 @@ func (c *Conn) Flows(ctx context.Context, q Query) iter.Seq2[Flow, error] {
 	}
 }
 
-// Lookup returns one flow as it is now, by its addresses and cookie (an MPTCP connection:
-// its token and cookie), with TCPInfo or MPTCPInfo. If the flow is gone, the error
-// matches os.ErrNotExist. Another socket on the same addresses is not mistaken for it.
+// Lookup returns the current state of one flow, with TCPInfo or MPTCPInfo. It finds a TCP
+// flow by addresses and cookie, an MPTCP connection by token and cookie. The error matches
+// os.ErrNotExist if the flow is gone, even if a new socket has the same addresses.
 func (c *Conn) Lookup(ctx context.Context, flow *Flow) (Flow, error) {
 	attributes := protocolAttributes(flow.Protocol)
 	r := request{family: flow.Family, protocol: flow.Protocol, info: true, states: ^StateSet(0), flow: flow}
@@ -251,12 +251,14 @@ func (c *Conn) lookupByDump(ctx context.Context, flow *Flow) (Flow, error) {
 	return Flow{}, fmt.Errorf("look up socket: no socket has the cookie: %w", os.ErrNotExist)
 }
 
-// Destroy ends a TCP flow by SOCK_DESTROY: the peer gets an RST, queued data is
-// lost and the application reads ECONNABORTED. The kernel compares addresses and
-// cookie, so no other flow can be meant. It needs CAP_NET_ADMIN (else the error
-// answers errors.Is with os.ErrPermission) and CONFIG_INET_DIAG_DESTROY (else
-// errors.ErrUnsupported); os.ErrNotExist says that the flow is gone. An MPTCP
-// connection cannot be destroyed, only its subflows.
+// Destroy aborts a TCP flow with SOCK_DESTROY: the peer receives an RST, queued data is
+// lost, and the application reads ECONNABORTED. The kernel compares addresses and cookie,
+// so a new socket on the same addresses is safe. A flow without a cookie is an error.
+//
+// It needs CAP_NET_ADMIN and CONFIG_INET_DIAG_DESTROY. The error matches os.ErrPermission
+// without the capability and errors.ErrUnsupported without the kernel option or for an
+// MPTCP connection: the kernel destroys subflows only. It matches os.ErrNotExist if the
+// flow is gone.
 func (c *Conn) Destroy(ctx context.Context, flow *Flow) error {
 	if flow.Protocol == MPTCP {
 		return fmt.Errorf("destroy socket: %w: the kernel destroys MPTCP subflows only", errors.ErrUnsupported)
@@ -283,14 +285,14 @@ func protocolAttributes(p Protocol) []netlink.Attribute {
 	return []netlink.Attribute{{Type: reqAttrProtocol, Data: nlenc.Uint32Bytes(protocolMPTCP)}}
 }
 
-// exchange sends one request and yields the flows of its answer. The kernel ends the
-// answer to a dump, and to a request with an acknowledgement, by a message of its own:
-// errDone, which is not yielded, or the error that is yielded last. A lookup has no
-// flags, and its answer is exactly one message. unfinished stays set until the answer
-// has ended, so that after an early return the next request gets a new connection.
+// exchange sends one request and yields the flows of its reply. The kernel ends the reply
+// to a dump or an acknowledged request with NLMSG_DONE or NLMSG_ERROR. An error is yielded
+// last; errDone is not yielded. A lookup has no flags and a reply of exactly one message.
+// unfinished stays set until the reply has ended: after an early return the next request
+// uses a new connection.
 func (c *Conn) exchange(ctx context.Context, kind netlink.HeaderType, flags netlink.HeaderFlags, r request, attributes []netlink.Attribute) iter.Seq2[Flow, error] {
 	return func(yield func(Flow, error) bool) {
-		answer, err := c.send(kind, flags, r, attributes)
+		response, err := c.send(kind, flags, r, attributes)
 		if err != nil {
 			yield(Flow{}, err)
 			return
@@ -302,8 +304,8 @@ func (c *Conn) exchange(ctx context.Context, kind netlink.HeaderType, flags netl
 				yield(Flow{}, err)
 				return
 			}
-			for payload, err := range answer.messages(datagram) {
-				c.unfinished = !answer.ended
+			for payload, err := range response.messages(datagram) {
+				c.unfinished = !response.ended
 				if errors.Is(err, errDone) {
 					return
 				}
@@ -322,8 +324,8 @@ func (c *Conn) exchange(ctx context.Context, kind netlink.HeaderType, flags netl
 	}
 }
 
-// send sends one request, on a fresh connection if an old answer may still be
-// coming on this one, and returns what its answer is known by.
+// send sends one request and returns the reply to validate its datagrams with. It redials
+// first if datagrams of an abandoned reply may still arrive.
 func (c *Conn) send(kind netlink.HeaderType, flags netlink.HeaderFlags, r request, attributes []netlink.Attribute) (*reply, error) {
 	attrs, err := netlink.MarshalAttributes(attributes)
 	if err != nil {
@@ -345,8 +347,8 @@ func (c *Conn) send(kind netlink.HeaderType, flags netlink.HeaderFlags, r reques
 	return &reply{sequence: sent.Header.Sequence, portID: sent.Header.PID}, nil
 }
 
-// unblock lets the end of ctx end a wait for the kernel, until stop is called.
-// After that nothing of it is left that could disturb the next wait.
+// unblock interrupts a blocked receive when ctx ends. After stop returns, the deadline of
+// a later receive is not changed any more.
 func (c *Conn) unblock(ctx context.Context) (stop func()) {
 	conn, done := c.netlink, make(chan struct{})
 	cancel := context.AfterFunc(ctx, func() {
@@ -360,13 +362,13 @@ func (c *Conn) unblock(ctx context.Context) (stop func()) {
 	}
 }
 
-// datagram receives into the buffer.
+// datagram receives one datagram into buffer, within receiveTimeout.
 func (c *Conn) datagram(ctx context.Context, buffer []byte) ([]byte, error) {
 	if err := c.netlink.SetReadDeadline(time.Now().Add(receiveTimeout)); err != nil {
 		return nil, fmt.Errorf("set deadline: %w", err)
 	}
-	// The deadline that the end of ctx sets comes after this one or is overtaken
-	// by it; only in the latter case is ctx over by now.
+	// unblock may have set its deadline just before the line above replaced it. In that
+	// case ctx has ended already.
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -375,14 +377,14 @@ func (c *Conn) datagram(ctx context.Context, buffer []byte) ([]byte, error) {
 	case err != nil && ctx.Err() != nil:
 		return nil, ctx.Err()
 	case err != nil:
-		return nil, fmt.Errorf("receive answer: %w", err)
+		return nil, fmt.Errorf("receive reply: %w", err)
 	case n > len(buffer):
-		return nil, fmt.Errorf("receive answer: %d bytes do not fit the buffer of %d", n, len(buffer))
+		return nil, fmt.Errorf("receive reply: datagram of %d bytes exceeds buffer of %d", n, len(buffer))
 	}
 	return buffer[:n], nil
 }
 
-// redial gives up a connection on which an old answer may still be coming.
+// redial replaces the netlink socket, and with it the rest of an abandoned reply.
 func (c *Conn) redial() error {
 	old := c.netlink
 	if err := c.dial(); err != nil {

@@ -36,38 +36,57 @@ func collect(t *testing.T, c *Conn, q Query) []Flow {
 	return flows
 }
 
-// pair opens a connection to a new listener and returns both ends.
-func pair(t *testing.T, listen, dial string, mptcp bool) (client, server net.Conn) {
+func listen(t *testing.T, address string, mptcp bool) net.Listener {
 	t.Helper()
-	if mptcp {
-		nstest.NeedMPTCP(t)
-	}
-	var lc net.ListenConfig
-	lc.SetMultipathTCP(mptcp)
-	ln, err := lc.Listen(t.Context(), "tcp", listen)
+	var c net.ListenConfig
+	c.SetMultipathTCP(mptcp)
+	ln, err := c.Listen(t.Context(), "tcp", address)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = ln.Close() })
-	port := ln.Addr().(*net.TCPAddr).Port
+	return ln
+}
+
+// connect opens a connection from a local address, or an ephemeral port for "".
+func connect(t *testing.T, ln net.Listener, from, to string, mptcp bool) (client, server *net.TCPConn) {
+	t.Helper()
 	var d net.Dialer
+	if from != "" {
+		d.LocalAddr = net.TCPAddrFromAddrPort(netip.MustParseAddrPort(from))
+	}
 	d.SetMultipathTCP(mptcp)
-	client, err = d.DialContext(t.Context(), "tcp", fmt.Sprintf("%s:%d", dial, port))
+	dialed, err := d.DialContext(t.Context(), "tcp", to)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = client.Close() })
-	if server, err = ln.Accept(); err != nil {
+	t.Cleanup(func() { _ = dialed.Close() })
+	accepted, err := ln.Accept()
+	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = server.Close() })
-	return client, server
+	t.Cleanup(func() { _ = accepted.Close() })
+	return dialed.(*net.TCPConn), accepted.(*net.TCPConn)
 }
 
-// socketCookie asks the kernel by the other way there is.
-func socketCookie(t *testing.T, c net.Conn) (cookie uint64) {
+// pair opens a connection to a new listener and returns both sockets.
+func pair(t *testing.T, address, host string, mptcp bool) (client, server *net.TCPConn) {
 	t.Helper()
-	raw, err := c.(*net.TCPConn).SyscallConn()
+	if mptcp {
+		nstest.NeedMPTCP(t)
+	}
+	ln := listen(t, address, mptcp)
+	return connect(t, ln, "", fmt.Sprintf("%s:%d", host, ln.Addr().(*net.TCPAddr).Port), mptcp)
+}
+
+func localOf(c net.Conn) netip.AddrPort { return c.LocalAddr().(*net.TCPAddr).AddrPort() }
+
+func remoteOf(c net.Conn) netip.AddrPort { return c.RemoteAddr().(*net.TCPAddr).AddrPort() }
+
+// socketCookie reads SO_COOKIE, the reference for Flow.Cookie.
+func socketCookie(t *testing.T, c *net.TCPConn) (cookie uint64) {
+	t.Helper()
+	raw, err := c.SyscallConn()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -104,25 +123,25 @@ func TestPrivilegedFlows(t *testing.T) {
 				if tt.mptcp {
 					protocol = MPTCP
 				}
-				want := client.LocalAddr().(*net.TCPAddr).AddrPort()
+				want := localOf(client)
 				c := mustDial(t)
 				flows := collect(t, c, Query{Protocol: protocol, States: Open, Info: true})
 				i := slices.IndexFunc(flows, func(f Flow) bool { return f.Local == want })
 				if i < 0 {
-					t.Fatalf("flow from %v is not among %v", want, flows)
+					t.Fatalf("no flow from %v in %v", want, flows)
 				}
 				f := flows[i]
-				if remote := client.RemoteAddr().(*net.TCPAddr).AddrPort(); f.Remote != remote {
+				if remote := remoteOf(client); f.Remote != remote {
 					t.Errorf("remote is %v, want %v", f.Remote, remote)
 				}
 				if f.Family != tt.family || f.Protocol != protocol || f.State != Established {
 					t.Errorf("got family %d, protocol %v, state %v", f.Family, f.Protocol, f.State)
 				}
 				if cookie := socketCookie(t, client); f.Cookie != cookie {
-					t.Errorf("cookie is %d, SO_COOKIE says %d", f.Cookie, cookie)
+					t.Errorf("cookie is %d, SO_COOKIE is %d", f.Cookie, cookie)
 				}
 				if inode := fdInode(t, client); uint64(f.Inode) != inode {
-					t.Errorf("inode is %d, fstat says %d", f.Inode, inode)
+					t.Errorf("inode is %d, st_ino is %d", f.Inode, inode)
 				}
 				if tt.mptcp != (f.ReceiveQueue > 5) || f.ReceiveQueue < 5 {
 					t.Errorf("receive queue is %d for 5 unread bytes", f.ReceiveQueue)
@@ -134,7 +153,7 @@ func TestPrivilegedFlows(t *testing.T) {
 					sub := collect(t, c, Query{States: Open, Info: true, Selector: selectorFor(f.Remote)})
 					j := slices.IndexFunc(sub, func(s Flow) bool { return s.Local == want })
 					if j < 0 || !sub[j].IsSubflow || sub[j].Subflow.Token != f.MPTCPInfo.Token || sub[j].Inode != f.Inode || sub[j].Subflow.Join() {
-						t.Errorf("initial subflow of %+v is not among %+v", f, sub)
+						t.Errorf("no initial subflow of %+v in %+v", f, sub)
 					}
 				}
 
@@ -172,9 +191,9 @@ func selectorFor(remote netip.AddrPort) *Selector {
 	}
 }
 
-func fdInode(t *testing.T, c net.Conn) uint64 {
+func fdInode(t *testing.T, c *net.TCPConn) uint64 {
 	t.Helper()
-	raw, err := c.(*net.TCPConn).SyscallConn()
+	raw, err := c.SyscallConn()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -187,17 +206,17 @@ func fdInode(t *testing.T, c net.Conn) uint64 {
 	return st.Ino
 }
 
-// A JVM's sockets are IPv6 ones that talk IPv4.
+// A JVM uses IPv6 sockets for IPv4 connections.
 func TestPrivilegedMapped(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		client, _ := pair(t, "[::]:0", "127.0.0.1", false)
-		server := client.RemoteAddr().(*net.TCPAddr).AddrPort()
+		server := remoteOf(client)
 		c := mustDial(t)
 		for _, dst := range []string{"127.0.0.1/32", "127.0.0.0/8"} {
 			s := &Selector{Destinations: []netip.Prefix{netip.MustParsePrefix(dst)}, Ports: []uint16{server.Port()}}
 			flows := collect(t, c, Query{States: Open, Families: []Family{IPv6}, Selector: s})
 			if len(flows) != 1 || !flows[0].Mapped() || flows[0].Local != server {
-				t.Fatalf("%s selects %+v, want the accepted IPv6 socket alone", dst, flows)
+				t.Fatalf("%s selects %+v, want only the accepted IPv6 socket", dst, flows)
 			}
 			if _, err := c.Lookup(t.Context(), &flows[0]); err != nil {
 				t.Fatal(err)
@@ -205,7 +224,7 @@ func TestPrivilegedMapped(t *testing.T) {
 		}
 		wide := &Selector{Destinations: []netip.Prefix{netip.MustParsePrefix("::/0")}}
 		if flows := collect(t, c, Query{States: Open, Selector: wide}); len(flows) != 0 {
-			t.Errorf("::/0 selects %+v, want nothing: IPv4-mapped flows are IPv4 flows", flows)
+			t.Errorf("::/0 selects IPv4-mapped flows: %+v", flows)
 		}
 	})
 }
@@ -213,9 +232,9 @@ func TestPrivilegedMapped(t *testing.T) {
 func TestPrivilegedDestroy(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		c := mustDial(t)
-		for _, family := range []Family{IPv4, IPv6} { // the dialled end, and the accepted one, which is mapped
+		for _, family := range []Family{IPv4, IPv6} { // IPv4 client, IPv4-mapped server
 			client, _ := pair(t, "[::]:0", "127.0.0.1", false)
-			s := selectorFor(client.RemoteAddr().(*net.TCPAddr).AddrPort())
+			s := selectorFor(remoteOf(client))
 			flows := collect(t, c, Query{States: Open, Families: []Family{family}, Selector: s})
 			if len(flows) != 1 {
 				t.Fatalf("got %d flows of family %d, want 1", len(flows), family)
@@ -232,7 +251,7 @@ func TestPrivilegedDestroy(t *testing.T) {
 				t.Fatal(err)
 			}
 			if _, err := client.Read(make([]byte, 1)); !errors.Is(err, unix.ECONNABORTED) && !errors.Is(err, unix.ECONNRESET) {
-				t.Errorf("after destroy of family %d the client reads %v, want ECONNABORTED or ECONNRESET", family, err)
+				t.Errorf("read after destroy of family %d: %v, want ECONNABORTED or ECONNRESET", family, err)
 			}
 			if err := c.Destroy(t.Context(), &flows[0]); !errors.Is(err, os.ErrNotExist) {
 				t.Errorf("second destroy: %v, want os.ErrNotExist", err)
@@ -241,12 +260,12 @@ func TestPrivilegedDestroy(t *testing.T) {
 	})
 }
 
-// What has no cookie, and what the kernel cannot destroy, is not even asked for.
+// Destroy sends no request for a flow without a cookie or for an MPTCP connection.
 func TestPrivilegedDestroyRefuses(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		nstest.TCPAndMPTCP(t, func(t *testing.T, mptcp bool) {
 			client, _ := pair(t, "127.0.0.1:0", "127.0.0.1", mptcp)
-			local := client.LocalAddr().(*net.TCPAddr).AddrPort()
+			local := localOf(client)
 			c := mustDial(t)
 			query := Query{States: Open, Info: true}
 			if mptcp {
@@ -255,18 +274,18 @@ func TestPrivilegedDestroyRefuses(t *testing.T) {
 			flows := collect(t, c, query)
 			i := slices.IndexFunc(flows, func(f Flow) bool { return f.Local == local })
 			if i < 0 {
-				t.Fatalf("flow from %v is not among %v", local, flows)
+				t.Fatalf("no flow from %v in %v", local, flows)
 			}
 			if mptcp {
 				if err := c.Destroy(t.Context(), &flows[i]); !errors.Is(err, errors.ErrUnsupported) {
 					t.Errorf("destroy of an MPTCP connection: %v", err)
 				}
 			} else {
-				// noCookie tells the kernel that any socket with these addresses will do.
+				// For noCookie the kernel would compare addresses only.
 				for _, cookie := range []uint64{0, noCookie} {
-					nameless := flows[i]
-					nameless.Cookie = cookie
-					if err := c.Destroy(t.Context(), &nameless); err == nil {
+					flow := flows[i]
+					flow.Cookie = cookie
+					if err := c.Destroy(t.Context(), &flow); err == nil {
 						t.Errorf("destroy with cookie %#x: no error", cookie)
 					}
 				}
@@ -278,7 +297,7 @@ func TestPrivilegedDestroyRefuses(t *testing.T) {
 	})
 }
 
-// An answer about another socket is none, whatever the kernel has compared.
+// Lookup compares the cookie itself and does not rely on the kernel.
 func TestPrivilegedLookupComparesCookie(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		pair(t, "127.0.0.1:0", "127.0.0.1", false)
@@ -296,7 +315,7 @@ func TestPrivilegedLookupComparesCookie(t *testing.T) {
 	})
 }
 
-// Nobody but the kernel can put anything into an answer.
+// The socket rejects messages from any sender except the kernel.
 func TestPrivilegedOnlyFromKernel(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		open := func() int {
@@ -317,9 +336,9 @@ func TestPrivilegedOnlyFromKernel(t *testing.T) {
 			}
 			return name.(*unix.SockaddrNetlink).Pid
 		}
-		stranger := open()
+		sender := open()
 		send := func(to uint32) error {
-			return unix.Sendto(stranger, make([]byte, headerLen), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Pid: to})
+			return unix.Sendto(sender, make([]byte, headerLen), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Pid: to})
 		}
 		raw, err := mustDial(t).netlink.SyscallConn()
 		if err != nil {
@@ -330,10 +349,10 @@ func TestPrivilegedOnlyFromKernel(t *testing.T) {
 			t.Fatal(err)
 		}
 		if err := send(ours); !errors.Is(err, unix.ECONNREFUSED) {
-			t.Errorf("a message from another socket: %v, want %v", err, unix.ECONNREFUSED)
+			t.Errorf("message from another socket: %v, want %v", err, unix.ECONNREFUSED)
 		}
-		if err := send(portOf(open())); err != nil {
-			t.Errorf("to a socket that takes what comes: %v", err) // else the above shows nothing
+		if err := send(portOf(open())); err != nil { // the control: an unconnected socket
+			t.Errorf("message to an unconnected socket: %v", err)
 		}
 	})
 }

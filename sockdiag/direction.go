@@ -2,16 +2,15 @@ package sockdiag
 
 import "fmt"
 
-// Direction says which side opened a flow. The zero value is Outbound.
+// Direction is the side that opened a flow. The zero value is Outbound.
 type Direction uint8
 
 const (
-	// Outbound flows were opened by the local side.
+	// Outbound means opened by the local side.
 	Outbound Direction = iota
-	// Inbound flows were accepted: their local address and port belong to a
-	// listener of the same network namespace.
+	// Inbound means opened by the peer; see Table.Direction for the evidence.
 	Inbound
-	// Either is both; it is a choice of a Selector, never a property of a flow.
+	// Either selects both directions. No flow has it.
 	Either
 )
 
@@ -20,7 +19,7 @@ func (d Direction) String() string {
 	return [...]string{"outbound", "inbound", "either"}[min(d, Either)]
 }
 
-// ParseDirection is the inverse of String.
+// ParseDirection parses the result of Direction.String.
 func ParseDirection(s string) (Direction, error) {
 	for d := Outbound; d <= Either; d++ {
 		if s == d.String() {
@@ -30,5 +29,5 @@ func ParseDirection(s string) (Direction, error) {
 	return Outbound, fmt.Errorf("parse direction: %q is not outbound, inbound or either", s)
 }
 
-// Includes reports whether a flow of direction other has direction d.
+// Includes reports whether d selects flows of direction other.
 func (d Direction) Includes(other Direction) bool { return d == Either || d == other }

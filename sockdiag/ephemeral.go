@@ -8,20 +8,20 @@ import (
 	"strings"
 )
 
-// PortRange is a range of ports, both ends included. The zero value holds none:
-// port 0 is not a port.
+// PortRange is an inclusive range of ports. The zero value is empty: port 0 is never in a
+// range.
 type PortRange struct{ First, Last uint16 }
 
-// Contains reports whether the range holds the port.
+// Contains reports whether port is in the range.
 func (r PortRange) Contains(port uint16) bool {
 	return port != 0 && r.First <= port && port <= r.Last
 }
 
-// ephemeralPortsFile shows the setting of the reader's own network namespace.
+// ephemeralPortsFile has the setting of the reader's network namespace.
 const ephemeralPortsFile = "/proc/sys/net/ipv4/ip_local_port_range"
 
-// EphemeralPorts returns the range that local ports are taken from when a flow is
-// opened without choosing one, of both address families.
+// EphemeralPorts returns the range of automatically assigned local ports, for IPv4 and
+// IPv6, in the network namespace of the calling thread (net.ipv4.ip_local_port_range).
 func EphemeralPorts() (PortRange, error) {
 	b, err := os.ReadFile(ephemeralPortsFile)
 	if err != nil {
@@ -34,7 +34,7 @@ func EphemeralPorts() (PortRange, error) {
 	return r, nil
 }
 
-// parsePortRange reads two ports with space between them.
+// parsePortRange parses two ports separated by white space.
 func parsePortRange(text string) (PortRange, error) {
 	fields := strings.Fields(text)
 	if len(fields) != 2 {

@@ -7,8 +7,7 @@ import (
 	"testing"
 )
 
-// FuzzPortRange reads any two ports as the kernel writes them, and nothing else than
-// two ports.
+// FuzzPortRange parses the kernel's form of any two ports, and rejects any other text.
 func FuzzPortRange(f *testing.F) {
 	for _, text := range []string{"32768\t60999\n", "", "1024", "1024 70000", "0x400 2000", "-1 5", "1 2 3", "5,6"} {
 		f.Add(uint16(32768), uint16(60999), text)
@@ -26,7 +25,7 @@ func FuzzPortRange(f *testing.F) {
 		}
 		m := twoNumbers.FindStringSubmatch(text)
 		if m == nil || m[1] != strconv.Itoa(int(got.First)) || m[2] != strconv.Itoa(int(got.Last)) {
-			t.Errorf("%q was read as %v", text, got)
+			t.Errorf("%q parsed as %v", text, got)
 		}
 	})
 }

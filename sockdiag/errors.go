@@ -3,14 +3,15 @@ package sockdiag
 import "errors"
 
 var (
-	// ErrInterrupted reports that sockets changed during a dump in a way that makes it
-	// inconsistent (NLM_F_DUMP_INTR). The dump may be repeated.
-	ErrInterrupted = errors.New("dump was interrupted by changes and is inconsistent")
+	// ErrInterrupted matches errors about a dump that is inconsistent because sockets
+	// changed meanwhile (NLM_F_DUMP_INTR). The dump may be repeated.
+	ErrInterrupted = errors.New("dump interrupted: sockets changed and the result is inconsistent")
 
-	// errDone ends a reply in order; it never leaves this package.
+	// errDone marks the end of a complete reply. It is not returned to callers of this
+	// package.
 	errDone = errors.New("end of reply")
 
-	// errShort is wrapped by every error about a message that is shorter than its
-	// type or its own length field requires.
+	// errShort matches errors about a message shorter than its type or its length field
+	// requires.
 	errShort = errors.New("message is too short")
 )

@@ -1,10 +1,9 @@
 // Package sockdiag reads and destroys TCP and Multipath TCP sockets through the
 // kernel's sock_diag interface (NETLINK_SOCK_DIAG, linux/inet_diag.h).
 //
-// A Conn sees the sockets of one network namespace: the one that the calling
-// thread was in when Dial ran. Reading needs no capability; destroying needs
-// CAP_NET_ADMIN in the user namespace that owns the network namespace, and a
-// kernel built with CONFIG_INET_DIAG_DESTROY.
+// A Conn is bound to one network namespace: the namespace of the thread that called Dial.
+// Reading needs no capability. Destroying needs CAP_NET_ADMIN in the user namespace that
+// owns the network namespace, and a kernel with CONFIG_INET_DIAG_DESTROY.
 package sockdiag
 
 import (
@@ -13,13 +12,13 @@ import (
 	"time"
 )
 
-// Protocol says which kind of socket a Flow is. The zero value is TCP.
+// Protocol is the transport protocol of a Flow. The zero value is TCP.
 type Protocol uint8
 
 const (
-	// TCP is a TCP socket; a subflow of a Multipath TCP connection is one too.
+	// TCP is a TCP socket, including each subflow of a Multipath TCP connection.
 	TCP Protocol = iota
-	// MPTCP is a Multipath TCP connection as a whole (RFC 8684).
+	// MPTCP is a whole Multipath TCP connection (RFC 8684).
 	MPTCP
 )
 
@@ -31,16 +30,16 @@ func (p Protocol) String() string {
 	return "tcp"
 }
 
-// Family is the address family that a socket was opened with.
+// Family is the address family of a socket, with the kernel's value.
 type Family uint8
 
-// The two families that inet_diag knows. The values are those of the kernel.
+// Address families of inet_diag.
 const (
 	IPv4 Family = 2  // AF_INET
 	IPv6 Family = 10 // AF_INET6
 )
 
-// State is a TCP state with the kernel's numbers (net/tcp_states.h).
+// State is a TCP state with the kernel's value (net/tcp_states.h).
 type State uint8
 
 const (
@@ -57,7 +56,7 @@ const (
 	Closing                      // TCP_CLOSING
 	NewSynRecv                   // TCP_NEW_SYN_RECV
 
-	// MaxState is the highest state this package has a name for.
+	// MaxState is the highest state with a name.
 	MaxState = NewSynRecv
 )
 
@@ -76,8 +75,7 @@ var stateNames = [MaxState + 1]string{
 	NewSynRecv:  "new_syn_recv",
 }
 
-// String returns the state's name in lower case, or "state_N" for a number that
-// this package does not know.
+// String returns the state's name in lower case, or "state_N" for an unknown number.
 func (s State) String() string {
 	if s >= Established && s <= MaxState {
 		return stateNames[s]
@@ -85,10 +83,10 @@ func (s State) String() string {
 	return "state_" + strconv.Itoa(int(s))
 }
 
-// StateSet is a set of states, one bit each, as inet_diag takes it.
+// StateSet is a set of states, one bit each, as in idiag_states.
 type StateSet uint32
 
-// States returns the set of the given states.
+// States returns a set of states.
 func States(states ...State) StateSet {
 	var set StateSet
 	for _, s := range states {
@@ -97,34 +95,33 @@ func States(states ...State) StateSet {
 	return set
 }
 
-// Has reports whether the set holds s.
+// Has reports whether s is in the set.
 func (set StateSet) Has(s State) bool { return set&(1<<s) != 0 }
 
-// Open is every state of a flow that has not ended: all but Listen, Close and
-// TimeWait.
+// Open is the set of all states except Listen, Close and TimeWait.
 const Open StateSet = 1<<Established | 1<<SynSent | 1<<SynRecv | 1<<FinWait1 |
 	1<<FinWait2 | 1<<CloseWait | 1<<LastAck | 1<<Closing | 1<<NewSynRecv
 
-// Handshake is every state before the peer has agreed to the flow.
+// Handshake is the set of states before the three-way handshake is complete.
 const Handshake StateSet = 1<<SynSent | 1<<SynRecv | 1<<NewSynRecv
 
-// Opener is the side that has sent the SYN of a flow.
+// Opener is the side that sent the SYN of a flow. The zero value is OpenerUnknown.
 type Opener uint8
 
 const (
-	OpenerUnknown Opener = iota // no TCPInfo, another state than established or close_wait, or data on its way
-	OpenedHere                  // by this side
-	OpenedByPeer                // also said of a socket that CRIU has restored
+	OpenerUnknown Opener = iota // no TCPInfo, neither established nor close_wait, or data in flight
+	OpenedHere                  // the local side
+	OpenedByPeer                // the peer; also reported for a socket restored by CRIU
 )
 
-// Timer is the timer that is running for a socket (idiag_timer).
+// Timer is the running timer of a socket (idiag_timer).
 type Timer uint8
 
 const (
-	TimerNone       Timer = iota // no timer is running
+	TimerNone       Timer = iota // no timer
 	TimerRetransmit              // retransmission or loss probe
 	TimerKeepalive               // keepalive, or a SYN or FIN_WAIT2 timer
-	TimerTimeWait                // the end of TIME_WAIT
+	TimerTimeWait                // end of TIME_WAIT
 	TimerZeroWindow              // zero-window probe
 )
 
@@ -138,58 +135,54 @@ func (t Timer) String() string {
 	return "timer_" + strconv.Itoa(int(t))
 }
 
-// Flow is one socket as inet_diag shows it. It holds no reference to kernel or
-// buffer memory and may be kept.
+// Flow is one socket of an inet_diag dump (struct inet_diag_msg and its attributes). It
+// has no reference to receive buffers.
 type Flow struct {
 	// Protocol is MPTCP for a whole connection, else TCP.
 	Protocol Protocol
-	// Family is the family of the socket, not of its addresses: an IPv6 socket
-	// that talks IPv4 has IPv6 here and IPv4 addresses in Local and Remote.
+	// Family is the family of the socket, not of its addresses. An IPv6 socket with an
+	// IPv4 peer has IPv4 addresses in Local and Remote.
 	Family Family
 	State  State
-	// Timer is what runs now, Retries how often it has fired without an answer
-	// and Expires the time until it fires next (0 when nothing runs).
+	// Retries counts the unanswered expirations of Timer. Expires is the time until its
+	// next expiration; 0 means no timer.
 	Timer   Timer
 	Retries uint8
 	Expires time.Duration
 	// Local and Remote are never IPv4-mapped and have no zone.
 	Local, Remote netip.AddrPort
-	// Interface is the index of the device the socket is bound to; 0 means none.
+	// Interface is the index of the device that the socket is bound to; 0 means unbound.
 	Interface uint32
-	// Cookie names the socket for its whole life and is never reused until the
-	// machine boots anew: the same 64 bits as the socket option SO_COOKIE.
+	// Cookie identifies the socket until reboot, as SO_COOKIE does. It is not reused.
 	Cookie uint64
-	// Inode is that of the socket file; 0 means that no process holds it
-	// (TIME_WAIT, SYN_RECV, orphans). A subflow has its connection's inode.
+	// Inode is the inode of the socket file; 0 means that no process has the socket open
+	// (TIME_WAIT, SYN_RECV, orphans). A subflow has the inode of its connection.
 	Inode uint32
 	UID   uint32
-	// ReceiveQueue and SendQueue are in bytes: received and not yet read by the
-	// application, written and not yet acknowledged by the peer. A listener has
-	// here the length and the limit of its accept queue, and an MPTCP connection
-	// has the memory that the queued packets take, which is more than their data.
+	// ReceiveQueue is the unread and SendQueue the unacknowledged data, in bytes. For a
+	// listener they are the length and the limit of the accept queue. For an MPTCP
+	// connection they include the memory overhead of queued packets.
 	ReceiveQueue, SendQueue uint32
-	// CgroupID is the inode of the cgroup v2 directory of the socket's creator;
-	// 0 where the kernel does not say (before 5.8, or built without).
+	// CgroupID is the inode of the cgroup v2 directory of the socket's creator. It is 0
+	// before Linux 5.8 and without CONFIG_SOCK_CGROUP_DATA.
 	CgroupID uint64
 
-	// ShutDown says that both directions have been shut down on this side: the
-	// application can neither read nor write any more.
+	// ShutDown means that the local side has shut down both directions.
 	ShutDown bool
 
-	// V6Only says of an IPv6 listener that it takes no IPv4 (IPV6_V6ONLY).
+	// V6Only means that an IPv6 listener accepts no IPv4 (IPV6_V6ONLY).
 	V6Only bool
 
-	// HasInfo says that TCPInfo was asked for and delivered.
+	// HasInfo means that TCPInfo is valid; see Query.Info.
 	HasInfo bool
 	TCPInfo TCPInfo
-	// Opener says which side opened the flow, where TCPInfo tells.
+	// Opener is derived from TCPInfo.
 	Opener Opener
-	// IsSubflow says that Subflow was asked for, by Query.Info, and delivered.
-	// Older kernels show it only to CAP_NET_ADMIN: join a subflow to its connection
-	// by Inode where that matters.
+	// IsSubflow means that Subflow is valid; see Query.Info. Older kernels report it only
+	// to CAP_NET_ADMIN; Inode then relates a subflow to its connection.
 	IsSubflow bool
 	Subflow   Subflow
-	// HasMPTCPInfo says that MPTCPInfo was asked for and delivered.
+	// HasMPTCPInfo means that MPTCPInfo is valid; see Query.Info.
 	HasMPTCPInfo bool
 	MPTCPInfo    MPTCPInfo
 }
@@ -197,62 +190,58 @@ type Flow struct {
 // Mapped reports whether this is an IPv6 socket with an IPv4 peer.
 func (f *Flow) Mapped() bool { return f.Family == IPv6 && f.Remote.Addr().Is4() }
 
-// Idle returns the time since data last went in either direction, from tcp_info
-// or mptcp_info. Keepalive probes do not count as data. It reports false when
-// the kernel did not say: without HasInfo, for TIME_WAIT, during the handshake,
-// before which the kernel's clocks do not run and read as the time since boot,
-// and for an MPTCP connection before Linux 6.10 or after a fallback to TCP.
+// Idle returns the time since data was last sent or received, from tcp_info or mptcp_info.
+// Keepalive probes do not count as data. It reports false if the time is unknown: without
+// HasInfo or MPTCPInfo.HasTimes, and during the handshake.
 func (f *Flow) Idle() (time.Duration, bool) {
-	switch {
-	case Handshake.Has(f.State):
-		return 0, false
-	case f.HasInfo:
-		return min(f.TCPInfo.LastDataSent, f.TCPInfo.LastDataReceived), true
-	case f.HasMPTCPInfo && f.MPTCPInfo.HasTimes:
-		return min(f.MPTCPInfo.LastDataSent, f.MPTCPInfo.LastDataReceived), true
-	default:
-		return 0, false
-	}
+	sent, received, _, known := f.lastTimes()
+	return min(sent, received), known
 }
 
-// PeerSilence returns the time since the peer last acknowledged anything. It
-// reports false when the kernel did not say, as Idle does.
+// PeerSilence returns the time since the peer's last acknowledgement. It reports false if
+// the time is unknown, as Idle does.
 func (f *Flow) PeerSilence() (time.Duration, bool) {
+	_, _, acked, known := f.lastTimes()
+	return acked, known
+}
+
+// lastTimes returns the times since data was sent and received and since the last
+// acknowledgement. During the handshake the kernel reports the time since boot instead.
+func (f *Flow) lastTimes() (sent, received, acked time.Duration, known bool) {
 	switch {
 	case Handshake.Has(f.State):
-		return 0, false
+		return 0, 0, 0, false
 	case f.HasInfo:
-		return f.TCPInfo.LastAckReceived, true
+		return f.TCPInfo.LastDataSent, f.TCPInfo.LastDataReceived, f.TCPInfo.LastAckReceived, true
 	case f.HasMPTCPInfo && f.MPTCPInfo.HasTimes:
-		return f.MPTCPInfo.LastAckReceived, true
+		return f.MPTCPInfo.LastDataSent, f.MPTCPInfo.LastDataReceived, f.MPTCPInfo.LastAckReceived, true
 	default:
-		return 0, false
+		return 0, 0, 0, false
 	}
 }
 
-// Stalled reports whether a timer of the flow has fired without an answer: a
-// keepalive probe, a retransmission or a zero-window probe, as Timer says.
+// Stalled reports whether the flow has an unanswered keepalive probe, retransmission or
+// zero-window probe.
 func (f *Flow) Stalled() bool {
 	return f.Retries > 0 &&
 		(f.Timer == TimerKeepalive || f.Timer == TimerRetransmit || f.Timer == TimerZeroWindow)
 }
 
-// TCPInfo is the part of the kernel's struct tcp_info that tcphup uses.
+// TCPInfo has the fields of struct tcp_info (linux/tcp.h) that tcphup uses.
 type TCPInfo struct {
 	Retransmits uint8  // unanswered retransmissions in a row
 	Probes      uint8  // unanswered zero-window or keepalive probes
 	Backoff     uint8  // doublings of the retransmission timeout
-	Unacked     uint32 // segments sent and not acknowledged
-	NotSent     uint32 // bytes written and not yet sent
-	// Times since the last segment with data was sent or received and since the
-	// last acknowledgement came. They start at the handshake.
+	Unacked     uint32 // unacknowledged segments
+	NotSent     uint32 // unsent bytes in the send queue
+	// Times since the last data segment was sent or received, and since the last
+	// acknowledgement was received. They start at the handshake.
 	LastDataSent, LastDataReceived, LastAckReceived time.Duration
 }
 
-// Subflow is what the kernel tells of a TCP socket that is a path of an MPTCP
-// connection (linux/mptcp.h, MPTCP_SUBFLOW_ATTR_*).
+// Subflow has the MPTCP attributes of a subflow (linux/mptcp.h, MPTCP_SUBFLOW_ATTR_*).
 type Subflow struct {
-	// Token is the local token of the connection, as in MPTCPInfo.
+	// Token is the local token of the MPTCP connection, as in MPTCPInfo.
 	Token             uint32
 	Flags             SubflowFlags
 	LocalID, RemoteID uint8
@@ -273,31 +262,31 @@ const (
 	SubflowMapValid                                  // MPTCP_SUBFLOW_FLAG_MAPVALID
 )
 
-// Join reports whether the subflow was added to a connection that already had
-// one; the other role is initial.
+// Join reports whether the subflow joined an existing connection. Otherwise it is the
+// initial subflow.
 func (s Subflow) Join() bool { return s.Flags&(SubflowJoinRemote|SubflowJoinLocal) != 0 }
 
-// Backup reports whether either side has marked the path as a backup.
+// Backup reports whether either side has marked the subflow as a backup.
 func (s Subflow) Backup() bool {
 	return s.Flags&(SubflowBackupRemote|SubflowBackupLocal) != 0
 }
 
-// MPTCPInfo is the part of the kernel's struct mptcp_info that tcphup uses.
+// MPTCPInfo has the fields of struct mptcp_info (linux/mptcp.h) that tcphup uses.
 type MPTCPInfo struct {
-	// Token is the local token, unique in a network namespace while it lives.
+	// Token is the local token, unique among the open connections of a network namespace.
 	Token uint32
 	Flags uint32
-	// Subflows counts the subflows beyond the initial one.
+	// Subflows counts subflows without the initial subflow.
 	Subflows uint8
-	// SubflowsTotal counts all of them; 0 when the kernel (before 6.4) does not say.
+	// SubflowsTotal counts all subflows; 0 before Linux 6.4.
 	SubflowsTotal uint8
-	// HasTimes says that the kernel (6.10 and later) delivered the three times.
+	// HasTimes means that the three times are valid: Linux 6.10 or later, no fallback.
 	HasTimes                                        bool
 	LastDataSent, LastDataReceived, LastAckReceived time.Duration
 }
 
 const mptcpFlagFallback = 1 << 0 // MPTCP_INFO_FLAG_FALLBACK (linux/mptcp.h)
 
-// Fallback reports whether the connection goes on as plain TCP because the peer
-// or a middlebox does not speak MPTCP.
+// Fallback reports whether the connection fell back to plain TCP because the peer or a
+// middlebox does not support MPTCP.
 func (m MPTCPInfo) Fallback() bool { return m.Flags&mptcpFlagFallback != 0 }

@@ -2,23 +2,22 @@ package sockdiag
 
 import "net/netip"
 
-// listeners is the set of local endpoints that accept connections in one network
-// namespace. The zero value is empty and ready to use.
+// listeners is the set of listening endpoints of one network namespace. The zero value is
+// empty and ready to use.
 type listeners struct {
 	exact map[netip.AddrPort]struct{}
 	any4  portSet // wildcards that accept IPv4
 	any6  portSet // wildcards that accept IPv6
 }
 
-// portSet is a set of ports, one bit each: a look-up for every flow of a dump must
-// cost next to nothing.
+// portSet is a set of ports, one bit each, for a cheap lookup per flow of a dump.
 type portSet [1 << 16 / 64]uint64
 
 func (s *portSet) add(port uint16)      { s[port/64] |= 1 << (port % 64) }
 func (s *portSet) has(port uint16) bool { return s[port/64]&(1<<(port%64)) != 0 }
 
-// add puts a flow in state Listen into the set; others are ignored. An IPv6
-// wildcard counts for IPv4 too, unless it was restricted to IPv6.
+// add adds a flow in state Listen and ignores any other flow. An IPv6 wildcard accepts
+// IPv4 too, unless V6Only is set.
 func (l *listeners) add(f *Flow) {
 	if f.State != Listen {
 		return

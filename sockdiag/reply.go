@@ -16,17 +16,16 @@ const (
 	flagDumpInterrupted = 0x10 // NLM_F_DUMP_INTR
 )
 
-// reply checks the datagrams that answer one request.
+// reply validates the datagrams of the reply to one request.
 type reply struct {
 	sequence, portID uint32
 	interrupted      bool
-	ended            bool // the kernel has said that nothing more comes
+	ended            bool // NLMSG_DONE or NLMSG_ERROR received
 }
 
-// messages yields the payloads of type SOCK_DIAG_BY_FAMILY in a datagram. An
-// error ends it: errDone when the reply is complete, otherwise what went wrong.
-// Messages that answer an earlier request are passed over; one that is meant for
-// someone else, or is not part of an answer at all, is an error.
+// messages yields the SOCK_DIAG_BY_FAMILY payloads of a datagram. An error is yielded last:
+// errDone for a complete reply, else the cause. Messages with the sequence number of an
+// earlier request are skipped. Another port id or an unexpected type is an error.
 func (r *reply) messages(b []byte) iter.Seq2[[]byte, error] {
 	return func(yield func([]byte, error) bool) {
 		for len(b) > 0 {
@@ -42,8 +41,8 @@ func (r *reply) messages(b []byte) iter.Seq2[[]byte, error] {
 	}
 }
 
-// next takes one message off b. It returns neither payload nor error for one
-// that is to be passed over.
+// next splits one message off b. It returns neither payload nor error for a message to
+// skip.
 func (r *reply) next(b []byte) (payload, rest []byte, err error) {
 	if len(b) < headerLen {
 		return nil, nil, fmt.Errorf("read netlink header: %w: %d bytes left", errShort, len(b))
@@ -56,7 +55,7 @@ func (r *reply) next(b []byte) (payload, rest []byte, err error) {
 		portID   = binary.NativeEndian.Uint32(b[12:])
 	)
 	if size < headerLen || size > len(b) {
-		return nil, nil, fmt.Errorf("read netlink message: %w: says %d bytes, %d left", errShort, size, len(b))
+		return nil, nil, fmt.Errorf("read netlink message: %w: length field %d, %d bytes left", errShort, size, len(b))
 	}
 	payload, rest = b[headerLen:size], b[min(align4(size), len(b)):]
 	if portID != r.portID {
@@ -84,15 +83,14 @@ func (r *reply) next(b []byte) (payload, rest []byte, err error) {
 		}
 		return nil, nil, errDone
 	case netlink.Overrun:
-		return nil, nil, errors.New("read netlink message: kernel reports lost data")
+		return nil, nil, errors.New("read netlink message: NLMSG_OVERRUN: data lost")
 	default:
 		return nil, nil, fmt.Errorf("read netlink message: unexpected type %d", kind)
 	}
 }
 
-// kernelError reads the number that NLMSG_ERROR and NLMSG_DONE begin with. The
-// result answers errors.Is for os.ErrPermission, os.ErrNotExist and
-// errors.ErrUnsupported.
+// kernelError decodes the error number of NLMSG_ERROR and NLMSG_DONE. The result is nil or
+// a syscall.Errno, which matches os.ErrPermission and the like.
 func kernelError(b []byte) error {
 	if len(b) < 4 {
 		return fmt.Errorf("read netlink error: %w: %d bytes", errShort, len(b))

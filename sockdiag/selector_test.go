@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// What a selector does not name, or cannot be sure of, it does not match.
+// Unknown times match no selector with a minimum.
 func TestSelector(t *testing.T) {
 	idle := func(d time.Duration) Flow {
 		return Flow{
@@ -16,7 +16,7 @@ func TestSelector(t *testing.T) {
 	}
 	flow, unknown, connecting, stalled := idle(time.Minute), idle(0), idle(time.Hour), idle(time.Minute)
 	unknown.HasInfo = false
-	connecting.State = SynSent // its times are those since the boot
+	connecting.State = SynSent // tcp_info has times since boot here
 	stalled.Timer, stalled.Retries = TimerRetransmit, 1
 	to := func(change func(*Selector)) Selector {
 		s := Selector{Destinations: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/24")}}
@@ -39,20 +39,20 @@ func TestSelector(t *testing.T) {
 		{"port", to(func(s *Selector) { s.Ports = []uint16{80, 5432} }), flow, Outbound, true},
 		{"other port", to(func(s *Selector) { s.Ports = []uint16{80} }), flow, Outbound, false},
 		{"own port", to(func(s *Selector) { s.Ports = []uint16{40000} }), flow, Outbound, false},
-		{"inbound, not asked for", to(nil), flow, Inbound, false},
+		{"inbound, selector is outbound", to(nil), flow, Inbound, false},
 		{"inbound", to(func(s *Selector) { s.Direction = Inbound }), flow, Inbound, true},
 		{"inbound, the peer's port", to(func(s *Selector) { s.Direction, s.Ports = Inbound, []uint16{5432} }), flow, Inbound, false},
-		{"outbound, not asked for", to(func(s *Selector) { s.Direction = Inbound }), flow, Outbound, false},
+		{"outbound, selector is inbound", to(func(s *Selector) { s.Direction = Inbound }), flow, Outbound, false},
 		{"either", to(func(s *Selector) { s.Direction = Either }), flow, Inbound, true},
 		{"other state", to(func(s *Selector) { s.States = States(CloseWait) }), flow, Outbound, false},
 		{"idle", to(func(s *Selector) { s.MinIdle = time.Minute }), flow, Outbound, true},
-		{"not idle for so long", to(func(s *Selector) { s.MinIdle = time.Minute + 1 }), flow, Outbound, false},
-		{"idle for nobody knows how long", to(func(s *Selector) { s.MinIdle = 1 }), unknown, Outbound, false},
-		{"idle in the handshake", to(func(s *Selector) { s.MinIdle = 1 }), connecting, Outbound, false},
+		{"not idle long enough", to(func(s *Selector) { s.MinIdle = time.Minute + 1 }), flow, Outbound, false},
+		{"unknown idle time", to(func(s *Selector) { s.MinIdle = 1 }), unknown, Outbound, false},
+		{"idle during the handshake", to(func(s *Selector) { s.MinIdle = 1 }), connecting, Outbound, false},
 		{"peer silent", to(func(s *Selector) { s.MinPeerSilence = time.Minute }), flow, Outbound, true},
-		{"peer not silent for so long", to(func(s *Selector) { s.MinPeerSilence = time.Minute + 1 }), flow, Outbound, false},
-		{"peer silent for nobody knows how long", to(func(s *Selector) { s.MinPeerSilence = 1 }), unknown, Outbound, false},
-		{"peer silent in the handshake", to(func(s *Selector) { s.MinPeerSilence = 1 }), connecting, Outbound, false},
+		{"peer not silent long enough", to(func(s *Selector) { s.MinPeerSilence = time.Minute + 1 }), flow, Outbound, false},
+		{"unknown peer silence", to(func(s *Selector) { s.MinPeerSilence = 1 }), unknown, Outbound, false},
+		{"peer silent during the handshake", to(func(s *Selector) { s.MinPeerSilence = 1 }), connecting, Outbound, false},
 		{"stalled", to(func(s *Selector) { s.Stalled = true }), stalled, Outbound, true},
 		{"not stalled", to(func(s *Selector) { s.Stalled = true }), flow, Outbound, false},
 	}

@@ -9,44 +9,45 @@ import (
 	"slices"
 )
 
-// Table holds the small part of a network namespace's socket table that decides the
-// direction of every flow and joins subflows to their MPTCP connections: listeners,
-// ephemeral ports and MPTCP connections. TCP flows are not kept. The zero Table is
-// empty and ready to use. It may be read concurrently once it is filled.
+// Table determines the direction of flows and relates subflows to their MPTCP connections.
+// It has the listeners, the ephemeral ports and the MPTCP connections of one network
+// namespace, but no TCP flows. The zero Table is empty and ready to use. A filled Table may
+// be read concurrently.
 type Table struct {
-	// Ephemeral is the port range of EphemeralPorts. The zero PortRange decides no
-	// direction.
+	// Ephemeral is the result of EphemeralPorts. With the zero PortRange, ports do not
+	// determine a direction.
 	Ephemeral PortRange
 
 	listeners   listeners
 	connections []Flow
 	byToken     map[uint32]int // index in connections
-	byInode     map[uint32]int // of the connections with an inode
+	byInode     map[uint32]int // the same, without connections of inode 0
 
-	// openers has those that took a dump to find, earlier those before the last Reset.
+	// openers caches the results of dumps for initial subflows; earlier is the cache from
+	// before the last Reset.
 	openers, earlier map[openerKey]Opener
 }
 
-// Reader is the part of a Conn that a Table is read from.
+// Reader is the source of a Table, usually a Conn.
 type Reader interface {
 	Flows(ctx context.Context, q Query) iter.Seq2[Flow, error]
 }
 
-// ReadListeners adds the listeners of the namespace. The dump visits listening sockets
-// only.
+// ReadListeners adds the listeners of the namespace. The kernel visits only listening
+// sockets for it.
 func (t *Table) ReadListeners(ctx context.Context, from Reader) error {
 	for f, err := range from.Flows(ctx, Query{States: States(Listen)}) {
 		if err != nil {
-			return fmt.Errorf("find listeners: %w", err)
+			return fmt.Errorf("read listeners: %w", err)
 		}
 		t.listeners.add(&f)
 	}
 	return nil
 }
 
-// ReadConnections adds the MPTCP connections in the given states. A kernel that has no
-// MPTCP, or no mptcp_diag, adds none. After an error the connections read so far stay
-// in the Table. ReadListeners and Ephemeral come first.
+// ReadConnections adds the MPTCP connections in the given states. It adds none if the
+// kernel lacks MPTCP or mptcp_diag. After an error the connections read so far stay in the
+// Table. Call ReadListeners and set Ephemeral first.
 func (t *Table) ReadConnections(ctx context.Context, from Reader, states StateSet) error {
 	for f, err := range from.Flows(ctx, Query{Protocol: MPTCP, States: states, Info: true}) {
 		switch {
@@ -72,20 +73,20 @@ func (t *Table) addConnection(f *Flow) {
 	}
 }
 
-// maxOpenerPorts bounds the port filter of readOpeners: each port costs a comparison for
+// maxOpenerPorts bounds the port filter of readOpeners. Each port costs one comparison for
 // each socket of the namespace.
 const maxOpenerPorts = 16
 
-// openerKey names an MPTCP connection: a socket that connects anew has another token.
+// openerKey identifies an MPTCP connection. A socket that reconnects has another token.
 type openerKey struct {
 	cookie uint64
 	token  uint32
 }
 
-// readOpeners sets Opener of the connections whose direction is not clear from
-// listeners and ports. mptcp_info has no byte counters; the initial subflow has, and it
-// has its connection's addresses. One filtered dump serves all of these connections;
-// there is none when the reading before the last Reset has their openers.
+// readOpeners sets Opener of the connections whose direction does not follow from
+// listeners and ports. mptcp_info has no byte counters, so it reads the initial subflow,
+// which has the addresses of its connection. One filtered dump covers all connections. It
+// is skipped if all openers are cached.
 func (t *Table) readOpeners(ctx context.Context, from Reader) error {
 	unclear, query := t.unclear()
 	if len(unclear) == 0 {
@@ -101,19 +102,19 @@ func (t *Table) readOpeners(ctx context.Context, from Reader) error {
 		}
 		if c := &t.connections[i]; f.Local == c.Local && f.Remote == c.Remote {
 			delete(unclear, i)
-			if f.Opener != OpenerUnknown { // else the next reading may find it
+			if f.Opener != OpenerUnknown { // else try again after the next Reset
 				t.setOpener(i, f.Opener)
 			}
 		}
 	}
 	for i := range unclear {
-		t.setOpener(i, OpenerUnknown) // without its initial subflow it never becomes known
+		t.setOpener(i, OpenerUnknown) // permanent, because the initial subflow is gone
 	}
 	return nil
 }
 
-// unclear returns the indexes of the connections whose opener takes a dump to find, and
-// the query for their initial subflows.
+// unclear returns the indexes of the connections that need a dump for their opener, and
+// the query for their initial subflows. It sets cached openers.
 func (t *Table) unclear() (map[int]bool, Query) {
 	indexes, initial := make(map[int]bool), Selector{Destinations: Everywhere()}
 	query := Query{States: States(Established, CloseWait), Selector: &initial, Info: true}
@@ -141,7 +142,7 @@ func (t *Table) unclear() (map[int]bool, Query) {
 	return indexes, query
 }
 
-// setOpener sets and remembers the opener of a connection.
+// setOpener sets and caches the opener of a connection.
 func (t *Table) setOpener(i int, opener Opener) {
 	c := &t.connections[i]
 	c.Opener = opener
@@ -151,8 +152,8 @@ func (t *Table) setOpener(i int, opener Opener) {
 	t.openers[openerKey{c.Cookie, c.MPTCPInfo.Token}] = opener
 }
 
-// Reset empties the Table for another reading of the same namespace. It keeps the memory
-// and, for connections that are still there then, the openers.
+// Reset empties the Table before another read of the same namespace. It keeps allocated
+// memory and the cached openers.
 func (t *Table) Reset() {
 	t.Ephemeral, t.listeners = PortRange{}, listeners{}
 	t.connections = t.connections[:0]
@@ -161,13 +162,12 @@ func (t *Table) Reset() {
 	t.earlier, t.openers = t.openers, nil
 }
 
-// Connections returns the MPTCP connections in the order of their dump. Opener is that
-// of the initial subflow, where it was needed and known. The slice belongs to the Table.
+// Connections returns the MPTCP connections in the order of the dump. The Table owns the
+// slice. Opener is set from the initial subflow where Direction needs it.
 func (t *Table) Connections() []Flow { return t.connections }
 
-// Connection returns the index in Connections of the MPTCP connection that a TCP flow is
-// a subflow of, by the rule of Flow.IsSubflowOf, or that a flow of protocol MPTCP is. It
-// reports false where there is none.
+// Connection returns the index in Connections of the MPTCP connection of a flow. For a TCP
+// flow it follows Flow.IsSubflowOf. It reports false if no connection matches.
 func (t *Table) Connection(f *Flow) (i int, ok bool) {
 	switch {
 	case len(t.connections) == 0:
@@ -181,10 +181,9 @@ func (t *Table) Connection(f *Flow) (i int, ok bool) {
 	return i, ok
 }
 
-// IsSubflowOf reports whether a TCP flow is a subflow of an MPTCP connection. A subflow
-// that shows its token belongs to the connection with that token and to no other: after
-// close(2) the connection has inode 0 while its subflows keep the old one. The inode
-// decides only where the kernel hides the token.
+// IsSubflowOf reports whether a TCP flow is a subflow of an MPTCP connection. It compares
+// tokens, because after close(2) a connection has inode 0 while its subflows keep the old
+// inode. It compares inodes only if the kernel hides the token.
 func (f *Flow) IsSubflowOf(connection *Flow) bool {
 	if f.IsSubflow {
 		return f.Subflow.Token == connection.MPTCPInfo.Token
@@ -193,14 +192,14 @@ func (f *Flow) IsSubflowOf(connection *Flow) bool {
 }
 
 // Direction returns the direction of a flow. A subflow has the direction of its MPTCP
-// connection. Any other flow is decided by the first evidence that applies:
+// connection. For any other flow the first rule that applies decides:
 //
-//  1. the handshake: SYN_SENT is outbound; a handshake state without an inode is inbound
-//  2. a listener on the flow's local endpoint: inbound, even if this side sent the SYN,
-//     because sparing an outbound flow is less harmful than closing an inbound one
-//  3. Opener, for an MPTCP connection that of its initial subflow
-//  4. Ephemeral: from an ephemeral remote port to another local port is inbound
-//  5. otherwise outbound
+//  1. SYN_SENT is outbound. Any other handshake state without an inode is inbound.
+//  2. A listener on the local endpoint means inbound, even if this side sent the SYN.
+//     Keeping an outbound flow open is less harmful than closing an inbound flow.
+//  3. Opener, for an MPTCP connection the opener of its initial subflow.
+//  4. An ephemeral remote port and a non-ephemeral local port mean inbound.
+//  5. Otherwise outbound.
 func (t *Table) Direction(f *Flow) Direction {
 	if i, ok := t.Connection(f); ok {
 		f = &t.connections[i]
@@ -208,8 +207,8 @@ func (t *Table) Direction(f *Flow) Direction {
 	return t.OwnDirection(f)
 }
 
-// OwnDirection is Direction without the join: for a subflow it returns which side
-// opened that subflow, which may be the peer of an outbound MPTCP connection.
+// OwnDirection returns the direction of a flow without regard to its MPTCP connection. The
+// peer may open a subflow of an outbound connection.
 func (t *Table) OwnDirection(f *Flow) Direction {
 	switch {
 	case f.State == SynSent:

@@ -2,8 +2,8 @@ package sockdiag
 
 import "context"
 
-// Table reads the listeners, the ephemeral ports and the open MPTCP connections of the
-// namespace, which must be the calling thread's: the ports are read from /proc.
+// Table reads the listeners, the ephemeral ports and the open MPTCP connections. The calling
+// thread must be in the network namespace of the Conn, because /proc provides the ports.
 func (c *Conn) Table(ctx context.Context) (*Table, error) {
 	ephemeral, err := EphemeralPorts()
 	if err != nil {

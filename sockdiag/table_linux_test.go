@@ -1,31 +1,18 @@
 package sockdiag
 
 import (
-	"net"
-	"net/netip"
 	"testing"
 
 	"tcphup/test/kit/nstest"
 )
 
-// An MPTCP connection from a chosen port to an ephemeral one is outbound: its initial
-// subflow has the counters that the connection lacks.
+// An MPTCP connection from a fixed port to an ephemeral port is outbound. Only the counters
+// of its initial subflow show that.
 func TestPrivilegedTable(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
-		const chosen, service = "127.0.0.1:1000", "127.0.0.1:45000"
+		const fixed, service = "127.0.0.1:1000", "127.0.0.1:45000"
 		ln := listen(t, service, true)
-		dialer := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.MustParseAddrPort(chosen))}
-		dialer.SetMultipathTCP(true)
-		client, err := dialer.DialContext(t.Context(), "tcp", service)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { client.Close() })
-		server, err := ln.Accept()
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { server.Close() })
+		connect(t, ln, fixed, service, true)
 
 		c := mustDial(t)
 		table, err := c.Table(t.Context())
@@ -33,9 +20,9 @@ func TestPrivilegedTable(t *testing.T) {
 			t.Fatal(err)
 		}
 		if n := len(table.Connections()); n != 2 {
-			t.Fatalf("%d MPTCP connections, want both ends of one", n)
+			t.Fatalf("%d MPTCP connections, want client and server of one connection", n)
 		}
-		want := map[string]Direction{chosen: Outbound, service: Inbound}
+		want := map[string]Direction{fixed: Outbound, service: Inbound}
 		for _, protocol := range []Protocol{TCP, MPTCP} {
 			for _, f := range collect(t, c, Query{Protocol: protocol, States: Open, Info: true}) {
 				if got := table.Direction(&f); got != want[f.Local.String()] {

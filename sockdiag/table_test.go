@@ -27,27 +27,27 @@ func TestDirection(t *testing.T) {
 		want          Direction
 	}{
 		{name: "wildcard", listeners: []Flow{listener(IPv4, "0.0.0.0:80")}, local: "10.0.0.1:80", remote: "10.0.0.2:40000", want: Inbound},
-		{name: "wildcard IPv4 leaves IPv6 alone", listeners: []Flow{listener(IPv4, "0.0.0.0:80")}, local: "[2001:db8::1]:80", remote: "[2001:db8::2]:40000", want: Outbound},
-		{name: "wildcard IPv6 takes both", listeners: []Flow{listener(IPv6, "[::]:80")}, local: "10.0.0.1:80", remote: "10.0.0.2:40000", want: Inbound},
-		{name: "own address", listeners: []Flow{listener(IPv4, "10.0.0.1:80")}, local: "10.0.0.1:80", remote: "10.0.0.2:40000", want: Inbound},
+		{name: "IPv4 wildcard rejects IPv6", listeners: []Flow{listener(IPv4, "0.0.0.0:80")}, local: "[2001:db8::1]:80", remote: "[2001:db8::2]:40000", want: Outbound},
+		{name: "IPv6 wildcard accepts both", listeners: []Flow{listener(IPv6, "[::]:80")}, local: "10.0.0.1:80", remote: "10.0.0.2:40000", want: Inbound},
+		{name: "same address", listeners: []Flow{listener(IPv4, "10.0.0.1:80")}, local: "10.0.0.1:80", remote: "10.0.0.2:40000", want: Inbound},
 		{name: "another address", listeners: []Flow{listener(IPv4, "10.0.0.9:80")}, local: "10.0.0.1:80", remote: "10.0.0.2:40000", want: Outbound},
 		{name: "listener on an ephemeral port", listeners: []Flow{listener(IPv4, "0.0.0.0:45000")}, ephemeral: ephemeral, local: "10.0.0.1:45000", remote: "10.0.0.2:40000", want: Inbound},
 		{name: "opened here", ephemeral: ephemeral, local: "10.0.0.1:40000", remote: "10.0.0.2:80", want: Outbound},
-		{name: "listener has gone", ephemeral: ephemeral, local: "10.0.0.1:80", remote: "10.0.0.2:40000", want: Inbound},
-		{name: "listener has gone, range unknown", local: "10.0.0.1:80", remote: "10.0.0.2:40000", want: Outbound},
+		{name: "closed listener", ephemeral: ephemeral, local: "10.0.0.1:80", remote: "10.0.0.2:40000", want: Inbound},
+		{name: "closed listener, range unknown", local: "10.0.0.1:80", remote: "10.0.0.2:40000", want: Outbound},
 		{name: "two ephemeral ports", ephemeral: ephemeral, local: "10.0.0.1:40001", remote: "10.0.0.2:40000", want: Outbound},
-		{name: "two chosen ports", ephemeral: ephemeral, local: "10.0.0.1:1000", remote: "10.0.0.2:80", want: Outbound},
+		{name: "two fixed ports", ephemeral: ephemeral, local: "10.0.0.1:1000", remote: "10.0.0.2:80", want: Outbound},
 		{name: "SYN sent", listeners: []Flow{listener(IPv4, "0.0.0.0:80")}, state: SynSent, local: "10.0.0.1:80", remote: "10.0.0.2:40000", want: Outbound},
-		{name: "wildcard IPv6 alone", listeners: []Flow{v6only}, local: "10.0.0.1:80", remote: "10.0.0.2:40000", want: Outbound},
-		{name: "wildcard IPv6 alone takes IPv6", listeners: []Flow{v6only}, local: "[2001:db8::1]:80", remote: "[2001:db8::2]:40000", want: Inbound},
+		{name: "IPv6-only wildcard rejects IPv4", listeners: []Flow{v6only}, local: "10.0.0.1:80", remote: "10.0.0.2:40000", want: Outbound},
+		{name: "IPv6-only wildcard accepts IPv6", listeners: []Flow{v6only}, local: "[2001:db8::1]:80", remote: "[2001:db8::2]:40000", want: Inbound},
 		{name: "IPv4 wildcard of an IPv6 socket", listeners: []Flow{listener(IPv6, "0.0.0.0:80")}, local: "10.0.0.1:80", remote: "10.0.0.2:40000", want: Inbound},
-		{name: "IPv4 wildcard of an IPv6 socket leaves IPv6 alone", listeners: []Flow{listener(IPv6, "0.0.0.0:80")}, local: "[2001:db8::1]:80", remote: "[2001:db8::2]:40000", want: Outbound},
-		{name: "opened here from a chosen port to an ephemeral one", ephemeral: ephemeral, opener: OpenedHere, local: "10.0.0.1:1000", remote: "10.0.0.2:49152", want: Outbound},
-		{name: "opened by a peer with a port of its own range", ephemeral: ephemeral, opener: OpenedByPeer, local: "10.0.0.1:443", remote: "10.0.0.2:62000", want: Inbound},
+		{name: "IPv4 wildcard of an IPv6 socket rejects IPv6", listeners: []Flow{listener(IPv6, "0.0.0.0:80")}, local: "[2001:db8::1]:80", remote: "[2001:db8::2]:40000", want: Outbound},
+		{name: "opened here from a fixed port to an ephemeral port", ephemeral: ephemeral, opener: OpenedHere, local: "10.0.0.1:1000", remote: "10.0.0.2:49152", want: Outbound},
+		{name: "opened by a peer with another ephemeral range", ephemeral: ephemeral, opener: OpenedByPeer, local: "10.0.0.1:443", remote: "10.0.0.2:62000", want: Inbound},
 		{name: "opened by a peer, two ephemeral ports", ephemeral: ephemeral, opener: OpenedByPeer, local: "10.0.0.1:40001", remote: "10.0.0.2:40000", want: Inbound},
 		{name: "opened here from the port of a listener", listeners: []Flow{listener(IPv4, "0.0.0.0:80")}, opener: OpenedHere, local: "10.0.0.1:80", remote: "10.0.0.2:40000", want: Inbound},
-		{name: "both have sent a SYN", ephemeral: ephemeral, state: SynRecv, inode: 7, local: "10.0.0.1:40001", remote: "10.0.0.2:80", want: Outbound},
-		{name: "accepted with the SYN", listeners: []Flow{listener(IPv4, "0.0.0.0:80")}, state: SynRecv, inode: 7, local: "10.0.0.1:80", remote: "10.0.0.2:40000", want: Inbound},
+		{name: "simultaneous open", ephemeral: ephemeral, state: SynRecv, inode: 7, local: "10.0.0.1:40001", remote: "10.0.0.2:80", want: Outbound},
+		{name: "TCP Fast Open", listeners: []Flow{listener(IPv4, "0.0.0.0:80")}, state: SynRecv, inode: 7, local: "10.0.0.1:80", remote: "10.0.0.2:40000", want: Inbound},
 		{name: "SYN received", state: SynRecv, local: "10.0.0.1:40001", remote: "10.0.0.2:80", want: Inbound},
 	}
 	for _, tt := range tests {
@@ -67,7 +67,7 @@ func TestDirection(t *testing.T) {
 	}
 }
 
-// fakeReader is a socket table that ends each dump of MPTCP with an error.
+// fakeReader is an in-memory socket table. Each MPTCP dump ends with mptcpErr, if set.
 type fakeReader struct {
 	flows    []Flow
 	mptcpErr error
@@ -95,7 +95,7 @@ func mptcpFlow(token, inode uint32, local, remote string) Flow {
 	}
 }
 
-// subflowOf is a TCP flow; a token of 0 is one that the kernel hides.
+// subflowOf returns a TCP flow. Token 0 stands for a token hidden by the kernel.
 func subflowOf(token, inode uint32, local, remote string) Flow {
 	f := mptcpFlow(0, inode, local, remote)
 	f.Protocol, f.IsSubflow, f.Subflow.Token = TCP, token != 0, token
@@ -107,7 +107,7 @@ func TestConnection(t *testing.T) {
 	var table Table
 	kernel := &fakeReader{flows: []Flow{
 		mptcpFlow(1, 100, local, remote),
-		mptcpFlow(2, 0, local, remote), // closed by its application; its subflows keep inode 101
+		mptcpFlow(2, 0, local, remote), // closed by the application; its subflows keep inode 101
 		mptcpFlow(3, 102, local, remote),
 	}, mptcpErr: os.ErrNotExist}
 	if err := table.ReadConnections(t.Context(), kernel, Open); err != nil {
@@ -116,14 +116,14 @@ func TestConnection(t *testing.T) {
 	tests := []struct {
 		name string
 		flow Flow
-		want uint32 // token; 0 is no connection
+		want uint32 // token; 0 means none
 	}{
 		{"token and inode", subflowOf(1, 100, local, remote), 1},
 		{"token of a closed connection", subflowOf(2, 101, local, remote), 2},
 		{"token without inode", subflowOf(1, 0, local, remote), 1},
 		{"hidden token", subflowOf(0, 102, local, remote), 3},
 		{"hidden token of a closed connection", subflowOf(0, 101, local, remote), 0},
-		{"token wins over inode", subflowOf(2, 100, local, remote), 2},
+		{"token has precedence over inode", subflowOf(2, 100, local, remote), 2},
 		{"unknown token, known inode", subflowOf(9, 100, local, remote), 0},
 		{"no process", subflowOf(0, 0, local, remote), 0},
 	}
@@ -146,8 +146,8 @@ func TestConnection(t *testing.T) {
 	}
 }
 
-// A subflow has the direction of its connection, whose opener is that of the initial
-// subflow where ports do not decide.
+// A subflow has the direction of its connection. Where ports do not decide, the opener of
+// the initial subflow does.
 func TestMPTCPDirection(t *testing.T) {
 	initial := func(token uint32, opener Opener, local, remote string) Flow {
 		f := subflowOf(token, 0, local, remote)
@@ -160,7 +160,7 @@ func TestMPTCPDirection(t *testing.T) {
 		flows         []Flow // the connection first
 		want, wantOwn Direction
 		dumps         int
-		again         bool // the second reading looks for the opener once more
+		again         bool // the second read dumps initial subflows again
 	}{
 		{"by ports", []Flow{
 			mptcpFlow(1, 0, "10.0.0.1:40000", "10.0.0.2:80"), initial(1, OpenedHere, "10.0.0.1:40000", "10.0.0.2:80"),
@@ -168,7 +168,7 @@ func TestMPTCPDirection(t *testing.T) {
 		{"by listener", []Flow{
 			mptcpFlow(1, 0, "10.0.0.1:8080", "10.0.0.2:40000"), initial(1, OpenedHere, "10.0.0.1:8080", "10.0.0.2:40000"), listener,
 		}, Inbound, Inbound, 2, false},
-		{"opened here from a chosen port", []Flow{
+		{"opened here from a fixed port", []Flow{
 			mptcpFlow(1, 0, "10.0.0.1:1000", "10.0.0.2:40000"), initial(1, OpenedHere, "10.0.0.1:1000", "10.0.0.2:40000"),
 		}, Outbound, Outbound, 3, false},
 		{"opened by the peer, two ephemeral ports", []Flow{
@@ -177,7 +177,7 @@ func TestMPTCPDirection(t *testing.T) {
 		{"initial subflow is gone", []Flow{
 			mptcpFlow(1, 0, "10.0.0.1:1000", "10.0.0.2:40000"), initial(1, OpenedHere, "10.0.1.1:1000", "10.0.0.2:40000"),
 		}, Inbound, Outbound, 3, false},
-		{"opener is not known yet", []Flow{
+		{"opener not yet known", []Flow{
 			mptcpFlow(1, 0, "10.0.0.1:1000", "10.0.0.2:40000"), initial(1, OpenerUnknown, "10.0.0.1:1000", "10.0.0.2:40000"),
 		}, Inbound, Inbound, 3, true},
 		{"subflow added by the peer", []Flow{
@@ -203,9 +203,9 @@ func TestMPTCPDirection(t *testing.T) {
 				t.Fatal(err)
 			}
 			if more := kernel.dumps - tt.dumps; more != 2 && !tt.again {
-				t.Errorf("%d dumps the second time, want 2", more)
+				t.Errorf("second read: %d dumps, want 2", more)
 			} else if tt.again && more != 3 {
-				t.Errorf("%d dumps the second time, want 3", more)
+				t.Errorf("second read: %d dumps, want 3", more)
 			}
 			connection, subflow := &tt.flows[0], &tt.flows[1]
 			if got := table.Direction(connection); got != tt.want {
@@ -221,8 +221,8 @@ func TestMPTCPDirection(t *testing.T) {
 	}
 }
 
-// What was read before an error stays, and the error is returned.
-func TestTableErrors(t *testing.T) {
+// After an error the connections read so far stay in the Table.
+func TestReadConnectionsError(t *testing.T) {
 	table, broken := new(Table), errors.New("broken")
 	kernel := &fakeReader{flows: []Flow{mptcpFlow(1, 100, "10.0.0.1:40000", "10.0.0.2:80")}, mptcpErr: broken}
 	if err := table.ReadConnections(t.Context(), kernel, Open); !errors.Is(err, broken) || len(table.Connections()) != 1 {

@@ -7,14 +7,14 @@ import (
 	"time"
 )
 
-// Numbers of linux/sock_diag.h, linux/inet_diag.h and linux/mptcp.h.
+// Constants of linux/sock_diag.h, linux/inet_diag.h and linux/mptcp.h.
 const (
 	typeByFamily = 20 // SOCK_DIAG_BY_FAMILY
 	typeDestroy  = 21 // SOCK_DESTROY
 
 	protocolTCP   = 6   // IPPROTO_TCP
-	protocolAttr  = 255 // IPPROTO_RAW: look into reqAttrProtocol
-	protocolMPTCP = 262 // IPPROTO_MPTCP, too wide for the request's own field
+	protocolAttr  = 255 // IPPROTO_RAW: the protocol is in reqAttrProtocol
+	protocolMPTCP = 262 // IPPROTO_MPTCP, too wide for sdiag_protocol
 
 	reqAttrBytecode = 1 // INET_DIAG_REQ_BYTECODE
 	reqAttrProtocol = 3 // INET_DIAG_REQ_PROTOCOL
@@ -42,20 +42,20 @@ const (
 	attrType   = 0x3fff
 )
 
-// request is a struct inet_diag_req_v2 before it is bytes.
+// request has the fields of a struct inet_diag_req_v2.
 type request struct {
 	family   Family
 	protocol Protocol
-	info     bool // ask for tcp_info or mptcp_info
+	info     bool // request tcp_info or mptcp_info
 	states   StateSet
-	flow     *Flow // the one socket that is meant; nil in a dump
+	flow     *Flow // nil for a dump
 }
 
-// noCookie is the cookie that stands for "any" (INET_DIAG_NOCOOKIE).
+// noCookie matches any socket (INET_DIAG_NOCOOKIE).
 const noCookie = 1<<64 - 1
 
-// bytes returns the request as the kernel reads it. Numbers are in the byte
-// order of the machine, ports and addresses in that of the network.
+// bytes encodes the request. Ports and addresses are in network byte order, all other
+// numbers in native byte order.
 func (r request) bytes() []byte {
 	b := make([]byte, requestLen)
 	b[0] = byte(r.family)
@@ -77,8 +77,7 @@ func (r request) bytes() []byte {
 	putAddr(b[28:44], r.family, r.flow.Remote.Addr())
 	binary.NativeEndian.PutUint32(b[44:], r.flow.Interface)
 	if r.protocol == MPTCP {
-		// The kernel looks an MPTCP connection up by its token, which it takes
-		// from the first half of the cookie.
+		// For MPTCP the first half of the cookie field holds the token.
 		binary.NativeEndian.PutUint32(b[48:], r.flow.MPTCPInfo.Token)
 		return b
 	}
@@ -86,8 +85,8 @@ func (r request) bytes() []byte {
 	return b
 }
 
-// putAddr writes an address in the form of the socket's own family, so that an
-// IPv6 socket with an IPv4 peer is named ::ffff:a.b.c.d as the kernel has it.
+// putAddr encodes an address in the family of its socket. For an IPv6 socket an IPv4
+// address becomes ::ffff:a.b.c.d.
 func putAddr(b []byte, family Family, a netip.Addr) {
 	if family == IPv6 {
 		a16 := a.As16()
@@ -98,7 +97,7 @@ func putAddr(b []byte, family Family, a netip.Addr) {
 	copy(b, a4[:])
 }
 
-// A cookie is two 32-bit words, the lower one first, each in machine order.
+// putCookie encodes a cookie as two 32-bit words in native byte order, the lower first.
 func putCookie(b []byte, cookie uint64) {
 	binary.NativeEndian.PutUint32(b, uint32(cookie))
 	binary.NativeEndian.PutUint32(b[4:], uint32(cookie>>32))
@@ -108,9 +107,8 @@ func cookie(b []byte) uint64 {
 	return uint64(binary.NativeEndian.Uint32(b)) | uint64(binary.NativeEndian.Uint32(b[4:]))<<32
 }
 
-// parseFlow decodes a struct inet_diag_msg and the attributes behind it. Unknown
-// attributes are skipped; those of another length than today's are read as far
-// as they go.
+// parseFlow decodes a struct inet_diag_msg and its attributes. It skips unknown attributes
+// and accepts shorter and longer kernel structs.
 func parseFlow(b []byte, protocol Protocol) (Flow, error) {
 	if len(b) < messageLen {
 		return Flow{}, fmt.Errorf("parse inet_diag_msg: %w: %d of %d bytes", errShort, len(b), messageLen)
@@ -149,7 +147,7 @@ func parseFlow(b []byte, protocol Protocol) (Flow, error) {
 		rest = next
 		switch kind {
 		case attrInfo:
-			// A listener has no times, only zeroes that would read as "just now".
+			// For a listener all times are 0, which would mean "just now".
 			switch {
 			case protocol == MPTCP:
 				f.MPTCPInfo, f.HasMPTCPInfo = parseMPTCPInfo(value)
@@ -177,7 +175,7 @@ func parseFlow(b []byte, protocol Protocol) (Flow, error) {
 	return f, nil
 }
 
-// splitAttr takes the first attribute off b. The value shares b's memory.
+// splitAttr splits the first attribute off b. The value shares the memory of b.
 func splitAttr(b []byte) (kind uint16, value, rest []byte, err error) {
 	if len(b) < attrHeader {
 		return 0, nil, nil, fmt.Errorf("split attribute: %w: %d bytes left", errShort, len(b))
@@ -185,15 +183,15 @@ func splitAttr(b []byte) (kind uint16, value, rest []byte, err error) {
 	size := int(binary.NativeEndian.Uint16(b))
 	kind = binary.NativeEndian.Uint16(b[2:]) & attrType
 	if size < attrHeader || size > len(b) {
-		return 0, nil, nil, fmt.Errorf("split attribute %d: %w: says %d bytes, %d left", kind, errShort, size, len(b))
+		return 0, nil, nil, fmt.Errorf("split attribute %d: %w: length field %d, %d bytes left", kind, errShort, size, len(b))
 	}
 	return kind, b[attrHeader:size], b[min(align4(size), len(b)):], nil
 }
 
 func align4(n int) int { return (n + 3) &^ 3 }
 
-// parseTCPInfo reads a struct tcp_info (linux/tcp.h). It reports false for one
-// too short to hold what every kernel since 2.6 has.
+// parseTCPInfo decodes a struct tcp_info (linux/tcp.h). It reports false if b lacks fields
+// that every kernel since 2.6 has.
 func parseTCPInfo(b []byte) (TCPInfo, bool) {
 	const (
 		base    = 60  // through tcpi_last_ack_recv
@@ -217,14 +215,14 @@ func parseTCPInfo(b []byte) (TCPInfo, bool) {
 	return info, true
 }
 
-// opener tells from a struct tcp_info which side has sent the SYN: it takes a place
-// among the bytes that the peer has acknowledged, and none among those that were sent.
-// The queues of f are older than the rest, by as much as the kernel takes from one to
-// the other. An acknowledgement that came in between could make a flow that was
-// accepted look as if it had been opened here, never the other way round; so where one
-// may have, nothing is told. A retransmission that this host failed to send counts as
-// sent and not as retransmitted, so that a single byte that is being retransmitted could
-// make a flow look as if it had been accepted: it leaves the opener unknown.
+// opener derives the opener of a flow from a struct tcp_info. The SYN counts among the
+// acknowledged bytes, but not among the sent bytes.
+//
+// The kernel reads the queues of f a moment before the counters. An acknowledgement in
+// between makes an accepted flow resemble an opened flow, never the reverse. The result is
+// OpenerUnknown where such an acknowledgement is possible. A failed retransmission counts
+// as sent, but not as retransmitted. The result is therefore also OpenerUnknown while a
+// single byte is being retransmitted.
 func opener(b []byte, f *Flow) Opener {
 	const (
 		acked   = 120 // tcpi_bytes_acked
@@ -232,7 +230,7 @@ func opener(b []byte, f *Flow) Opener {
 		retrans = 208 // tcpi_bytes_retrans, since 4.19
 	)
 	if len(b) < retrans+8 || f.State != Established && f.State != CloseWait {
-		return OpenerUnknown // a FIN takes a place, too
+		return OpenerUnknown // in later states a FIN counts like a SYN
 	}
 	number := func(at int) int64 { return int64(binary.NativeEndian.Uint64(b[at:])) }
 	inFlight := int64(f.SendQueue) - int64(f.TCPInfo.NotSent)
@@ -247,8 +245,8 @@ func opener(b []byte, f *Flow) Opener {
 	}
 }
 
-// parseMPTCPInfo reads a struct mptcp_info (linux/mptcp.h), which has grown with
-// the kernel. It reports false for one without even a token.
+// parseMPTCPInfo decodes a struct mptcp_info (linux/mptcp.h) of any kernel version. It
+// reports false if b is too short for a token.
 func parseMPTCPInfo(b []byte) (MPTCPInfo, bool) {
 	const (
 		base          = 16 // through mptcpi_token
@@ -275,8 +273,8 @@ func parseMPTCPInfo(b []byte) (MPTCPInfo, bool) {
 	return info, true
 }
 
-// parseULP reads the nested INET_DIAG_ULP_INFO and reports whether it describes
-// an MPTCP subflow; other upper layer protocols (TLS, SMC) are skipped.
+// parseULP decodes INET_DIAG_ULP_INFO and reports whether it describes an MPTCP subflow. It
+// skips other upper layer protocols (TLS, SMC).
 func parseULP(b []byte) (Subflow, bool, error) {
 	for len(b) > 0 {
 		kind, value, rest, err := splitAttr(b)

@@ -14,9 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The kernel's structures, field by field as in the headers. The compiler lays them
-// out as C's does, so that the decoder's offsets are checked by something that knows
-// none of them. tcp_info is unix.TCPInfo.
+// Kernel structures, field by field as in the headers. The compiler lays them out as C
+// does, so they check the decoder's offsets independently. tcp_info is unix.TCPInfo.
 type (
 	// inetDiagMsg is struct inet_diag_msg (linux/inet_diag.h).
 	inetDiagMsg struct {
@@ -51,7 +50,7 @@ type (
 	}
 )
 
-// view reads a C structure; what b is too short for is zero.
+// view decodes a C structure. Fields beyond the end of b are zero.
 func view[T any](b []byte) (v T) {
 	copy(unsafe.Slice((*byte)(unsafe.Pointer(&v)), unsafe.Sizeof(v)), b)
 	return v
@@ -62,7 +61,7 @@ type attribute struct {
 	value []byte
 }
 
-// attributes splits a list of struct nlattr and reports whether it is one.
+// attributes splits a list of struct nlattr and reports whether it is well formed.
 func attributes(b []byte) (list []attribute, ok bool) {
 	for len(b) > 0 {
 		header := view[struct{ size, kind uint16 }](b)
@@ -78,7 +77,7 @@ func attributes(b []byte) (list []attribute, ok bool) {
 	return list, true
 }
 
-// appendAttribute is the other way round.
+// appendAttribute encodes a struct nlattr.
 func appendAttribute(b []byte, a attribute) []byte {
 	b = binary.NativeEndian.AppendUint16(b, uint16(unix.NLA_HDRLEN+len(a.value)))
 	b = binary.NativeEndian.AppendUint16(b, a.kind)
@@ -88,8 +87,8 @@ func appendAttribute(b []byte, a attribute) []byte {
 
 func ms(n uint32) time.Duration { return time.Duration(n) * time.Millisecond }
 
-// reference decodes a message by the structures. It reports false for one that is
-// cut short, at odds with its own lengths or of another family.
+// reference decodes a message with the kernel structures. It reports false for a truncated
+// or inconsistent message and for an unknown family.
 func reference(b []byte, protocol Protocol) (Flow, bool) {
 	m := view[inetDiagMsg](b)
 	if len(b) < int(unsafe.Sizeof(m)) || m.Family != unix.AF_INET && m.Family != unix.AF_INET6 {
@@ -131,7 +130,7 @@ func reference(b []byte, protocol Protocol) (Flow, bool) {
 	return f, ok
 }
 
-// referenceTCPInfo takes what every kernel has: all up to tcpi_last_ack_recv.
+// referenceTCPInfo needs the fields of every kernel, up to tcpi_last_ack_recv.
 func referenceTCPInfo(b []byte) (TCPInfo, bool) {
 	i := view[unix.TCPInfo](b)
 	if len(b) < int(unsafe.Offsetof(i.Pmtu)) {
@@ -141,13 +140,13 @@ func referenceTCPInfo(b []byte) (TCPInfo, bool) {
 		Retransmits: i.Retransmits, Probes: i.Probes, Backoff: i.Backoff, Unacked: i.Unacked, NotSent: i.Notsent_bytes,
 		LastDataSent: ms(i.Last_data_sent), LastDataReceived: ms(i.Last_data_recv), LastAckReceived: ms(i.Last_ack_recv),
 	}
-	if len(b) < int(unsafe.Offsetof(i.Min_rtt)) { // part of a number is none
+	if len(b) < int(unsafe.Offsetof(i.Min_rtt)) { // an incomplete field is ignored
 		info.NotSent = 0
 	}
 	return info, true
 }
 
-// referenceOpener says who has one byte more acknowledged than sent.
+// referenceOpener is OpenedHere if one byte more is acknowledged than sent.
 func referenceOpener(b []byte, f *Flow) Opener {
 	i := view[unix.TCPInfo](b)
 	if len(b) < int(unsafe.Offsetof(i.Bytes_retrans)+unsafe.Sizeof(i.Bytes_retrans)) || !States(Established, CloseWait).Has(f.State) {
@@ -203,32 +202,32 @@ func referenceSubflow(b []byte) (s Subflow, is, ok bool) {
 	return s, false, ok
 }
 
-// within returns b in the midst of other bytes, which nothing may read.
-func within(b []byte, other byte) []byte {
+// padded returns b within a larger array of other bytes, which a decoder must not read.
+func padded(b []byte, other byte) []byte {
 	around := bytes.Repeat([]byte{other}, 256)
 	all := bytes.Join([][]byte{around, b, around}, nil)
 	return all[len(around) : len(around)+len(b)]
 }
 
-// checkFlow compares the decoder with the reference and names the flow in a request,
-// by the very bytes that the kernel named it by.
+// checkFlow compares the decoder with the reference. A request for the decoded flow must
+// have the socket id of the message.
 func checkFlow(t *testing.T, message []byte, protocol Protocol) {
 	t.Helper()
-	got, err := parseFlow(within(message, 0), protocol)
-	other, otherErr := parseFlow(within(message, 0xff), protocol)
+	got, err := parseFlow(padded(message, 0), protocol)
+	other, otherErr := parseFlow(padded(message, 0xff), protocol)
 	if got != other || (err == nil) != (otherErr == nil) {
-		t.Errorf("read outside of the message: %+v, %v and %+v, %v", got, err, other, otherErr)
+		t.Errorf("result depends on bytes outside of the message: %+v, %v and %+v, %v", got, err, other, otherErr)
 	}
 	want, ok := reference(message, protocol)
 	if ok != (err == nil) {
-		t.Fatalf("error %v, and the message is well formed: %t\n% x", err, ok, message)
+		t.Fatalf("error %v for a well-formed message: %t\n% x", err, ok, message)
 	}
 	if err != nil {
 		if got != (Flow{}) {
-			t.Errorf("%+v beside error %v", got, err)
+			t.Errorf("%+v with error %v", got, err)
 		}
 		if !errors.Is(err, errShort) && !strings.Contains(err.Error(), "address family") {
-			t.Errorf("error %v does not say what is wrong", err)
+			t.Errorf("error %v does not name the cause", err)
 		}
 		return
 	}
@@ -237,25 +236,25 @@ func checkFlow(t *testing.T, message []byte, protocol Protocol) {
 	}
 
 	id := view[inetDiagMsg](message).ID
-	if got.Family == IPv4 { // behind an IPv4 address there is nothing
+	if got.Family == IPv4 { // bytes after an IPv4 address are undefined
 		clear(id.Src[4:])
 		clear(id.Dst[4:])
 	}
 	if protocol == MPTCP {
 		id.Cookie = [2]uint32{want.MPTCPInfo.Token, 0}
 	}
-	asked := view[inetDiagReqV2](request{family: got.Family, protocol: protocol, flow: &got}.bytes())
-	if asked.ID != id || asked.Family != message[0] {
-		t.Errorf("the kernel names the socket %+v, and a request for it names %+v", id, asked.ID)
+	request := view[inetDiagReqV2](request{family: got.Family, protocol: protocol, flow: &got}.bytes())
+	if request.ID != id || request.Family != message[0] {
+		t.Errorf("socket id %+v, want %+v", request.ID, id)
 	}
 }
 
-// FuzzFlow decodes any message as it is, cut off, with an info of another length and
-// with attributes that no kernel has yet.
+// FuzzFlow decodes a message as it is, truncated, with an info of another length, and with
+// unknown attributes.
 func FuzzFlow(f *testing.F) {
 	for _, c := range captures {
 		for _, payload := range c.payloads(f) {
-			// Around the ends of what grew with the kernel.
+			// Sizes around the ends of struct versions.
 			for _, size := range []uint16{0, 15, 16, 59, 60, 80, 81, 95, 96, 147, 148, 400} {
 				f.Add(payload, c.protocol == MPTCP, size, []byte("unknown"))
 			}
@@ -286,8 +285,8 @@ func FuzzFlow(f *testing.F) {
 	})
 }
 
-// referenceReply splits a datagram. The end is nil when the answer goes on, and
-// errFault for all that is not an answer.
+// referenceReply splits a datagram. The error is nil if the reply continues, and errFault
+// if a message is not part of a reply.
 func referenceReply(b []byte, sequence, portID uint32) (payloads [][]byte, end error) {
 	interrupted := false
 	for len(b) > 0 {
@@ -325,10 +324,9 @@ func referenceReply(b []byte, sequence, portID uint32) (payloads [][]byte, end e
 	return payloads, nil
 }
 
-var errFault = errors.New("not an answer")
+var errFault = errors.New("not part of a reply")
 
-// FuzzReply splits any datagram as the answer to a request with this sequence and
-// port id.
+// FuzzReply splits a datagram as the reply to a request with a sequence number and port id.
 func FuzzReply(f *testing.F) {
 	for _, c := range captures {
 		datagrams := c.read(f)
@@ -351,9 +349,9 @@ func FuzzReply(f *testing.F) {
 		var payloads [][]byte
 		var end error
 		r := reply{sequence: sequence, portID: portID}
-		for payload, err := range r.messages(within(datagram, 0xff)) {
+		for payload, err := range r.messages(padded(datagram, 0xff)) {
 			if end != nil {
-				t.Fatalf("more after %v", end)
+				t.Fatalf("message after %v", end)
 			}
 			if end = err; err == nil {
 				payloads = append(payloads, payload)
@@ -372,7 +370,7 @@ func FuzzReply(f *testing.F) {
 			t.Errorf("ends with %v, want %v", end, wantEnd)
 		}
 		if !errors.Is(end, errShort) && r.ended != known(end) {
-			t.Errorf("after %v the answer has ended: %t", end, r.ended)
+			t.Errorf("after %v reply has ended: %t", end, r.ended)
 		}
 	})
 }

@@ -9,7 +9,7 @@ import (
 	"tcphup/test/kit/nstest"
 )
 
-// byLocal returns the open flows by their local end.
+// byLocal returns the open flows by local endpoint.
 func byLocal(t *testing.T, c *Conn) map[netip.AddrPort]Flow {
 	t.Helper()
 	all := make(map[netip.AddrPort]Flow)
@@ -19,14 +19,11 @@ func byLocal(t *testing.T, c *Conn) map[netip.AddrPort]Flow {
 	return all
 }
 
-func localOf(c net.Conn) netip.AddrPort { return c.LocalAddr().(*net.TCPAddr).AddrPort() }
-
-// The kernel's counters tell who has opened a flow whatever went over it.
+// The opener is derived correctly for any traffic on a flow.
 func TestPrivilegedOpener(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) { nstest.TCPAndMPTCP(t, checkOpener) })
 }
 
-// checkOpener is TestPrivilegedOpener over one protocol.
 func checkOpener(t *testing.T, mptcp bool) {
 	const large = 1 << 20
 	send := func(t *testing.T, from, to net.Conn, n int) {
@@ -37,12 +34,12 @@ func checkOpener(t *testing.T, mptcp bool) {
 		}
 	}
 	ends := map[string][2]string{"ipv4": {"127.0.0.1:0", "127.0.0.1"}, "ipv6": {"[::1]:0", "[::1]"}, "mapped": {"[::]:0", "127.0.0.1"}}
-	type connection struct{ client, server net.Conn }
+	type connection struct{ client, server *net.TCPConn }
 	connections := make(map[string]connection)
 	for name, addresses := range ends {
-		open := func(what string) (client, server net.Conn) {
+		open := func(traffic string) (client, server *net.TCPConn) {
 			client, server = pair(t, addresses[0], addresses[1], mptcp)
-			connections[name+", "+what] = connection{client, server}
+			connections[name+", "+traffic] = connection{client, server}
 			return client, server
 		}
 		open("no data")
@@ -56,13 +53,13 @@ func checkOpener(t *testing.T, mptcp bool) {
 		client, server = open("unread")
 		_, _ = client.Write(make([]byte, 100))
 		_, _ = server.Write(make([]byte, 100))
-		client, server = open("the server has closed")
+		client, server = open("closed by the server")
 		send(t, server, client, 10)
-		_ = server.(*net.TCPConn).CloseWrite()
+		_ = server.CloseWrite()
 	}
 	c := mustDial(t)
 	var flows map[netip.AddrPort]Flow
-	nstest.Eventually(t, "everything has been acknowledged", func() bool {
+	nstest.Eventually(t, "all data is acknowledged", func() bool {
 		flows = byLocal(t, c)
 		for _, f := range flows {
 			if f.SendQueue > 0 && f.State != FinWait1 {
@@ -73,7 +70,7 @@ func checkOpener(t *testing.T, mptcp bool) {
 	})
 	for name, b := range connections {
 		if f := flows[localOf(b.client)]; f.Opener != OpenedHere {
-			t.Errorf("%s: the end that has opened it: %+v", name, f)
+			t.Errorf("%s: client: %+v, want opener %d", name, f, OpenedHere)
 		}
 		want := OpenedByPeer
 		f := flows[localOf(b.server)]
@@ -81,7 +78,7 @@ func checkOpener(t *testing.T, mptcp bool) {
 			want = OpenerUnknown // its FIN counts like a SYN
 		}
 		if f.Opener != want {
-			t.Errorf("%s: the end that has accepted it: %+v, want opener %d", name, f, want)
+			t.Errorf("%s: server: %+v, want opener %d", name, f, want)
 		}
 	}
 }

@@ -1,12 +1,12 @@
-// Package address parses the addresses, prefixes, names and ports that people and alerts
-// write. The command line, flags, the configuration and alert labels share its rules, so
-// that a text means the same everywhere:
+// Package address parses addresses, prefixes, host names and ports from the command line,
+// the configuration and alert labels. The same rules apply to all inputs:
 //
-//   - IPv4 written as IPv6 is IPv4: ::ffff:10.0.0.5 is 10.0.0.5.
+//   - An IPv4-mapped IPv6 address is IPv4: ::ffff:10.0.0.5 is 10.0.0.5.
 //   - IPv6 may be in brackets: [2001:db8::5].
-//   - Bits after the prefix length, zones, the unspecified address and multicast are errors.
+//   - Host bits after the prefix length, zones, the unspecified address and multicast are
+//     errors.
 //
-// Every error quotes the input and names what to write instead.
+// Every error quotes the input and suggests a valid form.
 package address
 
 import (
@@ -22,11 +22,11 @@ import (
 // mappedBits is the length of ::ffff:0:0/96, the IPv4-mapped part of IPv6.
 const mappedBits = 96
 
-// ErrSyntax matches errors about text that is neither an address nor a prefix. A caller
-// that also accepts names then tries the text as a name.
+// ErrSyntax matches errors about text that is neither an address nor a prefix, such as a
+// host name.
 var ErrSyntax = errors.New("not an address or prefix")
 
-// Parse parses an address or a prefix. Length 0 is valid.
+// Parse parses an address or a prefix. Prefix length 0 is valid.
 func Parse(s string) (netip.Prefix, error) {
 	prefix, err := parse(s)
 	if errors.Is(err, ErrSyntax) {
@@ -44,8 +44,8 @@ func ParseAddr(s string) (netip.Addr, error) {
 	return prefix.Addr(), err
 }
 
-// ParseEndpoint parses an address or a prefix, with or without a port; IPv6 needs brackets
-// before a port. It returns port 0 for text without a port.
+// ParseEndpoint parses an address or a prefix with an optional port. IPv6 needs brackets
+// before a port. Port 0 means no port.
 func ParseEndpoint(s string) (netip.Prefix, uint16, error) {
 	prefix, err := parse(s)
 	var port uint16
@@ -56,7 +56,7 @@ func ParseEndpoint(s string) (netip.Prefix, uint16, error) {
 		}
 		if err == nil {
 			if port, err = ParsePort(s[colon+1:]); err != nil {
-				err = errors.New("is without a port from 1 to 65535 after its last colon")
+				err = errors.New("has no port from 1 to 65535 after the last colon")
 			}
 		}
 	}
@@ -67,13 +67,13 @@ func ParseEndpoint(s string) (netip.Prefix, uint16, error) {
 	return prefix, port, err
 }
 
-// FromAddr returns the prefix of a single address. It rejects what Parse rejects.
+// FromAddr returns the prefix of a single address, by the rules of Parse.
 func FromAddr(addr netip.Addr) (netip.Prefix, error) {
 	prefix, err := fromAddr(addr)
 	return quoted(addr.String(), prefix, err)
 }
 
-// FromPrefix returns the canonical form of a prefix. It rejects what Parse rejects.
+// FromPrefix returns the canonical form of a prefix, by the rules of Parse.
 func FromPrefix(prefix netip.Prefix) (netip.Prefix, error) {
 	if !prefix.IsValid() {
 		return netip.Prefix{}, errors.New("not a prefix")
@@ -82,7 +82,7 @@ func FromPrefix(prefix netip.Prefix) (netip.Prefix, error) {
 	return quoted(prefix.String(), canonical, err)
 }
 
-// quoted completes an error, which is a predicate, by its subject.
+// quoted prepends the quoted input to an error, if any.
 func quoted(s string, prefix netip.Prefix, err error) (netip.Prefix, error) {
 	if err != nil {
 		return netip.Prefix{}, fmt.Errorf("%s %w", text.Quote(s), err)
@@ -96,7 +96,7 @@ func parse(s string) (netip.Prefix, error) {
 			return netip.Prefix{}, ErrSyntax
 		}
 	}
-	// netip.ParseAddr takes anything for a zone, "/64" included.
+	// netip.ParseAddr accepts any text as a zone, including "/64".
 	if prefix, err := netip.ParsePrefix(s); err == nil {
 		return fromPrefix(prefix)
 	}
@@ -115,7 +115,7 @@ func fromAddr(addr netip.Addr) (netip.Prefix, error) {
 	case zone != "":
 		return netip.Prefix{}, fmt.Errorf("has a zone: write %s, which means this address on every interface", addr)
 	case addr.IsUnspecified():
-		return netip.Prefix{}, errors.New("is the unspecified address, no connection leads to it: write a prefix to mean many addresses")
+		return netip.Prefix{}, errors.New("is the unspecified address, not a TCP destination: write a prefix to match many addresses")
 	}
 	return unicast(netip.PrefixFrom(addr, addr.BitLen()))
 }
@@ -131,14 +131,14 @@ func fromPrefix(prefix netip.Prefix) (netip.Prefix, error) {
 	case prefix.IsSingleIP():
 		return fromAddr(prefix.Addr())
 	case prefix != prefix.Masked():
-		return netip.Prefix{}, fmt.Errorf("is a prefix with bits set after its length: write %s, or %s for the one address", prefix.Masked(), prefix.Addr())
+		return netip.Prefix{}, fmt.Errorf("is a prefix with bits set after its length: write %s, or %s for a single address", prefix.Masked(), prefix.Addr())
 	}
 	return unicast(prefix)
 }
 
 func unicast(prefix netip.Prefix) (netip.Prefix, error) {
 	if prefix.Addr().IsMulticast() {
-		return netip.Prefix{}, errors.New("is multicast, no connection leads to it: write a unicast address or prefix")
+		return netip.Prefix{}, errors.New("is multicast, not a TCP destination: write a unicast address or prefix")
 	}
 	return prefix, nil
 }
@@ -152,7 +152,7 @@ func ParsePort(s string) (uint16, error) {
 	return uint16(port), nil
 }
 
-// Format returns a single address without its length and any other prefix with it.
+// Format returns a prefix as text, without the length for a single address.
 func Format(prefix netip.Prefix) string {
 	if prefix.IsSingleIP() {
 		return prefix.Addr().String()

@@ -10,8 +10,8 @@ import (
 	"tcphup/test/kit/addresses"
 )
 
-// neither are texts without an address.
-func neither() []string {
+// invalid returns texts without an address.
+func invalid() []string {
 	return []string{
 		"", " ", " 10.0.0.5", "10.0.0.5 ", "10.0.0.5\n", "10.0.0.5\x00", "010.0.0.5", "10.0.0.256", "10.0.0", "10.1", "1.2.3.4.5",
 		"167772165", "0x0a000005", "10.0.0.0/33", "10.0.0.0/-1", "10.0.0.0/08", "10.0.0.0/", "/8", "10.0.0.0/8/8", "2001:db8::/129",
@@ -22,7 +22,7 @@ func neither() []string {
 
 func TestParse(t *testing.T) {
 	tests := addresses.Inputs()
-	for _, text := range append(neither(), "db.internal", "other", "10.0.0.5:80", "[2001:db8::5]:80") {
+	for _, text := range append(invalid(), "db.internal", "other", "10.0.0.5:80", "[2001:db8::5]:80") {
 		tests = append(tests, addresses.Input{Text: text, Fails: "is not an address or prefix: write one such as"})
 	}
 	for _, tt := range tests {
@@ -62,11 +62,11 @@ func TestParseAddr(t *testing.T) {
 
 func TestParseEndpoint(t *testing.T) {
 	tests := addresses.Inputs()
-	for _, text := range append(neither(), "db.internal", "db.internal:53", "2001:db8::/32:53", "10.0.0.5:53:53", "[10.0.0.5]:53", "[2001:db8::5:53") {
+	for _, text := range append(invalid(), "db.internal", "db.internal:53", "2001:db8::/32:53", "10.0.0.5:53:53", "[10.0.0.5]:53", "[2001:db8::5:53") {
 		tests = append(tests, addresses.Input{Text: text, Fails: "is not an address or prefix with or without a port: write one such as"})
 	}
 	for _, text := range []string{"10.0.0.5:", "10.0.0.5:0", "10.0.0.5:65536", "10.0.0.5:http", "10.0.0.5:+53", "10.0.0.5:053", "[::1]:", "10.0.0.0/8:x"} {
-		tests = append(tests, addresses.Input{Text: text, Fails: "is without a port from 1 to 65535 after its last colon"})
+		tests = append(tests, addresses.Input{Text: text, Fails: "has no port from 1 to 65535 after the last colon"})
 	}
 	for _, tt := range tests {
 		t.Run(tt.Text, func(t *testing.T) {
@@ -75,7 +75,7 @@ func TestParseEndpoint(t *testing.T) {
 			if port != 0 {
 				t.Errorf("port %d", port)
 			}
-			if slices.Contains(neither(), tt.Text) {
+			if slices.Contains(invalid(), tt.Text) {
 				return
 			}
 			host := tt.Text
@@ -94,7 +94,7 @@ func TestParseEndpoint(t *testing.T) {
 
 func TestParseHost(t *testing.T) {
 	tests := addresses.Inputs()
-	for _, text := range neither() {
+	for _, text := range invalid() {
 		tests = append(tests, addresses.Input{Text: text, Fails: "is not an address, a prefix or a name: write one such as"})
 	}
 	for _, tt := range tests {
@@ -113,8 +113,7 @@ func TestParseHost(t *testing.T) {
 	}
 }
 
-// Values that do not come from a text obey the same rules.
-func TestFrom(t *testing.T) {
+func TestFromAddrAndPrefix(t *testing.T) {
 	for _, tt := range addresses.Inputs() {
 		if strings.HasPrefix(tt.Text, "[") {
 			continue
@@ -150,13 +149,13 @@ func TestParsePort(t *testing.T) {
 	}
 }
 
-// FuzzParse parses any text. All parsers agree about it, the result is canonical and the
-// result's text means the result.
+// FuzzParse checks that all parsers agree, that results are canonical and that Parse reverses
+// Format.
 func FuzzParse(f *testing.F) {
 	for _, tt := range addresses.Inputs() {
 		f.Add(tt.Text)
 	}
-	for _, text := range append(neither(), "db.internal", "10.0.0.0/8:53", "[2001:db8::/32]:53", "DB.:1") {
+	for _, text := range append(invalid(), "db.internal", "10.0.0.0/8:53", "[2001:db8::/32]:53", "DB.:1") {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text string) {

@@ -10,10 +10,10 @@ import (
 	"tcphup/internal/text"
 )
 
-// The last label of a name begins with a letter, so no name looks like an address.
+// nameForm requires a letter at the start of the last label. No address matches it.
 var nameForm = regexp.MustCompile(`(?i)^([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9])?\.)*[a-z]([a-z0-9-]{0,61}[a-z0-9])?\.?$`)
 
-// ParseName parses a host name and returns it in lower case.
+// ParseName validates a host name and returns it in lower case.
 func ParseName(s string) (string, error) {
 	if len(s) > 253 || !nameForm.MatchString(s) {
 		return "", fmt.Errorf("%s is not a host name: write one that DNS resolves, such as db.internal", text.Quote(s))
@@ -21,8 +21,8 @@ func ParseName(s string) (string, error) {
 	return strings.ToLower(s), nil
 }
 
-// ParseHost parses a name, an address or a prefix. The prefix is invalid for a name, and
-// the name is empty for the others.
+// ParseHost parses a name, an address or a prefix. It returns either a name or a valid
+// prefix.
 func ParseHost(s string) (prefix netip.Prefix, name string, err error) {
 	if name, err = ParseName(s); err == nil {
 		return prefix, name, nil
@@ -34,7 +34,7 @@ func ParseHost(s string) (prefix netip.Prefix, name string, err error) {
 	return prefix, "", err
 }
 
-// ParseService parses NAME or NAME:PORT. Port 0 means that there is none.
+// ParseService parses NAME or NAME:PORT. Port 0 means no port.
 func ParseService(s string) (name string, port uint16, err error) {
 	name, number, hasPort := strings.Cut(s, ":")
 	if strings.Contains(number, ":") {
@@ -42,7 +42,7 @@ func ParseService(s string) (name string, port uint16, err error) {
 	}
 	if hasPort {
 		if port, err = ParsePort(number); err != nil {
-			return "", 0, fmt.Errorf("%s is without a port from 1 to 65535 after the colon", text.Quote(s))
+			return "", 0, fmt.Errorf("%s has no port from 1 to 65535 after the colon", text.Quote(s))
 		}
 	}
 	name, err = ParseName(name)

@@ -25,23 +25,23 @@ func TestParseService(t *testing.T) {
 	for _, tt := range []struct {
 		text, name string
 		port       uint16
-		says       string
+		wantErr    string
 	}{
 		{text: "db.internal:5432", name: "db.internal", port: 5432},
 		{text: "DB.internal", name: "db.internal"},
 		{text: "_pg._tcp.db.internal:5432", name: "_pg._tcp.db.internal", port: 5432},
-		{text: "db.internal:", says: "from 1 to 65535"},
-		{text: "db.internal:0", says: "from 1 to 65535"},
-		{text: "db.internal:65536", says: "from 1 to 65535"},
-		{text: "a:b:1", says: "write NAME:PORT"},
-		{text: "10.0.0.1:80", says: "not a host name"},
-		{text: "", says: "not a host name"},
-		{text: ":80", says: "not a host name"},
+		{text: "db.internal:", wantErr: "from 1 to 65535"},
+		{text: "db.internal:0", wantErr: "from 1 to 65535"},
+		{text: "db.internal:65536", wantErr: "from 1 to 65535"},
+		{text: "a:b:1", wantErr: "write NAME:PORT"},
+		{text: "10.0.0.1:80", wantErr: "not a host name"},
+		{text: "", wantErr: "not a host name"},
+		{text: ":80", wantErr: "not a host name"},
 	} {
 		name, port, err := ParseService(tt.text)
-		if tt.says != "" {
-			if err == nil || !strings.Contains(err.Error(), tt.says) {
-				t.Errorf("%q: %v, want %q", tt.text, err, tt.says)
+		if tt.wantErr != "" {
+			if err == nil || !strings.Contains(err.Error(), tt.wantErr) {
+				t.Errorf("%q: %v, want %q", tt.text, err, tt.wantErr)
 			}
 			continue
 		}

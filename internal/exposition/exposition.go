@@ -1,11 +1,10 @@
-// Package exposition encodes the metrics of one scrape family by family, in memory that
-// the next scrape uses again.
+// Package exposition encodes the metrics of a scrape family by family, with memory reused
+// between scrapes.
 //
-// It is not promhttp with a registry: these hold every family of a scrape at once, copy
-// and check each metric and allocate anew each time, several kilobytes for each
-// destination, which costs more than everything in a scrape but reading the sockets.
-// Here a family exists while it is encoded, and a metric is some hundred bytes of a
-// slab. Consistency of the families is checked by tests.
+// promhttp with a registry gathers all families of a scrape first. It copies and checks each
+// metric and allocates several kilobytes for each destination. Only reading the sockets
+// costs more. Here a family exists only while it is encoded, and a metric takes some hundred
+// bytes of a slab. Tests check the consistency of the families.
 package exposition
 
 import (
@@ -17,8 +16,8 @@ import (
 	"github.com/prometheus/common/expfmt"
 )
 
-// Family is all metrics of one name. Write adds them to Metrics from the result of a
-// scrape; if it adds none the family is left out.
+// Family describes the metrics of one name. Write adds them to Metrics from the result of a
+// scrape. A family without metrics is omitted.
 type Family[R any] struct {
 	Name, Help string
 	Type       dto.MetricType
@@ -29,18 +28,18 @@ type Family[R any] struct {
 // concurrently.
 type Encoder[R any] struct {
 	families []Family[R]
-	scratch  atomic.Pointer[Metrics] // not in use; may be nil
+	scratch  atomic.Pointer[Metrics] // reusable memory; nil while in use
 }
 
-// NewEncoder returns an Encoder of the families, sorted by name.
+// NewEncoder returns an Encoder for families. It sorts them by name.
 func NewEncoder[R any](families []Family[R]) *Encoder[R] {
 	families = slices.Clone(families)
 	slices.SortFunc(families, func(a, b Family[R]) int { return strings.Compare(a.Name, b.Name) })
 	return &Encoder[R]{families: families}
 }
 
-// Encode writes the families of a result and then the others. With names it writes the
-// families of these names only.
+// Encode writes the families of a result, then others. A non-empty names restricts both to
+// these names.
 func (e *Encoder[R]) Encode(to expfmt.Encoder, names []string, from R, others []*dto.MetricFamily) error {
 	wanted := func(name string) bool { return len(names) == 0 || slices.Contains(names, name) }
 	m := e.scratch.Swap(nil)

@@ -10,8 +10,8 @@ import (
 	"github.com/prometheus/common/expfmt"
 )
 
-// numbers are families of as many gauges and histograms as the result says.
-func numbers() *Encoder[int] {
+// newEncoder returns an encoder of n gauges and n histograms for the result n.
+func newEncoder() *Encoder[int] {
 	label, bounds := Label("name", "value"), []float64{1, 2}
 	return NewEncoder([]Family[int]{
 		{Name: "test_histogram", Help: "A histogram.", Type: dto.MetricType_HISTOGRAM, Write: func(to *Metrics, n int) {
@@ -60,30 +60,30 @@ test_histogram_count{name="value"} 3
 		want  string
 	}{
 		{"all, sorted by name", 1, nil, gauge + histogram + other},
-		{"families without metrics are left out", 0, nil, other},
+		{"families without metrics are omitted", 0, nil, other},
 		{"some names", 1, []string{"test_histogram", "nothing"}, histogram},
-		{"a name of the others", 1, []string{"other"}, other},
+		{"a name in others", 1, []string{"other"}, other},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			if got := encode(t, numbers(), tt.n, tt.names...); got != tt.want {
+			if got := encode(t, newEncoder(), tt.n, tt.names...); got != tt.want {
 				t.Errorf("got:\n%s\nwant:\n%s", got, tt.want)
 			}
 		})
 	}
 }
 
-// The memory of one result serves the next, and nothing of the former shows.
-func TestMemory(t *testing.T) {
-	e := numbers()
+// Encode reuses memory, and no content of an earlier result remains.
+func TestReuse(t *testing.T) {
+	e := newEncoder()
 	for _, n := range []int{3 * slabChunk, 1, 0, 40, 3 * slabChunk} {
-		if got, want := encode(t, e, n), encode(t, numbers(), n); got != want {
-			t.Errorf("%d metrics with used memory:\n%s\nwant:\n%s", n, got, want)
+		if got, want := encode(t, e, n), encode(t, newEncoder(), n); got != want {
+			t.Errorf("%d metrics with reused memory:\n%s\nwant:\n%s", n, got, want)
 		}
 	}
 	m := e.scratch.Load()
 	if m == nil {
-		t.Fatal("the memory of a scrape is not kept for the next")
+		t.Fatal("memory is not kept after a scrape")
 	}
 	if len(m.gauges.chunks) != 3 || len(m.histograms.chunks) != 3 {
 		t.Errorf("memory for %d gauges and %d histograms", len(m.gauges.chunks)*slabChunk, len(m.histograms.chunks)*slabChunk)
@@ -99,7 +99,7 @@ func (d discard) Encode(*dto.MetricFamily) error { return d.err }
 
 func TestEncodeError(t *testing.T) {
 	broken := errors.New("broken")
-	e := numbers()
+	e := newEncoder()
 	if err := e.Encode(discard{broken}, nil, 1, nil); !errors.Is(err, broken) {
 		t.Errorf("got %v", err)
 	}

@@ -5,17 +5,17 @@ import dto "github.com/prometheus/client_model/go"
 // Limits of a metric.
 const (
 	MaxLabels  = 4
-	MaxBuckets = 11 // without the one that has no upper bound
+	MaxBuckets = 11 // without the +Inf bucket
 )
 
-// Metrics holds the metrics of one family in the form in which they are encoded.
+// Metrics collects the metrics of one family. The zero value is ready to use.
 type Metrics struct {
 	family     dto.MetricFamily
 	gauges     slab[gauge]
 	histograms slab[histogram]
 }
 
-// gauge is a gauge with all that it points to.
+// gauge is a gauge with the memory that it points to.
 type gauge struct {
 	metric dto.Metric
 	gauge  dto.Gauge
@@ -23,8 +23,8 @@ type gauge struct {
 	labels [MaxLabels]*dto.LabelPair
 }
 
-// histogram is a histogram with all that it points to. The bucket that has no upper
-// bound is not among its buckets: the encoder adds that one.
+// histogram is a histogram with the memory that it points to. The encoder adds the +Inf
+// bucket.
 type histogram struct {
 	metric     dto.Metric
 	histogram  dto.Histogram
@@ -36,7 +36,7 @@ type histogram struct {
 	labels     [MaxLabels]*dto.LabelPair
 }
 
-// reset makes the metrics those of another family, of which there are none yet.
+// reset removes all metrics and sets the family.
 func (m *Metrics) reset(name, help *string, kind *dto.MetricType) {
 	m.family.Name, m.family.Help, m.family.Type = name, help, kind
 	m.family.Metric = m.family.Metric[:0]
@@ -52,11 +52,11 @@ func (m *Metrics) Gauge(value float64, labels ...*dto.LabelPair) {
 	m.family.Metric = append(m.family.Metric, &g.metric)
 }
 
-// Count adds a gauge of a number of things.
+// Count adds a gauge with an integer value.
 func (m *Metrics) Count(n uint32, labels ...*dto.LabelPair) { m.Gauge(float64(n), labels...) }
 
-// Histogram adds a histogram with at most MaxBuckets bounds. counts has one element
-// more than bounds, for the values above all of them. The labels are sorted by name.
+// Histogram adds a histogram with at most MaxBuckets bounds and labels sorted by name. The
+// last element of counts, one more than bounds has, is the +Inf bucket.
 func (m *Metrics) Histogram(bounds []float64, counts []uint32, sum float64, labels ...*dto.LabelPair) {
 	h := m.histograms.next()
 	h.count, h.sum = 0, sum
@@ -74,14 +74,14 @@ func (m *Metrics) Histogram(bounds []float64, counts []uint32, sum float64, labe
 	m.family.Metric = append(m.family.Metric, &h.metric)
 }
 
-// Label returns a label, which may be part of many metrics.
+// Label returns a label. Metrics may share it.
 func Label(name, value string) *dto.LabelPair { return &dto.LabelPair{Name: &name, Value: &value} }
 
-// slab allocates values that stay where they are, used of them so far. The content of a
-// value from next is that of its last use.
+// slab allocates values with stable addresses. A value from next keeps the content of its
+// last use.
 type slab[T any] struct {
-	chunks [][]T // of slabChunk each
-	used   int
+	chunks [][]T // slabChunk values each
+	used   int   // values since the last reset
 }
 
 const slabChunk = 32

@@ -1,6 +1,6 @@
-// Package safefile reads files that decide what is done: configuration,
-// credentials, state. Whoever may write to such a file, or may put another one in
-// its place, decides as well.
+// Package safefile reads configuration, credential and state files. It rejects files that
+// another user can modify or replace, because their content controls which connections are
+// closed.
 package safefile
 
 import (
@@ -13,18 +13,15 @@ import (
 	"syscall"
 )
 
-// ErrUnsafe is what errors answer errors.Is with that are about a file which
-// others may change.
-var ErrUnsafe = errors.New("refused")
+// ErrUnsafe matches errors about files writable by other users.
+var ErrUnsafe = errors.New("unsafe file")
 
-// everyone is the right of every user to write.
-const everyone = 0o002
+const worldWritable = 0o002 // S_IWOTH
 
-// Read returns what a regular file of at most limit bytes holds. It refuses what
-// Check refuses; that a file does not exist can be told by errors.Is with
-// fs.ErrNotExist.
+// Read returns the content of a regular file of at most limit bytes. The error matches
+// ErrUnsafe if Check rejects the file, and fs.ErrNotExist if it does not exist.
 func Read(path string, limit int64) ([]byte, error) {
-	// Without O_NONBLOCK the open of a FIFO would wait for a writer.
+	// Without O_NONBLOCK, opening a FIFO blocks until it has a writer.
 	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
@@ -34,50 +31,49 @@ func Read(path string, limit int64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	tooMuch := fmt.Errorf("%s is not a file of at most %d bytes", path, limit)
-	if !info.Mode().IsRegular() {
-		return nil, tooMuch
+	switch {
+	case info.IsDir():
+		return nil, fmt.Errorf("read %s: %w", path, syscall.EISDIR)
+	case !info.Mode().IsRegular():
+		return nil, fmt.Errorf("read %s: not a regular file", path)
 	}
 	if err := Check(file); err != nil {
 		return nil, err
 	}
 	content, err := io.ReadAll(io.LimitReader(file, limit+1))
 	if err == nil && int64(len(content)) > limit {
-		err = tooMuch
+		err = fmt.Errorf("read %s: larger than %d bytes", path, limit)
 	}
 	return content, err
 }
 
-// Check returns ErrUnsafe for a regular file that every user may write to. In a
-// directory that every user may write to, a file and the name that leads to it
-// must also belong to root or to the user that this process runs as: somebody
-// else could have put it there. Group and owner of a file in any other directory
-// are the operator's business, and so are other kinds of files: a terminal or a
-// pipe holds no decisions.
+// Check returns an error that matches ErrUnsafe for a world-writable regular file. In a
+// world-writable directory the file, and a symbolic link to it, must also belong to root or
+// to the effective user of the process. Owner and group of a file in any other directory
+// are not checked. Terminals, pipes and other non-regular files pass.
 //
-// The rights are those of the file that is open, not of whatever has its name now.
-// Kubernetes mounts config maps and secrets as links to files of root, in
-// directories that every user may write to by their mode.
+// Check reads the mode and owner of the open file, not of its path. Kubernetes mounts config
+// maps and secrets as links to files of root, in directories with a world-writable mode.
 func Check(file *os.File) error {
 	info, err := file.Stat()
 	if err != nil || !info.Mode().IsRegular() {
 		return err
 	}
-	if info.Mode().Perm()&everyone != 0 {
-		return fmt.Errorf("%s may be changed by every user (mode %#o), %w: chmod o-w %[1]s", file.Name(), info.Mode().Perm(), ErrUnsafe)
+	if info.Mode().Perm()&worldWritable != 0 {
+		return fmt.Errorf("%w %s: world-writable (mode %#o); run chmod o-w %[2]s", ErrUnsafe, file.Name(), info.Mode().Perm())
 	}
 	directory, err := os.Stat(filepath.Dir(file.Name()))
-	if err != nil || directory.Mode().Perm()&everyone == 0 {
+	if err != nil || directory.Mode().Perm()&worldWritable == 0 {
 		return err
 	}
-	name, err := os.Lstat(file.Name())
+	link, err := os.Lstat(file.Name())
 	if err != nil {
 		return err
 	}
-	for _, of := range []fs.FileInfo{info, name} {
+	for _, of := range []fs.FileInfo{info, link} {
 		if uid := of.Sys().(*syscall.Stat_t).Uid; uid != 0 && int(uid) != os.Geteuid() {
-			return fmt.Errorf("%s belongs to user %d, in a directory that every user may write to, %w: move it, or chmod o-w %s",
-				file.Name(), uid, ErrUnsafe, filepath.Dir(file.Name()))
+			return fmt.Errorf("%w %s: belongs to user %d, in a world-writable directory; move it, or run chmod o-w %s",
+				ErrUnsafe, file.Name(), uid, filepath.Dir(file.Name()))
 		}
 	}
 	return nil

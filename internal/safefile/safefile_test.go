@@ -22,25 +22,25 @@ func TestRead(t *testing.T) {
 		name, path string
 		mode       os.FileMode
 		unsafe     bool
-		want       string // "" when it is read
+		want       string // "" for no error
 	}{
 		{name: "own", mode: 0o600},
-		{name: "shared for reading", mode: 0o644},
-		{name: "shared with its group", mode: 0o664},
+		{name: "world-readable", mode: 0o644},
+		{name: "group-writable", mode: 0o664},
 		{name: "read only", mode: 0o444},
-		{name: "world-writable", mode: 0o646, unsafe: true, want: "may be changed by every user (mode 0646), refused: chmod o-w "},
-		{name: "write only for others", mode: 0o602, unsafe: true, want: "mode 0602"},
+		{name: "world-writable", mode: 0o646, unsafe: true, want: ": world-writable (mode 0646); run chmod o-w "},
+		{name: "write-only for others", mode: 0o602, unsafe: true, want: "mode 0602"},
 		{name: "missing", path: filepath.Join(dir, "missing"), want: "no such file"},
-		{name: "directory", path: dir, want: "is not a file of at most 7 bytes"},
-		{name: "fifo", path: fifo, want: "is not a file"},
-		{name: "device", path: "/dev/zero", want: "is not a file"},
+		{name: "directory", path: dir, want: "is a directory"},
+		{name: "fifo", path: fifo, want: "not a regular file"},
+		{name: "device", path: "/dev/zero", want: "not a regular file"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			path := tt.path
 			if path == "" {
 				path = write(t, t.TempDir(), tt.mode)
 			}
-			// What a link leads to is what counts.
+			// For a link, Read checks the target.
 			link := filepath.Join(t.TempDir(), "link")
 			if err := os.Symlink(path, link); err != nil {
 				t.Fatal(err)
@@ -59,35 +59,35 @@ func TestRead(t *testing.T) {
 			}
 		})
 	}
-	if _, err := Read(write(t, t.TempDir(), 0o600), 6); err == nil {
-		t.Error("a file above the limit was read")
+	if _, err := Read(write(t, t.TempDir(), 0o600), 6); err == nil || !strings.Contains(err.Error(), "larger than 6 bytes") {
+		t.Errorf("a file above the limit: %v", err)
 	}
 }
 
-// In a directory that everyone may write to, what another user has put there is
-// refused: a file of theirs, and a link of theirs to a file of ours.
+// In a world-writable directory, files and links of other users are rejected, even a link to
+// a file of the effective user.
 func TestPrivilegedSharedDirectory(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		const other = 12345
 		for _, tt := range []struct {
-			name        string
-			mode        os.FileMode
-			file, link  int // owners
-			elsewhere   bool
-			wantRefused bool
+			name       string
+			mode       os.FileMode
+			file, link int  // owners
+			linked     bool // path is a link to a file in another directory
+			wantUnsafe bool
 		}{
-			{name: "theirs in a directory of ours", mode: 0o755, file: other},
-			{name: "ours", mode: 0o777},
-			{name: "theirs", mode: 0o777, file: other, wantRefused: true},
-			{name: "theirs, sticky", mode: 0o777 | os.ModeSticky, file: other, wantRefused: true},
-			{name: "ours through our link", mode: 0o777, elsewhere: true},
-			{name: "ours through their link", mode: 0o777, elsewhere: true, link: other, wantRefused: true},
-			{name: "theirs through our link", mode: 0o777, elsewhere: true, file: other, wantRefused: true},
+			{name: "other owner, safe directory", mode: 0o755, file: other},
+			{name: "own file", mode: 0o777},
+			{name: "other owner", mode: 0o777, file: other, wantUnsafe: true},
+			{name: "other owner, sticky directory", mode: 0o777 | os.ModeSticky, file: other, wantUnsafe: true},
+			{name: "own file, own link", mode: 0o777, linked: true},
+			{name: "own file, other owner of link", mode: 0o777, linked: true, link: other, wantUnsafe: true},
+			{name: "other owner, own link", mode: 0o777, linked: true, file: other, wantUnsafe: true},
 		} {
 			t.Run(tt.name, func(t *testing.T) {
 				dir := t.TempDir()
 				path := write(t, dir, 0o640)
-				if tt.elsewhere {
+				if tt.linked {
 					path = filepath.Join(dir, "link")
 					target := write(t, t.TempDir(), 0o640)
 					chown(t, target, tt.file)
@@ -102,10 +102,10 @@ func TestPrivilegedSharedDirectory(t *testing.T) {
 					t.Fatal(err)
 				}
 				_, err := Read(path, 100)
-				if errors.Is(err, ErrUnsafe) != tt.wantRefused || !tt.wantRefused && err != nil {
-					t.Errorf("got %v, want refused: %v", err, tt.wantRefused)
+				if errors.Is(err, ErrUnsafe) != tt.wantUnsafe || !tt.wantUnsafe && err != nil {
+					t.Errorf("got %v, want unsafe: %v", err, tt.wantUnsafe)
 				}
-				if tt.wantRefused && !strings.Contains(err.Error(), "belongs to user 12345") {
+				if tt.wantUnsafe && !strings.Contains(err.Error(), "belongs to user 12345") {
 					t.Errorf("got %v", err)
 				}
 			})

@@ -1,5 +1,5 @@
-// Package text formats values for people: printable text, plurals and the idle times
-// that tables and charts highlight.
+// Package text formats values for output: printable text, quoted input and plurals. It also
+// defines the idle times that tables and charts highlight.
 package text
 
 import (
@@ -10,7 +10,7 @@ import (
 	"unicode/utf8"
 )
 
-// Idle times from which the table and the page highlight a flow.
+// Minimum idle times that the table and the status page highlight.
 const (
 	LongIdle = 10 * time.Minute
 	// VeryLongIdle is the kernel's default for the first keepalive probe
@@ -18,12 +18,12 @@ const (
 	VeryLongIdle = 2 * time.Hour
 )
 
-// quoteLimit is how many bytes of untrusted input an error quotes.
+// quoteLimit is the maximum of untrusted input in an error, in bytes.
 const quoteLimit = 80
 
-// Printable replaces unprintable runes and invalid UTF-8 by escape sequences as in Go
-// source: control characters, terminal sequences and bidirectional overrides. It keeps
-// quotes and backslashes, so that Printable(Printable(s)) is Printable(s).
+// Printable escapes unprintable runes and invalid UTF-8 as in Go source: control characters,
+// terminal sequences and bidirectional overrides. It keeps quotes and backslashes, so it is
+// idempotent.
 func Printable(s string) string {
 	var b strings.Builder
 	for len(s) > 0 {
@@ -39,10 +39,10 @@ func Printable(s string) string {
 	return b.String()
 }
 
-// Clip returns the first limit bytes of s, printable.
+// Clip returns at most limit bytes of s, escaped by Printable.
 func Clip(s string, limit int) string { return Printable(s[:min(len(s), limit)]) }
 
-// Quote returns s in double quotes, in one line of ASCII. It cuts long text.
+// Quote returns s in double quotes, as one line of ASCII, truncated to 80 bytes of s.
 func Quote(s string) string {
 	if len(s) > quoteLimit {
 		return strconv.QuoteToASCII(s[:quoteLimit]) + " and more"
@@ -50,7 +50,7 @@ func Quote(s string) string {
 	return strconv.QuoteToASCII(s)
 }
 
-// Plural returns a count with its noun: "1 flow", "2 flows".
+// Plural returns a count and a regular noun: "1 flow", "2 flows".
 func Plural(n int, noun string) string {
 	if n == 1 {
 		return "1 " + noun

@@ -110,7 +110,7 @@ func outside(o options) error {
 	if len(missing) > 0 {
 		return fmt.Errorf("needs: %s (tcphup: make build; the others, on Debian and Ubuntu: apt-get install iproute2)", strings.Join(missing, " "))
 	}
-	return netns.RunAgain(insideName)
+	return netns.Reexec(insideName)
 }
 
 // dir holds the files of the bench: a tmpfs of its own over a directory that all

@@ -74,7 +74,7 @@ func outside(o options) error {
 		return fmt.Errorf("needs: %s (tcphup: make build; the others, on Debian and Ubuntu: apt-get install dnsmasq-base iproute2 prometheus prometheus-alertmanager)",
 			strings.Join(missing, " "))
 	}
-	if err := netns.RunAgain(insideName); errors.Is(err, netns.ErrInterrupted) {
+	if err := netns.Reexec(insideName); errors.Is(err, netns.ErrInterrupted) {
 		return err
 	} else if err != nil {
 		return fmt.Errorf("the end that was promised was not reached: %w", err)

@@ -79,7 +79,7 @@ func outside(o options) error {
 			return fmt.Errorf("needs %s (tcphup: make build; ip, on Debian and Ubuntu: apt-get install iproute2): %w", program, err)
 		}
 	}
-	if err := netns.RunAgain(insideName); errors.Is(err, netns.ErrInterrupted) {
+	if err := netns.Reexec(insideName); errors.Is(err, netns.ErrInterrupted) {
 		return err
 	} else if err != nil {
 		return fmt.Errorf("a promise was broken: %w", err)

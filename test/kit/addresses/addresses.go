@@ -1,11 +1,11 @@
-// Package addresses holds the addresses and prefixes that every input of tcphup is tested
-// with: the command line, flags, the configuration, alert labels and the API.
+// Package addresses has test addresses and prefixes for all inputs of tcphup: the command
+// line, flags, the configuration, alert labels and the API.
 package addresses
 
-// Input is a text, and the prefix that it means or part of the error.
+// Input is a text with the expected prefix or a part of the expected error.
 type Input struct{ Text, Want, Fails string }
 
-// Inputs returns the table.
+// Inputs returns all inputs.
 func Inputs() []Input {
 	return []Input{
 		{Text: "10.0.0.5", Want: "10.0.0.5/32"},
@@ -31,18 +31,18 @@ func Inputs() []Input {
 		{Text: "::ffff:10.0.0.0/104", Want: "10.0.0.0/8"},
 		{Text: "::ffff:0.0.0.0/96", Want: "0.0.0.0/0"},
 
-		{Text: "10.0.0.5/8", Fails: "bits set after its length: write 10.0.0.0/8, or 10.0.0.5 for the one address"},
+		{Text: "10.0.0.5/8", Fails: "bits set after its length: write 10.0.0.0/8, or 10.0.0.5 for a single address"},
 		{Text: "2001:db8::5/32", Fails: "write 2001:db8::/32, or 2001:db8::5 for"},
 		{Text: "::ffff:10.0.0.5/104", Fails: "write 10.0.0.0/8, or 10.0.0.5 for"},
 		{Text: "::ffff:10.0.0.0/95", Fails: "write an IPv4 prefix"},
 		{Text: "::ffff:0.0.0.0/80", Fails: "write an IPv4 prefix"},
-		{Text: "0.0.0.0", Fails: "unspecified address, no connection leads to it: write a prefix"},
+		{Text: "0.0.0.0", Fails: "unspecified address, not a TCP destination: write a prefix"},
 		{Text: "::", Fails: "unspecified"},
 		{Text: "[::]", Fails: "unspecified"},
 		{Text: "::ffff:0.0.0.0", Fails: "unspecified"},
 		{Text: "0.0.0.0/32", Fails: "unspecified"},
 		{Text: "::/128", Fails: "unspecified"},
-		{Text: "224.0.0.1", Fails: "multicast, no connection leads to it: write a unicast"},
+		{Text: "224.0.0.1", Fails: "multicast, not a TCP destination: write a unicast"},
 		{Text: "224.0.0.0/4", Fails: "multicast"},
 		{Text: "239.0.0.0/8", Fails: "multicast"},
 		{Text: "ff02::1", Fails: "multicast"},

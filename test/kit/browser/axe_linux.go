@@ -12,24 +12,22 @@ import (
 	"testing"
 )
 
-// axe-core, an engine of accessibility checks, in the version that these tests are
-// written for.
+// Version and checksum of axe-core, an accessibility checker.
 const (
 	axeVersion = "4.14.1"
 	axeSHA256  = "29348999450cdf2849a8e70b7912fc2da85a849da39c0d0d5394f51d4a9ed95c"
 )
 
-// AxeVariable names an axe.min.js to use in place of the one that npm installs.
+// AxeVariable is the environment variable for the path of an already installed axe.min.js.
 const AxeVariable = "TCPHUP_AXE"
 
-// Axe returns the source of axe-core. It installs it with npm into the user's
-// cache unless it is there, so the first call needs the network: make it before
-// nstest.Run. What is not the file that is known here fails the test. Under -short it
-// skips the test.
+// Axe returns the source of axe-core. The first call installs it with npm into the user's
+// cache and needs the network: call Axe before nstest.Run. A wrong checksum fails the test.
+// With -short it skips the test.
 func Axe(t testing.TB) string {
 	t.Helper()
 	if testing.Short() {
-		t.Skip("runs a browser; -short runs no program but Go")
+		t.Skip("needs a browser, which -short does not run")
 	}
 	path := os.Getenv(AxeVariable)
 	if path == "" {
@@ -63,7 +61,7 @@ func installAxe(t testing.TB) string {
 	return path
 }
 
-// Violation is a rule of axe-core that the page breaks.
+// Violation is a violated rule of axe-core.
 type Violation struct {
 	ID, Impact, Help string
 	Nodes            []string // the elements, as HTML
@@ -73,7 +71,7 @@ func (v Violation) String() string {
 	return v.ID + " (" + v.Impact + "): " + v.Help + "\n  " + strings.Join(v.Nodes, "\n  ")
 }
 
-// Violations runs every rule of axe-core on the page that is open.
+// Violations runs all rules of axe-core on the open page.
 func (b *Browser) Violations(axe string) []Violation {
 	b.t.Helper()
 	Eval[bool](b, axe+"; true")

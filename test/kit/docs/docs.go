@@ -1,5 +1,4 @@
-// Package docs checks and rewrites the parts of the documentation that tests make from
-// the code.
+// Package docs checks and rewrites documentation generated from the code.
 package docs
 
 import (
@@ -13,10 +12,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-var update = flag.Bool("update", false, "rewrite the tables that make docs writes")
+var update = flag.Bool("update", false, "rewrite generated documentation")
 
-// Check compares a region of a file with want. With the flag -update it rewrites the
-// region.
+// Check compares a region of a file with want. The flag -update rewrites the region.
 func Check(t *testing.T, file, region, want string) {
 	t.Helper()
 	t.Run(filepath.Base(file)+"/"+region, func(t *testing.T) {
@@ -28,13 +26,13 @@ func Check(t *testing.T, file, region, want string) {
 			return
 		}
 		if diff := cmp.Diff(want, got); diff != "" {
-			t.Errorf("rewrite it with `make docs` (-want +got):\n%s", diff)
+			t.Errorf("outdated, run `make docs` (-want +got):\n%s", diff)
 		}
 	})
 }
 
-// cutRegion returns the text between the marks of a region, and the text around it with
-// the marks.
+// cutRegion returns the text between the marks of a region. before and after include the
+// marks.
 func cutRegion(t *testing.T, file, region string) (before, inside, after string) {
 	t.Helper()
 	content, err := os.ReadFile(file)
@@ -45,12 +43,12 @@ func cutRegion(t *testing.T, file, region string) (before, inside, after string)
 	before, rest, hasBegin := strings.Cut(string(content), begin)
 	inside, after, hasEnd := strings.Cut(rest, end)
 	if !hasBegin || !hasEnd {
-		t.Fatalf("%s has not the lines\n%s%s", file, begin, end)
+		t.Fatalf("%s lacks the lines\n%s%s", file, begin, end)
 	}
 	return before + begin, inside, end + after
 }
 
-// Table returns a table in Markdown.
+// Table returns a Markdown table.
 func Table(header []string, rows [][]string) string {
 	var b strings.Builder
 	line := func(cells []string) {
@@ -67,7 +65,7 @@ func Table(header []string, rows [][]string) string {
 	return b.String()
 }
 
-// Code returns the text as code in Markdown; "" stays empty.
+// Code returns text as a Markdown code span, or "" for empty text.
 func Code(text string) string {
 	if text == "" {
 		return ""

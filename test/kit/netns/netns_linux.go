@@ -1,6 +1,5 @@
-// Package netns gives a process and its children namespaces of their own, and makes
-// network namespaces that stand for further hosts. All of them end with the last
-// process that has them, however it ends.
+// Package netns starts processes in new namespaces and creates network namespaces that
+// emulate other hosts. The kernel removes a namespace with its last process or descriptor.
 package netns
 
 import (
@@ -12,18 +11,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Own is for a process that is to have new network, mount and process id namespaces,
-// in which it calls Prepare first. It has the process id 1 there: what it starts ends
-// with it, and it ends with its parent. It takes root to start it.
-func Own() *syscall.SysProcAttr {
+// CloneAttributes returns the attributes of a process with new network, mount and process
+// id namespaces. The process must call Prepare first. It has process id 1: its children are
+// killed when it exits, and it is killed when its parent thread exits. Starting it needs
+// CAP_SYS_ADMIN.
+func CloneAttributes() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{
 		Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID,
 		Pdeathsig:  syscall.SIGKILL,
 	}
 }
 
-// Prepare makes the namespaces of Own usable: no mount is seen outside of them,
-// /proc shows the processes inside, and the loopback device is up.
+// Prepare sets up the namespaces of CloneAttributes. It makes mounts private, mounts a new
+// /proc and brings the loopback device up.
 func Prepare() error {
 	if err := unix.Mount("none", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
@@ -51,15 +51,15 @@ func loopbackUp() error {
 	return nil
 }
 
-// Namespace is a network namespace, as another host or pod has it.
+// Namespace is a network namespace, for example of another host or pod.
 type Namespace struct{ file *os.File }
 
-// New makes one with nothing in it but the loopback device, which is up. It has no
-// name and is gone once it is closed and no socket, device or process is in it. It
-// needs CAP_SYS_ADMIN and CAP_NET_ADMIN.
+// New creates an unnamed network namespace with only a loopback device, which is up. It needs
+// CAP_SYS_ADMIN and CAP_NET_ADMIN. The kernel removes the namespace after Close, when no
+// process or socket uses it.
 func New() (*Namespace, error) {
 	var n *Namespace
-	err := onThreadOfItsOwn(func() error {
+	err := onNewThread(func() error {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			return fmt.Errorf("unshare network namespace: %w", err)
 		}
@@ -72,8 +72,7 @@ func New() (*Namespace, error) {
 	return n, err
 }
 
-// Open returns the network namespace that a file stands for: one in /run/netns, or
-// /proc/PID/ns/net.
+// Open opens a network namespace by path, such as /run/netns/NAME or /proc/PID/ns/net.
 func Open(path string) (*Namespace, error) {
 	file, err := os.Open(path)
 	if err != nil {
@@ -82,17 +81,17 @@ func Open(path string) (*Namespace, error) {
 	return &Namespace{file}, nil
 }
 
-// Path is a file that stands for the namespace as long as it is open. Processes with
-// the same /proc may use it, as in ip link set DEVICE netns PATH.
+// Path returns a path of the namespace, valid until Close for processes with the same /proc.
+// Example: ip link set DEVICE netns PATH.
 func (n *Namespace) Path() string { return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), n.file.Fd()) }
 
-// Close gives the namespace up.
+// Close closes the descriptor of the namespace.
 func (n *Namespace) Close() error { return n.file.Close() }
 
-// Do calls fn in the namespace and returns its error. The sockets that it opens stay
-// there, and so do the processes that it starts.
+// Do calls fn in the namespace and returns its error. Sockets and processes of fn stay in the
+// namespace.
 func (n *Namespace) Do(fn func() error) error {
-	return onThreadOfItsOwn(func() error {
+	return onNewThread(func() error {
 		if err := unix.Setns(int(n.file.Fd()), unix.CLONE_NEWNET); err != nil {
 			return fmt.Errorf("enter network namespace: %w", err)
 		}
@@ -100,11 +99,11 @@ func (n *Namespace) Do(fn func() error) error {
 	})
 }
 
-func onThreadOfItsOwn(fn func() error) error {
+func onNewThread(fn func() error) error {
 	done := make(chan error)
 	go func() {
-		// The thread is not unlocked, so it ends with the goroutine and never runs
-		// anything else in the wrong namespace.
+		// Without unlock the thread exits with the goroutine. No other goroutine runs on it
+		// in the wrong namespace.
 		runtime.LockOSThread()
 		done <- fn()
 	}()

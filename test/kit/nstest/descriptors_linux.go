@@ -9,9 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// LimitDescriptors leaves a process, which may be the one that calls, no more than so
-// many descriptors to open, until lift is called or the test ends.
-func LimitDescriptors(t testing.TB, pid, spare int) (lift func()) {
+// LimitDescriptors lowers RLIMIT_NOFILE of a process so that it can open n more descriptors.
+// The limit is restored by lift or at the end of the test.
+func LimitDescriptors(t testing.TB, pid, n int) (lift func()) {
 	t.Helper()
 	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
 	if err != nil {
@@ -23,16 +23,16 @@ func LimitDescriptors(t testing.TB, pid, spare int) (lift func()) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		// The directory that was just read is closed by now.
+		// Skip the descriptor of the directory, which is closed by now.
 		if _, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", pid, fd)); err == nil {
 			open[fd] = true
 		}
 	}
-	// The limit is on numbers, and the lowest that is free is taken.
+	// The limit applies to descriptor numbers, and the kernel assigns the lowest free one.
 	limit := 0
-	for ; spare > 0 || open[limit]; limit++ {
+	for ; n > 0 || open[limit]; limit++ {
 		if !open[limit] {
-			spare--
+			n--
 		}
 	}
 	var old unix.Rlimit
@@ -49,7 +49,7 @@ func LimitDescriptors(t testing.TB, pid, spare int) (lift func()) {
 		}
 		lifted = true
 		if err := unix.Prlimit(pid, unix.RLIMIT_NOFILE, &old, nil); err != nil {
-			t.Errorf("lift the limit of descriptors: %v", err)
+			t.Errorf("restore descriptor limit: %v", err)
 		}
 	}
 	t.Cleanup(lift)

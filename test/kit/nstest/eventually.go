@@ -5,11 +5,10 @@ import (
 	"time"
 )
 
-// HangGuard bounds each wait for an event. A busy machine stays below it, a hang does
-// not; no test asserts a speed by it.
+// HangGuard bounds each wait for an event. Only a hang exceeds it, even on a busy machine.
 const HangGuard = time.Minute
 
-// Eventually waits until condition holds. After HangGuard it fails the test.
+// Eventually polls until condition is true. After HangGuard it fails the test.
 func Eventually(t testing.TB, what string, condition func() bool) {
 	t.Helper()
 	deadline := time.Now().Add(HangGuard)

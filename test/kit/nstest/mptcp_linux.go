@@ -10,15 +10,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// mptcpEnabled exists where the kernel has MPTCP (CONFIG_MPTCP).
+// mptcpEnabled exists if the kernel has MPTCP (CONFIG_MPTCP).
 const mptcpEnabled = "/proc/sys/net/mptcp/enabled"
 
-// noMPTCP is a variable of the environment. When it is set, tests run as on a kernel
-// without MPTCP.
+// noMPTCP is an environment variable. If it is set, tests emulate a kernel without MPTCP.
 const noMPTCP = "TCPHUP_TEST_NO_MPTCP"
 
-// NeedMPTCP skips a test about MPTCP on a kernel without MPTCP. A kernel that has
-// MPTCP and opens no MPTCP socket fails the test.
+// NeedMPTCP skips a test on a kernel without MPTCP. If the kernel has MPTCP but opens no
+// MPTCP socket, it fails the test.
 func NeedMPTCP(t testing.TB) {
 	t.Helper()
 	err := openMPTCP()
@@ -32,11 +31,11 @@ func NeedMPTCP(t testing.TB) {
 	if os.Getenv(noMPTCP) != "" {
 		reason = noMPTCP + " is set"
 	}
-	t.Skipf("test about MPTCP on a kernel without MPTCP (%s): %v", reason, err)
+	t.Skipf("kernel without MPTCP (%s): %v", reason, err)
 }
 
-// HasMPTCP reports whether the kernel opens MPTCP sockets. It is for the setting of tests
-// that are not about MPTCP.
+// HasMPTCP reports whether the kernel opens MPTCP sockets. Tests of MPTCP use NeedMPTCP
+// instead.
 func HasMPTCP() bool { return openMPTCP() == nil }
 
 func openMPTCP() error {
@@ -47,8 +46,8 @@ func openMPTCP() error {
 	return unix.Close(fd)
 }
 
-// hideMPTCP makes the network namespace of the calling thread look as on a kernel
-// without MPTCP when noMPTCP is set. The MPTCP table of sock_diag stays, and is empty.
+// hideMPTCP disables MPTCP in the network namespace of the calling thread and hides its
+// settings, if noMPTCP is set. MPTCP dumps of sock_diag still succeed and are empty.
 func hideMPTCP() error {
 	if os.Getenv(noMPTCP) == "" {
 		return nil
@@ -64,7 +63,7 @@ func hideMPTCP() error {
 	return nil
 }
 
-// TCPAndMPTCP runs a subtest over TCP and the same over MPTCP.
+// TCPAndMPTCP runs a test twice, as subtests over TCP and over MPTCP.
 func TCPAndMPTCP(t *testing.T, test func(t *testing.T, mptcp bool)) {
 	t.Helper()
 	t.Run("tcp", func(t *testing.T) { test(t, false) })

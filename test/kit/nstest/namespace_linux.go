@@ -7,19 +7,18 @@ import (
 	"tcphup/test/kit/netns"
 )
 
-// Namespace is a second network namespace, as another host or pod has it.
+// Namespace is a second network namespace, for example of another host or pod.
 type Namespace struct {
 	t  testing.TB
 	ns *netns.Namespace
 }
 
-// NewNamespace makes a named network namespace (ip-netns(8)) with nothing in it but
-// the loopback device, which is up. It is for tests inside Run only and needs
-// iproute2.
+// NewNamespace creates a named network namespace (ip-netns(8)) with only a loopback device,
+// which is up. It must be called within Run and needs iproute2.
 func NewNamespace(t testing.TB, name string) *Namespace {
 	t.Helper()
 	if os.Getenv(marker) == "" {
-		t.Fatal("NewNamespace outside of Run would change this machine's network")
+		t.Fatal("NewNamespace called outside of Run: it would change the network of the host")
 	}
 	Command(t, "ip", "netns", "add", name)
 	Command(t, "ip", "-n", name, "link", "set", "lo", "up")
@@ -32,7 +31,7 @@ func NewNamespace(t testing.TB, name string) *Namespace {
 	return n
 }
 
-// NamespaceOf returns the network namespace that a process has, a container's say.
+// NamespaceOf returns the network namespace of a process, for example of a container.
 func NamespaceOf(t testing.TB, pid string) *Namespace {
 	t.Helper()
 	return open(t, "/proc/"+pid+"/ns/net")
@@ -48,7 +47,7 @@ func open(t testing.TB, path string) *Namespace {
 	return &Namespace{t: t, ns: ns}
 }
 
-// Do calls fn in the namespace; the sockets that it opens stay there.
+// Do calls fn in the namespace. Sockets of fn stay in the namespace.
 func (n *Namespace) Do(fn func()) {
 	n.t.Helper()
 	err := n.ns.Do(func() error {

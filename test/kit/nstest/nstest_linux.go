@@ -1,5 +1,5 @@
-// Package nstest runs a test in namespaces of its own: network, mount and
-// process ids. Whatever the test opens, starts or configures ends with it.
+// Package nstest runs a test in new network, mount and process id namespaces. The kernel
+// removes sockets, processes and settings of the test when it ends.
 package nstest
 
 import (
@@ -19,22 +19,21 @@ import (
 	"tcphup/test/kit/netns"
 )
 
-// marker is set in the environment of a process that is inside.
+// marker is the environment variable of a process in test namespaces.
 const marker = "TCPHUP_NSTEST"
 
-// passed is how the output of a test ends that has; with -cover a line more.
+// passed matches the output of a passed test. With -cover there is one more line.
 var passed = regexp.MustCompile(`(^|\n)PASS\n(coverage: .*\n)?$`)
 
-// skipped is a line in the output of a test that skipped itself as a whole.
+// skipped is a line in the output of a skipped test.
 const skipped = "nstest: skipped"
 
-// Run runs a privileged test; it must be all that the test does. It starts the
-// test binary again for this one test, in new network, mount and process id
-// namespaces with a /proc of their own and the loopback device up, calls fn
-// there, and reports what came of it.
+// Run runs a privileged test in new network, mount and process id namespaces. It must be the
+// only statement of the test. It starts the test binary again for this test with a new /proc
+// and the loopback device up, calls fn there, and reports the result.
 //
-// A test that is not root fails: there is no way to pass by not running. The one
-// exception is -short, which leaves privileged tests out and says so.
+// Without root the test fails, so that it cannot pass without running. With -short it is
+// skipped.
 func Run(t *testing.T, fn func(t *testing.T)) {
 	t.Helper()
 	if os.Getenv(marker) == t.Name() {
@@ -50,13 +49,13 @@ func Run(t *testing.T, fn func(t *testing.T)) {
 		return
 	}
 	if testing.Short() {
-		t.Skip("privileged test left out by -short")
+		t.Skip("privileged test, skipped by -short")
 	}
 	if os.Geteuid() != 0 {
-		t.Fatal("must run as root (it makes namespaces of its own); -short leaves privileged tests out")
+		t.Fatal("needs root to create namespaces; -short skips privileged tests")
 	}
 
-	// A test's name can hold slashes, one for each level of subtests.
+	// -test.run takes one pattern for each level of subtests.
 	levels := strings.Split(t.Name(), "/")
 	for i, level := range levels {
 		levels[i] = "^" + level + "$"
@@ -70,28 +69,27 @@ func Run(t *testing.T, fn func(t *testing.T)) {
 		}
 	}
 	if deadline, ok := t.Deadline(); ok {
-		// The inner one is to run out first: its goroutines are the ones to see.
+		// The inner timeout must expire first, because its stack traces show the cause.
 		left := time.Until(deadline)
 		args = append(args, "-test.timeout="+(left-left/10).String())
 	}
 	cmd := exec.CommandContext(t.Context(), os.Args[0], args...)
 	cmd.Env = append(os.Environ(), marker+"="+t.Name())
-	cmd.SysProcAttr = netns.Own()
+	cmd.SysProcAttr = netns.CloneAttributes()
 	out, err := cmd.CombinedOutput()
 	switch {
 	case err != nil:
-		t.Fatalf("in namespaces of its own: %v\n%s", err, out)
+		t.Fatalf("test process: %v\n%s", err, out)
 	case !passed.Match(out):
-		t.Fatalf("in namespaces of its own the test did not end with PASS:\n%s", out)
+		t.Fatalf("test process did not report PASS:\n%s", out)
 	case bytes.Contains(out, []byte(skipped+"\n")):
-		t.Skipf("in namespaces of its own:\n%s", out)
+		t.Skipf("test process:\n%s", out)
 	}
-	t.Logf("in namespaces of its own:\n%s", out)
+	t.Logf("test process:\n%s", out)
 }
 
-// Main is what TestMain of a package exits with whose benchmarks need namespaces
-// too. With -bench it starts the test binary again as a whole, as Run does for
-// one test, and passes its output on; without, it runs the tests.
+// Main runs the tests of a package and returns the exit code for TestMain. With -bench it
+// runs the whole test binary in new namespaces, as Run does for one test.
 func Main(m *testing.M) (code int) {
 	const all = "benchmarks"
 	flag.Parse()
@@ -105,26 +103,26 @@ func Main(m *testing.M) (code int) {
 	case flag.Lookup("test.bench").Value.String() == "" || os.Getenv(marker) != "":
 		return m.Run()
 	case os.Geteuid() != 0:
-		fmt.Fprintln(os.Stderr, "benchmarks must run as root: they make namespaces of their own")
+		fmt.Fprintln(os.Stderr, "benchmarks need root to create namespaces")
 		return 1
 	}
 	cmd := exec.Command(os.Args[0], os.Args[1:]...)
 	cmd.Env = append(os.Environ(), marker+"="+all)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-	cmd.SysProcAttr = netns.Own()
+	cmd.SysProcAttr = netns.CloneAttributes()
 	if err := cmd.Run(); err != nil {
-		fmt.Fprintln(os.Stderr, "in namespaces of its own:", err)
+		fmt.Fprintln(os.Stderr, "benchmark process:", err)
 		return 1
 	}
 	return 0
 }
 
-// prepare makes the new namespaces usable.
+// prepare sets up the new namespaces.
 func prepare() error {
 	if err := netns.Prepare(); err != nil {
 		return err
 	}
-	// Named network namespaces (ip-netns(8)) must not outlive the test either.
+	// A private /run/netns removes named network namespaces (ip-netns(8)) with the test.
 	const named = "/run/netns"
 	if err := os.MkdirAll(named, 0o755); err != nil {
 		return fmt.Errorf("make %s: %w", named, err)
@@ -132,7 +130,7 @@ func prepare() error {
 	if err := unix.Mount("tmpfs", named, "tmpfs", 0, ""); err != nil {
 		return fmt.Errorf("mount %s: %w", named, err)
 	}
-	// The network settings of the machine must not decide what a test sees.
+	// Tests must not depend on the network settings of the machine.
 	settings := map[string]string{
 		mptcpEnabled:                               "1",
 		"/proc/sys/net/ipv6/conf/all/accept_dad":   "0",

@@ -5,22 +5,21 @@ import (
 	"testing"
 )
 
-// Peer is a second host: a network namespace behind two links, each with an IPv4
-// and an IPv6 address on both ends.
+// Peer is a second host: a network namespace behind two links.
 type Peer struct {
 	*Namespace
 }
 
-// Addresses of the links. The peer announces its second IPv4 address as a path to
-// MPTCP connections that lead to the first.
+// Addresses of the links. The peer announces Peer4Two with ADD_ADDR on MPTCP connections to
+// Peer4 (RFC 8684).
 const (
 	Local4, Peer4       = "10.99.0.1", "10.99.0.2"
 	Local6, Peer6       = "fd99:0::1", "fd99:0::2"
 	Local4Two, Peer4Two = "10.99.1.1", "10.99.1.2"
 )
 
-// NewPeer makes the peer. It is for tests inside Run only and needs iproute2. Where
-// the kernel has no MPTCP it announces no path.
+// NewPeer creates the peer. It must be called within Run and needs iproute2. Without MPTCP
+// the peer announces no address.
 func NewPeer(t *testing.T) *Peer {
 	t.Helper()
 	peer := &Peer{NewNamespace(t, "peer")}
@@ -48,8 +47,7 @@ func NewPeer(t *testing.T) *Peer {
 	return peer
 }
 
-// Cut takes the peer's ends of the links down: what is sent to it is lost, and
-// nothing comes back.
+// Cut takes the peer's interfaces of links down. Packets in both directions are lost.
 func (p *Peer) Cut(links ...string) {
 	p.t.Helper()
 	for _, link := range links {
@@ -57,7 +55,7 @@ func (p *Peer) Cut(links ...string) {
 	}
 }
 
-// Restore undoes Cut.
+// Restore takes the interfaces up again.
 func (p *Peer) Restore(links ...string) {
 	p.t.Helper()
 	for _, link := range links {
@@ -65,7 +63,7 @@ func (p *Peer) Restore(links ...string) {
 	}
 }
 
-// Command runs a program and fails the test when that fails.
+// Command runs a program and returns its output. If the program fails, so does the test.
 func Command(t testing.TB, args ...string) string {
 	t.Helper()
 	out, err := exec.Command(args[0], args[1:]...).CombinedOutput()

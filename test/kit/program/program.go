@@ -11,13 +11,12 @@ import (
 	"testing"
 )
 
-// pathVariable holds the path of the binary in the environment, also for test
-// processes in namespaces of their own.
+// pathVariable is the environment variable for the path of the binary. Test processes in
+// namespaces inherit it.
 const pathVariable = "TCPHUP_TEST_BINARY"
 
-// Main builds tcphup, runs the tests of a package and returns the exit code for
-// TestMain. It builds nothing under -short, and nothing in a process that has the path
-// of a binary in its environment.
+// Main builds tcphup, runs the tests of a package and returns the exit code for TestMain. It
+// does not build with -short, or if the environment has the path of a binary.
 func Main(m *testing.M) (code int) {
 	flag.Parse()
 	if os.Getenv(pathVariable) != "" || testing.Short() {
@@ -41,7 +40,7 @@ func Main(m *testing.M) (code int) {
 	return m.Run()
 }
 
-// build makes the binary the way `make build` does, readable for every user.
+// build builds the binary as `make build` does. Every user may run it.
 func build(dir string) error {
 	binary := filepath.Join(dir, "tcphup")
 	arguments := []string{"build", "-trimpath", "-ldflags=-s -w", "-o", binary}
@@ -54,14 +53,14 @@ func build(dir string) error {
 	return errors.Join(cmd.Run(), os.Chmod(dir, 0o755), os.Setenv(pathVariable, binary))
 }
 
-// Path returns the path of the binary. Under -short it skips the test.
+// Path returns the path of the binary. With -short it skips the test.
 func Path(t testing.TB) string {
 	t.Helper()
 	path := os.Getenv(pathVariable)
 	switch {
 	case path != "":
 	case testing.Short():
-		t.Skip("runs tcphup, which -short does not build")
+		t.Skip("needs tcphup, which -short does not build")
 	default:
 		t.Fatal("TestMain of the package does not call program.Main")
 	}

@@ -7,10 +7,9 @@ import (
 	"testing"
 )
 
-// Load opens n connections from one new process to another, to the address given
-// and a port of the kernel's choice, and keeps them until the test ends. The
-// processes ignore SIGPIPE, as most long-lived ones do. It returns where the
-// connections lead and the process that opened them.
+// Load opens n connections between two new processes and keeps them until the test ends. The
+// server listens on an address and an ephemeral port. The processes ignore SIGPIPE, like
+// most daemons. It returns the listening address and the client process.
 func Load(t testing.TB, binary string, to netip.Addr, n int) (netip.AddrPort, *App) {
 	t.Helper()
 	server, client := Start(t, binary), Start(t, binary)

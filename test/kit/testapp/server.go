@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Server accepts connections and tells how each of them ended.
+// Server accepts connections and reports their ends.
 type Server struct {
 	t        testing.TB
 	listener net.Listener
@@ -22,18 +22,17 @@ type Server struct {
 	mu    sync.Mutex
 	conns []net.Conn
 
-	// Ends has "eof", "reset" or another error's text for each connection whose
-	// end was read.
+	// Ends receives "eof", "reset" or an error text when a read of a connection fails.
 	Ends chan string
 }
 
-// ServerConfig says how a server behaves.
+// ServerConfig configures a Server.
 type ServerConfig struct {
-	Address string // to listen on; port 0 picks one
+	Address string // listening address; port 0 means an ephemeral port
 	MPTCP   bool
-	Hold    bool // do not close a connection that has ended on the other side
-	Deaf    bool // do not read at all, so that the client's queue fills
-	Echo    bool // send back what was read; nothing is told through Ends
+	Hold    bool // keep a connection open after EOF or an error
+	Deaf    bool // never read, so that the client's send queue fills
+	Echo    bool // echo received data; Ends stays empty
 }
 
 // Serve starts a server. It stops when the test ends.
@@ -73,7 +72,7 @@ func Serve(t testing.TB, c ServerConfig) *Server {
 	return s
 }
 
-// echo forgets a connection that has ended, however many there are.
+// echo removes a closed connection, so that memory does not grow with their number.
 func (s *Server) echo(conn net.Conn) {
 	_, _ = io.Copy(conn, conn)
 	_ = conn.Close()
@@ -99,10 +98,10 @@ func (s *Server) read(conn net.Conn) {
 	}
 }
 
-// Addr is where the server listens.
+// Addr returns the listening address.
 func (s *Server) Addr() netip.AddrPort { return s.listener.Addr().(*net.TCPAddr).AddrPort() }
 
-// Listens reports whether the server still accepts a new connection.
+// Listens reports whether the server accepts a new connection.
 func (s *Server) Listens() bool {
 	conn, err := net.Dial("tcp", s.listener.Addr().String())
 	if err != nil {
@@ -121,7 +120,7 @@ func (s *Server) CloseAll() {
 	s.conns = nil
 }
 
-// Accepted counts the connections so far.
+// Accepted returns the number of accepted connections.
 func (s *Server) Accepted() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()

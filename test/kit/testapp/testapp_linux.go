@@ -1,5 +1,5 @@
-// Package testapp gives tests an application in a process of its own, whose
-// connections they hang up.
+// Package testapp runs a test application in a separate process. Tests close its
+// connections.
 package testapp
 
 import (
@@ -23,20 +23,15 @@ import (
 //go:embed testdata/app.c
 var source string
 
-// Build compiles the application and returns the path of its binary. It needs a C
-// compiler, as the race detector does.
-func Build(t testing.TB) string {
-	t.Helper()
-	return build(t)
-}
-
-// BuildStatic makes a binary that needs no other file, for a container that has none.
+// BuildStatic builds a statically linked binary for a container without libraries.
 func BuildStatic(t testing.TB) string {
 	t.Helper()
-	return build(t, "-static")
+	return Build(t, "-static")
 }
 
-func build(t testing.TB, flags ...string) string {
+// Build compiles the application with additional compiler flags and returns the path of the
+// binary. It needs a C compiler.
+func Build(t testing.TB, flags ...string) string {
 	t.Helper()
 	dir := t.TempDir()
 	binary := filepath.Join(dir, "app")
@@ -44,9 +39,9 @@ func build(t testing.TB, flags ...string) string {
 	cmd := exec.CommandContext(t.Context(), "cc", flags...)
 	cmd.Stdin = strings.NewReader(source)
 	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("compile the test application (a C compiler is needed: apt-get install gcc libc6-dev): %v\n%s", err, out)
+		t.Fatalf("compile test application (needs a C compiler: apt-get install gcc libc6-dev): %v\n%s", err, out)
 	}
-	// Other users run it too.
+	// Some tests run it as another user.
 	for _, path := range []string{dir, filepath.Dir(dir)} {
 		if err := os.Chmod(path, 0o755); err != nil {
 			t.Fatal(err)
@@ -61,7 +56,7 @@ type App struct {
 	cmd   *exec.Cmd
 	stdin io.WriteCloser
 	lines chan string
-	// exited is closed when the process has ended; state may be read then.
+	// exited is closed after the process has exited; state is valid from then on.
 	exited chan struct{}
 	state  *os.ProcessState
 }
@@ -69,24 +64,19 @@ type App struct {
 // Start runs the application until the test ends.
 func Start(t testing.TB, binary string) *App {
 	t.Helper()
-	return start(t, exec.Command(binary))
+	return StartCommand(t, exec.Command(binary))
 }
 
-// StartAs runs it with another uid and gid.
+// StartAs runs the application with another uid and gid.
 func StartAs(t testing.TB, binary string, id uint32) *App {
 	t.Helper()
 	cmd := exec.Command(binary)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: id, Gid: id}}
-	return start(t, cmd)
+	return StartCommand(t, cmd)
 }
 
-// StartCommand runs it by another program, which hands input and output through.
+// StartCommand runs the application through another program that forwards stdin and stdout.
 func StartCommand(t testing.TB, cmd *exec.Cmd) *App {
-	t.Helper()
-	return start(t, cmd)
-}
-
-func start(t testing.TB, cmd *exec.Cmd) *App {
 	t.Helper()
 	a := &App{t: t, cmd: cmd, lines: make(chan string, 16), exited: make(chan struct{})}
 	var err error
@@ -108,7 +98,7 @@ func start(t testing.TB, cmd *exec.Cmd) *App {
 		}
 	}()
 	go func() {
-		// A forked child holds the other end of stdout, so its end is no sign.
+		// A forked child keeps stdout open, so wait for the process and not for EOF.
 		defer close(a.exited)
 		_ = cmd.Wait()
 		a.state = cmd.ProcessState
@@ -117,38 +107,38 @@ func start(t testing.TB, cmd *exec.Cmd) *App {
 	return a
 }
 
-// PID of the application's process.
+// PID returns the process id.
 func (a *App) PID() int { return a.cmd.Process.Pid }
 
-// Kill ends the application and waits for its end.
+// Kill kills the application and waits for its exit.
 func (a *App) Kill() {
 	_ = a.cmd.Process.Kill()
 	<-a.exited
 }
 
-// Tell sends a command and does not wait for its result.
+// Tell sends a command and does not wait for the result.
 func (a *App) Tell(format string, args ...any) {
 	a.t.Helper()
 	if _, err := fmt.Fprintf(a.stdin, format+"\n", args...); err != nil {
-		a.t.Fatalf("tell application: %v", err)
+		a.t.Fatalf("send command to application: %v", err)
 	}
 }
 
-// Hear waits for one result.
+// Hear waits for the next result.
 func (a *App) Hear() string {
 	a.t.Helper()
 	select {
 	case line := <-a.lines:
 		return line
 	case <-a.exited:
-		a.t.Fatalf("the application has ended: %v", a.state)
+		a.t.Fatalf("application exited: %v", a.state)
 	case <-time.After(nstest.HangGuard):
-		a.t.Fatalf("waited %v in vain for the application", nstest.HangGuard)
+		a.t.Fatalf("timed out after %v: result of application", nstest.HangGuard)
 	}
 	return ""
 }
 
-// Ask sends a command and waits for its result.
+// Ask sends a command and returns its result.
 func (a *App) Ask(format string, args ...any) string {
 	a.t.Helper()
 	a.Tell(format, args...)
@@ -168,7 +158,7 @@ func (a *App) Connect(to netip.AddrPort, mapped, mptcp bool) int {
 	answer := a.Ask("connect %s %d %s", addr, to.Port(), protocol)
 	fd, ok := strings.CutPrefix(answer, "connect ok ")
 	if !ok {
-		a.t.Fatalf("the application could not connect to %v: %s", to, answer)
+		a.t.Fatalf("application: connect to %v: %s", to, answer)
 	}
 	n, err := strconv.Atoi(fd)
 	if err != nil {
@@ -177,8 +167,7 @@ func (a *App) Connect(to netip.AddrPort, mapped, mptcp bool) int {
 	return n
 }
 
-// Listen opens a listener on a port of the kernel's choice and returns its
-// descriptor and address.
+// Listen opens a listener on an ephemeral port and returns its descriptor and address.
 func (a *App) Listen(host string) (int, netip.AddrPort) {
 	a.t.Helper()
 	answer := a.Ask("listen %s", host)
@@ -190,8 +179,7 @@ func (a *App) Listen(host string) (int, netip.AddrPort) {
 	return fd, netip.AddrPortFrom(netip.MustParseAddr(host), port)
 }
 
-// Block sends a command and waits until the application sleeps in one of the
-// given system calls.
+// Block sends a command and waits until the application blocks in one of the system calls.
 func (a *App) Block(command string, fd int, calls ...uintptr) {
 	a.t.Helper()
 	a.Tell("%s %d", command, fd)
@@ -203,7 +191,7 @@ func (a *App) Block(command string, fd int, calls ...uintptr) {
 		number, rest, _ := strings.Cut(string(b), " ")
 		first, _, _ := strings.Cut(rest, " ")
 		for _, call := range calls {
-			// The first argument tells a read of the socket from one of the commands.
+			// The first argument distinguishes the socket from stdin.
 			if number == strconv.Itoa(int(call)) && (command != "recv" || first == fmt.Sprintf("%#x", fd)) {
 				return true
 			}
@@ -212,7 +200,7 @@ func (a *App) Block(command string, fd int, calls ...uintptr) {
 	})
 }
 
-// Alive reports whether the process still runs.
+// Alive reports whether the process is running.
 func (a *App) Alive() bool {
 	select {
 	case <-a.exited:

@@ -1,6 +1,6 @@
-// An application for tests: it opens connections and then blocks in one way of
-// waiting after the other, as its standard input tells. Each line of input gets
-// one line of output. SIGPIPE has its default disposition unless told otherwise.
+// A test application. Each line of standard input is a command with one line of output.
+// Commands open connections and block in different system calls. SIGPIPE has its default
+// disposition until the command "ignore".
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -39,7 +39,7 @@ static int open_connection(const char *host, const char *port, int protocol)
 	return failed ? -1 : fd;
 }
 
-// Opens a connection from a port of its own choice.
+// Opens a connection from a fixed local port.
 static int open_bound(const char *host, const char *port, const char *own)
 {
 	struct sockaddr_in from = {.sin_family = AF_INET, .sin_port = htons(atoi(own))};
@@ -52,7 +52,7 @@ static int open_bound(const char *host, const char *port, const char *own)
 	return fd;
 }
 
-// Uses a socket once more, for a listener or for a connection to a port of this host.
+// Disconnects a socket and reuses it, for a listener or for a connection to a local port.
 static int again(int fd, int port)
 {
 	struct sockaddr none = {.sa_family = AF_UNSPEC};
@@ -64,7 +64,7 @@ static int again(int fd, int port)
 	return connect(fd, (struct sockaddr *)&to, sizeof to) < 0 ? errno : 0;
 }
 
-// Fills what the kernel takes without waiting, then blocks in one more send.
+// Fills the send queue, then blocks in another send.
 static int blocked_send(int fd)
 {
 	static char buffer[65536];
@@ -99,7 +99,7 @@ static int uring_recv(int fd, int *result)
 	return 0;
 }
 
-// Opens a listener and says on which port.
+// Opens a listener and prints its port.
 static void listen_on(const char *host)
 {
 	struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICHOST | AI_PASSIVE};
@@ -118,7 +118,7 @@ static void listen_on(const char *host)
 	printf("listen %s %d %s\n", name(err), fd, port);
 }
 
-// Opens, or accepts, n connections and keeps them.
+// Opens or accepts n connections and keeps them.
 static void many(const char *verb, int n, int listener, const char *host, const char *port)
 {
 	int done = 0;
@@ -131,10 +131,10 @@ static void many(const char *verb, int n, int listener, const char *host, const 
 	printf("%s %s %d\n", verb, name(done < n ? errno : 0), done);
 }
 
-// Opens and closes connections to two ports of two hosts for some seconds, so that
-// descriptors and local ports are used again at once. What leads to the first host
-// may end at any time; what leads to the second must answer until it is closed.
-static void churn(const char *victim, const char *bystander, const char *port, int seconds)
+// Opens and closes connections to two hosts for some seconds, so that descriptors and local
+// ports are reused immediately. Connections to target may end at any time. Connections to
+// bystander must echo until they are closed.
+static void churn(const char *target, const char *bystander, const char *port, int seconds)
 {
 	enum { SLOTS = 16 };
 	int fds[SLOTS], kept[SLOTS];
@@ -150,12 +150,12 @@ static void churn(const char *victim, const char *bystander, const char *port, i
 		if (fds[slot] >= 0) {
 			if (kept[slot] && (send(fds[slot], &byte, 1, 0) != 1 || recv(fds[slot], &byte, 1, 0) != 1))
 				lost++;
-			// Without a TIME_WAIT the port is free at once.
+			// Without TIME_WAIT the port is free immediately.
 			setsockopt(fds[slot], SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
 			close(fds[slot]);
 		}
 		kept[slot] = rand() % 2;
-		fds[slot] = open_connection(kept[slot] ? bystander : victim, port, 0);
+		fds[slot] = open_connection(kept[slot] ? bystander : target, port, 0);
 		failed += fds[slot] < 0 && kept[slot];
 		rounds++;
 	}
@@ -231,7 +231,7 @@ static void command(char *line)
 		printf("netns %s\n", name(ns < 0 || setns(ns, CLONE_NEWNET) < 0 ? errno : 0));
 		close(ns);
 	} else if (strcmp(verb, "fork") == 0) {
-		// The child has it from its first moment.
+		// Set the disposition before fork, so that the child starts with it.
 		int restore = strcmp(a, "default") == 0;
 		void (*old)(int) = restore ? signal(SIGPIPE, SIG_DFL) : NULL;
 		pid_t pid = fork();
@@ -255,8 +255,7 @@ int main(void)
 	setrlimit(RLIMIT_NOFILE, &files);
 	signal(SIGPIPE, SIG_DFL);
 	setvbuf(stdout, NULL, _IOLBF, 0);
-	// Input is read from a descriptor of its own, so that a test can put a socket
-	// on descriptor 0.
+	// Input is read from a duplicate, so that a test can place a socket on descriptor 0.
 	FILE *in = fdopen(dup(0), "r");
 	char line[256];
 	while (fgets(line, sizeof line, in) != NULL)

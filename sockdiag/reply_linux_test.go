@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The faults of the kernel's side that cannot be made to happen.
+// Faults of the kernel side that cannot be provoked are injected into receive.
 func TestReceiveFaults(t *testing.T) {
 	header := func(size, kind, flags int, sequence, portID uint32) []byte {
 		b := binary.NativeEndian.AppendUint32(nil, uint32(size))
@@ -29,56 +29,56 @@ func TestReceiveFaults(t *testing.T) {
 		return binary.NativeEndian.AppendUint32(header(headerLen+4, kind, 0, sequence, portID), uint32(n))
 	}
 	const nlError, nlDone = 2, 3
-	type answer func(sequence, portID uint32) ([]byte, error)
+	type response func(sequence, portID uint32) ([]byte, error)
 
 	tests := []struct {
 		name    string
-		answers []answer
+		replies []response
 		flows   int
 		want    error
 		text    string
 	}{
-		{name: "complete", answers: []answer{
+		{name: "complete", replies: []response{
 			func(s, p uint32) ([]byte, error) {
 				return slices.Concat(flow(0, s, p), flow(0, s, p), number(nlDone, 0, s, p)), nil
 			},
 		}, flows: 2},
-		{name: "old sequence is passed over", answers: []answer{
+		{name: "old sequence is skipped", replies: []response{
 			func(s, p uint32) ([]byte, error) {
 				return slices.Concat(flow(0, s-1, p), flow(0, s, p), number(nlDone, 0, s, p)), nil
 			},
 		}, flows: 1},
-		{name: "interrupted", answers: []answer{
+		{name: "interrupted", replies: []response{
 			func(s, p uint32) ([]byte, error) {
 				return slices.Concat(flow(flagDumpInterrupted, s, p), number(nlDone, 0, s, p)), nil
 			},
 		}, flows: 1, want: ErrInterrupted},
-		{name: "error in the middle ends it", answers: []answer{
+		{name: "error ends the dump", replies: []response{
 			func(s, p uint32) ([]byte, error) {
 				return slices.Concat(flow(0, s, p), number(nlError, -int32(unix.EPERM), s, p), flow(0, s, p)), nil
 			},
 		}, flows: 1, want: os.ErrPermission},
-		{name: "dump ends with an error", answers: []answer{
+		{name: "dump ends with an error", replies: []response{
 			func(s, p uint32) ([]byte, error) {
 				return slices.Concat(flow(0, s, p), number(nlDone, -int32(unix.EOPNOTSUPP), s, p)), nil
 			},
 		}, flows: 1, want: errors.ErrUnsupported},
-		{name: "no room in the socket", answers: []answer{
+		{name: "receive buffer overrun", replies: []response{
 			func(s, p uint32) ([]byte, error) { return nil, unix.ENOBUFS },
 		}, want: unix.ENOBUFS},
-		{name: "truncated datagram", answers: []answer{
+		{name: "truncated datagram", replies: []response{
 			func(s, p uint32) ([]byte, error) { return make([]byte, bufferLen+1), nil },
-		}, text: "do not fit"},
-		{name: "truncated message", answers: []answer{
+		}, text: "exceeds buffer"},
+		{name: "truncated message", replies: []response{
 			func(s, p uint32) ([]byte, error) { return flow(0, s, p)[:headerLen+8], nil },
 		}, want: errShort},
-		{name: "truncated header", answers: []answer{
+		{name: "truncated header", replies: []response{
 			func(s, p uint32) ([]byte, error) { return []byte{1, 2, 3}, nil },
 		}, want: errShort},
-		{name: "meant for another socket", answers: []answer{
+		{name: "port id of another socket", replies: []response{
 			func(s, p uint32) ([]byte, error) { return flow(0, s, p+1), nil },
 		}, text: "port id"},
-		{name: "unknown type", answers: []answer{
+		{name: "unknown type", replies: []response{
 			func(s, p uint32) ([]byte, error) { return header(headerLen, 99, 0, s, p), nil },
 		}, text: "unexpected type 99"},
 	}
@@ -87,12 +87,12 @@ func TestReceiveFaults(t *testing.T) {
 			c := mustDial(t)
 			kernel := c.receive
 			c.receive = func(b []byte) (int, error) {
-				// The kernel's own answer tells which numbers ours has to carry.
+				// The injected reply needs the sequence number and port id of the real one.
 				n, err := kernel(b)
 				if err != nil || n < headerLen {
 					t.Fatalf("receive: %d bytes, %v", n, err)
 				}
-				datagram, err := tt.answers[0](binary.NativeEndian.Uint32(b[8:]), binary.NativeEndian.Uint32(b[12:]))
+				datagram, err := tt.replies[0](binary.NativeEndian.Uint32(b[8:]), binary.NativeEndian.Uint32(b[12:]))
 				return max(copy(b, datagram), len(datagram)), err
 			}
 			var flows int

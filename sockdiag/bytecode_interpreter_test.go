@@ -5,9 +5,8 @@ import (
 	"net/netip"
 )
 
-// The other operations of struct inet_diag_bc_op, and what the kernel makes of them
-// all: an interpreter of inet_diag bytecode as net/ipv4/inet_diag.c has it, for
-// tests to run programs by. TestPrivilegedInterpreter compares it with the kernel.
+// Operations of struct inet_diag_bc_op that only the interpreter needs. The interpreter
+// follows net/ipv4/inet_diag.c. TestPrivilegedInterpreter compares it with the kernel.
 const (
 	opNop             = 0  // INET_DIAG_BC_NOP
 	opSourceGE        = 2  // INET_DIAG_BC_S_GE
@@ -22,18 +21,18 @@ const (
 	opCgroupCondition = 13 // INET_DIAG_BC_CGROUP_COND
 )
 
-// socket is what a program sees of one.
+// socket has the fields that a program compares.
 type socket struct {
 	family       Family
-	source, dest []byte // as long as an address of the family
+	source, dest []byte // 4 or 16 bytes, by family
 	sport, dport uint16
 	device, mark uint32
 	cgroup       uint64
-	boundByHand  bool // to a port, by the application (SOCK_BINDPORT_LOCK)
+	boundPort    bool // bound to a port by the application (SOCK_BINDPORT_LOCK)
 }
 
-// seen returns the socket of a flow. Mark and bound are not in one.
-func seen(f *Flow) socket {
+// newSocket returns the socket of a flow. A flow has no mark and no boundPort.
+func newSocket(f *Flow) socket {
 	address := func(a netip.Addr) []byte {
 		if f.Family == IPv6 {
 			a = netip.AddrFrom16(a.As16())
@@ -54,18 +53,18 @@ type program []byte
 func (p program) u16(at int) uint16 { return binary.NativeEndian.Uint16(p[at:]) }
 func (p program) u32(at int) uint32 { return binary.NativeEndian.Uint32(p[at:]) }
 
-// An operation is its code, how far to go on when it holds and when it does not, in
-// bytes from its own beginning, and its argument.
+// An operation has a code, a jump for true, a jump for false and an argument. Jumps are in
+// bytes from the start of the operation.
 func (p program) code(at int) uint8    { return p[at] }
 func (p program) whenTrue(at int) int  { return int(p[at+1]) }
 func (p program) whenFalse(at int) int { return int(p.u16(at + 2)) }
 
-// accepts reports whether a program lets a socket through: whether it arrives at its
-// own end and not behind it. The program must be valid.
+// accepts reports whether a program accepts a socket: execution stops exactly at the end.
+// The program must be valid.
 func (p program) accepts(s *socket) bool {
 	at := 0
 	for at < len(p) {
-		if p.holds(at, s) {
+		if p.matches(at, s) {
 			at += p.whenTrue(at)
 		} else {
 			at += p.whenFalse(at)
@@ -74,7 +73,7 @@ func (p program) accepts(s *socket) bool {
 	return at == len(p)
 }
 
-func (p program) holds(at int, s *socket) bool {
+func (p program) matches(at int, s *socket) bool {
 	argument := at + opLen
 	switch code := p.code(at); code {
 	case opNop:
@@ -82,10 +81,10 @@ func (p program) holds(at int, s *socket) bool {
 	case opJump:
 		return false
 	case opSourceEQ, opSourceGE, opSourceLE, opDestEQ, opDestGE, opDestLE:
-		// The port is where the next operation would have its second jump.
+		// The port is in the no field of the following inet_diag_bc_op.
 		return compares(code, s, p.u16(argument+2))
 	case opAuto:
-		return !s.boundByHand
+		return !s.boundPort
 	case opDeviceCondition:
 		return s.device == p.u32(argument)
 	case opMarkCondition:
@@ -93,9 +92,9 @@ func (p program) holds(at int, s *socket) bool {
 	case opCgroupCondition:
 		return s.cgroup == binary.NativeEndian.Uint64(p[argument:])
 	case opSourceCondition:
-		return p.hostHolds(argument, s.family, s.source, s.sport)
+		return p.hostMatches(argument, s.family, s.source, s.sport)
 	case opDestCondition:
-		return p.hostHolds(argument, s.family, s.dest, s.dport)
+		return p.hostMatches(argument, s.family, s.dest, s.dport)
 	default:
 		return true
 	}
@@ -118,15 +117,15 @@ func compares(code uint8, s *socket, port uint16) bool {
 	}
 }
 
-// hostHolds compares with a struct inet_diag_hostcond: family, prefix length, two
-// bytes of nothing, port, address.
-func (p program) hostHolds(at int, family Family, address []byte, port uint16) bool {
+// hostMatches evaluates a struct inet_diag_hostcond: family, prefix length, two bytes of
+// padding, port, address.
+func (p program) hostMatches(at int, family Family, address []byte, port uint16) bool {
 	wantedFamily, bits := Family(p[at]), int(p[at+1])
 	if wantedPort := int32(p.u32(at + 4)); wantedPort != -1 && wantedPort != int32(port) {
 		return false
 	}
 	switch wanted := p[at+conditionLen:]; wantedFamily {
-	case 0: // AF_UNSPEC; there is no address, and bits is 0
+	case 0: // AF_UNSPEC, without an address
 		return true
 	case family:
 		return sameBits(address, wanted, bits)
@@ -147,10 +146,10 @@ func sameBits(a, b []byte, bits int) bool {
 	return true
 }
 
-// valid reports whether the kernel takes a program from a process with
-// CAP_NET_ADMIN, without which opMarkCondition is not permitted: every operation is
-// whole, every jump leads forward to an operation, to the end or one operation
-// behind it, and stepping by whenTrue leads to the end.
+// valid reports whether the kernel accepts a program from a process with CAP_NET_ADMIN,
+// which opMarkCondition requires. Every operation must be complete. Every jump must lead
+// forward to an operation, to the end or one operation past the end. The whenTrue jumps
+// must reach the end.
 func (p program) valid() bool {
 	if len(p) == 0 || len(p)%opLen != 0 {
 		return false
@@ -162,11 +161,11 @@ func (p program) valid() bool {
 		if !ok || left < size {
 			return false
 		}
-		leads := func(jump int) bool { return jump >= size && jump <= left+opLen && jump%opLen == 0 }
-		if no := p.whenFalse(at); p.code(at) != opNop && (!leads(no) || no < left && !p.isStep(at+no)) {
+		validJump := func(jump int) bool { return jump >= size && jump <= left+opLen && jump%opLen == 0 }
+		if no := p.whenFalse(at); p.code(at) != opNop && (!validJump(no) || no < left && !p.isStep(at+no)) {
 			return false
 		}
-		if !leads(p.whenTrue(at)) {
+		if !validJump(p.whenTrue(at)) {
 			return false
 		}
 		at += p.whenTrue(at)
@@ -174,8 +173,8 @@ func (p program) valid() bool {
 	return at == len(p)
 }
 
-// operationLen is the length with argument; false means that there is no such
-// operation.
+// operationLen returns the length of an operation with its argument. It reports false for
+// an unknown or incomplete operation.
 func (p program) operationLen(at int) (int, bool) {
 	switch p.code(at) {
 	case opNop, opJump, opAuto:
@@ -195,7 +194,7 @@ func (p program) operationLen(at int) (int, bool) {
 	}
 }
 
-// isStep reports whether stepping by whenTrue from the beginning leads to target.
+// isStep reports whether the whenTrue jumps from the start reach target.
 func (p program) isStep(target int) bool {
 	at := 0
 	for at < target {

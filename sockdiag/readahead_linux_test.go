@@ -15,12 +15,12 @@ import (
 	"tcphup/test/kit/nstest"
 )
 
-// An abandoned dump must not leak its rest into the next answer.
+// The next dump must not return the rest of an abandoned dump.
 func TestPrivilegedAbandonedDump(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		for range 250 {
 			pair(t, "127.0.0.1:0", "127.0.0.1", false)
-			pair(t, "[::]:0", "127.0.0.1", false) // one end is an IPv6 socket
+			pair(t, "[::]:0", "127.0.0.1", false) // the accepted socket is IPv6
 		}
 		for _, ahead := range []bool{false, true} {
 			t.Run(fmt.Sprintf("ahead=%t", ahead), func(t *testing.T) {
@@ -35,7 +35,7 @@ func TestPrivilegedAbandonedDump(t *testing.T) {
 					}
 				}
 				if n := len(collect(t, c, q)); n != 1000 {
-					t.Errorf("a dump after abandoned ones yields %d flows, want 1000", n)
+					t.Errorf("dump after abandoned dumps: %d flows, want 1000", n)
 				}
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
@@ -45,18 +45,18 @@ func TestPrivilegedAbandonedDump(t *testing.T) {
 					got = err
 				}
 				if !errors.Is(got, context.Canceled) {
-					t.Errorf("a dump cancelled on its way ends with error %v", got)
+					t.Errorf("cancelled dump: error %v, want %v", got, context.Canceled)
 				}
 				if n := len(collect(t, c, q)); n != 1000 {
-					t.Errorf("a dump after a cancelled one yields %d flows, want 1000", n)
+					t.Errorf("dump after a cancelled dump: %d flows, want 1000", n)
 				}
 			})
 		}
 	})
 }
 
-// Reading ahead yields the same flows.
-func TestPrivilegedAhead(t *testing.T) {
+// Query.Ahead yields the same flows.
+func TestPrivilegedReadAhead(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		for range 200 {
 			pair(t, "[::]:0", "127.0.0.1", false)
@@ -77,8 +77,8 @@ func TestPrivilegedAhead(t *testing.T) {
 	})
 }
 
-// All that a dump has opened is closed with the connection.
-func TestPrivilegedCloseClosesAll(t *testing.T) {
+// Close closes the connections that Query.Ahead opened.
+func TestPrivilegedClose(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		open := func() int {
 			entries, err := os.ReadDir("/proc/self/fd")
@@ -99,16 +99,16 @@ func TestPrivilegedCloseClosesAll(t *testing.T) {
 			}
 		}
 		if after := open(); after != before {
-			t.Errorf("%d descriptors are open, %d were before", after, before)
+			t.Errorf("%d open descriptors, want %d", after, before)
 		}
 	})
 }
 
-// A dump after a broken one is of the namespace that its caller is in, whatever thread
-// reads it.
-func TestPrivilegedAheadNamespace(t *testing.T) {
+// A redial after an abandoned dump uses the caller's namespace, not the namespace of a
+// reader's thread.
+func TestPrivilegedReadAheadNamespace(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
-		runtime.LockOSThread() // and this thread ends with the test
+		runtime.LockOSThread() // without unlock: the thread exits with the test
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			t.Fatal(err)
 		}
@@ -126,15 +126,14 @@ func TestPrivilegedAheadNamespace(t *testing.T) {
 				break
 			}
 			if n := len(collect(t, c, query)); n != 600 {
-				t.Errorf("after a dump that was broken off there are %d flows, want 600", n)
+				t.Errorf("dump after an abandoned dump: %d flows, want 600", n)
 			}
 		}
 	})
 }
 
-// A dump that is read ahead allocates no more for many flows than for few, once its
-// buffers are there.
-func TestPrivilegedAheadAllocations(t *testing.T) {
+// After the first dump, allocations do not depend on the number of flows.
+func TestPrivilegedReadAheadAllocations(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		c := mustDial(t)
 		allocated := func() (flows int, bytes uint64) {
@@ -148,7 +147,7 @@ func TestPrivilegedAheadAllocations(t *testing.T) {
 				}
 			}
 			read()
-			// Whatever else the process does comes on top: the least of some is the dump's own.
+			// Other goroutines allocate too. The minimum of several dumps excludes them.
 			bytes = math.MaxUint64
 			for range 10 {
 				var before, after runtime.MemStats
@@ -165,10 +164,10 @@ func TestPrivilegedAheadAllocations(t *testing.T) {
 		}
 		many, long := allocated()
 		if few != 0 || many != 2000 {
-			t.Fatalf("%d flows, then %d, want none and 2000", few, many)
+			t.Fatalf("%d flows, then %d, want 0 and 2000", few, many)
 		}
 		if long > short+1024 {
-			t.Errorf("%d bytes are allocated to read %d flows, %d for none", long, many, short)
+			t.Errorf("%d bytes allocated for %d flows, %d for none", long, many, short)
 		}
 	})
 }
