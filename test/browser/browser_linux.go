@@ -1,5 +1,5 @@
-// Package browser lets tests look at a page in a real browser: Debian's Chromium,
-// without a window.
+// Package browser drives a headless Chromium, and tests the status page in it. It is a
+// module of its own: the go.mod of tcphup requires no browser driver.
 package browser
 
 import (

@@ -1,24 +1,27 @@
-package e2e
+package browser_test
 
 import (
 	"fmt"
 	"net"
-	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
-	"tcphup/test/kit/browser"
+	"tcphup/test/browser"
 	"tcphup/test/kit/nstest"
 	"tcphup/test/kit/program"
 	"tcphup/test/kit/testapp"
 )
 
-// screenshotsVariable names a directory to keep the screenshots in, to look at.
-const screenshotsVariable = "TCPHUP_SCREENSHOTS"
+// hostileCommand is the name of the process, shownCommand its form on the page.
+const (
+	hostileCommand = "x\x1b[2J<b>&\"\u009b'y"
+	shownCommand   = `x\x1b[2J<b>&"\u009b'y`
+)
 
 // The status page of a real tcphup with real sockets in a real browser: it shows what
 // is there, follows what changes, and tells strangers less.
@@ -35,16 +38,21 @@ func TestPrivilegedStatusPage(t *testing.T) {
 		at := func(s *testapp.Server) netip.AddrPort {
 			return netip.AddrPortFrom(netip.MustParseAddr(nstest.Peer4), s.Addr().Port())
 		}
-		app := hostileApp(t, testapp.Build(t))
+		hostile := filepath.Join(t.TempDir(), hostileCommand)
+		if err := os.Link(testapp.Build(t), hostile); err != nil {
+			t.Fatal(err)
+		}
+		app := testapp.Start(t, hostile)
 		app.Ask("ignore")
 		fd := app.Connect(at(plain), false, false)
 		app.Connect(at(multi), false, nstest.HasMPTCP())
 
-		startProcess(t, program.Path(t), "serve", "--web.listen-address=:10471", "--alerts.listen-address="+receiverAddress,
-			"--alerts.token-file="+writeFile(t, "token", token), "--collector.exclude=127.0.0.0/8")
-		awaitPage(t, "http://"+tcphupAddress+"/-/ready")
-		if answer, err := postAlert(t, at(plain)); err != nil || !strings.Contains(answer, `"closed":1`) {
-			t.Fatalf("%s, %v", answer, err)
+		serve(t, "--alerts.listen-address="+receiverAddress, "--alerts.token-file="+writeFile(t, "token", token), "--collector.exclude=127.0.0.0/8")
+		alert := fmt.Sprintf(`{"version":"4","status":"firing","alerts":[{"status":"firing","fingerprint":"c0ffee","startsAt":%q,
+			"labels":{"alertname":"Stale","tcphup":"hangup","destination":%q,"port":"%d"}}]}`,
+			time.Now().UTC().Format(time.RFC3339Nano), nstest.Peer4, at(plain).Port())
+		if answer := post(t, "/alerts", alert); !strings.Contains(answer, `"closed":1`) {
+			t.Fatal(answer)
 		}
 		if got := app.Ask("recv %d", fd); got != "recv ok 0" {
 			t.Fatalf("application: %q", got)
@@ -58,11 +66,7 @@ func TestPrivilegedStatusPage(t *testing.T) {
 		text := func() string { return browser.Eval[string](b, "document.querySelector('main').innerText") }
 		for name, view := range views {
 			b.Open("http://"+tcphupAddress+"/", view)
-			if dir := os.Getenv(screenshotsVariable); dir != "" {
-				if err := os.WriteFile(filepath.Join(dir, name+".png"), b.Screenshot(), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
+			keepScreenshot(t, name, b.Screenshot())
 			shown := text()
 			for _, want := range []string{
 				"armed", at(multi).String(), "labelled", "closed", "→ " + at(plain).String(), "dump_mptcp",
@@ -85,16 +89,7 @@ func TestPrivilegedStatusPage(t *testing.T) {
 
 		browser.Eval[bool](b, "window.same = true")
 		app.Connect(at(later), false, false)
-		pause, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+receiverAddress+"/-/pause", nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		pause.Header.Set("Authorization", "Bearer "+token)
-		answer, err := http.DefaultClient.Do(pause)
-		if err != nil || answer.StatusCode != http.StatusOK {
-			t.Fatalf("pause: %v, %v", answer, err)
-		}
-		_ = answer.Body.Close()
+		post(t, "/-/pause", "")
 		nstest.Eventually(t, "the page follows by itself", func() bool {
 			shown := text()
 			return strings.Contains(shown, at(later).String()) && strings.Contains(shown, "paused by request")
@@ -124,29 +119,26 @@ func TestPrivilegedStatusPage(t *testing.T) {
 func TestPrivilegedStatusPageServices(t *testing.T) {
 	axe := browser.Axe(t) // may need the network
 	nstest.Run(t, func(t *testing.T) {
-		const current = "10.99.0.66" // nobody is there: it is in no metric
+		const serviceName, current = "db.internal", "10.99.0.66" // no connection leads to current
 		peer := nstest.NewPeer(t)
-		dns := startNameServer(t)
-		dns.set(serviceName+" "+nstest.Peer4Two, "cache.internal "+current)
+		dns := startNameServer(t, serviceName+" "+nstest.Peer4Two, "cache.internal "+current)
 		var server *testapp.Server
 		peer.Do(func() { server = testapp.Serve(t, testapp.ServerConfig{Address: ":0"}) })
 		port := server.Addr().Port()
 		app := testapp.Start(t, testapp.Build(t))
 		app.Ask("ignore")
 		for range 2 {
-			app.Connect(mustAddrPort(t, nstest.Peer4Two, port), false, false)
+			app.Connect(netip.AddrPortFrom(netip.MustParseAddr(nstest.Peer4Two), port), false, false)
 		}
-		startProcess(t, program.Path(t), "serve", "--web.listen-address=:10471", "--alerts.listen-address=", "--config.file="+
-			writeFile(t, "tcphup.yml", fmt.Sprintf(`
+		serve(t, "--alerts.listen-address=", "--config.file="+writeFile(t, "tcphup.yml", fmt.Sprintf(`
 services:
   - {name: %s, port: %d, settle: 1s, interval: 1s}
   - {name: cache.internal, port: 6379, settle: 1s, interval: 1s}
 `, serviceName, port)))
-		awaitPage(t, "http://"+tcphupAddress+"/-/ready")
-		becomes(t, addressesOf(serviceName, "current"), 1)
-		becomes(t, addressesOf("cache.internal", "current"), 1)
+		awaitSample(t, `tcphup_service_addresses{address="current",service="`+serviceName+`"} 1`)
+		awaitSample(t, `tcphup_service_addresses{address="current",service="cache.internal"} 1`)
 		dns.set(serviceName + " " + current)
-		becomes(t, socketsOf("former"), 2)
+		awaitSample(t, `tcphup_service_sockets{address="former",service="`+serviceName+`"} 2`)
 
 		b := browser.Start(t)
 		b.Open("http://"+tcphupAddress+"/", browser.View{Width: 360, Height: 740, Phone: true})
@@ -183,7 +175,7 @@ services:
 			}
 		}
 
-		tcphup(t, nstest.Peer4Two, strconv.Itoa(int(port))).mustExit(t, 0)
+		nstest.Command(t, program.Path(t), nstest.Peer4Two, strconv.Itoa(int(port)))
 		shows(nstest.Peer4Two + " 0 sockets, since 20")
 		for _, m := range b.Messages() {
 			t.Errorf("the browser says: %s", m)

@@ -1,22 +1,17 @@
-package statuspage
+package browser_test
 
 import (
 	"bytes"
-	"errors"
 	"flag"
 	"image/png"
 	"log/slog"
-	"net/http"
 	"net/http/httptest"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
-	"tcphup/internal/text"
-	"tcphup/services"
-	"tcphup/test/kit/browser"
+	"tcphup/statuspage"
+	"tcphup/test/browser"
 )
 
 var update = flag.Bool("update", false, "rewrite docs/status-page.png")
@@ -31,20 +26,7 @@ func TestStatusPageInBrowser(t *testing.T) {
 		t.Skip("a browser is left out by -short")
 	}
 	axe := browser.Axe(t)
-	served := httptest.NewServer(handler(func(r *http.Request) *pageData {
-		d := examplePage(r.URL.Path != "/stranger")
-		switch r.URL.Path {
-		case "/hostile":
-			d.Destinations[0].Name, d.Decisions[0].Process, d.Decisions[0].Why = hostile, text.Printable(hostile), text.Printable(hostile)
-			d.setServices([]services.Status{{Name: hostile, Port: 1, Looked: d.Now, Err: errors.New(hostile), Former: manyAddresses()}}, true)
-		case "/empty":
-			d = &pageData{Mode: operatingMode{"exporter", "Nothing is received."}}
-		case "/failed":
-			d.Failed, d.Unusable = "read sockets: incomplete; the log says why", true
-			d.setServices([]services.Status{{Name: "db.internal", Port: 5432, Looked: d.Now, Former: manyAddresses()}}, false)
-		}
-		return d
-	}, slog.New(slog.DiscardHandler)))
+	served := httptest.NewServer(statuspage.Handler(pages{}, slog.New(slog.DiscardHandler)))
 	t.Cleanup(served.Close)
 	b := browser.Start(t)
 	desktop := browser.View{Width: 1280, Height: 800}
@@ -69,7 +51,8 @@ func TestStatusPageInBrowser(t *testing.T) {
 			picture := b.Screenshot()
 			keepScreenshot(t, tt.name, picture)
 			if tt.name == "readme" && *update {
-				if err := os.WriteFile(filepath.Join("..", "docs", "status-page.png"), b.Top(), 0o644); err != nil {
+				browser.Eval[string](b, "document.querySelector('.host').textContent = 'payments-1'")
+				if err := os.WriteFile(filepath.Join("..", "..", "docs", "status-page.png"), b.Top(), 0o644); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -95,15 +78,6 @@ func TestStatusPageInBrowser(t *testing.T) {
 			}
 		})
 	}
-}
-
-// manyAddresses are more than the page shows, as long as they get.
-func manyAddresses() (list []services.Address) {
-	for i := range 3 * pageAddresses {
-		a := netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, byte(i)})
-		list = append(list, services.Address{Addr: a, Sockets: 1_000_000 + i, Since: time.Now()})
-	}
-	return list
 }
 
 func keepScreenshot(t *testing.T, name string, picture []byte) {
