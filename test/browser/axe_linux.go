@@ -12,24 +12,23 @@ import (
 	"testing"
 )
 
-// axe-core, an engine of accessibility checks, in the version that these tests are
-// written for.
+// Version and checksum of axe-core, the engine of the accessibility checks.
 const (
 	axeVersion = "4.14.1"
 	axeSHA256  = "29348999450cdf2849a8e70b7912fc2da85a849da39c0d0d5394f51d4a9ed95c"
 )
 
-// AxeVariable names an axe.min.js to use in place of the one that npm installs.
+// AxeVariable is the environment variable with the path of an axe.min.js. Unset: npm
+// installs it.
 const AxeVariable = "TCPHUP_AXE"
 
-// Axe returns the source of axe-core. It installs it with npm into the user's
-// cache unless it is there, so the first call needs the network: make it before
-// nstest.Run. What is not the file that is known here fails the test. Under -short it
-// skips the test.
+// Axe returns the source of axe-core. The first call installs it with npm into the cache
+// of the user and needs the network, so call Axe before nstest.Run. A file with another
+// checksum fails the test. Under -short Axe skips the test.
 func Axe(t testing.TB) string {
 	t.Helper()
 	if testing.Short() {
-		t.Skip("runs a browser; -short runs no program but Go")
+		t.Skip("-short skips the browser")
 	}
 	path := os.Getenv(AxeVariable)
 	if path == "" {
@@ -40,7 +39,7 @@ func Axe(t testing.TB) string {
 		t.Fatal(err)
 	}
 	if sum := sha256.Sum256(source); hex.EncodeToString(sum[:]) != axeSHA256 {
-		t.Fatalf("%s is not axe-core %s: its SHA-256 is %x", path, axeVersion, sum)
+		t.Fatalf("%s is not axe-core %s: SHA-256 is %x", path, axeVersion, sum)
 	}
 	return string(source)
 }
@@ -63,17 +62,17 @@ func installAxe(t testing.TB) string {
 	return path
 }
 
-// Violation is a rule of axe-core that the page breaks.
+// Violation is a rule of axe-core that the page violates.
 type Violation struct {
 	ID, Impact, Help string
-	Nodes            []string // the elements, as HTML
+	Nodes            []string // HTML of the elements
 }
 
 func (v Violation) String() string {
 	return v.ID + " (" + v.Impact + "): " + v.Help + "\n  " + strings.Join(v.Nodes, "\n  ")
 }
 
-// Violations runs every rule of axe-core on the page that is open.
+// Violations runs all rules of axe-core on the open page.
 func (b *Browser) Violations(axe string) []Violation {
 	b.t.Helper()
 	Eval[bool](b, axe+"; true")

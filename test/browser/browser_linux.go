@@ -17,19 +17,19 @@ import (
 // Browser is a running browser with one tab. It ends with the test.
 type Browser struct {
 	t        testing.TB
-	ctx      context.Context //nolint:containedctx // the browser's own life
+	ctx      context.Context //nolint:containedctx // lifetime of the browser
 	messages chan string
 }
 
-// View is how somebody looks at a page.
+// View is a viewport and its media features.
 type View struct {
 	Width, Height int64 // in CSS pixels
-	Phone         bool  // a touch screen with two pixels for one
+	Phone         bool  // touch screen with two device pixels per CSS pixel
 	Dark          bool
 	NoScript      bool
 }
 
-// Start starts a browser. It fails the test when there is none.
+// Start starts Chromium. It fails the test if Chromium is not installed.
 func Start(t testing.TB) *Browser {
 	t.Helper()
 	path, err := exec.LookPath("chromium")
@@ -38,9 +38,9 @@ func Start(t testing.TB) *Browser {
 	}
 	allocator, stopAllocator := chromedp.NewExecAllocator(context.Background(),
 		chromedp.ExecPath(path), chromedp.Headless, chromedp.NoFirstRun, chromedp.NoDefaultBrowserCheck, chromedp.DisableGPU,
-		chromedp.NoSandbox, // it does not start as root with one
+		chromedp.NoSandbox, // the sandbox does not start as root
 		chromedp.UserDataDir(t.TempDir()),
-		chromedp.Flag("disable-dev-shm-usage", true), // containers have little of it
+		chromedp.Flag("disable-dev-shm-usage", true), // containers limit /dev/shm
 		chromedp.Flag("disable-background-networking", true),
 		chromedp.Flag("hide-scrollbars", true),
 		chromedp.Flag("font-render-hinting", "none"),
@@ -49,7 +49,7 @@ func Start(t testing.TB) *Browser {
 	b := &Browser{t: t, ctx: ctx, messages: make(chan string, 1000)}
 	t.Cleanup(func() {
 		if err := chromedp.Cancel(ctx); err != nil {
-			t.Errorf("end of the browser: %v", err)
+			t.Errorf("stop browser: %v", err)
 		}
 		stopAllocator()
 	})
@@ -64,13 +64,13 @@ func Start(t testing.TB) *Browser {
 	return b
 }
 
-// patience is how long the browser may take for one step.
-const patience = time.Minute
+// commandTimeout is the timeout of each browser command.
+const commandTimeout = time.Minute
 
-// do runs an action and returns what it yields.
+// do runs an action and returns its result.
 func do[T any](b *Browser, action chromedp.Action[T]) T {
 	b.t.Helper()
-	ctx, cancel := context.WithTimeout(b.ctx, patience)
+	ctx, cancel := context.WithTimeout(b.ctx, commandTimeout)
 	defer cancel()
 	v, err := chromedp.Run(ctx, action)
 	if err != nil {
@@ -79,17 +79,17 @@ func do[T any](b *Browser, action chromedp.Action[T]) T {
 	return v
 }
 
-// call runs a command of the protocol.
+// call runs a command of the DevTools protocol.
 func call[P, R any](b *Browser, command cdp.Command[P, R], params P) {
 	b.t.Helper()
-	ctx, cancel := context.WithTimeout(b.ctx, patience)
+	ctx, cancel := context.WithTimeout(b.ctx, commandTimeout)
 	defer cancel()
 	if _, err := chromedp.Call(ctx, command, params); err != nil {
 		b.t.Fatalf("browser: %v", err)
 	}
 }
 
-// Open loads a page in that view.
+// Open loads a page in a view.
 func (b *Browser) Open(url string, v View) {
 	b.t.Helper()
 	scheme, scale := "light", 1.0
@@ -123,14 +123,14 @@ func (b *Browser) Screenshot() []byte {
 	return do(b, chromedp.FullScreenshot(lossless))
 }
 
-// Top returns the part of the page that the view shows, as a PNG.
+// Top returns the part of the page in the viewport as a PNG.
 func (b *Browser) Top() []byte {
 	b.t.Helper()
 	return do(b, chromedp.CaptureScreenshot())
 }
 
-// Messages returns what the browser itself has complained about so far: what it
-// could not load, and what the page's policy forbade.
+// Messages returns the log entries of the browser since the last call, such as failed
+// loads and violations of the Content-Security-Policy.
 func (b *Browser) Messages() (messages []string) {
 	for {
 		select {

@@ -14,7 +14,7 @@ import (
 	"tcphup/statuspage"
 )
 
-// hostile is a name that a process or the sender of an alert may choose.
+// hostile is a malicious process name, or text in an alert.
 const hostile = `"><script>alert(1)</script><img src=x onerror=alert(2)>'{{.}}` + "\x1b[2J\x00\u202e"
 
 var now = time.Date(2026, 3, 14, 9, 26, 53, 0, time.UTC)
@@ -25,7 +25,7 @@ type pages struct{}
 func (pages) State(r *http.Request) statuspage.State {
 	s := exampleState()
 	switch r.URL.Path {
-	case "/stranger":
+	case "/unauthenticated":
 		s.Private = false
 	case "/hostile":
 		s.Snapshot.Destinations[0].Address = hostile
@@ -37,7 +37,7 @@ func (pages) State(r *http.Request) statuspage.State {
 	case "/empty":
 		return statuspage.State{Receiver: alerts.Status{Mode: alerts.ModeExporter}, Snapshot: new(collector.Snapshot)}
 	case "/failed":
-		s.SnapshotErr = errors.New("read sockets: incomplete")
+		s.SnapshotErr = errors.New("read sockets: dump interrupted")
 		for i := range s.Checks {
 			s.Checks[i].Usable = false
 		}

@@ -16,14 +16,14 @@ import (
 
 var update = flag.Bool("update", false, "rewrite docs/status-page.png")
 
-// screenshotsVariable names a directory to keep the screenshots in, to look at.
+// screenshotsVariable is the environment variable with a directory for the screenshots.
 const screenshotsVariable = "TCPHUP_SCREENSHOTS"
 
-// Every way to look at the page: nothing that the browser or an accessibility check
-// complains about, nothing beside the screen.
+// No view of the page has console messages, accessibility violations or content outside
+// the viewport.
 func TestStatusPageInBrowser(t *testing.T) {
 	if testing.Short() {
-		t.Skip("a browser is left out by -short")
+		t.Skip("-short skips the browser")
 	}
 	axe := browser.Axe(t)
 	served := httptest.NewServer(statuspage.Handler(pages{}, slog.New(slog.DiscardHandler)))
@@ -41,7 +41,7 @@ func TestStatusPageInBrowser(t *testing.T) {
 		{name: "phone", view: browser.View{Width: 360, Height: 740, Phone: true}},
 		{name: "phone-dark", view: browser.View{Width: 360, Height: 740, Phone: true, Dark: true}},
 		{name: "no-script", view: browser.View{Width: 1280, Height: 800, NoScript: true}},
-		{name: "stranger", path: "/stranger", view: desktop},
+		{name: "unauthenticated", path: "/unauthenticated", view: desktop},
 		{name: "hostile", path: "/hostile", view: browser.View{Width: 360, Height: 740, Phone: true}},
 		{name: "empty", path: "/empty", view: desktop},
 		{name: "failed", path: "/failed", view: desktop},
@@ -60,18 +60,18 @@ func TestStatusPageInBrowser(t *testing.T) {
 			if err != nil || size.Height < 300 {
 				t.Errorf("screenshot: %+v, %v", size, err)
 			}
-			// Not innerWidth: a phone zooms out until everything fits.
+			// Not innerWidth: phones zoom out to the width of the content.
 			if over := browser.Eval[int](b, "document.documentElement.scrollWidth") - int(tt.view.Width); over > 0 {
-				t.Errorf("%d pixels are beside the screen", over)
+				t.Errorf("content exceeds the viewport by %d pixels", over)
 			}
 			if got := browser.Eval[bool](b, "document.getElementById('refresh').hidden"); got != tt.view.NoScript {
-				t.Errorf("the script runs: %v, want %v", !got, !tt.view.NoScript)
+				t.Errorf("script runs: %v, want %v", !got, !tt.view.NoScript)
 			}
 			for _, m := range b.Messages() {
-				t.Errorf("the browser says: %s", m)
+				t.Errorf("console: %s", m)
 			}
 			if tt.view.NoScript {
-				return // axe would not run
+				return // axe is a script
 			}
 			for _, v := range b.Violations(axe) {
 				t.Errorf("accessibility: %v", v)
