@@ -44,7 +44,7 @@ FUZZ_TIME     ?= 30s
 FUZZ_IN       ?= .
 DURATION      ?= 10m
 
-.PHONY: help build man docs run demo soak test suite check checks lint format vet cross unit short tools fuzz e2e test-harness cover programs setup-test setup-demo image packages release bench clean need-root
+.PHONY: help build man docs run demo soak test suite check checks lint format vet cross unit short tools fuzz e2e browser test-harness cover programs setup-test setup-demo image packages release bench clean need-root
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -77,7 +77,7 @@ test: need-root
 suite:
 	$(MAKE) -j2 setup-test programs
 	$(MAKE) -j1 format lint cross
-	$(MAKE) -j1 checks e2e test-harness
+	$(MAKE) -j1 checks e2e browser test-harness
 
 check: format vet lint short
 
@@ -104,6 +104,7 @@ $(LINT):
 lint: $(LINT)
 	$(LINT) run ./...
 	cd tools && ../$(LINT) run ./...
+	cd test/browser && ../../$(LINT) run ./...
 
 vet:
 	$(GO) vet ./...
@@ -138,6 +139,11 @@ tools:
 
 e2e: $(NFPM) $(ALERTMANAGER)
 	$(GO) test -count=1 -parallel 3 -timeout 15m ./test/e2e
+
+# The status page in Chromium; a module of its own.
+browser:
+	$(GO) -C test/browser vet ./...
+	$(GO) -C test/browser test -count=1 -timeout 10m ./...
 
 # The tests of the demo, the soak and the bench.
 test-harness:

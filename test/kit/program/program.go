@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -42,12 +43,18 @@ func Main(m *testing.M) (code int) {
 
 // build builds the binary as `make build` does. Every user may run it.
 func build(dir string) error {
+	// The test may be in another module with other versions of the dependencies.
+	module, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "tcphup").Output()
+	if err != nil {
+		return err
+	}
 	binary := filepath.Join(dir, "tcphup")
 	arguments := []string{"build", "-trimpath", "-ldflags=-s -w", "-o", binary}
 	if os.Getenv("GOCOVERDIR") != "" {
 		arguments = append(arguments, "-cover", "-coverpkg=tcphup/...")
 	}
 	cmd := exec.Command("go", append(arguments, "tcphup")...)
+	cmd.Dir = strings.TrimSpace(string(module))
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	return errors.Join(cmd.Run(), os.Chmod(dir, 0o755), os.Setenv(pathVariable, binary))

@@ -1,4 +1,5 @@
-// Package browser loads pages in headless Chromium for tests.
+// Package browser drives a headless Chromium, and tests the status page in it. It is a
+// module of its own: the go.mod of tcphup requires no browser driver.
 package browser
 
 import (
@@ -13,22 +14,22 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-// Browser is a running browser with one tab. It exits at the end of the test.
+// Browser is a running browser with one tab. It ends with the test.
 type Browser struct {
 	t        testing.TB
 	ctx      context.Context //nolint:containedctx // lifetime of the browser
 	messages chan string
 }
 
-// View is the emulated device and its media features.
+// View is a viewport and its media features.
 type View struct {
 	Width, Height int64 // in CSS pixels
-	Phone         bool  // touch screen with a device scale factor of 2
+	Phone         bool  // touch screen with two device pixels per CSS pixel
 	Dark          bool
 	NoScript      bool
 }
 
-// Start starts a browser. It fails the test if chromium is not installed.
+// Start starts Chromium. It fails the test if Chromium is not installed.
 func Start(t testing.TB) *Browser {
 	t.Helper()
 	path, err := exec.LookPath("chromium")
@@ -37,9 +38,9 @@ func Start(t testing.TB) *Browser {
 	}
 	allocator, stopAllocator := chromedp.NewExecAllocator(context.Background(),
 		chromedp.ExecPath(path), chromedp.Headless, chromedp.NoFirstRun, chromedp.NoDefaultBrowserCheck, chromedp.DisableGPU,
-		chromedp.NoSandbox, // the sandbox does not work as root
+		chromedp.NoSandbox, // the sandbox does not start as root
 		chromedp.UserDataDir(t.TempDir()),
-		chromedp.Flag("disable-dev-shm-usage", true), // /dev/shm is small in containers
+		chromedp.Flag("disable-dev-shm-usage", true), // containers limit /dev/shm
 		chromedp.Flag("disable-background-networking", true),
 		chromedp.Flag("hide-scrollbars", true),
 		chromedp.Flag("font-render-hinting", "none"),
@@ -63,13 +64,13 @@ func Start(t testing.TB) *Browser {
 	return b
 }
 
-// stepTimeout bounds each browser command.
-const stepTimeout = time.Minute
+// commandTimeout is the timeout of each browser command.
+const commandTimeout = time.Minute
 
 // do runs an action and returns its result.
 func do[T any](b *Browser, action chromedp.Action[T]) T {
 	b.t.Helper()
-	ctx, cancel := context.WithTimeout(b.ctx, stepTimeout)
+	ctx, cancel := context.WithTimeout(b.ctx, commandTimeout)
 	defer cancel()
 	v, err := chromedp.Run(ctx, action)
 	if err != nil {
@@ -78,10 +79,10 @@ func do[T any](b *Browser, action chromedp.Action[T]) T {
 	return v
 }
 
-// call runs a DevTools protocol command.
+// call runs a command of the DevTools protocol.
 func call[P, R any](b *Browser, command cdp.Command[P, R], params P) {
 	b.t.Helper()
-	ctx, cancel := context.WithTimeout(b.ctx, stepTimeout)
+	ctx, cancel := context.WithTimeout(b.ctx, commandTimeout)
 	defer cancel()
 	if _, err := chromedp.Call(ctx, command, params); err != nil {
 		b.t.Fatalf("browser: %v", err)
@@ -108,7 +109,8 @@ func (b *Browser) Open(url string, v View) {
 	do(b, chromedp.Navigate(url))
 }
 
-// Eval evaluates a JavaScript expression, awaits a promise, and returns the value.
+// Eval evaluates a JavaScript expression, awaits it if it is a promise, and
+// returns its value.
 func Eval[T any](b *Browser, expression string) T {
 	b.t.Helper()
 	return do(b, chromedp.Evaluate[T](expression, chromedp.EvalAwaitPromise))
@@ -121,14 +123,14 @@ func (b *Browser) Screenshot() []byte {
 	return do(b, chromedp.FullScreenshot(lossless))
 }
 
-// Top returns the visible part of the page as a PNG.
+// Top returns the part of the page in the viewport as a PNG.
 func (b *Browser) Top() []byte {
 	b.t.Helper()
 	return do(b, chromedp.CaptureScreenshot())
 }
 
 // Messages returns the log entries of the browser since the last call, such as failed
-// requests and violations of the content security policy.
+// loads and violations of the Content-Security-Policy.
 func (b *Browser) Messages() (messages []string) {
 	for {
 		select {

@@ -1,27 +1,30 @@
-package e2e
+package browser_test
 
 import (
 	"fmt"
 	"net"
-	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
-	"tcphup/test/kit/browser"
+	"tcphup/test/browser"
 	"tcphup/test/kit/nstest"
 	"tcphup/test/kit/program"
 	"tcphup/test/kit/testapp"
 )
 
-// screenshotsVariable names a directory to keep the screenshots in, to look at.
-const screenshotsVariable = "TCPHUP_SCREENSHOTS"
+// hostileCommand is the name of the process, shownCommand its form on the page.
+const (
+	hostileCommand = "x\x1b[2J<b>&\"\u009b'y"
+	shownCommand   = `x\x1b[2J<b>&"\u009b'y`
+)
 
-// The status page of a real tcphup with real sockets in a real browser: it shows what
-// is there, follows what changes, and tells strangers less.
+// TestPrivilegedStatusPage checks the status page in a browser: its content, its updates, and
+// the reduced content for unauthenticated remote clients.
 func TestPrivilegedStatusPage(t *testing.T) {
 	axe := browser.Axe(t) // may need the network
 	nstest.Run(t, func(t *testing.T) {
@@ -35,16 +38,21 @@ func TestPrivilegedStatusPage(t *testing.T) {
 		at := func(s *testapp.Server) netip.AddrPort {
 			return netip.AddrPortFrom(netip.MustParseAddr(nstest.Peer4), s.Addr().Port())
 		}
-		app := hostileApp(t, testapp.Build(t))
+		hostile := filepath.Join(t.TempDir(), hostileCommand)
+		if err := os.Link(testapp.Build(t), hostile); err != nil {
+			t.Fatal(err)
+		}
+		app := testapp.Start(t, hostile)
 		app.Ask("ignore")
 		fd := app.Connect(at(plain), false, false)
 		app.Connect(at(multi), false, nstest.HasMPTCP())
 
-		startProcess(t, program.Path(t), "serve", "--web.listen-address=:10471", "--alerts.listen-address="+receiverAddress,
-			"--alerts.token-file="+writeFile(t, "token", token), "--collector.exclude=127.0.0.0/8")
-		awaitPage(t, "http://"+tcphupAddress+"/-/ready")
-		if answer, err := postAlert(t, at(plain)); err != nil || !strings.Contains(answer, `"closed":1`) {
-			t.Fatalf("%s, %v", answer, err)
+		serve(t, "--alerts.listen-address="+receiverAddress, "--alerts.token-file="+writeFile(t, "token", token), "--collector.exclude=127.0.0.0/8")
+		alert := fmt.Sprintf(`{"version":"4","status":"firing","alerts":[{"status":"firing","fingerprint":"c0ffee","startsAt":%q,
+			"labels":{"alertname":"Stale","tcphup":"hangup","destination":%q,"port":"%d"}}]}`,
+			time.Now().UTC().Format(time.RFC3339Nano), nstest.Peer4, at(plain).Port())
+		if response := post(t, "/alerts", alert); !strings.Contains(response, `"closed":1`) {
+			t.Fatal(response)
 		}
 		if got := app.Ask("recv %d", fd); got != "recv ok 0" {
 			t.Fatalf("application: %q", got)
@@ -58,25 +66,21 @@ func TestPrivilegedStatusPage(t *testing.T) {
 		text := func() string { return browser.Eval[string](b, "document.querySelector('main').innerText") }
 		for name, view := range views {
 			b.Open("http://"+tcphupAddress+"/", view)
-			if dir := os.Getenv(screenshotsVariable); dir != "" {
-				if err := os.WriteFile(filepath.Join(dir, name+".png"), b.Screenshot(), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
+			keepScreenshot(t, name, b.Screenshot())
 			shown := text()
 			for _, want := range []string{
 				"armed", at(multi).String(), "labelled", "closed", "→ " + at(plain).String(), "dump_mptcp",
 				fmt.Sprintf("%s (%d)", shownCommand, app.PID()),
 			} {
 				if !strings.Contains(shown, want) {
-					t.Errorf("%s: the page does not show %s:\n%s", name, want, shown)
+					t.Errorf("%s: page without %s:\n%s", name, want, shown)
 				}
 			}
 			if got := browser.Eval[int](b, "document.querySelectorAll('main svg rect').length"); got < 1 {
 				t.Errorf("%s: no histogram", name)
 			}
 			if got := browser.Eval[int](b, "document.querySelectorAll('main b, main img, main script').length"); got > 0 {
-				t.Errorf("%s: a process's name has become markup", name)
+				t.Errorf("%s: process name rendered as markup", name)
 			}
 			for _, v := range b.Violations(axe) {
 				t.Errorf("%s: accessibility: %v", name, v)
@@ -85,68 +89,56 @@ func TestPrivilegedStatusPage(t *testing.T) {
 
 		browser.Eval[bool](b, "window.same = true")
 		app.Connect(at(later), false, false)
-		pause, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+receiverAddress+"/-/pause", nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		pause.Header.Set("Authorization", "Bearer "+token)
-		answer, err := http.DefaultClient.Do(pause)
-		if err != nil || answer.StatusCode != http.StatusOK {
-			t.Fatalf("pause: %v, %v", answer, err)
-		}
-		_ = answer.Body.Close()
-		nstest.Eventually(t, "the page follows by itself", func() bool {
+		post(t, "/-/pause", "")
+		nstest.Eventually(t, "the page updates itself", func() bool {
 			shown := text()
 			return strings.Contains(shown, at(later).String()) && strings.Contains(shown, "paused by request")
 		})
 		if !browser.Eval[bool](b, "window.same === true") {
-			t.Error("the page was loaded anew")
+			t.Error("page reloaded")
 		}
 		for _, m := range b.Messages() {
-			t.Errorf("the browser says: %s", m)
+			t.Errorf("browser message: %s", m)
 		}
 
-		stranger := nstest.Command(t, "ip", "netns", "exec", "peer", "curl", "-sS", "http://"+nstest.Local4+":10471/")
+		remote := nstest.Command(t, "ip", "netns", "exec", "peer", "curl", "-sS", "http://"+nstest.Local4+":10471/")
 		for _, secret := range []string{hostileCommand, `\x1b`, "(" + strconv.Itoa(app.PID()) + ")", at(plain).String(), "/api/v1/"} {
-			if strings.Contains(stranger, secret) {
-				t.Errorf("a stranger sees %q", secret)
+			if strings.Contains(remote, secret) {
+				t.Errorf("page for a remote client has %q", secret)
 			}
 		}
-		if !strings.Contains(stranger, "closed") || !strings.Contains(stranger, "paused by request") {
-			t.Errorf("a stranger sees too little:\n%s", stranger)
+		if !strings.Contains(remote, "closed") || !strings.Contains(remote, "paused by request") {
+			t.Errorf("page for a remote client lacks content:\n%s", remote)
 		}
 	})
 }
 
-// A failover on the page of a real tcphup: which addresses a service has and had, who
-// still leads to the latter, and why a name cannot be looked up. Strangers learn of it
-// what the metrics tell them.
+// TestPrivilegedStatusPageServices checks services on the status page during a failover:
+// current and former addresses, their sockets and lookup errors. Unauthenticated remote
+// clients get only the content of the metrics.
 func TestPrivilegedStatusPageServices(t *testing.T) {
 	axe := browser.Axe(t) // may need the network
 	nstest.Run(t, func(t *testing.T) {
-		const current = "10.99.0.66" // nobody is there: it is in no metric
+		const serviceName, current = "db.internal", "10.99.0.66" // no socket, so in no metric
 		peer := nstest.NewPeer(t)
-		dns := startNameServer(t)
-		dns.set(serviceName+" "+nstest.Peer4Two, "cache.internal "+current)
+		dns := startNameServer(t, serviceName+" "+nstest.Peer4Two, "cache.internal "+current)
 		var server *testapp.Server
 		peer.Do(func() { server = testapp.Serve(t, testapp.ServerConfig{Address: ":0"}) })
 		port := server.Addr().Port()
 		app := testapp.Start(t, testapp.Build(t))
 		app.Ask("ignore")
 		for range 2 {
-			app.Connect(mustAddrPort(t, nstest.Peer4Two, port), false, false)
+			app.Connect(netip.AddrPortFrom(netip.MustParseAddr(nstest.Peer4Two), port), false, false)
 		}
-		startProcess(t, program.Path(t), "serve", "--web.listen-address=:10471", "--alerts.listen-address=", "--config.file="+
-			writeFile(t, "tcphup.yml", fmt.Sprintf(`
+		serve(t, "--alerts.listen-address=", "--config.file="+writeFile(t, "tcphup.yml", fmt.Sprintf(`
 services:
   - {name: %s, port: %d, settle: 1s, interval: 1s}
   - {name: cache.internal, port: 6379, settle: 1s, interval: 1s}
 `, serviceName, port)))
-		awaitPage(t, "http://"+tcphupAddress+"/-/ready")
-		becomes(t, addressesOf(serviceName, "current"), 1)
-		becomes(t, addressesOf("cache.internal", "current"), 1)
+		awaitSample(t, `tcphup_service_addresses{address="current",service="`+serviceName+`"} 1`)
+		awaitSample(t, `tcphup_service_addresses{address="current",service="cache.internal"} 1`)
 		dns.set(serviceName + " " + current)
-		becomes(t, socketsOf("former"), 2)
+		awaitSample(t, `tcphup_service_sockets{address="former",service="`+serviceName+`"} 2`)
 
 		b := browser.Start(t)
 		b.Open("http://"+tcphupAddress+"/", browser.View{Width: 360, Height: 740, Phone: true})
@@ -174,19 +166,19 @@ services:
 		page, metrics := ask("/"), ask("/metrics")
 		for _, secret := range []string{current, "no such host", net.JoinHostPort(serviceName, strconv.Itoa(int(port)))} {
 			if strings.Contains(page, secret) || strings.Contains(metrics, secret) {
-				t.Errorf("a stranger sees %q", secret)
+				t.Errorf("page for a remote client has %q", secret)
 			}
 		}
 		for _, want := range []string{`service">` + serviceName + "<", `data-label="Stale sockets">2<`, `data-label="Former">1<`, ">failed<"} {
 			if !strings.Contains(page, want) {
-				t.Errorf("a stranger does not see %s:\n%s", want, page)
+				t.Errorf("page for a remote client without %s:\n%s", want, page)
 			}
 		}
 
-		tcphup(t, nstest.Peer4Two, strconv.Itoa(int(port))).mustExit(t, 0)
+		nstest.Command(t, program.Path(t), nstest.Peer4Two, strconv.Itoa(int(port)))
 		shows(nstest.Peer4Two + " 0 sockets, since 20")
 		for _, m := range b.Messages() {
-			t.Errorf("the browser says: %s", m)
+			t.Errorf("browser message: %s", m)
 		}
 	})
 }

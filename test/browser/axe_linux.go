@@ -12,22 +12,23 @@ import (
 	"testing"
 )
 
-// Version and checksum of axe-core, an accessibility checker.
+// Version and checksum of axe-core, the engine of the accessibility checks.
 const (
 	axeVersion = "4.14.1"
 	axeSHA256  = "29348999450cdf2849a8e70b7912fc2da85a849da39c0d0d5394f51d4a9ed95c"
 )
 
-// AxeVariable is the environment variable for the path of an already installed axe.min.js.
+// AxeVariable is the environment variable with the path of an axe.min.js. Unset: npm
+// installs it.
 const AxeVariable = "TCPHUP_AXE"
 
-// Axe returns the source of axe-core. The first call installs it with npm into the user's
-// cache and needs the network: call Axe before nstest.Run. A wrong checksum fails the test.
-// With -short it skips the test.
+// Axe returns the source of axe-core. The first call installs it with npm into the cache
+// of the user and needs the network, so call Axe before nstest.Run. A file with another
+// checksum fails the test. Under -short Axe skips the test.
 func Axe(t testing.TB) string {
 	t.Helper()
 	if testing.Short() {
-		t.Skip("needs a browser, which -short does not run")
+		t.Skip("-short skips the browser")
 	}
 	path := os.Getenv(AxeVariable)
 	if path == "" {
@@ -38,7 +39,7 @@ func Axe(t testing.TB) string {
 		t.Fatal(err)
 	}
 	if sum := sha256.Sum256(source); hex.EncodeToString(sum[:]) != axeSHA256 {
-		t.Fatalf("%s is not axe-core %s: its SHA-256 is %x", path, axeVersion, sum)
+		t.Fatalf("%s is not axe-core %s: SHA-256 is %x", path, axeVersion, sum)
 	}
 	return string(source)
 }
@@ -61,10 +62,10 @@ func installAxe(t testing.TB) string {
 	return path
 }
 
-// Violation is a violated rule of axe-core.
+// Violation is a rule of axe-core that the page violates.
 type Violation struct {
 	ID, Impact, Help string
-	Nodes            []string // the elements, as HTML
+	Nodes            []string // HTML of the elements
 }
 
 func (v Violation) String() string {
