@@ -44,7 +44,7 @@ FUZZ_TIME     ?= 30s
 FUZZ_IN       ?= .
 DURATION      ?= 10m
 
-.PHONY: help build man docs run demo soak test suite check checks lint format vet cross unit short tools fuzz e2e browser test-harness cover programs setup-test setup-demo image packages release bench clean need-root
+.PHONY: help build man docs run demo soak test suite check checks compiled binaries lint format vet cross unit short tools fuzz e2e browser test-harness cover programs setup-test setup-demo image packages release bench clean need-root
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -73,11 +73,18 @@ soak: need-root build
 test: need-root
 	@start=$$(date +%s) && $(MAKE) suite && echo "make test: all tests passed in $$(($$(date +%s) - start)) s"
 
-# apt-get mostly waits, so the programs that no package contains are built beside it.
+# The tests mostly wait, so programs are built and code for other architectures is
+# compiled beside them.
 suite:
-	$(MAKE) -j2 setup-test programs
-	$(MAKE) -j1 format lint cross
-	$(MAKE) -j1 checks e2e browser test-harness
+	$(MAKE) setup-test format
+	$(MAKE) -j2 --output-sync=recurse programs checks
+	$(MAKE) -j2 --output-sync=recurse compiled binaries
+
+compiled:
+	$(MAKE) -j1 lint cross
+
+binaries:
+	$(MAKE) -j1 e2e browser test-harness
 
 check: format vet lint short
 
