@@ -149,7 +149,7 @@ func (d *pageData) setDestinations(s *collector.Snapshot) {
 		from := &list[i]
 		sockets += from.Sockets
 		stalled += from.Stalled
-		paths += from.Paths
+		paths += from.Subflows
 		pathless += from.Pathless
 		for bucket, n := range from.Idle {
 			if age := ageOf(collector.IdleBuckets(), bucket); age == "old" || age == "stale" {
