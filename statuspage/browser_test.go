@@ -21,26 +21,26 @@ import (
 
 var update = flag.Bool("update", false, "rewrite docs/status-page.png")
 
-// screenshotsVariable names a directory to keep the screenshots in, to look at.
+// screenshotsVariable is the environment variable with a directory for the screenshots.
 const screenshotsVariable = "TCPHUP_SCREENSHOTS"
 
-// Every way to look at the page: nothing that the browser or an accessibility check
-// complains about, nothing beside the screen.
+// No view of the page has console messages, accessibility violations or content outside
+// the viewport.
 func TestStatusPageInBrowser(t *testing.T) {
 	if testing.Short() {
-		t.Skip("a browser is left out by -short")
+		t.Skip("-short skips the browser")
 	}
 	axe := browser.Axe(t)
 	served := httptest.NewServer(handler(func(r *http.Request) *pageData {
-		d := examplePage(r.URL.Path != "/stranger")
+		d := examplePage(r.URL.Path != "/unauthenticated")
 		switch r.URL.Path {
 		case "/hostile":
-			d.Destinations[0].Name, d.Decisions[0].Process, d.Decisions[0].Why = hostile, text.Printable(hostile), text.Printable(hostile)
+			d.Destinations[0].Name, d.Decisions[0].Process, d.Decisions[0].Reason = hostile, text.Printable(hostile), text.Printable(hostile)
 			d.setServices([]services.Status{{Name: hostile, Port: 1, Looked: d.Now, Err: errors.New(hostile), Former: manyAddresses()}}, true)
 		case "/empty":
-			d = &pageData{Mode: operatingMode{"exporter", "Nothing is received."}}
+			d = &pageData{Mode: operatingMode{"exporter", "The alert receiver is disabled."}}
 		case "/failed":
-			d.Failed, d.Unusable = "read sockets: incomplete; the log says why", true
+			d.Failed, d.Unusable = "read sockets: dump interrupted", true
 			d.setServices([]services.Status{{Name: "db.internal", Port: 5432, Looked: d.Now, Former: manyAddresses()}}, false)
 		}
 		return d
@@ -59,7 +59,7 @@ func TestStatusPageInBrowser(t *testing.T) {
 		{name: "phone", view: browser.View{Width: 360, Height: 740, Phone: true}},
 		{name: "phone-dark", view: browser.View{Width: 360, Height: 740, Phone: true, Dark: true}},
 		{name: "no-script", view: browser.View{Width: 1280, Height: 800, NoScript: true}},
-		{name: "stranger", path: "/stranger", view: desktop},
+		{name: "unauthenticated", path: "/unauthenticated", view: desktop},
 		{name: "hostile", path: "/hostile", view: browser.View{Width: 360, Height: 740, Phone: true}},
 		{name: "empty", path: "/empty", view: desktop},
 		{name: "failed", path: "/failed", view: desktop},
@@ -77,18 +77,18 @@ func TestStatusPageInBrowser(t *testing.T) {
 			if err != nil || size.Height < 300 {
 				t.Errorf("screenshot: %+v, %v", size, err)
 			}
-			// Not innerWidth: a phone zooms out until everything fits.
+			// Not innerWidth: phones zoom out to the width of the content.
 			if over := browser.Eval[int](b, "document.documentElement.scrollWidth") - int(tt.view.Width); over > 0 {
-				t.Errorf("%d pixels are beside the screen", over)
+				t.Errorf("content exceeds the viewport by %d pixels", over)
 			}
 			if got := browser.Eval[bool](b, "document.getElementById('refresh').hidden"); got != tt.view.NoScript {
-				t.Errorf("the script runs: %v, want %v", !got, !tt.view.NoScript)
+				t.Errorf("script runs: %v, want %v", !got, !tt.view.NoScript)
 			}
 			for _, m := range b.Messages() {
-				t.Errorf("the browser says: %s", m)
+				t.Errorf("console: %s", m)
 			}
 			if tt.view.NoScript {
-				return // axe would not run
+				return // axe is a script
 			}
 			for _, v := range b.Violations(axe) {
 				t.Errorf("accessibility: %v", v)
@@ -97,7 +97,7 @@ func TestStatusPageInBrowser(t *testing.T) {
 	}
 }
 
-// manyAddresses are more than the page shows, as long as they get.
+// manyAddresses returns more addresses than the page shows, of maximum length.
 func manyAddresses() (list []services.Address) {
 	for i := range 3 * pageAddresses {
 		a := netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, byte(i)})
