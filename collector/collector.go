@@ -1,18 +1,23 @@
-// Package collector shows the TCP and MPTCP sockets of a network namespace as
-// Prometheus metrics: what goes to each destination, how long it has been idle,
-// and what has stalled.
+// Package collector exports the TCP and MPTCP sockets of a network namespace as
+// Prometheus metrics: the number of sockets per destination, their idle time, and
+// stalled connections.
 //
-// A scrape reads every socket once and adds it to the group of its destination
-// as it comes. Sockets are not kept; memory grows with the destinations, which
-// are bounded, and by a few words for each outbound flow, to know its age.
+// A scrape streams one dump of all sockets into an aggregate per destination and buffers
+// no sockets. Memory grows with the number of destinations, which is limited, and by
+// a few words per outbound flow for its age.
+//
+// Reading needs no capability. Kernels without mptcp_diag have no metrics of MPTCP. Some
+// kernels report the backup flag of subflows to CAP_NET_ADMIN only.
 package collector
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -27,45 +32,42 @@ const (
 	DefaultTimeout         = 10 * time.Second
 )
 
-// Config says what a Collector shows. The zero Config is usable.
+// Config configures a Collector. The zero value is ready to use.
 type Config struct {
-	// Logger is told when sockets cannot be read; nil means silence.
+	// Logger receives errors of scrapes; nil discards them.
 	Logger *slog.Logger
-	// MaxDestinations bounds the values of the label destination (with its port),
-	// and those of the label port of inbound sockets; 0 means
-	// DefaultMaxDestinations. What is more than that is counted together as other.
+	// MaxDestinations limits the number of destinations (address and port) with series of
+	// their own, and the number of inbound ports; 0 means DefaultMaxDestinations. The rest
+	// is summed up as other.
 	MaxDestinations int
-	// PrefixLengthV4 and PrefixLengthV6 widen a destination to all addresses that
-	// share so many leading bits; 0 means none: each address by itself.
+	// PrefixLengthV4 and PrefixLengthV6 aggregate destinations by prefix; 0 means single
+	// addresses.
 	PrefixLengthV4, PrefixLengthV6 int
-	// Include holds the addresses that are shown as destinations; none means all.
-	// Exclude holds those that are not, and wins. Flows to an address that is left
-	// out appear nowhere, not even under other.
+	// Include restricts the destinations to these prefixes; empty means all. Exclude
+	// removes prefixes and takes precedence. Flows to other addresses appear in no metric,
+	// not even under other.
 	Include, Exclude []netip.Prefix
-	// Pinned reports whether a destination, one address or a whole prefix of them,
-	// must be shown however few its flows are, because something of the
-	// configuration names it. Pinned destinations count towards MaxDestinations,
-	// which holds even when there are more of them. It is called during scrapes,
-	// for each destination or, with very many of them, each flow, and must be fast;
-	// nil means none.
+	// Pinned reports whether to keep a destination regardless of its number of flows, for
+	// example because the configuration names it. addresses is a single address or a
+	// prefix. MaxDestinations applies to pinned destinations too. Scrapes call Pinned for
+	// each destination, or for each flow if there are very many, so it must be fast. nil
+	// pins no destination.
 	Pinned func(addresses netip.Prefix, port uint16) bool
-	// Observer is shown the flows of each pass and adds to its metrics; nil means
-	// that nobody is.
+	// Observer receives the flows of each scan and adds metrics; nil disables it.
 	Observer Observer
-	// Timeout bounds a scrape that says nothing about its own deadline; 0 means
+	// Timeout bounds a scrape without X-Prometheus-Scrape-Timeout-Seconds; 0 means
 	// DefaultTimeout.
 	Timeout time.Duration
 }
 
-// Observer looks on while flows are read, so that nobody has to read them twice.
+// Observer receives the flows of each scan, so that it needs no dump of its own.
 type Observer interface {
-	// Observe begins a pass; there is one at a time. see is called for each outbound
-	// TCP flow, subflows and those that Include and Exclude leave out among them, but
-	// not for what is in TIME_WAIT, nor for the subflows of an MPTCP connection that
-	// this side has closed; it must be fast and must not keep the flow. done is
-	// called after the last one and not at all when flows are missing; its metrics
-	// become part of the scrape.
-	Observe() (see func(*sockdiag.Flow), done func() []prometheus.Metric)
+	// Observe begins a scan. Scans do not overlap. The Collector calls observe for each
+	// outbound TCP flow. That includes subflows and flows that Include or Exclude leaves
+	// out. It excludes TIME_WAIT, and the subflows of MPTCP connections that the local side
+	// has closed. observe must be fast and must not keep the flow. The Collector calls done
+	// after a complete dump of TCP only. The returned metrics become part of the scrape.
+	Observe() (observe func(*sockdiag.Flow), done func() []prometheus.Metric)
 }
 
 // Collector serves metrics and flows. Its methods may be called concurrently.
@@ -73,68 +75,54 @@ type Collector struct {
 	logger  *slog.Logger
 	timeout time.Duration
 	encoder *exposition.Encoder[*result]
-	shared  shared
+	scans   singleflight
 
-	// What belongs to the pass that is under way.
-	fold  *fold
-	conn  source         // nil: none is open
-	table sockdiag.Table // keeps its memory and what it has found out of MPTCP connections
+	// State of the running scan.
+	aggregator *aggregator
+	conn       source         // nil if not connected
+	table      sockdiag.Table // reused, with its cache of MPTCP connections
 
 	observer Observer
 
-	// What a pass takes from the world around it.
+	// Dependencies of a scan.
 	dial           func() (source, error)
 	ephemeralPorts func() (sockdiag.PortRange, error)
 	now            func() time.Time
 }
 
-// New returns a Collector for the network namespace that scrapes find themselves in:
-// it opens a connection there when it has none, and keeps it as long as nothing goes
-// wrong. It reads nothing yet.
+// New returns a Collector for the network namespace of the scraping thread. It fails for
+// an invalid Config. The first scrape opens a netlink connection, which stays open until
+// an error.
 func New(config Config) (*Collector, error) {
-	f := folder{include: config.Include, exclude: config.Exclude, bits4: config.PrefixLengthV4, bits6: config.PrefixLengthV6}
-	if f.bits4 == 0 {
-		f.bits4 = 32
+	m := destinationMapper{
+		include: config.Include, exclude: config.Exclude,
+		bits4: cmp.Or(config.PrefixLengthV4, 32), bits6: cmp.Or(config.PrefixLengthV6, 128),
 	}
-	if f.bits6 == 0 {
-		f.bits6 = 128
-	}
-	limit := config.MaxDestinations
-	if limit == 0 {
-		limit = DefaultMaxDestinations
-	}
-	timeout := config.Timeout
-	if timeout == 0 {
-		timeout = DefaultTimeout
-	}
+	limit, timeout := cmp.Or(config.MaxDestinations, DefaultMaxDestinations), cmp.Or(config.Timeout, DefaultTimeout)
 	switch {
 	case limit < 0:
-		return nil, fmt.Errorf("configure collector: %d destinations", limit)
-	case f.bits4 < 0 || f.bits4 > 32:
-		return nil, fmt.Errorf("configure collector: IPv4 prefix length %d", f.bits4)
-	case f.bits6 < 0 || f.bits6 > 128:
-		return nil, fmt.Errorf("configure collector: IPv6 prefix length %d", f.bits6)
+		return nil, fmt.Errorf("configure collector: negative maximum of destinations: %d", limit)
+	case m.bits4 < 0 || m.bits4 > 32:
+		return nil, fmt.Errorf("configure collector: invalid IPv4 prefix length: %d", m.bits4)
+	case m.bits6 < 0 || m.bits6 > 128:
+		return nil, fmt.Errorf("configure collector: invalid IPv6 prefix length: %d", m.bits6)
 	case timeout < 0:
-		return nil, fmt.Errorf("configure collector: timeout %v", timeout)
+		return nil, fmt.Errorf("configure collector: negative timeout: %v", timeout)
 	}
-	for _, p := range append(config.Include[:len(config.Include):len(config.Include)], config.Exclude...) {
+	for _, p := range slices.Concat(config.Include, config.Exclude) {
 		if !p.IsValid() {
-			return nil, errors.New("configure collector: invalid prefix among the included or excluded ones")
+			return nil, errors.New("configure collector: invalid included or excluded prefix")
 		}
 	}
 	pinned := func(netip.AddrPort) bool { return false }
 	if config.Pinned != nil {
-		pinned = func(d netip.AddrPort) bool { return config.Pinned(f.prefix(d.Addr()), d.Port()) }
-	}
-	logger := config.Logger
-	if logger == nil {
-		logger = slog.New(slog.DiscardHandler)
+		pinned = func(d netip.AddrPort) bool { return config.Pinned(m.prefix(d.Addr()), d.Port()) }
 	}
 	return &Collector{
-		logger:         logger,
+		logger:         cmp.Or(config.Logger, slog.New(slog.DiscardHandler)),
 		timeout:        timeout,
 		encoder:        exposition.NewEncoder(families()),
-		fold:           newFold(f, limit, pinned, time.Now),
+		aggregator:     newAggregator(m, limit, pinned, time.Now),
 		dial:           func() (source, error) { return sockdiag.Dial() },
 		observer:       config.Observer,
 		ephemeralPorts: sockdiag.EphemeralPorts,
@@ -142,24 +130,24 @@ func New(config Config) (*Collector, error) {
 	}, nil
 }
 
-// collect returns the result of a pass that it may share with other scrapes. If ctx
-// ends before the pass, the result is that failure.
+// collect returns the result of a scan, which may be shared with other scrapes. If ctx
+// ends first, the result holds its cause as the error of both protocols.
 func (c *Collector) collect(ctx context.Context) *result {
 	start := c.now()
-	r, err := c.shared.do(ctx, c.pass)
+	r, err := c.scans.do(ctx, c.scan)
 	if err != nil {
-		failed := reading{err: err, took: c.now().Sub(start)}
+		failed := sourceResult{err: err, took: c.now().Sub(start)}
 		return &result{tcp: failed, mptcp: failed}
 	}
 	return r
 }
 
-// FirstSeen returns when the flow, a TCP socket or an MPTCP connection, was first
-// seen by a scrape after its handshake. It reports false for inbound flows and
-// for those that no scrape has seen, or the last one no more.
+// FirstSeen returns when a scrape first saw the flow, a TCP socket or an MPTCP
+// connection, after its handshake. It reports false for inbound flows, for flows that
+// no scrape has seen, and for flows that the last complete scrape has not seen.
 func (c *Collector) FirstSeen(f *sockdiag.Flow) (time.Time, bool) {
 	if f.Protocol == sockdiag.MPTCP {
-		return c.fold.mptcp.firstSeen(f)
+		return c.aggregator.mptcp.firstSeen(f)
 	}
-	return c.fold.tcp.firstSeen(f)
+	return c.aggregator.tcp.firstSeen(f)
 }

@@ -29,15 +29,15 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the golden files")
 
-// fakeKernel answers what a kernel cannot be made to answer on demand.
+// fakeKernel is a source with scripted flows and errors.
 type fakeKernel struct {
-	flows     []sockdiag.Flow // listeners among them
+	flows     []sockdiag.Flow // including listeners
 	tcpErr    error           // after the flows
 	mptcpErr  error
 	dialErr   error
 	listenErr error
-	wait      <-chan struct{} // a dump of TCP ends when this is closed
-	dumps     *int            // counts dumps of TCP
+	wait      <-chan struct{} // blocks a dump of TCP until closed
+	dumps     *int            // number of dumps of TCP
 
 	dialled, closed int
 }
@@ -78,7 +78,7 @@ func (k *fakeKernel) Close() error {
 	return nil
 }
 
-// newTest returns a collector of a fake kernel, whose clock stands still.
+// newTest returns a collector with a fake kernel and a fixed clock.
 func newTest(t testing.TB, config Config, kernel *fakeKernel) *Collector {
 	t.Helper()
 	c, err := New(config)
@@ -96,10 +96,10 @@ func newTest(t testing.TB, config Config, kernel *fakeKernel) *Collector {
 	return c
 }
 
-// setClock gives the collector and all its parts another clock.
+// setClock replaces the clock of the collector and its first-seen tables.
 func (c *Collector) setClock(now func() time.Time) {
 	c.now = now
-	for _, a := range []*ages{c.fold.tcp, c.fold.mptcp} {
+	for _, a := range []*firstSeenTable{c.aggregator.tcp, c.aggregator.mptcp} {
 		a.now = now
 		if a.used == 0 {
 			a.start = now()
@@ -107,8 +107,8 @@ func (c *Collector) setClock(now func() time.Time) {
 	}
 }
 
-// flow returns an established flow that a test then changes to its liking. It
-// has its cookie from its addresses.
+// flow returns an established flow with the changes applied. Its cookie is derived from
+// its ports.
 func flow(local, remote string, change ...func(*sockdiag.Flow)) sockdiag.Flow {
 	f := sockdiag.Flow{
 		Family:  sockdiag.IPv4,
@@ -204,9 +204,9 @@ func TestGolden(t *testing.T) {
 			flow("10.0.0.1:8080", "10.9.9.8:41000", state(sockdiag.SynRecv), inode(0)),
 			flow("10.0.0.1:8080", "10.9.9.7:41000", state(sockdiag.TimeWait), inode(0)),
 			flow("10.0.0.1:9090", "10.9.9.9:41001", state(sockdiag.CloseWait)),
-			flow("10.0.0.3:9090", "10.9.9.9:2000"),  // another address, and no ephemeral port: opened here
-			flow("10.0.0.1:7070", "10.9.9.9:41002"), // its listener has gone
-			flow("10.0.0.1:40000", "10.0.0.1:8080"), // the other end is on this host
+			flow("10.0.0.3:9090", "10.9.9.9:2000"),  // listener has another address, local port is not ephemeral: outbound
+			flow("10.0.0.1:7070", "10.9.9.9:41002"), // without a listener
+			flow("10.0.0.1:40000", "10.0.0.1:8080"), // both ends are local
 			flow("10.0.0.1:8080", "10.0.0.1:40000"),
 		}}},
 		{name: "other", config: Config{MaxDestinations: 2}, kernel: fakeKernel{flows: []sockdiag.Flow{
@@ -214,7 +214,7 @@ func TestGolden(t *testing.T) {
 			flow("10.0.0.1:40002", "10.0.0.3:80"), flow("10.0.0.1:40003", "10.0.0.3:80"), flow("10.0.0.1:40004", "10.0.0.3:80"),
 			flow("10.0.0.1:40005", "10.0.0.4:80", idle(10*s, 10*s, 10*s)),
 			flow("10.0.0.1:40006", "10.0.0.5:80", idle(20*s, 20*s, 20*s), queues(3, 4)),
-			flow("10.0.0.1:40007", "10.0.0.6:80", state(sockdiag.TimeWait)), // many, but all of them over
+			flow("10.0.0.1:40007", "10.0.0.6:80", state(sockdiag.TimeWait)), // many, but all in TIME_WAIT
 			flow("10.0.0.1:40008", "10.0.0.6:80", state(sockdiag.TimeWait)),
 			flow("10.0.0.1:40009", "10.0.0.6:80", state(sockdiag.TimeWait)),
 			flow("10.0.0.1:1", "10.9.9.9:40000"), flow("10.0.0.1:2", "10.9.9.9:40000"), flow("10.0.0.1:3", "10.9.9.9:40000"),
@@ -243,35 +243,35 @@ func TestGolden(t *testing.T) {
 		}}},
 		{name: "mptcp", kernel: fakeKernel{flows: []sockdiag.Flow{
 			flow("0.0.0.0:8080", "0.0.0.0:0", state(sockdiag.Listen)),
-			// Two paths, the second to another address of the peer.
+			// Two subflows, the second to another address of the peer.
 			flow("10.0.0.1:40000", "10.0.0.2:80", mptcp(1, 0, 2), inode(100)),
 			flow("10.0.0.1:40000", "10.0.0.2:80", subflow(1, sockdiag.SubflowFullyEstablished), inode(100), idle(2*s, 2*s, s)),
 			flow("10.0.1.1:40001", "10.0.1.2:80", subflow(1, sockdiag.SubflowJoinLocal|sockdiag.SubflowBackupLocal), inode(100), idle(70*s, 80*s, s)),
 			// Fell back.
 			flow("10.0.0.1:40002", "10.0.0.2:80", mptcp(2, 1, 1), inode(101)),
 			flow("10.0.0.1:40002", "10.0.0.2:80", inode(101)),
-			// Has lost its paths.
+			// Lost all subflows.
 			flow("10.0.0.1:40003", "10.0.0.2:80", mptcp(3, 0, 0), inode(102)),
-			// Ended between the two dumps: its own account tells of a path.
+			// Ended between the two dumps: SubflowsTotal is still 1.
 			flow("10.0.0.1:40004", "10.0.0.2:80", mptcp(4, 0, 1), inode(103)),
-			// Closed by the application; found by its token.
+			// Closed by the application; its subflow matches by token.
 			flow("10.0.0.1:40005", "10.0.0.2:80", mptcp(5, 0, 0), inode(0), state(sockdiag.FinWait1)),
 			flow("10.0.0.1:40005", "10.0.0.2:80", subflow(5, 0), inode(0), state(sockdiag.FinWait1)),
-			// Accepted, and a path of it to a port that nobody listens on.
+			// Inbound, with a subflow to a port without a listener.
 			flow("10.0.0.1:8080", "10.9.9.9:41000", mptcp(6, 0, 2), inode(104)),
 			flow("10.0.0.1:8080", "10.9.9.9:41000", subflow(6, 0), inode(104)),
 			flow("10.0.1.1:45000", "10.9.9.9:41001", subflow(6, sockdiag.SubflowJoinRemote), inode(104)),
 		}}},
 		{name: "mptcp_closing", kernel: fakeKernel{flows: []sockdiag.Flow{
-			// Over, though its application has not closed it yet: neither pathless nor counted
-			// among those with few paths.
+			// Ended but not yet closed by the application: neither pathless nor in the
+			// histogram of subflows.
 			flow("10.0.0.1:40000", "10.0.0.2:80", mptcp(1, 0, 0), inode(100), state(sockdiag.Close)),
-			// Closed by its application; its paths still have the inode that it had.
+			// Closed by the application; its subflows keep the inode.
 			flow("10.0.0.1:40001", "10.0.0.2:80", mptcp(2, 0, 2), inode(0), state(sockdiag.FinWait2)),
 			flow("10.0.0.1:40001", "10.0.0.2:80", subflow(2, 0), inode(101)),
 			flow("10.0.1.1:40002", "10.0.0.2:80", subflow(2, sockdiag.SubflowJoinLocal), inode(101)),
 		}}},
-		{name: "mptcp_path_by_peer", kernel: fakeKernel{flows: []sockdiag.Flow{
+		{name: "mptcp_subflow_by_peer", kernel: fakeKernel{flows: []sockdiag.Flow{
 			flow("10.0.1.1:5000", "0.0.0.0:0", state(sockdiag.Listen)),
 			flow("10.0.0.1:40000", "10.0.0.2:80", mptcp(1, 0, 2), inode(100)),
 			flow("10.0.0.1:40000", "10.0.0.2:80", subflow(1, 0), inode(100)),
@@ -300,25 +300,25 @@ func TestGolden(t *testing.T) {
 		{name: "no_sock_diag", kernel: fakeKernel{dialErr: errors.ErrUnsupported}},
 		{name: "no_listeners", kernel: fakeKernel{listenErr: errors.ErrUnsupported, flows: []sockdiag.Flow{flow("10.0.0.1:40000", "10.0.0.2:80")}}},
 	}
-	shown := make(map[string]bool) // families
+	served := make(map[string]bool) // families
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			golden(t, tt.name, newTest(t, tt.config, &tt.kernel), shown)
+			golden(t, tt.name, newTest(t, tt.config, &tt.kernel), served)
 		})
 	}
 	for _, f := range families() {
-		if !shown[f.Name] {
+		if !served[f.Name] {
 			t.Errorf("no golden file has the family %s", f.Name)
 		}
 	}
 }
 
-// golden compares everything that the collector serves with testdata/name.prom, checks
-// that it is consistent and lints it, and adds its families to shown.
-func golden(t *testing.T, name string, c *Collector, shown map[string]bool) {
+// golden compares a scrape with testdata/name.prom, checks its consistency, lints it, and
+// adds its families to names.
+func golden(t *testing.T, name string, c *Collector, names map[string]bool) {
 	t.Helper()
-	exposition := served(t, c)
-	gatherer := prometheus.Gatherers{parsed(exposition)} // checks that no series is there twice
+	exposition := scrape(t, c)
+	gatherer := prometheus.Gatherers{parsed(exposition)} // checks for duplicate series
 	if problems, err := testutil.GatherAndLint(gatherer); err != nil || len(problems) > 0 {
 		t.Errorf("lint: %v, %v", problems, err)
 	}
@@ -328,7 +328,7 @@ func golden(t *testing.T, name string, c *Collector, shown map[string]bool) {
 	}
 	var b bytes.Buffer
 	for _, f := range families {
-		shown[f.GetName()] = true
+		names[f.GetName()] = true
 		for _, m := range f.GetMetric() {
 			if !slices.IsSortedFunc(m.GetLabel(), func(a, b *dto.LabelPair) int { return strings.Compare(a.GetName(), b.GetName()) }) {
 				t.Errorf("labels of %s are not sorted: %v", f.GetName(), m.GetLabel())
@@ -353,7 +353,7 @@ func golden(t *testing.T, name string, c *Collector, shown map[string]bool) {
 		t.Errorf("%s (-want +got):\n%s", path, diff)
 	}
 	if diff := cmp.Diff(sortedLines(string(want)), sortedLines(exposition)); diff != "" {
-		t.Errorf("as it is served (-want +got):\n%s", diff)
+		t.Errorf("text of the scrape (-want +got):\n%s", diff)
 	}
 }
 
@@ -366,8 +366,8 @@ func parsed(exposition string) prometheus.GathererFunc {
 	}
 }
 
-// served is one scrape over HTTP.
-func served(t *testing.T, c *Collector) string {
+// scrape returns the response of GET /metrics.
+func scrape(t *testing.T, c *Collector) string {
 	t.Helper()
 	w := httptest.NewRecorder()
 	c.Handler(prometheus.NewRegistry()).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))

@@ -11,20 +11,20 @@ import (
 	"tcphup/sockdiag"
 )
 
-// tcpStates are the states of the TCP flows that are read and shown.
+// tcpStates are the exported states of TCP flows.
 var tcpStates = [...]sockdiag.State{
 	sockdiag.Established, sockdiag.SynSent, sockdiag.SynRecv, sockdiag.FinWait1, sockdiag.FinWait2,
 	sockdiag.TimeWait, sockdiag.CloseWait, sockdiag.LastAck, sockdiag.Closing,
 }
 
-// mptcpStates are those of MPTCP connections. There is no TIME_WAIT for them, but
-// a connection may stay in CLOSE until the application closes it too.
+// mptcpStates are the exported states of MPTCP connections. They have no TIME_WAIT, but
+// a connection may stay in CLOSE until the application closes it.
 var mptcpStates = [...]sockdiag.State{
 	sockdiag.Established, sockdiag.SynSent, sockdiag.SynRecv, sockdiag.FinWait1, sockdiag.FinWait2,
 	sockdiag.Close, sockdiag.CloseWait, sockdiag.LastAck, sockdiag.Closing,
 }
 
-// The longest histogram and the most labels fit the memory of a metric.
+// Compile-time checks that the histograms fit into exposition.Metrics.
 var (
 	_ [exposition.MaxBuckets - len(idleBuckets)]struct{}
 	_ [exposition.MaxBuckets - len(subflowBuckets)]struct{}
@@ -37,23 +37,51 @@ func newFamily(name, help string, write func(*exposition.Metrics, *result)) fami
 	return family{Name: "tcphup_" + name, Help: help, Type: dto.MetricType_GAUGE, Write: write}
 }
 
-// families returns every family. A source that could not be read has none of its own.
+// perDestination returns a family of gauges that write adds for each destination.
+func perDestination(name, help string, write func(*exposition.Metrics, *series)) family {
+	return newFamily(name, help, func(to *exposition.Metrics, r *result) {
+		for i := range r.destinations {
+			write(to, &r.destinations[i])
+		}
+	})
+}
+
+// perMPTCPDestination is perDestination for destinations with MPTCP, after a complete
+// dump of it.
+func perMPTCPDestination(name, help string, write func(*exposition.Metrics, *series)) family {
+	return newFamily(name, help, func(to *exposition.Metrics, r *result) {
+		for i := range r.destinations {
+			if s := &r.destinations[i]; r.mptcpOK() && s.mptcp != nil {
+				write(to, s)
+			}
+		}
+	})
+}
+
+// asHistogram turns a family of gauges into one of histograms.
+func asHistogram(f family) family {
+	f.Type = dto.MetricType_HISTOGRAM
+	f.Help += " It is a snapshot of the present state, not a counter: do not use rate()."
+	return f
+}
+
+// families returns all families. Those of a failed source add no metrics.
 func families() []family {
 	return slices.Concat(sourceFamilies(), tcpFamilies(), mptcpFamilies())
 }
 
-// sourceFamilies are about the pass itself.
+// sourceFamilies returns the metrics about the scan itself.
 func sourceFamilies() []family {
 	tcp, mptcp := exposition.Label("source", "tcp"), exposition.Label("source", "mptcp")
 	return []family{
 		newFamily("scrape_success",
-			"Whether the sockets of the source could be read in full; if not, its metrics are left out. The source mptcp needs the source tcp.",
+			"Whether all sockets of the source were read. If not, the metrics of the source are missing. The source mptcp requires the source tcp.",
 			func(to *exposition.Metrics, r *result) {
-				to.Gauge(float64(index(r.mptcpOK())), mptcp)
-				to.Gauge(float64(index(r.tcpOK())), tcp)
+				to.Gauge(float64(toInt(r.mptcpOK())), mptcp)
+				to.Gauge(float64(toInt(r.tcpOK())), tcp)
 			}),
 		newFamily("scrape_duration_seconds",
-			"How long it took to read the sockets of the source.",
+			"Duration of reading the sockets of the source.",
 			func(to *exposition.Metrics, r *result) {
 				to.Gauge(r.mptcp.took.Seconds(), mptcp)
 				to.Gauge(r.tcp.took.Seconds(), tcp)
@@ -61,28 +89,17 @@ func sourceFamilies() []family {
 	}
 }
 
-const doNotRate = " This is a snapshot of what is open now, not a counter: do not rate() it."
-
-// tcpFamilies come from TCP sockets.
+// tcpFamilies returns the metrics of TCP sockets.
 func tcpFamilies() []family {
-	perDestination := func(name, help string, write func(*exposition.Metrics, *series)) family {
-		return newFamily(name, help, func(to *exposition.Metrics, r *result) {
-			for i := range r.destinations {
-				write(to, &r.destinations[i])
-			}
-		})
-	}
 	bounds := seconds(idleBuckets[:])
-	durations := func(name, help string, of func(*group) *histogram) family {
-		f := perDestination(name, help+doNotRate, func(to *exposition.Metrics, s *series) {
-			h := of(&s.group)
+	durations := func(name, help string, get func(*aggregate) *histogram) family {
+		return asHistogram(perDestination(name, help, func(to *exposition.Metrics, s *series) {
+			h := get(&s.aggregate)
 			to.Histogram(bounds, h.counts[:], h.sum.Seconds(), s.destination, s.port)
-		})
-		f.Type = dto.MetricType_HISTOGRAM
-		return f
+		}))
 	}
 	states := stateLabels()
-	armed := truthLabels("armed")
+	armed := boolLabels("armed")
 	receive, send := exposition.Label("queue", "receive"), exposition.Label("queue", "send")
 	var reasons [sockdiag.TimerZeroWindow + 1]*dto.LabelPair
 	reasons[sockdiag.TimerKeepalive] = exposition.Label("reason", "keepalive_probe")
@@ -91,29 +108,29 @@ func tcpFamilies() []family {
 
 	return []family{
 		perDestination("sockets",
-			"TCP sockets of outbound flows, subflows of MPTCP connections among them. The state time_wait holds sockets that have ended and that no process has open any more.",
+			"Outbound TCP sockets by state, including subflows of MPTCP connections. Sockets in the state time_wait are closed and belong to no process.",
 			func(to *exposition.Metrics, s *series) {
 				for _, state := range tcpStates {
 					to.Count(s.states[state], s.destination, s.port, states[state])
 				}
 			}),
 		durations("socket_idle_seconds",
-			"Time since data last went in either direction, for outbound TCP sockets after the handshake and before TIME_WAIT. Keepalive probes are not data.",
-			func(g *group) *histogram { return &g.idle }),
+			"Time since the last data in either direction, of outbound TCP sockets after the handshake and before TIME_WAIT. Keepalive probes are not data.",
+			func(a *aggregate) *histogram { return &a.idle }),
 		durations("socket_peer_silence_seconds",
-			"Time since the peer last acknowledged anything, a keepalive probe included, for outbound TCP sockets after the handshake and before TIME_WAIT.",
-			func(g *group) *histogram { return &g.silence }),
+			"Time since the last acknowledgment from the peer, including answers to keepalive probes, of outbound TCP sockets after the handshake and before TIME_WAIT.",
+			func(a *aggregate) *histogram { return &a.silence }),
 		durations("socket_age_seconds",
-			"Time since this process first saw the outbound TCP socket in a scrape after its handshake. It is a lower bound of the true age: sockets do not tell when they were made, and a restart begins anew.",
-			func(g *group) *histogram { return &g.age }),
+			"Time since this process first saw the outbound TCP socket after its handshake. It is a lower bound of the age: the kernel exports no creation time, and a restart resets it.",
+			func(a *aggregate) *histogram { return &a.age }),
 		perDestination("sockets_keepalive",
-			"Outbound TCP sockets in the states established and close_wait by whether their keepalive timer is running. Those whose keepalive timer cannot be seen because a retransmission or zero-window timer runs are in neither count.",
+			"Outbound TCP sockets in the states established and close_wait by whether their keepalive timer is running. Sockets with a running retransmission or zero-window timer, which hides the keepalive timer, are in neither count.",
 			func(to *exposition.Metrics, s *series) {
 				to.Count(s.unarmed, armed[0], s.destination, s.port)
 				to.Count(s.armed, armed[1], s.destination, s.port)
 			}),
 		perDestination("sockets_stalled",
-			"Outbound TCP sockets that wait for an answer in vain, by what the peer has left unanswered once or more: keepalive probes, retransmissions or zero-window probes. A peer that answers the latter but takes no data does not count.",
+			"Outbound TCP sockets with an unanswered keepalive probe, retransmission or zero-window probe. A peer that answers zero-window probes with a closed window does not count.",
 			func(to *exposition.Metrics, s *series) {
 				for timer, reason := range reasons {
 					if reason != nil {
@@ -122,13 +139,13 @@ func tcpFamilies() []family {
 				}
 			}),
 		perDestination("socket_queue_bytes",
-			"Bytes in the queues of outbound TCP sockets: received and not yet read by the application, or written and not yet acknowledged by the peer. A SYN or FIN counts as one byte. Data that waits in an MPTCP connection, above its subflows, is not included.",
+			"Bytes in the queues of outbound TCP sockets: received and not yet read by the application, or written and not yet acknowledged by the peer. A SYN or FIN counts as one byte. Data queued in an MPTCP connection, above its subflows, is not included.",
 			func(to *exposition.Metrics, s *series) {
 				to.Gauge(float64(s.receive), s.destination, s.port, receive)
 				to.Gauge(float64(s.send), s.destination, s.port, send)
 			}),
 		newFamily("inbound_sockets",
-			"TCP sockets of inbound flows by local port. The label is other for the ports with the fewest sockets when there are too many.",
+			"Inbound TCP sockets by local port and state. Above the limit of ports, the ports with the fewest sockets are summed up as port=\"other\".",
 			func(to *exposition.Metrics, r *result) {
 				for i := range r.inbound {
 					for _, state := range tcpStates {
@@ -137,7 +154,7 @@ func tcpFamilies() []family {
 				}
 			}),
 		newFamily("destinations_folded",
-			"Destinations that are counted under destination=\"other\" because there are more than may be shown. A lower bound when there are more than nine times as many.",
+			"Destinations above the limit, which are summed up as destination=\"other\". It is a lower bound if there are more than nine times as many destinations as the limit.",
 			func(to *exposition.Metrics, r *result) {
 				if r.tcpOK() {
 					to.Gauge(float64(r.folded))
@@ -146,77 +163,59 @@ func tcpFamilies() []family {
 	}
 }
 
-// mptcpFamilies come from MPTCP connections and their subflows. Destinations without
-// have no series.
+// mptcpFamilies returns the metrics of MPTCP connections and their subflows.
 func mptcpFamilies() []family {
-	perDestination := func(name, help string, write func(to *exposition.Metrics, g *multipathGroup, destination, port *dto.LabelPair)) family {
-		return newFamily(name, help, func(to *exposition.Metrics, r *result) {
-			if !r.mptcpOK() {
-				return
-			}
-			for i := range r.destinations {
-				if s := &r.destinations[i]; s.multipath != nil {
-					write(to, s.multipath, s.destination, s.port)
-				}
-			}
-		})
-	}
-	histogram := func(name, help string, write func(to *exposition.Metrics, g *multipathGroup, destination, port *dto.LabelPair)) family {
-		f := perDestination(name, help+doNotRate, write)
-		f.Type = dto.MetricType_HISTOGRAM
-		return f
-	}
 	idleBounds := seconds(idleBuckets[:])
 	var subflowBounds []float64
 	for _, b := range subflowBuckets {
 		subflowBounds = append(subflowBounds, float64(b))
 	}
 	states := stateLabels()
-	fallbacks, backups, unknown := truthLabels("fallback"), truthLabels("backup"), exposition.Label("backup", "unknown")
+	fallbacks, backups, unknown := boolLabels("fallback"), boolLabels("backup"), exposition.Label("backup", "unknown")
 	roles := [...]*dto.LabelPair{exposition.Label("role", "initial"), exposition.Label("role", "join")}
 
 	return []family{
-		perDestination("mptcp_connections",
+		perMPTCPDestination("mptcp_connections",
 			"Outbound MPTCP connections by state and by whether they fell back to plain TCP. Destinations without MPTCP have no series.",
-			func(to *exposition.Metrics, g *multipathGroup, destination, port *dto.LabelPair) {
+			func(to *exposition.Metrics, s *series) {
 				for _, state := range mptcpStates {
 					for i, fallback := range fallbacks {
-						to.Count(g.states[state][i], destination, fallback, port, states[state])
+						to.Count(s.mptcp.states[state][i], s.destination, fallback, s.port, states[state])
 					}
 				}
 			}),
-		perDestination("mptcp_subflows",
-			"TCP sockets that are a path of an outbound MPTCP connection, by the address that the path leads to. The backup label is unknown where the kernel shows it to CAP_NET_ADMIN only.",
-			func(to *exposition.Metrics, g *multipathGroup, destination, port *dto.LabelPair) {
+		perMPTCPDestination("mptcp_subflows",
+			"Subflows of outbound MPTCP connections by the destination of the subflow. The label backup is unknown where the kernel requires CAP_NET_ADMIN to read it.",
+			func(to *exposition.Metrics, s *series) {
 				for i, role := range roles {
 					for j, backup := range backups {
-						to.Count(g.subflows[i][j], backup, destination, port, role)
+						to.Count(s.mptcp.subflows[i][j], backup, s.destination, s.port, role)
 					}
-					if n := g.hidden[i]; n > 0 {
-						to.Count(n, unknown, destination, port, role)
+					if n := s.mptcp.hidden[i]; n > 0 {
+						to.Count(n, unknown, s.destination, s.port, role)
 					}
 				}
 			}),
-		histogram("mptcp_connection_subflows",
-			"Number of subflows of each outbound MPTCP connection, by the address of the connection.",
-			func(to *exposition.Metrics, g *multipathGroup, destination, port *dto.LabelPair) {
-				to.Histogram(subflowBounds, g.perConn[:], float64(g.perTotal), destination, port)
-			}),
-		histogram("mptcp_subflow_idle_seconds",
-			"Time since data last went in either direction on a subflow of an outbound MPTCP connection, by the address that the path leads to.",
-			func(to *exposition.Metrics, g *multipathGroup, destination, port *dto.LabelPair) {
-				to.Histogram(idleBounds, g.idle.counts[:], g.idle.sum.Seconds(), destination, port)
-			}),
-		perDestination("mptcp_connections_pathless",
-			"Outbound MPTCP connections that an application holds open although their last subflow is gone.",
-			func(to *exposition.Metrics, g *multipathGroup, destination, port *dto.LabelPair) {
-				to.Count(g.pathless, destination, port)
+		asHistogram(perMPTCPDestination("mptcp_connection_subflows",
+			"Number of subflows of each outbound MPTCP connection, by the destination of the connection.",
+			func(to *exposition.Metrics, s *series) {
+				to.Histogram(subflowBounds, s.mptcp.perConn[:], float64(s.mptcp.perTotal), s.destination, s.port)
+			})),
+		asHistogram(perMPTCPDestination("mptcp_subflow_idle_seconds",
+			"Time since the last data in either direction on a subflow of an outbound MPTCP connection, by the destination of the subflow.",
+			func(to *exposition.Metrics, s *series) {
+				to.Histogram(idleBounds, s.mptcp.idle.counts[:], s.mptcp.idle.sum.Seconds(), s.destination, s.port)
+			})),
+		perMPTCPDestination("mptcp_connections_pathless",
+			"Outbound MPTCP connections without a subflow that an application holds open.",
+			func(to *exposition.Metrics, s *series) {
+				to.Count(s.mptcp.pathless, s.destination, s.port)
 			}),
 	}
 }
 
-// truthLabels are those for false and for true.
-func truthLabels(name string) (labels [2]*dto.LabelPair) {
+// boolLabels returns the labels with the values false and true.
+func boolLabels(name string) (labels [2]*dto.LabelPair) {
 	for i := range labels {
 		labels[i] = exposition.Label(name, strconv.FormatBool(i == 1))
 	}

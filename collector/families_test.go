@@ -12,8 +12,7 @@ import (
 	"tcphup/sockdiag"
 )
 
-// Nothing of one scrape shows in another that has its memory, whatever the two have
-// to show.
+// A scrape does not leak into a later one through reused memory.
 func TestMetricsMemory(t *testing.T) {
 	const s = time.Second
 	busy := []sockdiag.Flow{
@@ -26,14 +25,14 @@ func TestMetricsMemory(t *testing.T) {
 		flow("10.0.1.1:40003", "10.0.1.4:80", subflow(1, sockdiag.SubflowJoinLocal), inode(100), idle(70*s, 80*s, s)),
 	}
 	quiet := []sockdiag.Flow{flow("10.0.0.1:40010", "10.0.0.9:443", idle(3*s, 3*s, s))}
-	alone := func(flows []sockdiag.Flow) string { return served(t, newTest(t, Config{}, &fakeKernel{flows: flows})) }
+	alone := func(flows []sockdiag.Flow) string { return scrape(t, newTest(t, Config{}, &fakeKernel{flows: flows})) }
 
 	encoder := exposition.NewEncoder(families())
 	for _, flows := range [][]sockdiag.Flow{busy, quiet, nil, busy} {
 		c := newTest(t, Config{}, &fakeKernel{flows: flows})
 		c.encoder = encoder
-		if diff := cmp.Diff(strings.Split(alone(flows), "\n"), strings.Split(served(t, c), "\n")); diff != "" {
-			t.Errorf("with memory that was used before (-want +got):\n%s", diff)
+		if diff := cmp.Diff(strings.Split(alone(flows), "\n"), strings.Split(scrape(t, c), "\n")); diff != "" {
+			t.Errorf("with reused memory (-want +got):\n%s", diff)
 		}
 	}
 
@@ -43,8 +42,8 @@ func TestMetricsMemory(t *testing.T) {
 	for range 8 {
 		scrapes.Go(func() {
 			for range 20 {
-				if got := served(t, c); got != want {
-					t.Errorf("one of several at once:\n%s", got)
+				if got := scrape(t, c); got != want {
+					t.Errorf("concurrent scrape:\n%s", got)
 					return
 				}
 			}

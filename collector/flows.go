@@ -18,28 +18,28 @@ import (
 	"tcphup/sockdiag"
 )
 
-// Limits of an answer of FlowsHandler.
+// Limits of the number of flows in a response of FlowsHandler.
 const (
 	DefaultFlowsLimit = 100
 	MaxFlowsLimit     = 10_000
 )
 
-// flowsQuery is what a request for flows asks for.
+// flowsQuery is a parsed request for flows.
 type flowsQuery struct {
 	selector sockdiag.Selector
 	protocol sockdiag.Protocol
-	less     func(a, b *flowJSON) int // which comes first
+	compare  func(a, b *flowJSON) int
 	limit    int
 }
 
-// flowJSON is one flow of the answer.
+// flowJSON is one flow of the response.
 type flowJSON struct {
 	hangup.FlowJSON
-	// AgeSeconds is the time since the flow was first seen; nil where it is unknown.
+	// AgeSeconds is the time since the flow was first seen; nil if unknown.
 	AgeSeconds *float64 `json:"age_seconds,omitempty"`
 }
 
-// flowOrders are the values of the parameter sort.
+// flowOrders returns the compare functions by value of the parameter sort.
 func flowOrders() map[string]func(a, b *flowJSON) int {
 	longest := func(value func(*flowJSON) *float64) func(a, b *flowJSON) int {
 		return func(a, b *flowJSON) int {
@@ -60,21 +60,21 @@ func orMinusOne(f *float64) float64 {
 	return *f
 }
 
-// FlowsHandler returns a handler of GET /api/v1/flows, which answers with single
-// flows: who looks at them sees the peers of the host, so it is for loopback or
-// for clients with credentials. It knows the parameters, any of which may be empty:
+// FlowsHandler returns a handler for GET /api/v1/flows, which serves single flows as
+// JSON. The response exposes the peers of the host: restrict it to loopback or to
+// authenticated clients. All parameters are optional:
 //
-//	destination  address or prefix of the peer; none means all
-//	port         port of the service; 0 or none means all
-//	direction    outbound (the default), inbound or either
-//	protocol     tcp (the default; subflows too) or mptcp (whole connections)
-//	sort         idle (the default), peer_silence or age, the longest first
-//	limit        how many at most; 100 by default, 10,000 at most
+//	destination  address or prefix of the peer; empty means all
+//	port         port of the service; 0 or empty means all
+//	direction    outbound (default), inbound or either
+//	protocol     tcp (default; includes subflows) or mptcp (connections)
+//	sort         idle (default), peer_silence or age, longest first
+//	limit        maximum number of flows; default 100, at most 10,000
 //
-// The answer is an object with the flows, the number of all that match, and
-// whether that is more than are shown. One request at a time is served.
+// The response is an object with the flows, the number of matching flows, and whether
+// the limit truncated them. Requests are served one at a time.
 func (c *Collector) FlowsHandler() http.Handler {
-	turn := make(chan struct{}, 1)
+	slot := make(chan struct{}, 1)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodGet && r.Method != http.MethodHead {
 			w.Header().Set("Allow", "GET, HEAD")
@@ -89,22 +89,22 @@ func (c *Collector) FlowsHandler() http.Handler {
 		ctx, cancel := context.WithTimeout(r.Context(), c.timeout)
 		defer cancel()
 		select {
-		case turn <- struct{}{}:
+		case slot <- struct{}{}:
 		case <-ctx.Done():
-			http.Error(w, "other requests for flows take too long", http.StatusServiceUnavailable)
+			http.Error(w, "timed out waiting for other requests", http.StatusServiceUnavailable)
 			return
 		}
 		flows, matched, err := c.selectFlows(ctx, q)
-		<-turn // others need not wait until this client has taken its answer
+		<-slot // before the write: a slow client must not block other requests
 		if err != nil {
-			c.logger.Log(ctx, levelOf(err), "cannot read flows", "err", err)
+			c.logger.Log(ctx, errorLevel(err), "cannot read flows", "err", err)
 			http.Error(w, "cannot read flows: "+err.Error(), http.StatusServiceUnavailable)
 			return
 		}
 		w.Header().Set("Content-Type", "application/json")
 		w.Header().Set("Cache-Control", "no-store")
-		answer := flowsJSON{Matched: matched, Truncated: matched > len(flows), Flows: flows}
-		if err := json.NewEncoder(w).Encode(answer); err != nil {
+		response := flowsJSON{Matched: matched, Truncated: matched > len(flows), Flows: flows}
+		if err := json.NewEncoder(w).Encode(response); err != nil {
 			c.logger.Debug("cannot send flows", "err", err)
 		}
 	})
@@ -113,7 +113,7 @@ func (c *Collector) FlowsHandler() http.Handler {
 func parseFlowsQuery(raw string) (flowsQuery, error) {
 	q := flowsQuery{
 		selector: sockdiag.Selector{Destinations: sockdiag.Everywhere()},
-		less:     flowOrders()["idle"],
+		compare:  flowOrders()["idle"],
 		limit:    DefaultFlowsLimit,
 	}
 	parameters, err := url.ParseQuery(raw)
@@ -122,10 +122,10 @@ func parseFlowsQuery(raw string) (flowsQuery, error) {
 	}
 	for name, values := range parameters {
 		if len(values) > 1 {
-			return q, fmt.Errorf("parameter %q is given more than once", name)
+			return q, fmt.Errorf("parameter %q is repeated", name)
 		}
 		if values[0] == "" {
-			continue // as an empty field of a form is sent
+			continue // an empty form field
 		}
 		if err := q.set(name, values[0]); err != nil {
 			return q, err
@@ -139,12 +139,12 @@ func (q *flowsQuery) set(name, value string) error {
 		if i := slices.Index(choices, value); i >= 0 {
 			return i, nil
 		}
-		return 0, fmt.Errorf("parameter %s is %q, must be one of: %s", name, value, strings.Join(choices, ", "))
+		return 0, fmt.Errorf("invalid parameter %s: %q is not one of %s", name, value, strings.Join(choices, ", "))
 	}
 	number := func(least, most int) (int, error) {
 		n, err := strconv.Atoi(value)
 		if err != nil || n < least || n > most {
-			return 0, fmt.Errorf("parameter %s is %q, must be a number from %d to %d", name, value, least, most)
+			return 0, fmt.Errorf("invalid parameter %s: %q is not a number from %d to %d", name, value, least, most)
 		}
 		return n, nil
 	}
@@ -152,7 +152,7 @@ func (q *flowsQuery) set(name, value string) error {
 	case "destination":
 		p, err := address.Parse(value)
 		if err != nil {
-			return fmt.Errorf("parameter destination: %w", err)
+			return fmt.Errorf("invalid parameter destination: %w", err)
 		}
 		q.selector.Destinations = []netip.Prefix{p}
 	case "port":
@@ -175,7 +175,7 @@ func (q *flowsQuery) set(name, value string) error {
 	case "sort":
 		orders := []string{"idle", "peer_silence", "age"}
 		i, err := oneOf(orders...)
-		q.less = flowOrders()[orders[i]]
+		q.compare = flowOrders()[orders[i]]
 		return err
 	case "limit":
 		n, err := number(1, MaxFlowsLimit)
@@ -187,8 +187,8 @@ func (q *flowsQuery) set(name, value string) error {
 	return nil
 }
 
-// selectFlows returns the first flows in the order of the query and how many
-// there are of all that it asks for. It keeps no more than twice its limit.
+// selectFlows returns the first matching flows in the order of the query, and the number
+// of all matching flows. It buffers up to twice the limit.
 func (c *Collector) selectFlows(ctx context.Context, q flowsQuery) (flows []*flowJSON, matched int, err error) {
 	conn, err := c.dial()
 	if err != nil {
@@ -203,9 +203,9 @@ func (c *Collector) selectFlows(ctx context.Context, q flowsQuery) (flows []*flo
 		return nil, 0, err
 	}
 	now := c.now()
-	flows = []*flowJSON{} // in JSON an array even if it is empty
-	order := func() {
-		slices.SortFunc(flows, q.less)
+	flows = []*flowJSON{} // not null in JSON
+	truncate := func() {
+		slices.SortFunc(flows, q.compare)
 		flows = flows[:min(len(flows), q.limit)]
 	}
 	dump := sockdiag.Query{Protocol: q.protocol, States: q.selector.StateSet(), Selector: &q.selector, Info: true}
@@ -220,10 +220,10 @@ func (c *Collector) selectFlows(ctx context.Context, q flowsQuery) (flows []*flo
 		matched++
 		flows = append(flows, c.flowJSON(&f, direction, now))
 		if len(flows) == 2*q.limit {
-			order()
+			truncate()
 		}
 	}
-	order()
+	truncate()
 	return flows, matched, nil
 }
 
@@ -235,7 +235,7 @@ func (c *Collector) flowJSON(f *sockdiag.Flow, direction sockdiag.Direction, now
 	return out
 }
 
-// flowsJSON is the answer of FlowsHandler.
+// flowsJSON is the response of FlowsHandler.
 type flowsJSON struct {
 	Matched   int         `json:"matched"`
 	Truncated bool        `json:"truncated"`

@@ -15,29 +15,29 @@ import (
 	"tcphup/test/kit/addresses"
 )
 
-// flowsAnswer is the answer of FlowsHandler, as far as tests look at it.
-type flowsAnswer struct {
+// flowsResponse is the decoded response of FlowsHandler.
+type flowsResponse struct {
 	Matched   int
 	Truncated bool
 	Flows     []map[string]any
 }
 
-func getFlows(t *testing.T, h http.Handler, query string) (flowsAnswer, []string) {
+func getFlows(t *testing.T, h http.Handler, query string) (flowsResponse, []string) {
 	t.Helper()
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/api/v1/flows?"+query, nil))
 	if w.Code != http.StatusOK {
 		t.Fatalf("%s: %d %s", query, w.Code, w.Body)
 	}
-	var answer flowsAnswer
-	if err := json.Unmarshal(w.Body.Bytes(), &answer); err != nil {
+	var response flowsResponse
+	if err := json.Unmarshal(w.Body.Bytes(), &response); err != nil {
 		t.Fatalf("%s: %v\n%s", query, err, w.Body)
 	}
 	var local []string
-	for _, f := range answer.Flows {
+	for _, f := range response.Flows {
 		local = append(local, f["local"].(string))
 	}
-	return answer, local
+	return response, local
 }
 
 func TestFlowsHandler(t *testing.T) {
@@ -72,27 +72,27 @@ func TestFlowsHandler(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.query, func(t *testing.T) {
-			answer, local := getFlows(t, h, tt.query)
+			response, local := getFlows(t, h, tt.query)
 			if diff := cmp.Diff(tt.want, local); diff != "" {
 				t.Errorf("flows (-want +got):\n%s", diff)
 			}
-			if answer.Matched != tt.matched || answer.Truncated != (tt.matched > len(tt.want)) {
-				t.Errorf("matched %d, truncated %t", answer.Matched, answer.Truncated)
+			if response.Matched != tt.matched || response.Truncated != (tt.matched > len(tt.want)) {
+				t.Errorf("matched %d, truncated %t", response.Matched, response.Truncated)
 			}
 		})
 	}
-	answer, _ := getFlows(t, h, "limit=1")
+	response, _ := getFlows(t, h, "limit=1")
 	want := map[string]any{
 		"protocol": "tcp", "local": "10.0.0.1:40001", "remote": "10.0.0.2:80", "state": "established", "direction": "outbound",
 		"idle_seconds": 80.0, "peer_silence_seconds": 2.0, "stalled": false, "timer": "none", "timer_seconds": 0.0, "retries": 0.0,
 		"receive_queue_bytes": 0.0, "send_queue_bytes": 0.0, "inode": 1.0, "uid": 0.0, "cookie": "2621505616",
 	}
-	if diff := cmp.Diff(want, answer.Flows[0]); diff != "" {
+	if diff := cmp.Diff(want, response.Flows[0]); diff != "" {
 		t.Errorf("flow (-want +got):\n%s", diff)
 	}
 }
 
-func TestFlowsHandlerRefuses(t *testing.T) {
+func TestFlowsHandlerRejects(t *testing.T) {
 	kernel := &fakeKernel{}
 	c := newTest(t, Config{Timeout: 10 * time.Millisecond}, kernel)
 	h := c.FlowsHandler()
@@ -101,7 +101,7 @@ func TestFlowsHandlerRefuses(t *testing.T) {
 		h.ServeHTTP(w, httptest.NewRequest(method, (&url.URL{Path: "/api/v1/flows", RawQuery: query}).String(), nil))
 		return w
 	}
-	for query, says := range map[string]string{
+	for query, want := range map[string]string{
 		"destination=db.internal":  "destination",
 		"destination=10.0.0.0/33":  "destination",
 		"destination=fe80::1%25lo": "destination",
@@ -115,13 +115,13 @@ func TestFlowsHandlerRefuses(t *testing.T) {
 		"sort=size":                "idle, peer_silence, age",
 		"limit=0":                  "1 to 10000",
 		"limit=10001":              "1 to 10000",
-		"limit=1&limit=2":          "more than once",
+		"limit=1&limit=2":          "repeated",
 		"dest=10.0.0.1":            `unknown parameter \"dest\"`,
 		"limit=%zz":                "malformed",
 	} {
 		w := get(http.MethodGet, query)
-		if w.Code != http.StatusBadRequest || !strings.Contains(w.Body.String(), strings.ReplaceAll(says, `\"`, `"`)) {
-			t.Errorf("%s: %d %s, want 400 that says %s", query, w.Code, w.Body, says)
+		if w.Code != http.StatusBadRequest || !strings.Contains(w.Body.String(), strings.ReplaceAll(want, `\"`, `"`)) {
+			t.Errorf("%s: %d %s, want 400 with %s", query, w.Code, w.Body, want)
 		}
 	}
 	if w := get(http.MethodPost, ""); w.Code != http.StatusMethodNotAllowed || w.Header().Get("Allow") == "" {
@@ -129,15 +129,15 @@ func TestFlowsHandlerRefuses(t *testing.T) {
 	}
 	kernel.tcpErr = sockdiag.ErrInterrupted
 	if w := get(http.MethodGet, ""); w.Code != http.StatusServiceUnavailable {
-		t.Errorf("broken dump: %d", w.Code)
+		t.Errorf("failed dump: %d", w.Code)
 	}
 	kernel.tcpErr, kernel.wait = nil, make(chan struct{})
 	if w := get(http.MethodGet, ""); w.Code != http.StatusServiceUnavailable {
-		t.Errorf("dump without end: %d", w.Code)
+		t.Errorf("endless dump: %d", w.Code)
 	}
 }
 
-// The parameter destination takes the same addresses as every other input.
+// The parameter destination accepts the same addresses as all other inputs.
 func TestFlowsQuerySharedInputs(t *testing.T) {
 	for _, tt := range addresses.Inputs() {
 		q, err := parseFlowsQuery("destination=" + url.QueryEscape(tt.Text))

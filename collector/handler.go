@@ -12,19 +12,18 @@ import (
 	"github.com/prometheus/common/expfmt"
 )
 
-// timeoutHeader is how Prometheus tells the deadline of a scrape, in seconds.
+// timeoutHeader is the request header with the scrape timeout of Prometheus, in seconds.
 const timeoutHeader = "X-Prometheus-Scrape-Timeout-Seconds"
 
-// bufferLen is how much of an answer is sent at a time.
+// bufferLen is the size of the response buffer in bytes.
 const bufferLen = 32 << 10
 
-// Handler returns a handler of GET /metrics that shows the sockets beside
-// whatever others gathers, whose names must be different ones. A scrape
-// ends a little before the deadline that its header tells, so that the answer,
-// with tcphup_scrape_success 0 if it came to that, still arrives. The parameter name[],
-// which may be repeated, asks for families of these names only. When others cannot
-// be gathered the answer is 500. It is never compressed, which would take more of the
-// host's time than reading its sockets.
+// Handler returns a handler for GET /metrics that serves the sockets and the families of
+// others, whose names must differ. A scrape ends shortly before the timeout in its
+// header, so that a response with tcphup_scrape_success 0 still arrives in time. The
+// repeatable parameter name[] selects families by name. The response is 500 if others
+// fails. It is never compressed: compression takes more CPU time than reading the
+// sockets.
 func (c *Collector) Handler(others prometheus.Gatherer) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), c.scrapeTimeout(r.Header.Get(timeoutHeader)))
@@ -43,7 +42,7 @@ func (c *Collector) Handler(others prometheus.Gatherer) http.Handler {
 		err = c.encoder.Encode(expfmt.NewEncoder(buffer, format), r.URL.Query()["name[]"], found, rest)
 		switch sendErr := buffer.Flush(); {
 		case sendErr != nil:
-			// A client that has gone, or was too slow, is no fault of ours and could fill the log.
+			// Disconnected and slow clients could fill the log.
 			c.logger.Debug("cannot send metrics", "err", sendErr)
 		case err != nil:
 			c.logger.Error("cannot encode metrics", "err", err)
@@ -51,7 +50,7 @@ func (c *Collector) Handler(others prometheus.Gatherer) http.Handler {
 	})
 }
 
-// gatherWith gathers from others and an Observer's metrics.
+// gatherWith returns the families of others and of the observed metrics.
 func gatherWith(others prometheus.Gatherer, observed observedMetrics) ([]*dto.MetricFamily, error) {
 	if len(observed) == 0 {
 		return others.Gather()
@@ -63,7 +62,7 @@ func gatherWith(others prometheus.Gatherer, observed observedMetrics) ([]*dto.Me
 	return prometheus.Gatherers{others, registry}.Gather()
 }
 
-// observedMetrics is a collector of metrics that are there already.
+// observedMetrics collects the metrics of an Observer.
 type observedMetrics []prometheus.Metric
 
 // Describe implements prometheus.Collector.
@@ -76,8 +75,8 @@ func (o observedMetrics) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// scrapeTimeout returns how long a scrape may take to read sockets. A header that
-// makes no sense counts as none.
+// scrapeTimeout returns the time limit for reading the sockets. Without a valid header it
+// is Config.Timeout.
 func (c *Collector) scrapeTimeout(header string) time.Duration {
 	seconds, err := strconv.ParseFloat(header, 64)
 	if err != nil || !(seconds > 0 && seconds < time.Hour.Seconds()) {

@@ -24,8 +24,8 @@ import (
 	"tcphup/test/kit/nstest"
 )
 
-// waiting returns how many scrapes wait for the pass that is under way.
-func (s *shared) waiting() int {
+// waiting returns the number of callers of the running scan.
+func (s *singleflight) waiting() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.current == nil {
@@ -34,8 +34,8 @@ func (s *shared) waiting() int {
 	return s.current.waiting
 }
 
-// isIdle reports whether no pass is under way.
-func (s *shared) isIdle() bool {
+// isIdle reports whether no scan is running.
+func (s *singleflight) isIdle() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.current == nil
@@ -62,11 +62,11 @@ func TestConcurrentScrapesShareADump(t *testing.T) {
 	for i := range bodies {
 		scrapes.Go(func() { bodies[i] = get(c, "10") })
 	}
-	nstest.Eventually(t, "ten scrapes wait for one pass", func() bool { return c.shared.waiting() == len(bodies) })
+	nstest.Eventually(t, "ten scrapes wait for one scan", func() bool { return c.scans.waiting() == len(bodies) })
 	close(wait)
 	scrapes.Wait()
 	if dumps != 1 {
-		t.Errorf("%d dumps for %d scrapes at once, want 1", dumps, len(bodies))
+		t.Errorf("%d dumps for %d concurrent scrapes, want 1", dumps, len(bodies))
 	}
 	for _, body := range bodies {
 		if !strings.Contains(body, succeeded) || body != bodies[0] {
@@ -74,59 +74,59 @@ func TestConcurrentScrapesShareADump(t *testing.T) {
 		}
 	}
 	if get(c, "10"); dumps != 2 {
-		t.Errorf("the next scrape has not read anew: %d dumps", dumps)
+		t.Errorf("the next scrape did not dump again: %d dumps", dumps)
 	}
 }
 
-// A scrape that runs out of time ends with an answer that says so; one that can
-// wait gets its data from the very same dump; the next one starts anew.
+// A scrape past its deadline reports failure. A scrape with more time gets the result
+// of the same dump.
 func TestDeadline(t *testing.T) {
 	wait, dumps := make(chan struct{}), 0
 	c := newTest(t, Config{}, &fakeKernel{flows: []sockdiag.Flow{flow("10.0.0.1:40000", "10.0.0.2:80")}, wait: wait, dumps: &dumps})
-	patient := make(chan string)
-	go func() { patient <- get(c, "60") }()
-	nstest.Eventually(t, "the patient scrape has begun", func() bool { return c.shared.waiting() == 1 })
+	slow := make(chan string)
+	go func() { slow <- get(c, "60") }()
+	nstest.Eventually(t, "the slow scrape waits", func() bool { return c.scans.waiting() == 1 })
 	if body := get(c, "0.02"); !strings.Contains(body, failed) || strings.Contains(body, "tcphup_sockets{") {
 		t.Errorf("after the deadline: %s", body)
 	}
 	close(wait)
-	if body := <-patient; !strings.Contains(body, succeeded) || dumps != 1 {
+	if body := <-slow; !strings.Contains(body, succeeded) || dumps != 1 {
 		t.Errorf("after %d dumps: %s", dumps, body)
 	}
 }
 
-func TestAbandonedPassEnds(t *testing.T) {
+func TestAbandonedScanEnds(t *testing.T) {
 	dumps := 0
 	kernel := &fakeKernel{flows: []sockdiag.Flow{flow("10.0.0.1:40000", "10.0.0.2:80")}, wait: make(chan struct{}), dumps: &dumps}
 	c := newTest(t, Config{Timeout: 10 * time.Millisecond}, kernel)
 	for range 3 {
-		if body := get(c, "nonsense"); !strings.Contains(body, failed) { // Config.Timeout holds
-			t.Fatalf("a dump without end: %s", body)
+		if body := get(c, "nonsense"); !strings.Contains(body, failed) { // Config.Timeout applies
+			t.Fatalf("endless dump: %s", body)
 		}
 	}
-	nstest.Eventually(t, "the pass that nobody waits for ends", c.shared.isIdle)
+	nstest.Eventually(t, "the abandoned scan ends", c.scans.isIdle)
 	kernel.wait = nil
 	if body := get(c, "10"); !strings.Contains(body, succeeded) {
-		t.Errorf("after scrapes that ran out of time: %s", body)
+		t.Errorf("after timed-out scrapes: %s", body)
 	}
 }
 
-// The wait for the end of a pass that was given up has a deadline too.
-func TestStuckPass(t *testing.T) {
+// A caller stops waiting for the end of a canceled scan at its own deadline.
+func TestStuckScan(t *testing.T) {
 	release := make(chan struct{})
 	defer close(release)
-	var s shared
+	var s singleflight
 	stuck := func(context.Context) *result { <-release; return nil }
 	for range 2 {
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Millisecond)
 		if _, err := s.do(ctx, stuck); err == nil {
-			t.Error("a pass that is stuck has a result")
+			t.Error("a stuck scan has a result")
 		}
 		cancel()
 	}
 }
 
-// Who asks for some families gets these alone.
+// The parameter name[] selects families.
 func TestNames(t *testing.T) {
 	c := newTest(t, Config{}, &fakeKernel{flows: []sockdiag.Flow{flow("10.0.0.1:40000", "10.0.0.2:80")}})
 	others := prometheus.NewRegistry()
@@ -146,11 +146,11 @@ func TestNames(t *testing.T) {
 	}
 }
 
-// The connection to the kernel is kept, unless something went wrong on it.
-func TestConnectionIsKept(t *testing.T) {
+// Scrapes reuse the netlink connection until an error.
+func TestConnectionReuse(t *testing.T) {
 	kernel := &fakeKernel{flows: []sockdiag.Flow{flow("10.0.0.1:40000", "10.0.0.2:80")}}
 	c := newTest(t, Config{}, kernel)
-	scrape := func(success string, dialled, closed int) {
+	check := func(success string, dialled, closed int) {
 		t.Helper()
 		if body := get(c, "10"); !strings.Contains(body, success) {
 			t.Errorf("want %s:\n%s", success, body)
@@ -160,22 +160,22 @@ func TestConnectionIsKept(t *testing.T) {
 		}
 	}
 	for range 3 {
-		scrape(succeeded, 1, 0)
+		check(succeeded, 1, 0)
 	}
 	kernel.tcpErr = sockdiag.ErrInterrupted
-	scrape(failed, 1, 1)
+	check(failed, 1, 1)
 	kernel.tcpErr = nil
-	scrape(succeeded, 2, 1)
+	check(succeeded, 2, 1)
 	kernel.mptcpErr = os.ErrPermission
-	scrape(succeeded, 2, 2)
+	check(succeeded, 2, 2)
 	kernel.mptcpErr, kernel.dialErr = nil, errors.ErrUnsupported
-	scrape(failed, 3, 2)
+	check(failed, 3, 2)
 	kernel.dialErr = nil
-	scrape(succeeded, 4, 2)
+	check(succeeded, 4, 2)
 }
 
-// Scrapers that give up do not fill the log; a kernel that fails is told.
-func TestScrapersThatGiveUp(t *testing.T) {
+// Canceled scrapes are not logged as errors; kernel errors are.
+func TestCanceledScrapes(t *testing.T) {
 	var log strings.Builder
 	kernel := &fakeKernel{wait: make(chan struct{})}
 	c := newTest(t, Config{Logger: slog.New(slog.NewTextHandler(&log, nil))}, kernel)
@@ -185,10 +185,10 @@ func TestScrapersThatGiveUp(t *testing.T) {
 		defer close(done)
 		c.Handler(prometheus.NewRegistry()).ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(ctx, http.MethodGet, "/metrics", nil))
 	}()
-	nstest.Eventually(t, "the scrape has begun", func() bool { return c.shared.waiting() == 1 })
+	nstest.Eventually(t, "the scrape waits", func() bool { return c.scans.waiting() == 1 })
 	cancel()
 	<-done
-	nstest.Eventually(t, "its pass has ended", c.shared.isIdle)
+	nstest.Eventually(t, "its scan has ended", c.scans.isIdle)
 	if log.Len() > 0 {
 		t.Errorf("logged: %s", log.String())
 	}
@@ -198,15 +198,15 @@ func TestScrapersThatGiveUp(t *testing.T) {
 	}
 }
 
-// A pass that has seen no MPTCP connection because it could not even begin forgets none.
-func TestAgesOutlastFailures(t *testing.T) {
+// A failed scan expires no first-seen times.
+func TestFirstSeenAfterFailures(t *testing.T) {
 	f := flow("10.0.0.1:40000", "10.0.0.2:80", mptcp(1, 0, 1))
 	kernel := &fakeKernel{flows: []sockdiag.Flow{f, flow("10.0.0.1:40000", "10.0.0.2:80", subflow(1, 0))}}
 	c := newTest(t, Config{}, kernel)
 	get(c, "10")
 	first, known := c.FirstSeen(&f)
 	if !known {
-		t.Fatal("the connection is not known")
+		t.Fatal("the connection was not recorded")
 	}
 	for _, fail := range []func(error){func(err error) { kernel.dialErr = err }, func(err error) { kernel.listenErr = err }, func(err error) { kernel.tcpErr = err }} {
 		c.conn = nil
@@ -219,7 +219,7 @@ func TestAgesOutlastFailures(t *testing.T) {
 	}
 }
 
-// What the other collectors cannot tell is no reason to show half a page.
+// An error of the other collectors fails the whole scrape.
 func TestOthersFail(t *testing.T) {
 	var log strings.Builder
 	c := newTest(t, Config{Logger: slog.New(slog.NewTextHandler(&log, nil))}, &fakeKernel{})
@@ -227,37 +227,37 @@ func TestOthersFail(t *testing.T) {
 	w := httptest.NewRecorder()
 	c.Handler(broken).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
 	if w.Code != http.StatusInternalServerError || !strings.Contains(w.Body.String(), "collected before") {
-		t.Errorf("answer %d: %s", w.Code, w.Body)
+		t.Errorf("response %d: %s", w.Code, w.Body)
 	}
 	if !strings.Contains(log.String(), "level=ERROR") || !strings.Contains(log.String(), "collected before") {
 		t.Errorf("logged: %q", log.String())
 	}
 }
 
-// gone is a client that has closed its connection.
-type gone struct{ http.ResponseWriter }
+// disconnected is the response writer of a disconnected client.
+type disconnected struct{ http.ResponseWriter }
 
-func (gone) Write([]byte) (int, error) {
+func (disconnected) Write([]byte) (int, error) {
 	return 0, &net.OpError{Op: "write", Err: os.NewSyscallError("write", syscall.ECONNRESET)}
 }
 
-// A scraper that leaves in the middle does not fill the log; what is our fault does.
+// Disconnected clients are not logged as errors; encoding errors are.
 func TestScrapeErrors(t *testing.T) {
 	var log strings.Builder
 	c := newTest(t, Config{Logger: slog.New(slog.NewTextHandler(&log, nil))}, &fakeKernel{})
 	request := httptest.NewRequest(http.MethodGet, "/metrics", nil)
-	c.Handler(prometheus.NewRegistry()).ServeHTTP(gone{httptest.NewRecorder()}, request)
+	c.Handler(prometheus.NewRegistry()).ServeHTTP(disconnected{httptest.NewRecorder()}, request)
 	if log.Len() > 0 {
-		t.Errorf("a scraper that left is logged: %s", log.String())
+		t.Errorf("disconnected client logged: %s", log.String())
 	}
 	nameless := prometheus.GathererFunc(func() ([]*dto.MetricFamily, error) { return []*dto.MetricFamily{{}}, nil })
 	c.Handler(nameless).ServeHTTP(httptest.NewRecorder(), request)
 	if !strings.Contains(log.String(), "level=ERROR") {
-		t.Errorf("a family that cannot be encoded is logged as %q", log.String())
+		t.Errorf("encoding error logged as %q", log.String())
 	}
 }
 
-// Those who ask for the binary form get it, with the same in it.
+// The protobuf and text formats have the same content.
 func TestProtobuf(t *testing.T) {
 	c := newTest(t, Config{}, &fakeKernel{flows: []sockdiag.Flow{flow("10.0.0.1:40000", "10.0.0.2:80", idle(3*time.Second, 0, 0))}})
 	w := httptest.NewRecorder()
@@ -279,8 +279,8 @@ func TestProtobuf(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if diff := cmp.Diff(served(t, c), got.String()); diff != "" {
-		t.Errorf("as text and as protobuf (-text +protobuf):\n%s", diff)
+	if diff := cmp.Diff(scrape(t, c), got.String()); diff != "" {
+		t.Errorf("(-text +protobuf):\n%s", diff)
 	}
 }
 

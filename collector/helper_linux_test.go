@@ -21,8 +21,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// helper names, in the environment, what the test binary is to be instead of
-// tests, with its arguments.
+// helper is the environment variable with the name and arguments of the helper that the
+// test binary runs in place of the tests.
 const helper = "TCPHUP_TEST_HELPER"
 
 func TestMain(m *testing.M) {
@@ -37,13 +37,13 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// process is a helper that runs until the test ends.
+// process is a helper process. It runs until the test ends.
 type process struct {
 	cmd    *exec.Cmd
-	answer string // the line it says when it is ready
+	output string // the line it prints when it is ready
 }
 
-// start starts helpers with the given arguments and waits until all are ready.
+// start runs a helper for each argument and waits until all are ready.
 func start(t testing.TB, arguments ...string) []process {
 	t.Helper()
 	var (
@@ -80,21 +80,21 @@ func start(t testing.TB, arguments ...string) []process {
 		if err != nil {
 			t.Fatalf("helper %q: %v", arguments[i], err)
 		}
-		started[i].answer = strings.TrimSpace(line)
+		started[i].output = strings.TrimSpace(line)
 	}
 	return started
 }
 
-// ready says a line and returns when the test has ended.
+// ready prints a line and blocks until the test has ended.
 func ready(line string) error {
 	fmt.Println(line)
 	_, err := io.Copy(io.Discard, os.Stdin)
 	return err
 }
 
-// load holds connections, both ends of them, to so many destinations: a listener
-// for both families on one port, by as many loopback addresses. The accepted
-// ends are IPv6 sockets that talk IPv4.
+// load holds both ends of args[0] connections to args[1] destinations, which are loopback
+// addresses of one dual-stack listener. The accepted ends are IPv6 sockets with mapped
+// IPv4 addresses.
 func load(args []string) error {
 	connections, destinations, err := twoNumbers(args)
 	if err != nil {
@@ -125,7 +125,7 @@ func load(args []string) error {
 		if err != nil {
 			return fmt.Errorf("connection %d: %w", i, err)
 		}
-		// The end must not leave TIME_WAIT behind for the next benchmark.
+		// A reset leaves no TIME_WAIT for the next benchmark.
 		abort := &unix.Linger{Onoff: 1}
 		for _, fd := range []int{s, accepted} {
 			if err := unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, abort); err != nil {
@@ -141,8 +141,8 @@ func twoNumbers(args []string) (a, b int, err error) {
 	return a, b, err
 }
 
-// serve is an exporter with nothing but this package and what a process tells of
-// itself, and so many destinations at most. It answers with its address.
+// serve is an exporter with this package and the Go and process collectors. args[0] is
+// Config.MaxDestinations. It prints its address.
 func serve(args []string) error {
 	var config Config
 	if _, err := fmt.Sscan(strings.Join(args, " "), &config.MaxDestinations); err != nil {
@@ -163,7 +163,7 @@ func serve(args []string) error {
 	return ready(ln.Addr().String())
 }
 
-// scrapeURL returns the metrics of an exporter at an address.
+// scrapeURL returns the metrics of the exporter at address.
 func scrapeURL(t testing.TB, address string) []byte {
 	t.Helper()
 	response, err := http.Get("http://" + address + "/metrics")
@@ -178,7 +178,7 @@ func scrapeURL(t testing.TB, address string) []byte {
 	return body
 }
 
-// value returns the value of the sample with exactly this name and these labels.
+// value returns the value of the sample with this exact name and labels.
 func value(t testing.TB, exposition []byte, sample string) float64 {
 	t.Helper()
 	for line := range bytes.Lines(exposition) {
@@ -194,10 +194,10 @@ func value(t testing.TB, exposition []byte, sample string) float64 {
 	return 0
 }
 
-// churn opens and closes connections to so many destinations, so many at once,
-// until the test has ended.
+// churn opens and closes args[0] connections at a time to args[1] destinations until the
+// test has ended.
 func churn(args []string) error {
-	// A few thousand connections a second leave some of the machine to the others.
+	// Limits the rate to a few thousand connections per second.
 	const churnPause = 5 * time.Millisecond
 	atOnce, destinations, err := twoNumbers(args)
 	if err != nil {
@@ -227,11 +227,11 @@ func churn(args []string) error {
 				d := i % destinations
 				c, err := net.Dial("tcp", fmt.Sprintf("127.1.%d.%d:%d", d>>8, d&255, port))
 				if err != nil {
-					continue // out of ports for a while
+					continue // out of ports
 				}
 				_, _ = c.Write([]byte("x"))
 				_, _ = c.Read(make([]byte, 1))
-				if i%2 == 0 { // every other one leaves no TIME_WAIT
+				if i%2 == 0 { // half of them leave no TIME_WAIT
 					_ = c.(*net.TCPConn).SetLinger(0)
 				}
 				_ = c.Close()

@@ -40,7 +40,7 @@ func TestPrivilegedMPTCP(t *testing.T) {
 		other := func(name string) string {
 			return fmt.Sprintf(`%s{destination="%s",port="%d"}`, name, to.Addr(), to.Port())
 		}
-		check := func(what string, want map[string]float64) {
+		check := func(condition string, want map[string]float64) {
 			t.Helper()
 			var diff string
 			defer func() {
@@ -48,8 +48,8 @@ func TestPrivilegedMPTCP(t *testing.T) {
 					t.Log(diff, shell(t, "ss -tOnie; ss -MOnie"))
 				}
 			}()
-			nstest.Eventually(t, what, func() bool {
-				exposition := served(t, c)
+			nstest.Eventually(t, condition, func() bool {
+				exposition := scrape(t, c)
 				got := map[string]float64{}
 				for name := range want {
 					if strings.Contains(exposition, name+" ") {
@@ -60,7 +60,7 @@ func TestPrivilegedMPTCP(t *testing.T) {
 				return diff == ""
 			})
 		}
-		check("a connection with two paths", map[string]float64{
+		check("a connection with two subflows", map[string]float64{
 			connection("false", "established"):                                              1,
 			subflow("initial", "false"):                                                     1,
 			subflow("join", "true"):                                                         1,
@@ -73,10 +73,10 @@ func TestPrivilegedMPTCP(t *testing.T) {
 			fmt.Sprintf(`tcphup_inbound_sockets{port="%d",state="established"}`, to.Port()): 2,
 		})
 
-		idleOfPaths := func() (sum time.Duration) {
+		subflowIdle := func() (sum time.Duration) {
 			lines := strings.Split(strings.TrimSpace(shell(t, "ss -HtOnie dst "+to.String())), "\n")
 			if len(lines) != 2 {
-				t.Fatalf("ss shows not two paths:\n%s", strings.Join(lines, "\n"))
+				t.Fatalf("ss does not show two subflows:\n%s", strings.Join(lines, "\n"))
 			}
 			for _, line := range lines {
 				_, idle, _ := parseSS(line)
@@ -85,20 +85,20 @@ func TestPrivilegedMPTCP(t *testing.T) {
 			return sum
 		}
 		const tolerance = 2 * 50 * time.Millisecond
-		nstest.Eventually(t, "the paths have been idle for longer than that", func() bool { return idleOfPaths() > 5*tolerance })
-		before := idleOfPaths()
-		seconds := value(t, []byte(served(t, c)), other("tcphup_mptcp_subflow_idle_seconds_sum"))
-		after := idleOfPaths()
+		nstest.Eventually(t, "the subflows have been idle", func() bool { return subflowIdle() > 5*tolerance })
+		before := subflowIdle()
+		seconds := value(t, []byte(scrape(t, c)), other("tcphup_mptcp_subflow_idle_seconds_sum"))
+		after := subflowIdle()
 		if idle := time.Duration(seconds * float64(time.Second)); idle < before-tolerance || idle > after+tolerance {
-			t.Errorf("idle of both paths is %v, ss says %v to %v", idle, before, after)
+			t.Errorf("idle time of both subflows is %v, ss shows %v to %v", idle, before, after)
 		}
 		if states := strings.Fields(shell(t, "ss -HMn dst "+to.String())); len(states) == 0 || states[0] != "ESTAB" {
-			t.Errorf("ss says of the connection: %v", states)
+			t.Errorf("ss shows the connection as %v", states)
 		}
 
 		flow := &sockdiag.Flow{Protocol: sockdiag.MPTCP, Cookie: cookieOf(t, client), Local: client.LocalAddr().(*net.TCPAddr).AddrPort()}
 		if _, known := c.FirstSeen(flow); !known {
-			t.Error("first sight of the connection is not known")
+			t.Error("first-seen time of the connection is unknown")
 		}
 
 		conn, err := sockdiag.Dial()
@@ -106,21 +106,21 @@ func TestPrivilegedMPTCP(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer func() { _ = conn.Close() }()
-		var paths []sockdiag.Flow
+		var subflows []sockdiag.Flow
 		for f, err := range conn.Flows(context.Background(), sockdiag.Query{States: sockdiag.Open, Info: true}) {
 			if err != nil {
 				t.Fatal(err)
 			}
 			if f.Remote == to {
-				paths = append(paths, f)
+				subflows = append(subflows, f)
 			}
 		}
-		for i := range paths {
-			if err := conn.Destroy(t.Context(), &paths[i]); err != nil {
+		for i := range subflows {
+			if err := conn.Destroy(t.Context(), &subflows[i]); err != nil {
 				t.Fatal(err)
 			}
 		}
-		check("a connection without a path", map[string]float64{
+		check("a connection without subflows", map[string]float64{
 			connection("false", "established"):              1,
 			subflow("initial", "false"):                     0,
 			other("tcphup_mptcp_connection_subflows_sum"):   0,
@@ -128,9 +128,9 @@ func TestPrivilegedMPTCP(t *testing.T) {
 			other("tcphup_mptcp_connections_pathless"):      1,
 		})
 
-		// A server that does not speak MPTCP.
-		fallen := dial(t, tcpOnly(t), true)
-		to = fallen.RemoteAddr().(*net.TCPAddr).AddrPort()
+		// A server without MPTCP.
+		client = dial(t, tcpOnly(t), true)
+		to = client.RemoteAddr().(*net.TCPAddr).AddrPort()
 		check("a connection that fell back", map[string]float64{
 			connection("true", "established"):             1,
 			subflow("initial", "false"):                   1,
@@ -140,7 +140,7 @@ func TestPrivilegedMPTCP(t *testing.T) {
 	})
 }
 
-// tcpOnly returns the address of a listener that does not speak MPTCP.
+// tcpOnly returns the address of a listener without MPTCP.
 func tcpOnly(t *testing.T) string {
 	t.Helper()
 	var lc net.ListenConfig

@@ -12,14 +12,14 @@ import (
 	"tcphup/sockdiag"
 )
 
-// watcher is an Observer that notes what it is shown.
-type watcher struct {
+// recorder is an Observer that records the observed flows.
+type recorder struct {
 	desc         *prometheus.Desc
 	seen         []string
 	begun, ended int
 }
 
-func (w *watcher) Observe() (func(*sockdiag.Flow), func() []prometheus.Metric) {
+func (w *recorder) Observe() (func(*sockdiag.Flow), func() []prometheus.Metric) {
 	w.begun++
 	w.seen = nil
 	return func(f *sockdiag.Flow) { w.seen = append(w.seen, f.Remote.String()) },
@@ -29,10 +29,10 @@ func (w *watcher) Observe() (func(*sockdiag.Flow), func() []prometheus.Metric) {
 		}
 }
 
-// An Observer sees outbound flows, also those that are left out of the metrics,
-// and adds to a pass that was complete.
+// An Observer receives outbound flows, excluded ones too, and adds metrics to complete
+// scans.
 func TestObserver(t *testing.T) {
-	w := &watcher{desc: prometheus.NewDesc("observed", "Flows.", nil, nil)}
+	w := &recorder{desc: prometheus.NewDesc("observed", "Flows.", nil, nil)}
 	kernel := &fakeKernel{flows: []sockdiag.Flow{
 		flow("0.0.0.0:80", "0.0.0.0:0", state(sockdiag.Listen)),
 		flow("10.0.0.9:80", "10.0.0.1:40000"),
@@ -41,13 +41,13 @@ func TestObserver(t *testing.T) {
 		flow("10.0.0.9:40003", "10.0.0.3:5432"),
 		flow("10.0.0.9:40004", "10.0.0.4:5432", mptcp(1, 0, 1), inode(100)),
 		flow("10.0.0.9:40004", "10.0.0.4:5432", subflow(1, 0), inode(100)),
-		// Hung up: its paths end when the peer closes it too.
+		// Hung up: its subflows end when the peer closes the connection.
 		flow("10.0.0.9:40005", "10.0.0.5:5432", mptcp(2, 0, 1), inode(101), state(sockdiag.FinWait2)),
 		flow("10.0.0.9:40005", "10.0.0.5:5432", subflow(2, 0), inode(101)),
 	}}
 	c := newTest(t, Config{Observer: w, Exclude: []netip.Prefix{netip.MustParsePrefix("10.0.0.3/32")}}, kernel)
-	scrape := func() (values []float64) {
-		families, err := parsed(served(t, c)).Gather()
+	observed := func() (values []float64) {
+		families, err := parsed(scrape(t, c)).Gather()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -58,7 +58,7 @@ func TestObserver(t *testing.T) {
 		}
 		return values
 	}
-	values := scrape()
+	values := observed()
 	slices.Sort(w.seen)
 	if diff := cmp.Diff([]string{"10.0.0.1:5432", "10.0.0.3:5432", "10.0.0.4:5432"}, w.seen); diff != "" {
 		t.Errorf("seen (-want +got):\n%s", diff)
@@ -67,7 +67,7 @@ func TestObserver(t *testing.T) {
 		t.Errorf("values %v", values)
 	}
 	kernel.tcpErr = errors.New("broken")
-	if values := scrape(); values != nil || w.begun != 2 || w.ended != 1 {
-		t.Errorf("after a failed pass: values %v, begun %d, ended %d", values, w.begun, w.ended)
+	if values := observed(); values != nil || w.begun != 2 || w.ended != 1 {
+		t.Errorf("after a failed scan: values %v, begun %d, ended %d", values, w.begun, w.ended)
 	}
 }

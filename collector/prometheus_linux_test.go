@@ -15,23 +15,23 @@ import (
 	"tcphup/test/kit/nstest"
 )
 
-// tool returns the path of a program that must be installed.
+// tool returns the path of an installed program.
 func tool(t *testing.T, name string) string {
 	t.Helper()
 	path, err := exec.LookPath(name)
 	if err != nil {
-		t.Fatalf("%v: this test needs Debian's package prometheus, which has %s", err, name)
+		t.Fatalf("%v: %s is part of the Debian package prometheus", err, name)
 	}
 	return path
 }
 
-// promtool finds nothing wrong with what a real exporter answers.
+// promtool accepts the metrics of a real exporter.
 func TestPrivilegedPromtool(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		shell(t, "ip addr add 10.0.0.2 dev lo")
 		start(t, "load 100 3")
-		connect(t, "10.0.0.2", true) // for the metrics of MPTCP
-		body := scrapeURL(t, start(t, "serve 0")[0].answer)
+		connect(t, "10.0.0.2", true) // for the MPTCP metrics
+		body := scrapeURL(t, start(t, "serve 0")[0].output)
 		has := func(t *testing.T, families ...string) {
 			t.Helper()
 			for _, family := range families {
@@ -62,11 +62,11 @@ func TestPrivilegedPrometheus(t *testing.T) {
 			maxDestinations = 50
 		)
 		start(t, "load 1000 50", "churn 20 3000")
-		address := start(t, fmt.Sprintf("serve %d", maxDestinations))[0].answer
+		address := start(t, fmt.Sprintf("serve %d", maxDestinations))[0].output
 		dir := t.TempDir()
 		config := filepath.Join(dir, "prometheus.yml")
-		// A scrape may take as long as the interval. Prometheus spreads the first scrapes
-		// of many targets, which are one exporter here, over an interval.
+		// The timeout equals the interval. Prometheus spreads the first scrapes of its targets
+		// over an interval; all targets are the same exporter.
 		content := []byte("global: {scrape_interval: 20s, scrape_timeout: 20s}\nscrape_configs:\n- job_name: tcphup\n  static_configs:\n")
 		for i := range targets {
 			content = fmt.Appendf(content, "  - {targets: [%q], labels: {target: \"%d\"}}\n", address, i)
@@ -90,7 +90,7 @@ func TestPrivilegedPrometheus(t *testing.T) {
 		query := func(expression string) (value float64, ok bool) {
 			response, err := http.Get("http://" + listen + "/api/v1/query?query=" + url.QueryEscape(expression))
 			if err != nil {
-				return 0, false // not up yet
+				return 0, false // not listening yet
 			}
 			defer func() { _ = response.Body.Close() }()
 			var answer struct {
@@ -111,14 +111,14 @@ func TestPrivilegedPrometheus(t *testing.T) {
 		for expression, want := range map[string]float64{
 			`min(min_over_time(up[5m]))`:                                  1,
 			`min(min_over_time(tcphup_scrape_success[5m]))`:               1,
-			`max(max_over_time(tcphup_destinations_folded[5m])) > bool 0`: 1, // the contract is at work
+			`max(max_over_time(tcphup_destinations_folded[5m])) > bool 0`: 1, // the limit applies
 		} {
 			if got, ok := query(expression); !ok || got != want {
 				t.Errorf("%s is %v, %t, want %v", expression, got, ok, want)
 			}
 		}
 		if n, ok := query(`max(count by (target) (count by (target, destination, port) (tcphup_sockets)))`); !ok || n > maxDestinations+1 {
-			t.Errorf("%v destinations, %t, want %d and the rest at most", n, ok, maxDestinations)
+			t.Errorf("%v destinations, %t, want at most %d and other", n, ok, maxDestinations)
 		}
 		if n, ok := query(`histogram_quantile(0.9, sum by (le) (tcphup_socket_idle_seconds_bucket))`); !ok || !(n > 0) {
 			t.Errorf("quantile is %v, %t", n, ok)

@@ -9,58 +9,58 @@ import (
 	"tcphup/internal/exposition"
 )
 
-// result is what a pass has found. It does not change any more, and several scrapes
-// may read it.
+// result is the outcome of a scan. It is immutable and may be shared by concurrent
+// scrapes.
 type result struct {
-	tcp, mptcp   reading
-	destinations []series // without those that are folded, but for their sum
-	inbound      []series // by local port, as above
-	folded       int      // destinations
+	tcp, mptcp   sourceResult
+	destinations []series // including other
+	inbound      []series // by local port, including other
+	folded       int      // number of folded destinations
 	foldedMore   bool     // folded is a lower bound
 	observed     []prometheus.Metric
 }
 
-// reading says how it went to read the sockets of one protocol.
-type reading struct {
+// sourceResult is the outcome of the dump of one protocol.
+type sourceResult struct {
 	err  error
 	took time.Duration
 }
 
-// series is a destination that is shown, or with destination nil a local port.
+// series is an exported destination, or a local port if destination is nil.
 type series struct {
 	destination, port *dto.LabelPair
-	group
+	aggregate
 }
 
 func (r *result) tcpOK() bool { return r.tcp.err == nil }
 
-// mptcpOK also needs what is known of TCP: subflows are TCP sockets.
+// mptcpOK requires TCP as well: subflows are TCP sockets.
 func (r *result) mptcpOK() bool { return r.tcpOK() && r.mptcp.err == nil }
 
-// otherLabel stands for whatever is not shown under a name of its own.
+// otherLabel is the label value of the overflow aggregate.
 const otherLabel = "other"
 
-// result returns what a pass has found. Of TCP that could not be read in full nothing
-// is told.
-func (c *Collector) result(tcp, mptcp reading) *result {
+// newResult returns the result of the scan in the aggregator. After an incomplete dump
+// of TCP it has no destinations.
+func (c *Collector) newResult(tcp, mptcp sourceResult) *result {
 	r := &result{tcp: tcp, mptcp: mptcp}
 	if !r.tcpOK() {
 		return r
 	}
-	kept, rest, folded := c.fold.destinations.choose()
+	kept, rest, folded := c.aggregator.destinations.choose()
 	for _, k := range kept {
-		destination, port := c.fold.folder.labels(k.destination)
-		r.destinations = append(r.destinations, series{exposition.Label("destination", destination), exposition.Label("port", port), *k.group})
+		destination, port := c.aggregator.mapper.labels(k.destination)
+		r.destinations = append(r.destinations, series{exposition.Label("destination", destination), exposition.Label("port", port), *k.aggregate})
 	}
 	if folded > 0 {
 		r.destinations = append(r.destinations, series{exposition.Label("destination", otherLabel), exposition.Label("port", ""), rest})
 	}
-	r.folded, r.foldedMore = folded, c.fold.destinations.rest.overflown()
+	r.folded, r.foldedMore = folded, c.aggregator.destinations.heavy.overflown()
 
-	kept, rest, folded = c.fold.inbound.choose()
+	kept, rest, folded = c.aggregator.inbound.choose()
 	for _, k := range kept {
-		_, port := c.fold.folder.labels(k.destination)
-		r.inbound = append(r.inbound, series{nil, exposition.Label("port", port), *k.group})
+		_, port := c.aggregator.mapper.labels(k.destination)
+		r.inbound = append(r.inbound, series{nil, exposition.Label("port", port), *k.aggregate})
 	}
 	if folded > 0 {
 		r.inbound = append(r.inbound, series{nil, exposition.Label("port", otherLabel), rest})

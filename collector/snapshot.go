@@ -7,51 +7,50 @@ import (
 	"time"
 )
 
-// Snapshot is what one pass has found.
+// Snapshot is the result of one scan.
 type Snapshot struct {
-	// Destinations are in no particular order, the sum of those that have no place of
-	// their own among them.
+	// Destinations are unordered and include the sum of the folded ones.
 	Destinations []Destination
-	// Folded counts the destinations that are counted together as other. FoldedMore
-	// reports that it is a lower bound.
+	// Folded is the number of destinations that are summed up as other. It is a lower
+	// bound if FoldedMore is set.
 	Folded     int
 	FoldedMore bool
-	// Inbound counts the sockets of inbound flows, without those in TIME_WAIT.
+	// Inbound is the number of sockets of inbound flows, without TIME_WAIT.
 	Inbound int
 }
 
-// Destination is what a pass has found about the outbound flows to one
-// destination.
+// Destination holds the counts of the outbound flows to one destination.
 type Destination struct {
-	// Address and Port are the labels destination and port: an address, or a prefix
-	// of them; "other" and "" for all that are counted together.
+	// Address and Port are the labels destination and port: an address or prefix, and a
+	// port number. The sum of the folded destinations has "other" and "".
 	Address, Port string
-	// Sockets counts TCP sockets without those in TIME_WAIT, paths of MPTCP
-	// connections among them.
+	// Sockets is the number of TCP sockets, MPTCP subflows included and TIME_WAIT
+	// excluded.
 	Sockets int
-	// Idle counts the sockets by their idle time: up to each of IdleBuckets and
-	// longer than the one before, and at last longer than all of them.
+	// Idle counts the sockets by idle time, one element per bucket of IdleBuckets and a
+	// last one above all of them. Counts are not cumulative.
 	Idle []int
-	// Stalled sockets leave probes or retransmissions unanswered, of Armed ones the
-	// keepalive timer runs.
+	// Stalled is the number of sockets with unanswered probes or retransmissions. Armed is
+	// the number of sockets with a running keepalive timer.
 	Stalled, Armed int
-	// Paths are the sockets that are a path of an MPTCP connection, Connections the
-	// MPTCP connections, and Pathless those of them whose last path is gone.
-	Paths, Connections, Pathless int
+	// Subflows is the number of sockets that belong to an MPTCP connection. Connections is
+	// the number of MPTCP connections, and Pathless how many of them lost their last
+	// subflow.
+	Subflows, Connections, Pathless int
 }
 
-// Other reports whether this is the sum of all destinations that have no place of
-// their own.
+// Other reports whether d is the sum of the folded destinations.
 func (d *Destination) Other() bool { return d.Address == otherLabel }
 
-// IdleBuckets returns the upper bounds of Destination.Idle, the shortest first.
+// IdleBuckets returns the upper bounds of Destination.Idle in ascending order. The
+// caller owns the slice.
 func IdleBuckets() []time.Duration { return slices.Clone(idleBuckets[:]) }
 
-// Snapshot makes a pass, or shares one with the scrapes that come at the same
-// time, and returns what it found. It fails when the TCP sockets could not be read
-// in full.
+// Snapshot scans the sockets and returns the result. It shares a running scan with
+// concurrent scrapes. It fails if the dump of TCP sockets is incomplete; after an
+// incomplete dump of MPTCP the MPTCP counts are 0.
 func (c *Collector) Snapshot(ctx context.Context) (*Snapshot, error) {
-	r, err := c.shared.do(ctx, c.pass)
+	r, err := c.scans.do(ctx, c.scan)
 	switch {
 	case err != nil:
 		return nil, err
@@ -68,7 +67,7 @@ func (c *Collector) Snapshot(ctx context.Context) (*Snapshot, error) {
 	return s, nil
 }
 
-func (s *series) snapshot(multipath bool) Destination {
+func (s *series) snapshot(withMPTCP bool) Destination {
 	d := Destination{
 		Address: s.destination.GetValue(),
 		Port:    s.port.GetValue(),
@@ -81,10 +80,10 @@ func (s *series) snapshot(multipath bool) Destination {
 	for _, n := range s.stalled {
 		d.Stalled += int(n)
 	}
-	if m := s.multipath; multipath && m != nil {
+	if m := s.mptcp; withMPTCP && m != nil {
 		d.Connections, d.Pathless = int(m.connections()), int(m.pathless)
 		for role := range m.subflows {
-			d.Paths += int(m.subflows[role][0] + m.subflows[role][1] + m.hidden[role])
+			d.Subflows += int(m.subflows[role][0] + m.subflows[role][1] + m.hidden[role])
 		}
 	}
 	return d

@@ -12,7 +12,7 @@ import (
 	"tcphup/sockdiag"
 )
 
-// A snapshot says what the metrics of the same pass say.
+// A snapshot has the same counts as the metrics.
 func TestSnapshot(t *testing.T) {
 	const s = time.Second
 	kernel := &fakeKernel{flows: []sockdiag.Flow{
@@ -23,7 +23,7 @@ func TestSnapshot(t *testing.T) {
 		flow("10.0.0.1:40004", "10.0.0.6:443", mptcp(7, 0, 1), inode(9)),
 		flow("10.0.0.1:40004", "10.0.0.6:443", idle(60*s, 60*s, 0), subflow(7, 0), inode(9)),
 		flow("10.0.0.1:40005", "10.0.0.7:1"),
-		flow("10.0.1.1:40004", "10.0.0.6:443", inode(9)), // a path that the kernel does not show to be one
+		flow("10.0.1.1:40004", "10.0.0.6:443", inode(9)), // a subflow that the kernel does not report as one
 		flow("10.0.0.1:22", "10.0.0.8:40000", state(sockdiag.SynRecv), inode(0)),
 		flow("10.0.0.1:22", "10.0.0.8:40001", state(sockdiag.TimeWait), inode(0)),
 	}}
@@ -36,7 +36,7 @@ func TestSnapshot(t *testing.T) {
 	want := &Snapshot{
 		Destinations: []Destination{
 			{Address: "10.0.0.5", Port: "5432", Sockets: 3, Idle: []int{1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1}, Stalled: 1, Armed: 1},
-			{Address: "10.0.0.6", Port: "443", Sockets: 2, Idle: []int{1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0}, Paths: 2, Connections: 1},
+			{Address: "10.0.0.6", Port: "443", Sockets: 2, Idle: []int{1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0}, Subflows: 2, Connections: 1},
 			{Address: "other", Sockets: 1, Idle: []int{1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}},
 		},
 		Folded:  1,
@@ -46,7 +46,7 @@ func TestSnapshot(t *testing.T) {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	if got.Destinations[0].Other() || !got.Destinations[2].Other() {
-		t.Error("which one is the sum of the others?")
+		t.Error("Other reports the wrong destination")
 	}
 	if got, want := len(IdleBuckets()), len(idleBuckets); got != want {
 		t.Errorf("%d buckets, want %d", got, want)
@@ -58,13 +58,13 @@ func TestSnapshot(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, d := range got.Destinations {
-		if d.Paths+d.Connections+d.Pathless > 0 {
-			t.Errorf("MPTCP that was not read in full is told: %+v", d)
+		if d.Subflows+d.Connections+d.Pathless > 0 {
+			t.Errorf("counts of an incomplete MPTCP dump: %+v", d)
 		}
 	}
 
 	kernel.tcpErr = sockdiag.ErrInterrupted
 	if got, err := c.Snapshot(t.Context()); !errors.Is(err, sockdiag.ErrInterrupted) {
-		t.Errorf("of an interrupted pass: %+v, %v", got, err)
+		t.Errorf("interrupted dump: %+v, %v", got, err)
 	}
 }

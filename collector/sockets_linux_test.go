@@ -11,7 +11,7 @@ import (
 	"tcphup/test/kit/nstest"
 )
 
-// shell runs a command of iproute2 and returns what it says.
+// shell runs a shell command and returns its output.
 func shell(t testing.TB, command string) string {
 	t.Helper()
 	out, err := exec.Command("sh", "-ec", command).CombinedOutput()
@@ -21,7 +21,7 @@ func shell(t testing.TB, command string) string {
 	return string(out)
 }
 
-// silentPeer is a local address that can be made to fall silent.
+// silentPeer is a local address that cutLink disconnects.
 const silentPeer = "10.1.0.2"
 
 func addSilentPeer(t *testing.T) {
@@ -29,7 +29,7 @@ func addSilentPeer(t *testing.T) {
 	shell(t, "ip addr add 10.1.0.1 dev lo; ip route add local "+silentPeer+" dev lo table local src 10.1.0.1 mtu 1500")
 }
 
-// cutLink lets all packets to silentPeer vanish.
+// cutLink drops all packets to silentPeer from now on.
 func cutLink(t *testing.T) {
 	t.Helper()
 	shell(t, `ip link add void type veth peer name end; ip link set void up; ip link set end up
@@ -37,8 +37,8 @@ func cutLink(t *testing.T) {
 		ip route del local `+silentPeer+` dev lo table local; ip route add `+silentPeer+` dev void src 10.1.0.1`)
 }
 
-// connect opens a flow to a new listener at the address and returns both ends and
-// the destination.
+// connect opens a connection to a new listener at address and returns both ends and the
+// destination.
 func connect(t *testing.T, address string, mptcp bool, control ...func(fd int) error) (client, server *net.TCPConn, to netip.AddrPort) {
 	t.Helper()
 	var lc net.ListenConfig
@@ -60,7 +60,7 @@ func connect(t *testing.T, address string, mptcp bool, control ...func(fd int) e
 	return client, accepted.(*net.TCPConn), client.RemoteAddr().(*net.TCPAddr).AddrPort()
 }
 
-// connectMapped connects an IPv6 socket to an IPv4 listener, as a JVM does.
+// connectMapped connects an IPv6 socket to an IPv4 listener, like the JVM.
 func connectMapped(t *testing.T, address string) netip.AddrPort {
 	t.Helper()
 	var lc net.ListenConfig
@@ -110,8 +110,8 @@ func onSocket(t *testing.T, c *net.TCPConn, fn func(fd int) error) {
 	}
 }
 
-// keepalive arms the keepalive timer: a probe after so many seconds and each
-// second from then on.
+// keepalive arms the keepalive timer. The first probe follows after the given number of
+// seconds, further ones each second.
 func keepalive(seconds int) func(fd int) error {
 	return func(fd int) error {
 		for _, o := range [][3]int{
@@ -128,8 +128,8 @@ func keepalive(seconds int) func(fd int) error {
 	}
 }
 
-// stuff writes until the peer's window is closed and the send buffer is full.
-func stuff(t *testing.T, c *net.TCPConn) {
+// fillWindow writes until the peer's window is closed and the send buffer is full.
+func fillWindow(t *testing.T, c *net.TCPConn) {
 	t.Helper()
 	block := make([]byte, 64<<10)
 	nstest.Eventually(t, "the window is closed and the send buffer full", func() (full bool) {

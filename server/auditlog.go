@@ -8,7 +8,7 @@ import (
 	"tcphup/internal/safefile"
 )
 
-// openAudit makes the audit and returns how to close its file.
+// openAudit opens the audit log and returns a function that closes its file.
 func (x *server) openAudit() (func(), error) {
 	if x.options.AuditFile == "" {
 		x.audit = alerts.NewAudit(nil)
@@ -33,8 +33,8 @@ func (x *server) openAudit() (func(), error) {
 	}, nil
 }
 
-// isTorn reports whether the last line of a file is cut off: an earlier run was killed,
-// or had no room left, in the middle of it. What cannot be read counts as whole.
+// isTorn reports whether the last line of a file has no newline, because an earlier
+// process was killed or the disk was full. It reports false for an unreadable file.
 func isTorn(file *os.File) bool {
 	info, err := file.Stat()
 	if err != nil || !info.Mode().IsRegular() || info.Size() == 0 {

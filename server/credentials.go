@@ -7,7 +7,8 @@ import (
 	"net/netip"
 )
 
-// checkCredentials refuses to receive alerts from everyone.
+// checkCredentials returns an error if the alert receiver requires no credentials and
+// listens on an address other than loopback.
 func (o *Options) checkCredentials() error {
 	if o.AlertsAddress == "" {
 		return nil
@@ -26,15 +27,15 @@ func (o *Options) checkCredentials() error {
 	}
 	host, _, err := net.SplitHostPort(o.AlertsAddress)
 	if err != nil {
-		return fmt.Errorf("--alerts.listen-address=%s: write ADDRESS:PORT: %w", o.AlertsAddress, err)
+		return fmt.Errorf("invalid --alerts.listen-address=%s: %w; use ADDRESS:PORT", o.AlertsAddress, err)
 	}
 	if a, err := netip.ParseAddr(host); host != "localhost" && (err != nil || !a.IsLoopback()) {
-		return fmt.Errorf("--alerts.listen-address=%s can be reached by others and asks for no credentials: add --alerts.token-file or --alerts.web-config-file, or listen on 127.0.0.1", o.AlertsAddress)
+		return fmt.Errorf("--alerts.listen-address=%s requires no credentials: set --alerts.token-file or --alerts.web-config-file, or listen on 127.0.0.1", o.AlertsAddress)
 	}
 	return nil
 }
 
-// checkWebFile refuses a web configuration of the metrics that others may change.
+// checkWebFile validates the web configuration of the metrics server.
 func (o *Options) checkWebFile() error {
 	if *o.Web.WebConfigFile == "" {
 		return nil

@@ -19,7 +19,7 @@ import (
 	"tcphup/test/kit/docs"
 )
 
-// The tables of metrics in the documentation match the code. `make docs` rewrites them.
+// The tables of metrics in docs match the code. `make docs` rewrites them.
 func TestDocs(t *testing.T) {
 	perDestination, others, services := metricTables(t)
 	for _, tt := range []struct{ file, region, want string }{
@@ -31,8 +31,8 @@ func TestDocs(t *testing.T) {
 	}
 }
 
-// metricTables show the metrics of tcphup serve: those with the labels destination and
-// port, all others, and once more those of services.
+// metricTables returns the tables of metrics per destination, of all other metrics, and
+// of service metrics, which the second table has too.
 func metricTables(t *testing.T) (perDestination, others, ofServices string) {
 	t.Helper()
 	var rows [3][][]string
@@ -41,7 +41,7 @@ func metricTables(t *testing.T) (perDestination, others, ofServices string) {
 		m := all[name]
 		if !strings.HasPrefix(name, "tcphup_") {
 			if !regexp.MustCompile(`^(go|process)_`).MatchString(name) {
-				t.Errorf("%s is in no table and not among what docs/metrics.md says comes beside them", name)
+				t.Errorf("%s is neither in a table nor a Go or process metric", name)
 			}
 			continue
 		}
@@ -80,10 +80,10 @@ func newMetric(f *dto.MetricFamily) metric {
 	return metric{strings.ToLower(f.GetType().String()), f.GetHelp(), slices.Sorted(maps.Keys(seen))}
 }
 
-// describedMetrics returns all metrics of a server by name. Those of the collector come
-// from its golden files. The others have name, help and labels from their descriptors,
-// and the type from the metrics that the server has at the start; without a value there,
-// the type is gauge, which TestPrivilegedServedMetrics verifies.
+// describedMetrics returns all metrics of a server by name. Metrics of the collector come
+// from its golden files. For others, name, help and labels come from the descriptors, and
+// the type from the values at startup. Without a value the type is gauge;
+// TestPrivilegedServedMetrics verifies that.
 func describedMetrics(t *testing.T, x *server) map[string]metric {
 	t.Helper()
 	registry := prometheus.NewRegistry()
@@ -130,7 +130,7 @@ func gather(t *testing.T, from prometheus.Gatherer) []*dto.MetricFamily {
 	return families
 }
 
-// ofEachDesc collects one gauge for each descriptor of others.
+// ofEachDesc collects one gauge for each descriptor of the collectors.
 type ofEachDesc []interface {
 	Describe(chan<- *prometheus.Desc)
 }
@@ -150,7 +150,7 @@ func (all ofEachDesc) Collect(ch chan<- prometheus.Metric) {
 	const maxLabels = 10
 	for desc := range descs {
 		metric := prometheus.NewInvalidMetric(desc, fmt.Errorf("%v has more than %d labels", desc, maxLabels))
-		// A descriptor does not export its number of labels.
+		// A descriptor does not expose its number of labels.
 		for n := range maxLabels + 1 {
 			if m, err := prometheus.NewConstMetric(desc, prometheus.GaugeValue, 0, make([]string, n)...); err == nil {
 				metric = m

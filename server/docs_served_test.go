@@ -23,7 +23,7 @@ import (
 	"tcphup/test/kit/nstest"
 )
 
-// The metrics that TestDocs documents are those that are served where each has a value.
+// The server serves the metrics that TestDocs documents, if each has a value.
 func TestPrivilegedServedMetrics(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		_, err := os.Stat("/proc/sys/net/mptcp/enabled")
@@ -44,13 +44,13 @@ func TestPrivilegedServedMetrics(t *testing.T) {
 		x.probe(t.Context())
 		handler := x.webHandler()
 		var served map[string]*dto.MetricFamily
-		// The kernel may interrupt a dump; the scrape then has no sockets.
+		// A scrape has no sockets if the kernel interrupts its dump.
 		nstest.Eventually(t, "a scrape with all sockets", func() bool {
-			answer := httptest.NewRecorder()
-			handler.ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+			response := httptest.NewRecorder()
+			handler.ServeHTTP(response, httptest.NewRequest(http.MethodGet, "/metrics", nil))
 			parser := expfmt.NewTextParser(model.UTF8Validation)
-			if served, err = parser.TextToMetricFamilies(answer.Body); err != nil || answer.Code != http.StatusOK {
-				t.Fatalf("/metrics: %d, %v", answer.Code, err)
+			if served, err = parser.TextToMetricFamilies(response.Body); err != nil || response.Code != http.StatusOK {
+				t.Fatalf("/metrics: %d, %v", response.Code, err)
 			}
 			return !slices.ContainsFunc(served["tcphup_scrape_success"].GetMetric(), func(m *dto.Metric) bool { return m.GetGauge().GetValue() == 0 })
 		})
@@ -58,25 +58,25 @@ func TestPrivilegedServedMetrics(t *testing.T) {
 		for _, name := range slices.Sorted(maps.Keys(described)) {
 			f := served[name]
 			switch {
-			case !strings.HasPrefix(name, "tcphup_"), // some of Go and of the process are not everywhere
+			case !strings.HasPrefix(name, "tcphup_"), // some Go and process metrics depend on the platform
 				strings.HasPrefix(name, "tcphup_mptcp_") && !mptcp:
 			case f == nil:
-				t.Errorf("%s is described and not served", name)
+				t.Errorf("%s is documented but not served", name)
 			default:
 				if diff := cmp.Diff(described[name], newMetric(f), cmp.AllowUnexported(metric{})); diff != "" {
-					t.Errorf("%s (-described +served):\n%s", name, diff)
+					t.Errorf("%s (-documented +served):\n%s", name, diff)
 				}
 			}
 		}
 		for name := range served {
 			if _, ok := described[name]; !ok {
-				t.Errorf("%s is served and not described", name)
+				t.Errorf("%s is served but not documented", name)
 			}
 		}
 	})
 }
 
-// connect makes an outbound connection on loopback and returns where it leads.
+// connect opens an outbound connection on loopback and returns its destination.
 func connect(t *testing.T, multipath bool) netip.AddrPort {
 	t.Helper()
 	var config net.ListenConfig

@@ -17,7 +17,7 @@ type route struct {
 	handler http.Handler
 }
 
-// newMux returns a handler that serves the routes.
+// newMux returns a handler for the routes.
 func newMux(routes []route) http.Handler {
 	mux := http.NewServeMux()
 	for _, r := range routes {
@@ -26,25 +26,25 @@ func newMux(routes []route) http.Handler {
 	return mux
 }
 
-// webHandler serves what only reads.
+// webHandler serves metrics, status page and read-only API.
 func (x *server) webHandler() http.Handler { return newMux(x.webRoutes()) }
 
 func (x *server) webRoutes() []route {
-	large := newAnswers(maxAnswers)
+	large := newResponseLimiter(maxResponses)
 	return []route{
 		{"GET /metrics", large.limit(x.collector.Handler(x.registry))},
-		{"GET /-/healthy", answer("tcphup is healthy.\n")},
-		{"GET /-/ready", answer("tcphup is ready.\n")},
+		{"GET /-/healthy", respond("tcphup is healthy.\n")},
+		{"GET /-/ready", respond("tcphup is ready.\n")},
 		{"GET /api/v1/flows", x.local(large.limit(x.collector.FlowsHandler()))},
 		{"GET /api/v1/hangups", x.local(large.limit(x.audit))},
 		{"GET /{$}", large.limit(statuspage.Handler(x, x.logger))},
 	}
 }
 
-// alertsHandler serves what acts.
+// alertsHandler serves the alert receiver and the commands.
 func (x *server) alertsHandler() http.Handler { return newMux(x.alertRoutes()) }
 
-// alertRoutes have no method in their patterns: the handlers check it themselves.
+// alertRoutes returns patterns without methods; the handlers check the method.
 func (x *server) alertRoutes() []route {
 	return []route{
 		{"/alerts", x.receiver},
@@ -54,33 +54,32 @@ func (x *server) alertRoutes() []route {
 	}
 }
 
-func answer(text string) http.HandlerFunc {
+func respond(text string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, text) }
 }
 
-// local lets local clients alone through, unless the listener knows its clients:
-// what it protects names processes and peers.
+// local restricts a handler that exposes processes and peers to local or authenticated
+// clients.
 func (x *server) local(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !x.maySeePeers(r) {
-			http.Error(w, "for clients on this host only, that ask for localhost, unless --web.config.file asks for credentials", http.StatusForbidden)
+			http.Error(w, "forbidden: use localhost on this host, or require credentials with --web.config.file", http.StatusForbidden)
 			return
 		}
 		next.ServeHTTP(w, r)
 	})
 }
 
-// maySeePeers reports whether the client may see what names processes and peers:
-// it is on this host, or the listener knows its clients.
+// maySeePeers reports whether the client may see processes and peers: it is local, or the
+// listener authenticates all clients.
 func (x *server) maySeePeers(r *http.Request) bool {
 	return isLocal(r) || *x.options.Web.WebConfigFile != "" && checkWebConfig(*x.options.Web.WebConfigFile) == nil
 }
 
-// isLocal reports whether a client on this host asks for itself: it comes from
-// loopback and asks for localhost or a loopback address. A web page that has its
-// own name lead here asks for that name (DNS rebinding), the proxy of a service
-// mesh for whatever its client asked for, and other proxies say in a header that
-// they are one.
+// isLocal reports whether a request is from a client on this host: the remote address
+// is loopback and Host is localhost or a loopback address. The Host check rejects DNS
+// rebinding and the proxies of service meshes, which keep Host. Other proxies add a
+// header.
 func isLocal(r *http.Request) bool {
 	for name := range r.Header {
 		if name == "Forwarded" || name == "Via" || name == "X-Real-Ip" || strings.HasPrefix(name, "X-Forwarded-") {
@@ -91,7 +90,7 @@ func isLocal(r *http.Request) bool {
 	return err == nil && isLoopback(client) && isLoopback(hostname(r.Host))
 }
 
-// hostname returns what stands before the port in a Host header, without brackets.
+// hostname returns the host of a Host header without port and brackets.
 func hostname(host string) string { return (&url.URL{Host: host}).Hostname() }
 
 // isLoopback reports whether the host is a loopback address or localhost.

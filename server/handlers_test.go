@@ -15,10 +15,10 @@ import (
 	"github.com/prometheus/exporter-toolkit/web"
 )
 
-// What names processes and peers is for this host, or for clients that are known.
+// Processes and peers are visible to local or authenticated clients only.
 func TestLocal(t *testing.T) {
 	users := filepath.Join(t.TempDir(), "web.yml")
-	if err := os.WriteFile(users, []byte("basic_auth_users: {someone: "+passwordHash+"}\n"), 0o600); err != nil {
+	if err := os.WriteFile(users, []byte("basic_auth_users: {user: "+passwordHash+"}\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	open := filepath.Join(t.TempDir(), "web.yml")
@@ -39,11 +39,11 @@ func TestLocal(t *testing.T) {
 		{client: "10.0.0.1:1234", code: http.StatusForbidden},
 		{client: "[2001:db8::1]:1234", code: http.StatusForbidden},
 		{client: "nonsense", code: http.StatusForbidden},
-		// A page from elsewhere whose name leads here, by now.
+		// DNS rebinding.
 		{client: "127.0.0.1:1234", host: "rebound.example:10471", code: http.StatusForbidden},
 		{client: "127.0.0.1:1234", host: "localhost.example", code: http.StatusForbidden},
 		{client: "127.0.0.1:1234", host: "127.0.0.1.example:10471", code: http.StatusForbidden},
-		// The proxy of a service mesh, and others.
+		// Proxies.
 		{client: "127.0.0.6:1234", host: "10.0.0.7:10471", code: http.StatusForbidden},
 		{client: "127.0.0.1:1234", header: "X-Forwarded-For", code: http.StatusForbidden},
 		{client: "127.0.0.1:1234", header: "X-Forwarded-Proto", code: http.StatusForbidden},
@@ -62,15 +62,15 @@ func TestLocal(t *testing.T) {
 		if tt.header != "" {
 			request.Header.Set(tt.header, "10.0.0.1")
 		}
-		answer := httptest.NewRecorder()
-		x.local(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})).ServeHTTP(answer, request)
-		if answer.Code != tt.code {
-			t.Errorf("%+v: code %d", tt, answer.Code)
+		response := httptest.NewRecorder()
+		x.local(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})).ServeHTTP(response, request)
+		if response.Code != tt.code {
+			t.Errorf("%+v: code %d", tt, response.Code)
 		}
 	}
 }
 
-// The table of HTTP paths has the routes that are served, and no others.
+// The table of HTTP paths in docs/reference.md matches the routes.
 func TestDocumentedPaths(t *testing.T) {
 	x := testServer(t, Options{})
 	var served, documented []string

@@ -11,10 +11,10 @@ import (
 	"github.com/prometheus/exporter-toolkit/web"
 )
 
-// listen opens the listeners that the flags name, while ports below 1024 may still
-// be had. It returns none for those that systemd hands over or that are no TCP:
-// they are opened when they are served.
-func listen(flags *web.FlagConfig) ([]net.Listener, error) {
+// openListeners opens the TCP listeners of the flags. It runs before dropPrivileges:
+// ports below 1024 need CAP_NET_BIND_SERVICE. It returns none for vsock and for systemd
+// sockets, which serveOn opens.
+func openListeners(flags *web.FlagConfig) ([]net.Listener, error) {
 	isVsock := func(address string) bool { return strings.HasPrefix(address, "vsock://") }
 	if *flags.WebSystemdSocket || slices.ContainsFunc(*flags.WebListenAddresses, isVsock) {
 		return nil, nil
@@ -30,8 +30,7 @@ func listen(flags *web.FlagConfig) ([]net.Listener, error) {
 	return listeners, nil
 }
 
-// serveOn serves on the listeners that listen has returned for the flags, until it
-// fails or the server is shut down.
+// serveOn serves on the result of openListeners until an error or a shutdown.
 func serveOn(listeners []net.Listener, s *http.Server, flags *web.FlagConfig, logger *slog.Logger) error {
 	if len(listeners) == 0 {
 		return web.ListenAndServe(s, flags, logger)
@@ -42,11 +41,11 @@ func serveOn(listeners []net.Listener, s *http.Server, flags *web.FlagConfig, lo
 // listen opens the listeners of both servers.
 func (x *server) listen() error {
 	var err error
-	if x.metricsListeners, err = listen(x.options.Web); err != nil || x.options.AlertsAddress == "" {
+	if x.metricsListeners, err = openListeners(x.options.Web); err != nil || x.options.AlertsAddress == "" {
 		return err
 	}
 	noSocket := false
 	x.alertsFlags = &web.FlagConfig{WebListenAddresses: &[]string{x.options.AlertsAddress}, WebSystemdSocket: &noSocket, WebConfigFile: &x.options.AlertsWebConfig}
-	x.alertListeners, err = listen(x.alertsFlags)
+	x.alertListeners, err = openListeners(x.alertsFlags)
 	return err
 }

@@ -8,22 +8,20 @@ import (
 	libcap "kernel.org/pub/linux/libs/security/libcap/cap"
 )
 
-// hideMemory keeps other processes of the same user from attaching to this one and
-// from reading its memory, and with it the tokens, through /proc (PR_SET_DUMPABLE):
-// as a side-car it may run as the application's user. It writes no core dump either.
+// hideMemory makes the process undumpable (PR_SET_DUMPABLE in prctl(2)). Then processes
+// of the same user, such as the application beside a sidecar, cannot attach or read the
+// tokens in its memory through /proc. It also disables core dumps.
 func hideMemory() error {
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
-		return fmt.Errorf("make undumpable: %w", err)
+		return fmt.Errorf("set process undumpable: %w", err)
 	}
 	return nil
 }
 
-// dropPrivileges gives up, for all threads and for good, every capability that is
-// not needed from now on, and returns those that remain: of the permitted and the
-// effective set those that isNeeded names, of the inheritable and the ambient set
-// none. The bounding set is emptied where CAP_SETPCAP allows it; what is left in
-// it cannot be had, because no program that is executed is granted anything any
-// more (no_new_privs).
+// dropPrivileges permanently drops all unneeded capabilities of all threads and returns
+// the remaining ones. The permitted and effective sets keep the needed capabilities
+// (isNeeded); the inheritable and ambient sets become empty. With CAP_SETPCAP the bounding
+// set becomes empty too. Without, no_new_privs prevents that execve(2) grants capabilities.
 func dropPrivileges(hangsUp, readsFiles bool) (*libcap.Set, error) {
 	if _, err := libcap.Prctlw(unix.PR_SET_NO_NEW_PRIVS, 1); err != nil {
 		return nil, fmt.Errorf("set no_new_privs: %w", err)
@@ -61,23 +59,21 @@ func dropPrivileges(hangsUp, readsFiles bool) (*libcap.Set, error) {
 	}
 	if difference, err := have.Cf(keep); err != nil || difference != 0 {
 		if err := keep.SetProc(); err != nil {
-			return nil, fmt.Errorf("drop capabilities, which takes the system call capset: %w", err)
+			return nil, fmt.Errorf("drop capabilities: capset: %w", err)
 		}
 	}
 	return keep, nil
 }
 
-// isNeeded reports whether a capability is of use to a process that has those of
-// have.
+// isNeeded reports whether a process with the capabilities have needs v.
 //
-// CAP_DAC_READ_SEARCH reads the files of its configuration again when they belong
-// to another user, and lists the descriptors of other users' processes. Where
-// CAP_DAC_OVERRIDE alone was granted, as to the root of a container, that does it.
-// Shutdown needs CAP_SYS_PTRACE besides, destroy CAP_NET_ADMIN.
+// CAP_DAC_READ_SEARCH is for reloading configuration files of other users and for listing
+// the descriptors of their processes. CAP_DAC_OVERRIDE is its substitute, for example for
+// root in a container. In addition, shutdown needs CAP_SYS_PTRACE and destroy needs
+// CAP_NET_ADMIN.
 //
-// Without CAP_SYS_PTRACE the kernel compares: a process of the same user can be
-// reached by one that has all the capabilities which that process has
-// (cap_ptrace_access_check). To drop any would be to lose it.
+// Without CAP_SYS_PTRACE, ptrace access to a process of the same user requires a superset
+// of its capabilities (cap_ptrace_access_check in the kernel). So all must be kept.
 func isNeeded(v libcap.Value, have *libcap.Set, hangsUp, readsFiles bool) bool {
 	reads := v == libcap.DAC_READ_SEARCH ||
 		v == libcap.DAC_OVERRIDE && !holds(have, libcap.Permitted, libcap.DAC_READ_SEARCH)
@@ -91,13 +87,13 @@ func isNeeded(v libcap.Value, have *libcap.Set, hangsUp, readsFiles bool) bool {
 	}
 }
 
-// holds is GetFlag of a set and a capability that are known to be valid.
+// holds is GetFlag for a valid flag and capability.
 func holds(s *libcap.Set, flag libcap.Flag, v libcap.Value) bool {
 	held, err := s.GetFlag(flag, v)
 	return err == nil && held
 }
 
-// capabilityNames lists what is permitted, for people.
+// capabilityNames lists the permitted capabilities for the log.
 func capabilityNames(s *libcap.Set) string {
 	var names []string
 	for v := range libcap.MaxBits() {

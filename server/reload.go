@@ -10,18 +10,18 @@ import (
 	"tcphup/config"
 )
 
-// reloadMetrics tell whether the configuration in force is the one on disk.
+// reloadMetrics are the result and the time of configuration reloads.
 type reloadMetrics struct{ successful, time prometheus.Gauge }
 
 func newReloadMetrics() reloadMetrics {
 	return reloadMetrics{
 		successful: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "tcphup_config_last_reload_successful",
-			Help: "Whether the last attempt to read the configuration file succeeded: 1 yes, 0 no and the old one stays.",
+			Help: "Whether the last configuration reload succeeded: 1 yes, 0 no. After a failure the previous configuration stays in force.",
 		}),
 		time: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "tcphup_config_last_reload_success_timestamp_seconds",
-			Help: "When the configuration was last read with success, in seconds since 1970.",
+			Help: "Unix timestamp of the last successful configuration reload.",
 		}),
 	}
 }
@@ -35,7 +35,8 @@ func (m reloadMetrics) set(ok bool) {
 	m.time.Set(float64(time.Now().UnixNano()) / float64(time.Second))
 }
 
-// load reads the configuration file, if there is one.
+// load reads the configuration file, or returns the default without one, and adds the
+// services of the flags.
 func (x *server) load() (config.Config, error) {
 	c := config.Default()
 	if x.options.ConfigFile != "" {
@@ -50,10 +51,10 @@ func (x *server) load() (config.Config, error) {
 	return c, nil
 }
 
-// reload reads the configuration file and puts its content in force. After an error
-// the previous configuration stays in force. Concurrent reloads run one after the
-// other, so the file that was read last is in force after the last of them.
-func (x *server) reload() error {
+// reload reads the configuration file, applies it and reports success. It logs an error
+// and keeps the previous configuration. Concurrent reloads run one after the other, so
+// the last one applies the file that was read last.
+func (x *server) reload() bool {
 	x.reloading.Lock()
 	defer x.reloading.Unlock()
 	c, err := x.load()
@@ -65,14 +66,15 @@ func (x *server) reload() error {
 	}
 	x.reloads.set(err == nil)
 	if err != nil {
-		return err
+		x.logger.Error("configuration reload failed, keeping previous configuration", "err", err)
+		return false
 	}
 	x.addPolicies(c)
 	x.logger.Info("configuration reloaded", "file", x.options.ConfigFile, "policies", len(c.Rules.Policies), "mode", x.receiver.Mode())
-	return nil
+	return true
 }
 
-// addPolicies exports the counters of the policies as 0.
+// addPolicies initializes the counters of the policies to 0.
 func (x *server) addPolicies(c config.Config) {
 	for i := range c.Rules.Policies {
 		x.actuator.AddPolicy(c.Rules.Policies[i].Name)
@@ -80,10 +82,7 @@ func (x *server) addPolicies(c config.Config) {
 }
 
 func (x *server) handleReload(w http.ResponseWriter, _ *http.Request) {
-	if err := x.reload(); err != nil {
-		x.logger.Error("configuration not reloaded, the old one stays", "err", err)
-		http.Error(w, "not reloaded, the old configuration stays; the log says why", http.StatusInternalServerError)
-		return
+	if !x.reload() {
+		http.Error(w, "configuration reload failed, keeping previous configuration: see the log", http.StatusInternalServerError)
 	}
-	w.WriteHeader(http.StatusOK)
 }

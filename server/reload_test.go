@@ -15,13 +15,13 @@ import (
 	"tcphup/config"
 )
 
-// policyFile is a configuration with one policy of this name.
+// policyFile returns a configuration with one policy.
 func policyFile(name string) string {
 	return "policies: [{name: " + name + ", match: ['a=\"b\"'], allow: [10.0.0.0/8]}]\n"
 }
 
-// A reload that overlaps another one reads the file after it: the file that was read
-// last is in force, and the result of each reload is that of the file that it read.
+// Overlapping reloads run one after the other. The file that was read last is in force,
+// and each result belongs to the file that the reload has read.
 func TestOverlappingReloads(t *testing.T) {
 	for _, tt := range []struct {
 		name, first, second string
@@ -42,38 +42,37 @@ func TestOverlappingReloads(t *testing.T) {
 			}
 			write(policyFile("start"))
 			x := testServer(t, Options{ConfigFile: path})
-			firstRead, goOn := make(chan struct{}), make(chan struct{})
+			firstRead, proceed := make(chan struct{}), make(chan struct{})
 			var reads atomic.Int32
 			x.readConfig = func(path string) (config.Config, error) {
 				c, err := config.Load(path)
 				if reads.Add(1) == 1 {
 					close(firstRead)
-					<-goOn
+					<-proceed
 				}
 				return c, err
 			}
 
 			write(tt.first)
-			first, second := make(chan error, 1), make(chan int, 1)
+			first, second := make(chan bool, 1), make(chan int, 1)
 			go func() { first <- x.reload() }()
 			<-firstRead
 			write(tt.second)
 			go func() {
-				answer := httptest.NewRecorder()
-				x.handleReload(answer, httptest.NewRequest(http.MethodPost, "/-/reload", nil))
-				second <- answer.Code
+				response := httptest.NewRecorder()
+				x.handleReload(response, httptest.NewRequest(http.MethodPost, "/-/reload", nil))
+				second <- response.Code
 			}()
-			// The second reload must not end while the first one is between its read and its
-			// end. It gets the time to do so.
+			// The second reload must wait for the first one, which is blocked after its read.
 			code := 0
 			select {
 			case code = <-second:
 				t.Error("the second reload overtook the first one")
 			case <-time.After(200 * time.Millisecond):
 			}
-			close(goOn)
-			if err := <-first; (err != nil) != tt.firstFails {
-				t.Errorf("first reload: %v", err)
+			close(proceed)
+			if ok := <-first; ok == tt.firstFails {
+				t.Errorf("first reload: success %t", ok)
 			}
 			if code == 0 {
 				code = <-second

@@ -10,12 +10,14 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"tcphup/alerts"
 )
 
-// stopTimeout is how long the servers get to end what is under way.
-const stopTimeout = 20 * time.Second
+// shutdownTimeout is how long running actions and responses may take to finish.
+const shutdownTimeout = 20 * time.Second
 
-// serveUntilDone runs both servers until ctx ends, then lets what is under way finish.
+// serveUntilDone runs both servers until ctx ends, then waits for running actions.
 func (x *server) serveUntilDone(ctx context.Context) error {
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
@@ -37,9 +39,7 @@ func (x *server) serveUntilDone(ctx context.Context) error {
 	for ctx.Err() == nil {
 		select {
 		case <-hup:
-			if err := x.reload(); err != nil {
-				x.logger.Error("configuration not reloaded, the old one stays", "err", err)
-			}
+			x.reload()
 		case <-ctx.Done():
 		}
 	}
@@ -49,13 +49,28 @@ func (x *server) serveUntilDone(ctx context.Context) error {
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
 		errs = append(errs, fmt.Errorf("serve: %w", cause))
 	}
-	x.logger.Info("stopping: what is under way is finished first")
-	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+	x.logger.Info("shutting down, waiting for running actions")
+	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
 	defer cancel()
 	for _, s := range servers {
 		if err := s.Shutdown(ending); err != nil {
-			errs = append(errs, fmt.Errorf("stop: %w", err))
+			errs = append(errs, fmt.Errorf("shut down: %w", err))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// newMetricsServer returns the server for metrics and the status page.
+func newMetricsServer(handler http.Handler) *http.Server {
+	s := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, WriteTimeout: time.Minute, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10}
+	limitConnections(s, maxConnections)
+	return s
+}
+
+// newAlertsServer returns the server for alerts, with the timeouts of the receiver.
+func newAlertsServer(handler http.Handler, receiver *alerts.Receiver) *http.Server {
+	s := &http.Server{Handler: handler}
+	receiver.ConfigureServer(s)
+	limitConnections(s, maxConnections)
+	return s
 }

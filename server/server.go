@@ -1,5 +1,5 @@
-// Package server runs tcphup serve: it exports metrics, shows the status page and
-// receives alerts. The other packages meet here.
+// Package server implements tcphup serve: it wires and runs the exporter, the status page
+// and the alert receiver.
 package server
 
 import (
@@ -35,8 +35,7 @@ type Options struct {
 	ConfigFile string
 	// Services are watched in addition to those of the configuration file.
 	Services []services.Service
-	// Web has the listen addresses and the web configuration for metrics and the
-	// status page.
+	// Web has the listen addresses and the web configuration of metrics and status page.
 	Web *web.FlagConfig
 	// AlertsAddress is the listen address of the alert receiver; empty disables it.
 	AlertsAddress string
@@ -46,17 +45,17 @@ type Options struct {
 	// the last records in memory only.
 	AuditFile string
 
-	// StateDirectory is the directory for state that survives a restart; empty means the
-	// first entry of STATE_DIRECTORY (systemd.exec(5)), and without it no state is kept.
+	// StateDirectory is the directory for persistent state; empty means the first entry of
+	// STATE_DIRECTORY (systemd.exec(5)). If that is empty too, state is not saved.
 	StateDirectory string
 
-	// Alerts and Collector configure these parts. Run sets the fields that connect them
-	// with each other, with the listeners and with Logger.
+	// Alerts and Collector configure these packages. Run sets the fields that depend on
+	// other packages, on the listeners or on Logger.
 	Alerts    alerts.Config
 	Collector collector.Config
 }
 
-// OptionsError is a mistake in the Options or in a file that they name.
+// OptionsError is an error in the Options, or in a file that they name.
 type OptionsError struct{ Err error }
 
 // Error implements error.
@@ -65,7 +64,7 @@ func (e *OptionsError) Error() string { return e.Err.Error() }
 // Unwrap returns the cause.
 func (e *OptionsError) Unwrap() error { return e.Err }
 
-// server has the parts of a running tcphup serve.
+// server is a running tcphup serve.
 type server struct {
 	options   Options
 	logger    *slog.Logger
@@ -76,11 +75,11 @@ type server struct {
 	receiver  *alerts.Receiver
 	audit     *alerts.Audit
 	started   time.Time
-	checks    []actuator.Check // results of the self-test at the start
+	checks    []actuator.Check // results of the self-test at startup
 
 	reloads   reloadMetrics
-	reloading sync.Mutex // held from the read of the file until its content is in force
-	// readConfig reads a configuration file; it is config.Load.
+	reloading sync.Mutex // held from reading the file until it is applied
+	// readConfig is config.Load.
 	readConfig func(path string) (config.Config, error)
 
 	alertsFlags                      *web.FlagConfig
@@ -91,13 +90,13 @@ func newServer(o Options) *server {
 	return &server{options: o, logger: o.Logger, registry: prometheus.NewRegistry(), started: time.Now(), readConfig: config.Load}
 }
 
-// Run serves until ctx ends, then waits for running actions. It returns an OptionsError
-// for options that it cannot serve with. For good it hides the memory of the process
-// from other processes and drops the capabilities that serving does not need.
+// Run serves until ctx ends, then waits up to 20 s for running actions. It returns an
+// OptionsError for invalid options. It permanently makes the process undumpable and drops
+// the capabilities that serving does not need.
 func Run(ctx context.Context, o Options) error {
 	if os.Getenv("GOGC") == "" {
-		// There may be ten thousand sidecars: a few megabytes of each are worth more than
-		// the milliseconds a minute that collecting four times as often takes.
+		// With thousands of sidecars, a few megabytes in each matter more than the CPU time of
+		// more frequent garbage collection: milliseconds per minute.
 		debug.SetGCPercent(25)
 	}
 	if err := hideMemory(); err != nil {
@@ -113,13 +112,13 @@ func Run(ctx context.Context, o Options) error {
 	}
 	defer closeAudit()
 	if slices.Contains(*o.Web.WebListenAddresses, "") {
-		return &OptionsError{errors.New("--web.listen-address is empty: write ADDRESS:PORT, or :PORT for every address")}
+		return &OptionsError{errors.New("--web.listen-address is empty: use ADDRESS:PORT, or :PORT for all addresses")}
 	}
 	if err := x.listen(); err != nil {
 		return err
 	}
-	// Files that are read again later are read without the dropped capabilities from
-	// here on, so an unreadable file is an error at the start and not at a reload.
+	// Before the files are read: a file that a reload could not read without the dropped
+	// capabilities is then an error at startup.
 	kept, err := dropPrivileges(o.AlertsAddress != "", o.ConfigFile != "" || *o.Web.WebConfigFile != "")
 	if err != nil {
 		return err
@@ -144,7 +143,7 @@ func Run(ctx context.Context, o Options) error {
 	return nil
 }
 
-// build makes the parts and connects them.
+// build creates and connects the collector, actuator, watcher and receiver.
 func (x *server) build(c config.Config) error {
 	o := x.options
 	var err error
@@ -184,20 +183,21 @@ func (x *server) build(c config.Config) error {
 	return nil
 }
 
-// logStart logs the mode, and why alerts hang up nothing where that needs a change.
+// logStart logs the version, mode and capabilities, and warns if no alert can close
+// connections.
 func (x *server) logStart(capabilities string) {
 	mode := x.receiver.Mode()
 	x.logger.Info("starting tcphup", "version", version.Info(), "mode", mode, "capabilities", capabilities)
 	if mode == alerts.ModeShadow && !x.options.Alerts.HasCredentials() {
-		x.logger.Warn("alerts hang up nothing: senders need no credentials; add --alerts.token-file or --alerts.web-config-file")
+		x.logger.Warn("shadow mode: receiver requires no credentials", "fix", "set --alerts.token-file or --alerts.web-config-file")
 	}
 	if x.receiver.Paused() {
-		x.logger.Warn("alerts hang up nothing: paused", "file", x.options.Alerts.PauseFile)
+		x.logger.Warn("alerts are paused", "file", x.options.Alerts.PauseFile)
 	}
 }
 
-// probe tries out what can be done here. What cannot is told and exported, and
-// stops nothing. An exporter misses no method to hang up.
+// probe runs the self-test and logs its results. Failed checks are not fatal. They are
+// warnings only with an alert receiver: a pure exporter needs no method.
 func (x *server) probe(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()

@@ -16,7 +16,7 @@ import (
 	"tcphup/alerts"
 )
 
-// testServer returns a server that does not listen.
+// testServer returns a server without listeners.
 func testServer(t *testing.T, o Options) *server {
 	t.Helper()
 	o.Logger = cmp.Or(o.Logger, slog.New(slog.DiscardHandler))

@@ -9,8 +9,8 @@ import (
 	"tcphup/services"
 )
 
-// watched returns every name to watch: the services, and without a port the names that
-// policies allow.
+// watched returns the services to watch: those of the configuration, and the names in
+// policies, without a port.
 func watched(c *config.Config) []services.Service {
 	var watched []services.Service
 	for _, name := range c.Names() {
@@ -25,8 +25,8 @@ func watched(c *config.Config) []services.Service {
 	return watched
 }
 
-// stateDirectory returns the directory for state: the option's, or else the first entry
-// of STATE_DIRECTORY (systemd.exec(5)), or else none.
+// stateDirectory returns option, or else the first entry of STATE_DIRECTORY, which may be
+// empty.
 func stateDirectory(option string) string {
 	first, _, _ := strings.Cut(os.Getenv("STATE_DIRECTORY"), ":")
 	return cmp.Or(option, first)

@@ -8,7 +8,7 @@ import (
 	"tcphup/statuspage"
 )
 
-// pageTimeout bounds the dump of the sockets for the status page.
+// pageTimeout bounds the scan of the sockets for the status page.
 const pageTimeout = 5 * time.Second
 
 // State implements statuspage.Source.

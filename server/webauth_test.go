@@ -37,7 +37,7 @@ func TestCheckWebConfig(t *testing.T) {
 	tests := []struct {
 		name, content string
 		authenticates bool
-		noCredentials bool // otherwise a mistake of another kind
+		noCredentials bool // errNoWebCredentials, not another error
 		missing       bool
 	}{
 		{"users", "basic_auth_users: {alertmanager: " + passwordHash + "}\n", true, false, false},
@@ -52,7 +52,7 @@ func TestCheckWebConfig(t *testing.T) {
 		{"rate limit", "basic_auth_users: {a: " + passwordHash + "}\nrate_limit: {interval: 1s, burst: 5}\n", false, false, false},
 		{"not YAML", "basic_auth_users: [\n", false, false, false},
 		{"missing", "", false, false, true},
-		// exporter-toolkit would not serve with these.
+		// Invalid for exporter-toolkit.
 		{"not a hash", "basic_auth_users: {a: secret}\n", false, false, false},
 		{"unknown key", "basic_auth_users: {a: " + passwordHash + "}\nusers: {}\n", false, false, false},
 		{"key for another certificate", "tls_server_config: {cert_file: a, key_file: c, client_auth_type: RequireAndVerifyClientCert, client_ca_file: c}\n", false, false, false},
@@ -78,9 +78,8 @@ func TestCheckWebConfig(t *testing.T) {
 	}
 }
 
-// Whoever may change the web configuration, or a file that it names, could let
-// himself in.
-func TestWebConfigOpenToOthers(t *testing.T) {
+// A web configuration is rejected if other users may change it, or a file that it names.
+func TestWebConfigWritableByOthers(t *testing.T) {
 	certificate, key := keyPair(t)
 	for _, open := range []string{"", "web.yml", "cert.pem", "key.pem", "ca.pem"} {
 		t.Run(open, func(t *testing.T) {
@@ -97,11 +96,11 @@ func TestWebConfigOpenToOthers(t *testing.T) {
 				}
 			}
 			err := checkWebConfig(filepath.Join(dir, "web.yml"))
-			if refused := errors.Is(err, safefile.ErrUnsafe); refused != (open != "") || !refused && err != nil {
+			if unsafe := errors.Is(err, safefile.ErrUnsafe); unsafe != (open != "") || !unsafe && err != nil {
 				t.Errorf("got %v", err)
 			}
 			if open != "" && !strings.Contains(err.Error(), "chmod o-w "+filepath.Join(dir, open)) {
-				t.Errorf("the error does not say what to do: %v", err)
+				t.Errorf("the error has no hint: %v", err)
 			}
 		})
 	}

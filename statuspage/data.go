@@ -19,14 +19,13 @@ import (
 	"tcphup/internal/text"
 )
 
-// How much the page shows at most; the rest is in the metrics and at the JSON
-// endpoints.
+// Limits of the page. The metrics and the JSON endpoints have the rest.
 const (
 	pageDestinations = 20
 	pageDecisions    = 20
 )
 
-// pageData is what the template of the status page is given.
+// pageData is the data of the page template.
 type pageData struct {
 	Host    string
 	Now     time.Time
@@ -34,29 +33,29 @@ type pageData struct {
 	Version, Revision, BuildDate,
 	GoVersion string
 	Mode operatingMode
-	// Private says that the client may see processes, peers and details.
+	// Private is set if the client may see processes, peers and details.
 	Private bool
 
 	Destinations []pageDestination
-	More         int // destinations beyond those
+	More         int // number of destinations beyond Destinations
 	Totals       []total
-	Failed       string // why there are no destinations; "" when there are
+	Failed       string // error of the snapshot; empty on success
 
 	Services        []pageService
-	MoreServices    int  // beyond those
-	FormerAddresses bool // one of all services has some
+	MoreServices    int  // number of services beyond Services
+	FormerAddresses bool // at least one service has former addresses
 
 	Policies  []alerts.PolicyStatus
 	Receives  bool
 	Decisions []decision
 	Checks    []actuator.Check
-	Unusable  bool // neither method can be used here
+	Unusable  bool // neither shutdown nor destroy is usable
 }
 
-// operatingMode is the effect that alerts can have now.
+// operatingMode is the present effect of alerts.
 type operatingMode struct {
-	Name string // an alerts.Mode or paused; also a CSS class
-	Why  string
+	Name        string // an alerts.Mode or paused; also a CSS class
+	Explanation string
 }
 
 type total struct {
@@ -68,23 +67,23 @@ type pageDestination struct {
 	collector.Destination
 	Name            string
 	Median, Longest string
-	Stale           bool // the longest is beyond all buckets
+	Stale           bool // Longest is above the last bucket
 	Histogram       histogram
 }
 
-// decision is a record of the audit.
+// decision is an audit record.
 type decision struct {
 	alerts.Record
 	Where   string // destination of the alert, or both ends of the flow
 	Process string
 	Outcome string // of the flow, or the result of the alert
-	Class   string // how it went: good, plan, wait, bad or none
-	Why     string
+	Class   string // CSS class: good, plan, wait, bad or none
+	Reason  string
 }
 
-// newPageData returns what the page shows of the state.
+// newPageData returns the page data of a state.
 func newPageData(s State) *pageData {
-	host, _ := os.Hostname() // "" is shown as nothing
+	host, _ := os.Hostname() // empty on error
 	d := &pageData{
 		Host: host, Now: time.Now().UTC(), Started: s.Started.UTC(),
 		Version: cmp.Or(version.Version, "unknown"), Revision: version.GetRevision(),
@@ -103,29 +102,30 @@ func newPageData(s State) *pageData {
 	return d
 }
 
-// newOperatingMode explains the receiver's mode, or its pause.
+// newOperatingMode returns the receiver's mode, or paused, with an explanation.
 func newOperatingMode(s *alerts.Status) operatingMode {
 	mode := operatingMode{Name: string(s.Mode)}
 	switch {
 	case s.Mode == alerts.ModeExporter:
-		mode.Why = "It receives no alerts: --alerts.listen-address is empty. Only metrics are served."
+		mode.Explanation = "The alert receiver is disabled: --alerts.listen-address is empty. Only metrics are served."
 	case s.Paused != "":
-		mode = operatingMode{"paused", "Alerts hang up nothing now: " + s.Paused + "."}
+		mode = operatingMode{"paused", "Alerts close no connections: " + s.Paused + "."}
 	case s.Mode == alerts.ModeArmed:
-		mode.Why = "Alerts with credentials hang up what the policies below allow."
+		mode.Explanation = "Alerts with valid credentials close connections as the policies below allow."
 	case s.Shadow:
-		mode.Why = "What alerts ask for is planned and reported, nothing is closed: --alerts.shadow is set."
+		mode.Explanation = "Alerts are planned and reported, no connection is closed: --alerts.shadow is set."
 	case !s.HasCredentials:
-		mode.Why = "What alerts ask for is planned and reported, nothing is closed: the receiver asks for no credentials. --alerts.token-file or --alerts.web-config-file would arm it."
+		mode.Explanation = "Alerts are planned and reported, no connection is closed: the receiver requires no credentials. Set --alerts.token-file or --alerts.web-config-file."
 	case len(s.Policies) == 0:
-		mode.Why = "Alerts hang up nothing: the configuration has no policy."
+		mode.Explanation = "Alerts close no connections: the configuration has no policy."
 	default:
-		mode.Why = "What alerts ask for is planned and reported, nothing is closed: every policy is in shadow."
+		mode.Explanation = "Alerts are planned and reported, no connection is closed: every policy is in shadow."
 	}
 	return mode
 }
 
-// setChecks takes the answers of the self-test. Their details name processes.
+// setChecks sets the results of the self-test. Details name processes, so they are
+// private.
 func (d *pageData) setChecks(checks []actuator.Check) {
 	d.Unusable = d.Receives && len(checks) > 0
 	for _, c := range checks {
@@ -140,16 +140,16 @@ func (d *pageData) setChecks(checks []actuator.Check) {
 	}
 }
 
-// setDestinations takes those with the oldest idle sockets first.
+// setDestinations sets the destinations, longest idle first, and the totals.
 func (d *pageData) setDestinations(s *collector.Snapshot) {
 	list := slices.DeleteFunc(s.Destinations, func(d collector.Destination) bool { return d.Sockets+d.Connections == 0 })
 	slices.SortFunc(list, compareDestinations)
-	var sockets, stalled, old, paths, pathless, shown int
+	var sockets, stalled, old, subflows, pathless, distinct int
 	for i := range list {
 		from := &list[i]
 		sockets += from.Sockets
 		stalled += from.Stalled
-		paths += from.Paths
+		subflows += from.Subflows
 		pathless += from.Pathless
 		for bucket, n := range from.Idle {
 			if age := ageOf(collector.IdleBuckets(), bucket); age == "old" || age == "stale" {
@@ -157,7 +157,7 @@ func (d *pageData) setDestinations(s *collector.Snapshot) {
 			}
 		}
 		if !from.Other() {
-			shown++
+			distinct++
 		}
 		if i < pageDestinations {
 			d.Destinations = append(d.Destinations, newPageDestination(from, s))
@@ -166,36 +166,32 @@ func (d *pageData) setDestinations(s *collector.Snapshot) {
 	d.More = max(0, len(list)-pageDestinations)
 	d.Totals = []total{
 		{"outbound sockets", strconv.Itoa(sockets), false},
-		{"destinations", atLeast(s) + strconv.Itoa(shown+s.Folded), false},
+		{"destinations", atLeast(s) + strconv.Itoa(distinct+s.Folded), false},
 		{"idle over " + roundText(text.LongIdle), strconv.Itoa(old), false},
 		{"stalled", strconv.Itoa(stalled), stalled > 0},
-		{"MPTCP paths", strconv.Itoa(paths), false},
+		{"MPTCP subflows", strconv.Itoa(subflows), false},
 		{"inbound sockets", strconv.Itoa(s.Inbound), false},
 	}
 	if pathless > 0 {
-		d.Totals = append(d.Totals, total{"MPTCP without a path", strconv.Itoa(pathless), true})
+		d.Totals = append(d.Totals, total{"MPTCP without subflows", strconv.Itoa(pathless), true})
 	}
 }
 
+// compareDestinations sorts by the number of sockets in the longest idle bucket, then in
+// the next one, and so on. The sum of the folded destinations comes last.
 func compareDestinations(a, b collector.Destination) int {
-	for i := len(a.Idle) - 1; i >= 0; i-- {
-		if a.Other() != b.Other() {
-			break
-		}
-		if a.Idle[i] != b.Idle[i] {
-			return cmp.Compare(b.Idle[i], a.Idle[i])
-		}
+	if c := compareTrueFirst(b.Other(), a.Other()); c != 0 {
+		return c
 	}
-	if a.Other() != b.Other() { // the sum of many is not one of them
-		if a.Other() {
-			return 1
+	for i := len(a.Idle) - 1; i >= 0; i-- {
+		if c := cmp.Compare(b.Idle[i], a.Idle[i]); c != 0 {
+			return c
 		}
-		return -1
 	}
 	return cmp.Or(cmp.Compare(b.Sockets, a.Sockets), cmp.Compare(a.Address, b.Address), cmp.Compare(a.Port, b.Port))
 }
 
-// atLeast precedes a number of destinations that is a lower bound.
+// atLeast returns the prefix of the number of destinations, empty if that is exact.
 func atLeast(s *collector.Snapshot) string {
 	if s.FoldedMore {
 		return "at least "
@@ -217,17 +213,17 @@ func newPageDestination(from *collector.Destination, s *collector.Snapshot) page
 	return d
 }
 
-// boundText is bucketText in a narrow column.
+// boundText is bucketText for a narrow column.
 func boundText(bounds []time.Duration, i int) string {
 	return strings.NewReplacer("up to ", "≤ ", "over ", "> ").Replace(bucketText(bounds, i))
 }
 
-// setDecisions takes the newest first. Who may not see processes and peers sees
-// that something was decided, by which policy and what came of it.
+// setDecisions sets the last decisions, newest first. Without Private they have only the
+// time, the policy and the outcome.
 func (d *pageData) setDecisions(records []alerts.Record) {
 	slices.Reverse(records)
 	for _, r := range records[:min(len(records), pageDecisions)] {
-		e := decision{Record: r, Outcome: r.Result, Why: cmp.Or(r.Detail, outcomeCounts(r.Flows))}
+		e := decision{Record: r, Outcome: r.Result, Reason: cmp.Or(r.Detail, outcomeCounts(r.Flows))}
 		if r.Destination != "" {
 			e.Where = net.JoinHostPort(r.Destination, cmp.Or(r.Port, "0"))
 		}
@@ -236,14 +232,14 @@ func (d *pageData) setDecisions(records []alerts.Record) {
 			if f.PID != 0 {
 				e.Process = f.Command + " (" + strconv.Itoa(f.PID) + ")"
 			}
-			e.Why = joinNonEmpty(": ", string(f.Method), string(f.Reason), f.Detail, f.Error)
+			e.Reason = joinNonEmpty(": ", string(f.Method), string(f.Reason), f.Detail, f.Error)
 		}
-		e.Where, e.Process, e.Why = text.Printable(e.Where), text.Printable(e.Process), text.Printable(e.Why)
+		e.Where, e.Process, e.Reason = text.Printable(e.Where), text.Printable(e.Process), text.Printable(e.Reason)
 		e.Class = outcomeClass(e.Outcome)
 		if !d.Private {
-			e.Record, e.Where, e.Process, e.Why = alerts.Record{Time: r.Time, Policy: r.Policy, Shadow: r.Shadow}, "", "", outcomeCounts(r.Flows)
+			e.Record, e.Where, e.Process, e.Reason = alerts.Record{Time: r.Time, Policy: r.Policy, Shadow: r.Shadow}, "", "", outcomeCounts(r.Flows)
 			if r.Flow != nil {
-				e.Why = string(r.Flow.Reason)
+				e.Reason = string(r.Flow.Reason)
 				e.Flow = new(hangup.ResultJSON)
 			}
 		}
@@ -251,7 +247,7 @@ func (d *pageData) setDecisions(records []alerts.Record) {
 	}
 }
 
-// outcomeCounts says what became of an alert's flows.
+// outcomeCounts lists the numbers of an alert's flows by outcome.
 func outcomeCounts(flows map[hangup.Outcome]int) string {
 	var parts []string
 	for _, o := range hangup.Outcomes() {
@@ -266,7 +262,7 @@ func joinNonEmpty(separator string, parts ...string) string {
 	return strings.Join(slices.DeleteFunc(parts, func(s string) bool { return s == "" || s == string(hangup.None) }), separator)
 }
 
-// outcomeClass sorts outcomes of flows and results of alerts by how they went.
+// outcomeClass returns the CSS class of the outcome of a flow or the result of an alert.
 func outcomeClass(outcome string) string {
 	switch outcome {
 	case "closed", "done":

@@ -11,29 +11,27 @@ import (
 	"tcphup/internal/text"
 )
 
-// Measures of a drawn histogram, in its own units: one is a pixel at full size.
+// Dimensions of the SVG in user units, which are pixels at full size.
 const (
-	barStep   = 20 // from one bar to the next
+	barStep   = 20 // distance between bars
 	barWidth  = 16
-	barsFloor = 38 // where bars stand
-	leastBar  = 3  // a bucket with one socket among thousands can still be seen
+	barsFloor = 38 // y of the base line
+	minHeight = 3  // keeps a bucket with few sockets visible
 )
 
-// histogram is the idle times of a destination's sockets as the page draws them.
+// histogram is an SVG chart of the idle times of a destination's sockets.
 type histogram struct {
-	// Title says in words what is drawn.
-	Title string
+	Title string // the values, for screen readers
 	Bars  []bar
-	// Ticks name some of the boundaries between bars.
-	Ticks []tick
+	Ticks []tick // labels of some bucket bounds
 	Width int
 	Floor int
 }
 
-// bar is one bucket that holds sockets.
+// bar is a nonempty bucket.
 type bar struct {
 	X, Y, Width, Height int
-	// Age is how old the bucket is: fresh, idle, old or stale. It is a CSS class.
+	// Age is the CSS class: fresh, idle, old or stale.
 	Age   string
 	Title string
 }
@@ -43,7 +41,7 @@ type tick struct {
 	Text string
 }
 
-// newHistogram draws the counts of collector.Destination.Idle.
+// newHistogram returns the chart of collector.Destination.Idle.
 func newHistogram(counts []int) histogram {
 	bounds := collector.IdleBuckets()
 	h := histogram{Width: len(counts) * barStep, Floor: barsFloor}
@@ -51,21 +49,21 @@ func newHistogram(counts []int) histogram {
 	for _, n := range counts {
 		most = max(most, n)
 	}
-	var words []string
+	var parts []string
 	for i, n := range counts {
 		if n == 0 {
 			continue
 		}
-		height := max(leastBar, n*barsFloor/most)
-		words = append(words, fmt.Sprintf("%d %s", n, bucketText(bounds, i)))
+		height := max(minHeight, n*barsFloor/most)
+		parts = append(parts, fmt.Sprintf("%d %s", n, bucketText(bounds, i)))
 		h.Bars = append(h.Bars, bar{
 			X: i*barStep + (barStep-barWidth)/2, Y: barsFloor - height, Width: barWidth, Height: height,
 			Age: ageOf(bounds, i), Title: text.Plural(n, "socket") + ", idle " + bucketText(bounds, i),
 		})
 	}
-	h.Title = "Sockets by idle time: " + strings.Join(words, "; ")
-	if len(words) == 0 {
-		h.Title = "No socket tells its idle time"
+	h.Title = "Sockets by idle time: " + strings.Join(parts, "; ")
+	if len(parts) == 0 {
+		h.Title = "No sockets with a known idle time"
 	}
 	for i, bound := range bounds {
 		if slices.Contains([]time.Duration{time.Second, 30 * time.Second, 5 * time.Minute, text.VeryLongIdle}, bound) {
@@ -75,7 +73,7 @@ func newHistogram(counts []int) histogram {
 	return h
 }
 
-// bucketText names a bucket by its upper bound.
+// bucketText returns the name of a bucket.
 func bucketText(bounds []time.Duration, i int) string {
 	if i >= len(bounds) {
 		return "over " + roundText(bounds[len(bounds)-1])
@@ -83,7 +81,7 @@ func bucketText(bounds []time.Duration, i int) string {
 	return "up to " + roundText(bounds[i])
 }
 
-// ageOf is by the upper bound of the bucket.
+// ageOf returns the age class of a bucket.
 func ageOf(bounds []time.Duration, i int) string {
 	switch {
 	case i >= len(bounds):
@@ -97,7 +95,7 @@ func ageOf(bounds []time.Duration, i int) string {
 	}
 }
 
-// roundText writes a whole number of seconds, minutes or hours.
+// roundText formats d in hours, minutes or seconds: the largest unit that divides it.
 func roundText(d time.Duration) string {
 	for _, u := range []struct {
 		unit time.Duration
@@ -110,8 +108,7 @@ func roundText(d time.Duration) string {
 	return strconv.Itoa(int(d/time.Second)) + " s"
 }
 
-// bucketAt returns the bucket that the fraction of the sockets does not exceed; -1
-// when there is no socket.
+// bucketAt returns the bucket with the given quantile, or -1 without sockets.
 func bucketAt(counts []int, fraction float64) int {
 	total := 0
 	for _, n := range counts {

@@ -7,21 +7,21 @@ import (
 )
 
 func TestHistogram(t *testing.T) {
-	none := make([]int, len(collector.IdleBuckets())+1)
-	if h := newHistogram(none); len(h.Bars) != 0 || h.Title != "No socket tells its idle time" {
-		t.Errorf("of nothing: %+v", h)
+	empty := make([]int, len(collector.IdleBuckets())+1)
+	if h := newHistogram(empty); len(h.Bars) != 0 || h.Title != "No sockets with a known idle time" {
+		t.Errorf("histogram of no sockets: %+v", h)
 	}
-	if got := bucketAt(none, 0.5); got != -1 {
-		t.Errorf("the median of nothing is in bucket %d", got)
+	if got := bucketAt(empty, 0.5); got != -1 {
+		t.Errorf("median of no sockets in bucket %d", got)
 	}
 	counts := []int{1000, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 2}
 	h := newHistogram(counts)
-	if len(h.Bars) != 3 || h.Bars[0].Height != barsFloor || h.Bars[1].Height != leastBar || h.Bars[2].Age != "stale" {
+	if len(h.Bars) != 3 || h.Bars[0].Height != barsFloor || h.Bars[1].Height != minHeight || h.Bars[2].Age != "stale" {
 		t.Errorf("%+v", h.Bars)
 	}
 	for _, b := range h.Bars {
 		if b.X < 0 || b.Y < 0 || b.X+b.Width > h.Width || b.Y+b.Height != barsFloor {
-			t.Errorf("a bar is outside: %+v", b)
+			t.Errorf("bar outside of the chart: %+v", b)
 		}
 	}
 	for _, tt := range []struct {

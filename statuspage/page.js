@@ -1,21 +1,21 @@
-// Fetches the page again every few seconds, as long as somebody looks at it.
+// Refreshes the page periodically while it is visible.
 (() => {
   const interval = 5000;
   const box = document.getElementById("refresh");
-  const told = document.getElementById("refreshed");
+  const state = document.getElementById("refreshed");
   const button = box.querySelector("button");
   let on = true;
-  const tell = (text) => { told.textContent = text; };
+  const setState = (text) => { state.textContent = text; };
   const show = () => {
     button.textContent = on ? "Stop refreshing" : "Refresh";
-    tell(on ? "every " + interval / 1000 + " s" : "this stands still");
+    setState(on ? "every " + interval / 1000 + " s" : "not refreshing");
   };
   const refresh = async () => {
     if (!on || document.hidden) return;
     try {
-      const answer = await fetch(location.href, { signal: AbortSignal.timeout(2 * interval) });
-      if (!answer.ok) throw new Error(answer.status);
-      const next = new DOMParser().parseFromString(await answer.text(), "text/html");
+      const response = await fetch(location.href, { signal: AbortSignal.timeout(2 * interval) });
+      if (!response.ok) throw new Error(response.status);
+      const next = new DOMParser().parseFromString(await response.text(), "text/html");
       if (!on || !next.querySelector("main")) return;
       for (const part of ["main", "footer"]) {
         document.querySelector(part).replaceWith(next.querySelector(part));
@@ -23,7 +23,7 @@
       document.title = next.title;
       show();
     } catch {
-      tell("no answer; this is old");
+      setState("no response, data is outdated");
     }
   };
   button.addEventListener("click", () => { on = !on; show(); refresh(); });

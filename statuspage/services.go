@@ -11,46 +11,44 @@ import (
 	"tcphup/services"
 )
 
-// How much the page shows at most of watched services and of the addresses of each.
+// Limits of the services, and of the addresses per list.
 const (
 	pageServices  = 20
 	pageAddresses = 8
 )
 
-// pageService is a watched name. To clients that may not see peers it tells what
-// the metrics tell: the name, and how many addresses and sockets there are.
+// pageService is a watched service. Without Private it has no more than the metrics: the
+// name, and the numbers of addresses and sockets.
 type pageService struct {
-	Name            string // with the port, if it may be seen
+	Name            string // with the port if Private
 	Current, Former pageAddressList
-	// Stale says how many sockets lead to former addresses; "" when they were not
-	// counted.
+	// Stale is the number of sockets to former addresses; empty if not counted.
 	Stale string
-	Alarm bool // there are such sockets
+	Alarm bool // Stale is above 0
 
-	Looked bool // it was looked up
-	Failed bool // and the last time that failed
-	When   time.Time
-	Why    string // if it may be seen
+	LookedUp bool // at least one lookup has ended
+	Failed   bool // the last lookup failed
+	When     time.Time
+	Error    string // of the last lookup, if Private
 
 	stale int
 }
 
-// pageAddressList is the current or the former addresses of a service.
+// pageAddressList is the list of current or former addresses of a service.
 type pageAddressList struct {
 	Count int
-	Shown []pageAddress // those with most sockets first; none if they may not be seen
-	More  int           // addresses beyond those
+	Shown []pageAddress // most sockets first; empty without Private
+	More  int           // number of addresses beyond Shown
 }
 
 type pageAddress struct {
 	Address string
-	Sockets string    // "" when they were not counted
-	Since   time.Time // former since then; zero: current, or not known
+	Sockets string    // empty if not counted
+	Since   time.Time // start of being former; zero if current or unknown
 }
 
-// setServices takes those with most sockets to former addresses first, then those
-// that cannot be looked up. counted says that a pass over the sockets has just
-// succeeded.
+// setServices sets the services: most sockets to former addresses first, then failed
+// lookups. counted reports whether the status has the socket counts of a complete scan.
 func (d *pageData) setServices(status []services.Status, counted bool) {
 	var list []pageService
 	for i := range status {
@@ -68,10 +66,10 @@ func (d *pageData) setServices(status []services.Status, counted bool) {
 func newPageService(s *services.Status, counted, private bool) pageService {
 	counted = counted && s.Port != 0
 	p := pageService{
-		Name:    s.Name,
-		Current: newPageAddressList(s.Current, counted, private),
-		Former:  newPageAddressList(s.Former, counted, private),
-		Looked:  !s.Looked.IsZero(), Failed: s.Err != nil, When: s.Looked,
+		Name:     s.Name,
+		Current:  newPageAddressList(s.Current, counted, private),
+		Former:   newPageAddressList(s.Former, counted, private),
+		LookedUp: !s.Looked.IsZero(), Failed: s.Err != nil, When: s.Looked,
 	}
 	for _, a := range s.Former {
 		p.stale += a.Sockets
@@ -83,7 +81,7 @@ func newPageService(s *services.Status, counted, private bool) pageService {
 		p.Name = net.JoinHostPort(s.Name, strconv.Itoa(int(s.Port)))
 	}
 	if private && s.Err != nil {
-		p.Why = text.Printable(s.Err.Error())
+		p.Error = text.Printable(s.Err.Error())
 	}
 	return p
 }
@@ -108,6 +106,7 @@ func newPageAddressList(addresses []services.Address, counted, private bool) pag
 	return list
 }
 
+// compareTrueFirst sorts true before false.
 func compareTrueFirst(a, b bool) int {
 	switch {
 	case a == b:

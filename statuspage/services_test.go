@@ -10,7 +10,6 @@ import (
 	"tcphup/services"
 )
 
-// The section of services says what is so, and no more than that.
 func TestStatusPageServices(t *testing.T) {
 	now := time.Date(2026, 3, 14, 9, 26, 53, 0, time.UTC)
 	addresses := func(n, sockets int) (list []services.Address) {
@@ -27,37 +26,37 @@ func TestStatusPageServices(t *testing.T) {
 		s.Name, s.Port = "db.internal", 5432
 		return []services.Status{s}
 	}
-	const title, nothingFormer = "Services and their former addresses", "No service has a former address."
+	const title, noFormer = "Services and their former addresses", "No service has a former address."
 	for _, tt := range []struct {
-		name       string
-		status     []services.Status
-		failed     bool // the sockets could not be read
-		want, none []string
+		name           string
+		status         []services.Status
+		failed         bool // no snapshot of the sockets
+		want, unwanted []string
 	}{
-		{name: "nothing watched", none: []string{title, nothingFormer}},
+		{name: "no services", unwanted: []string{title, noFormer}},
 		{
 			name: "not looked up yet", status: one(services.Status{}),
-			want: []string{title, ">not yet<", nothingFormer, `data-label="Current">none<`, `data-label="Stale sockets">0<`}, none: []string{"answered", "failed"},
+			want: []string{title, ">not yet<", noFormer, `data-label="Current">none<`, `data-label="Stale sockets">0<`}, unwanted: []string{"answered", "failed"},
 		},
 		{
-			name: "nothing former", status: one(services.Status{Looked: now, Current: addresses(1, 3)}),
-			want: []string{nothingFormer, "answered", "3 sockets", `data-label="Former">none<`}, none: []string{"An address is former"},
+			name: "no former addresses", status: one(services.Status{Looked: now, Current: addresses(1, 3)}),
+			want: []string{noFormer, "answered", "3 sockets", `data-label="Former">none<`}, unwanted: []string{"An address is former"},
 		},
 		{
-			name: "since when is not known", status: one(services.Status{Looked: now, Former: addresses(1, 1)}),
-			want: []string{`<span class="aside">1 socket</span>`, `class="alarm" data-label="Stale sockets">1<`}, none: []string{"since", nothingFormer},
+			name: "unknown since", status: one(services.Status{Looked: now, Former: addresses(1, 1)}),
+			want: []string{`<span class="aside">1 socket</span>`, `class="alarm" data-label="Stale sockets">1<`}, unwanted: []string{"since", noFormer},
 		},
 		{
 			name: "not counted", status: one(services.Status{Looked: now, Former: addresses(1, 1), Current: addresses(1, 7)}), failed: true,
-			want: []string{`class="nothing" data-label="Stale sockets">–<`}, none: []string{"1 socket", "7 sockets", "alarm"},
+			want: []string{`class="nothing" data-label="Stale sockets">–<`}, unwanted: []string{"1 socket", "7 sockets", "alarm"},
 		},
 		{
 			name: "many addresses", status: one(services.Status{Looked: now, Former: addresses(pageAddresses+2, 1)}),
-			want: []string{"and 2 more", ">10.0.0.9<", ">10.0.0.2<", ">55<"}, none: []string{">10.0.0.1<", ">10.0.0.0<"},
+			want: []string{"and 2 more", ">10.0.0.9<", ">10.0.0.2<", ">55<"}, unwanted: []string{">10.0.0.1<", ">10.0.0.0<"},
 		},
 		{
 			name: "many services", status: many,
-			want: []string{"s22.internal:80<", "s03.internal:80<", "3 more services are in the"}, none: []string{"s02.internal", "s00.internal"},
+			want: []string{"s22.internal:80<", "s03.internal:80<", "3 more services in the"}, unwanted: []string{"s02.internal", "s00.internal"},
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -70,9 +69,9 @@ func TestStatusPageServices(t *testing.T) {
 					t.Errorf("the page does not show %s", want)
 				}
 			}
-			for _, none := range tt.none {
-				if strings.Contains(page, none) {
-					t.Errorf("the page shows %s", none)
+			for _, unwanted := range tt.unwanted {
+				if strings.Contains(page, unwanted) {
+					t.Errorf("the page shows %s", unwanted)
 				}
 			}
 		})

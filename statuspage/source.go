@@ -10,27 +10,25 @@ import (
 	"tcphup/services"
 )
 
-// Source supplies what the page shows.
+// Source returns the state for the page.
 type Source interface {
-	// State returns the present state for the client that sent the request. It is
-	// called for each request, concurrently.
+	// State returns the present state, restricted to the rights of the client. It must be
+	// safe for concurrent use.
 	State(r *http.Request) State
 }
 
-// State is what one page shows. The page may change what the slices hold.
+// State is the content of one page. The page takes ownership of the slices.
 type State struct {
-	// Private is set when the client may see processes, peers and details.
-	Private bool
-	Started time.Time
-	// Receiver is the state of the alert receiver.
+	// Private is set if the client may see processes, peers and details.
+	Private  bool
+	Started  time.Time
 	Receiver alerts.Status
-	// Decisions are the last records of the audit, the oldest first.
+	// Decisions are the last audit records, oldest first.
 	Decisions []alerts.Record
 	// Checks are the results of the self-test.
-	Checks []actuator.Check
-	// Snapshot holds the outbound destinations; nil after SnapshotErr.
+	Checks      []actuator.Check
 	Snapshot    *collector.Snapshot
-	SnapshotErr error
-	// Services are read after the Snapshot, whose dump counts their sockets.
+	SnapshotErr error // Snapshot is nil if set
+	// Services must be read after Snapshot, whose scan counts their sockets.
 	Services []services.Status
 }

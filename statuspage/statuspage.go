@@ -1,4 +1,4 @@
-// Package statuspage serves the page at /, which shows the state of tcphup serve.
+// Package statuspage serves the HTML page with the state of tcphup serve.
 package statuspage
 
 import (
@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// The parts of the status page. It has no other: nothing is fetched from elsewhere.
+// Parts of the page, all inlined. The page loads no other resources.
 var (
 	//go:embed page.html
 	pageHTML string
@@ -22,8 +22,8 @@ var (
 	pageJS string
 )
 
-// Handler returns the handler of GET /, a page with what the source supplies. The page
-// is complete without its script, which only fetches it again and again.
+// Handler returns the handler for GET /, which renders the state of the source. The
+// script of the page only refreshes it; the page is complete without.
 func Handler(source Source, logger *slog.Logger) http.Handler {
 	return handler(func(r *http.Request) *pageData { return newPageData(source.State(r)) }, logger)
 }
@@ -39,8 +39,8 @@ func handler(data func(*http.Request) *pageData, logger *slog.Logger) http.Handl
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var b bytes.Buffer
 		if err := page.Execute(&b, data(r)); err != nil {
-			logger.Error("cannot make status page", "err", err)
-			http.Error(w, "cannot make the page; the log says why", http.StatusInternalServerError)
+			logger.Error("cannot render status page", "err", err)
+			http.Error(w, "cannot render status page: see the log", http.StatusInternalServerError)
 			return
 		}
 		header := w.Header()
@@ -49,12 +49,12 @@ func handler(data func(*http.Request) *pageData, logger *slog.Logger) http.Handl
 		header.Set("Cache-Control", "no-store")
 		header.Set("Referrer-Policy", "no-referrer")
 		header.Set("X-Content-Type-Options", "nosniff")
-		_, _ = w.Write(b.Bytes()) // that the client is gone is its own loss
+		_, _ = w.Write(b.Bytes()) // fails only if the client has disconnected
 	})
 }
 
-// contentPolicy lets a browser apply the style and run the script that are part of
-// the page, and nothing else, whatever may have got into it.
+// contentPolicy returns a Content-Security-Policy that allows only the style and the
+// script of the page, so that injected markup has no effect.
 func contentPolicy() string {
 	hash := func(s string) string {
 		sum := sha256.Sum256([]byte(s))

@@ -18,17 +18,17 @@ import (
 	"tcphup/services"
 )
 
-// hostile is what a process or the sender of an alert may call itself.
+// hostile is a malicious process name, or text in an alert.
 const hostile = `"><script>alert(1)</script><img src=x onerror=alert(2)>'{{.}}` + "\x1b[2J\x00\u202e"
 
-// examplePage is a page with something in every part of it.
+// examplePage returns page data with content in every section.
 func examplePage(private bool) *pageData {
 	now := time.Date(2026, 3, 14, 9, 26, 53, 0, time.UTC)
 	d := &pageData{
 		Host: "payments-1", Now: now, Started: now.Add(-26 * time.Hour),
 		Version: "0.1.0", Revision: "4f2c9d1", GoVersion: "go1.26.0", BuildDate: "20260301-08:00:00",
 		Private: private, Receives: true,
-		Mode: operatingMode{"armed", "Alerts with credentials hang up what the policies below allow."},
+		Mode: operatingMode{"armed", "Alerts with valid credentials close connections as the policies below allow."},
 		Policies: []alerts.PolicyStatus{
 			{Name: "stale-database"}, {Name: "stale-cache", OpenBreakers: 1}, {Name: "partner-api", Shadow: true},
 		},
@@ -45,7 +45,7 @@ func examplePage(private bool) *pageData {
 		{Address: "10.20.0.6", Port: "5432", Sockets: 64, Idle: []int{22, 14, 9, 6, 5, 4, 2, 2, 0, 0, 0, 0}, Armed: 64},
 		{Address: "10.20.7.11", Port: "6379", Sockets: 12, Idle: []int{0, 0, 0, 1, 2, 4, 5, 0, 0, 0, 0, 0}, Armed: 0},
 		{Address: "203.0.113.40", Port: "443", Sockets: 7, Idle: []int{1, 0, 0, 2, 0, 0, 1, 0, 3, 0, 0, 0}, Armed: 7},
-		{Address: "2001:db8:0:12::40", Port: "443", Sockets: 6, Idle: []int{4, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0}, Armed: 3, Paths: 6, Connections: 4, Pathless: 1},
+		{Address: "2001:db8:0:12::40", Port: "443", Sockets: 6, Idle: []int{4, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0}, Armed: 3, Subflows: 6, Connections: 4, Pathless: 1},
 		{Address: "10.20.9.2", Port: "9092", Sockets: 310, Idle: []int{290, 12, 5, 1, 1, 0, 1, 0, 0, 0, 0, 0}, Armed: 310},
 		{Address: "other", Sockets: 29, Idle: []int{7, 3, 2, 4, 5, 0, 3, 2, 1, 0, 2, 0}, Stalled: 0, Armed: 11},
 	}})
@@ -86,16 +86,16 @@ func examplePage(private bool) *pageData {
 	return d
 }
 
-// render returns the page as it is served.
+// render returns the body and header of the response.
 func render(t *testing.T, d *pageData) (string, http.Header) {
 	t.Helper()
-	answer := httptest.NewRecorder()
+	response := httptest.NewRecorder()
 	handler(func(*http.Request) *pageData { return d }, slog.New(slog.DiscardHandler)).
-		ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/", nil))
-	if answer.Code != http.StatusOK {
-		t.Fatalf("code %d: %s", answer.Code, answer.Body)
+		ServeHTTP(response, httptest.NewRequest(http.MethodGet, "/", nil))
+	if response.Code != http.StatusOK {
+		t.Fatalf("code %d: %s", response.Code, response.Body)
 	}
-	return answer.Body.String(), answer.Header()
+	return response.Body.String(), response.Header()
 }
 
 func TestStatusPage(t *testing.T) {
@@ -116,7 +116,7 @@ func TestStatusPage(t *testing.T) {
 			t.Errorf("the page does not show %s", want)
 		}
 	}
-	// The oldest first, the sum of the rest last, and the newest decision first.
+	// Longest idle first, other last; newest decision first.
 	for _, order := range [][]string{
 		{"10.20.0.5:5432</th>", "203.0.113.40:443</th>", "10.20.0.6:5432</th>", "10.20.7.11:6379</th>", "other (12"},
 		{"report.py", "not_allowed", "breaker_open"},
@@ -126,7 +126,7 @@ func TestStatusPage(t *testing.T) {
 		for _, text := range order {
 			i := strings.Index(page, text)
 			if i < last {
-				t.Errorf("%s comes too early", text)
+				t.Errorf("%s is out of order", text)
 			}
 			last = i
 		}
@@ -141,18 +141,18 @@ func TestStatusPage(t *testing.T) {
 	if policy := header.Get("Content-Security-Policy"); !strings.HasPrefix(policy, "default-src 'none'; ") || strings.Contains(policy, "unsafe") {
 		t.Errorf("Content-Security-Policy: %s", policy)
 	}
-	for _, foreign := range []string{`src="http`, `href="http`, "url(", "@import", "//"} {
-		if strings.Contains(strings.ReplaceAll(page, pageJS, ""), foreign) {
-			t.Errorf("the page has %q: something from elsewhere?", foreign)
+	for _, external := range []string{`src="http`, `href="http`, "url(", "@import", "//"} {
+		if strings.Contains(strings.ReplaceAll(page, pageJS, ""), external) {
+			t.Errorf("the page loads an external resource: %q", external)
 		}
 	}
 }
 
-// Whatever others have a say in is text and nothing else.
+// Untrusted text never becomes markup.
 func TestStatusPageEscapes(t *testing.T) {
 	d := examplePage(true)
 	d.Host, d.Version, d.Failed = hostile, hostile, ""
-	d.Mode.Why = hostile
+	d.Mode.Explanation = hostile
 	d.Policies = []alerts.PolicyStatus{{Name: hostile}}
 	d.Checks = []actuator.Check{{Name: hostile, Detail: hostile, Fix: hostile}}
 	d.Destinations[0].Name = hostile
@@ -175,26 +175,26 @@ func TestStatusPageEscapes(t *testing.T) {
 		}
 	}
 	if n := strings.Count(page, "&lt;script&gt;alert(1)&lt;/script&gt;"); n < 17 {
-		t.Errorf("%d times shown as text, want more", n)
+		t.Errorf("hostile text appears %d times, want at least 17", n)
 	}
 	if !strings.Contains(page, `\x1b[2J\x00\u202e (1)`) {
-		t.Error("the process's name does not show what it is made of")
+		t.Error("the process name is not escaped")
 	}
 	d.Failed = hostile
 	if page, _ := render(t, d); strings.Contains(page, "<img") {
-		t.Error("an error gets into the page")
+		t.Error("the error became markup")
 	}
 }
 
-// Clients that may not see processes and peers get the page without them.
-func TestStatusPageForStrangers(t *testing.T) {
+// Unauthenticated clients see no processes and peers.
+func TestStatusPageUnauthenticated(t *testing.T) {
 	page, _ := render(t, examplePage(false))
 	for _, secret := range []string{
 		"pgbouncer", "871", "report.py", "4093", "51044", "systemd", "10.99.0.1", "outside of what", "/api/v1/flows", "/api/v1/hangups",
 		"internal:5432", "10.20.0.4", "10.20.30.1", "10.20.0.53", "SERVFAIL", "09:22:53",
 	} {
 		if strings.Contains(page, secret) {
-			t.Errorf("a stranger sees %s", secret)
+			t.Errorf("an unauthenticated client sees %s", secret)
 		}
 	}
 	for _, want := range []string{
@@ -202,7 +202,7 @@ func TestStatusPageForStrangers(t *testing.T) {
 		`">db.internal</th>`, `data-label="Stale sockets">48</td>`, `data-label="Former">2</td>`, `data-label="Current">1</td>`, `>failed</span>`,
 	} {
 		if !strings.Contains(page, want) {
-			t.Errorf("a stranger does not see %s", want)
+			t.Errorf("an unauthenticated client does not see %s", want)
 		}
 	}
 }
@@ -213,23 +213,23 @@ func TestOperatingMode(t *testing.T) {
 		name   string
 		status alerts.Status
 		want   string
-		why    string
+		text   string
 	}{
-		{name: "no receiver", status: alerts.Status{Mode: alerts.ModeExporter, Paused: "paused by the pause file"}, want: "exporter", why: "--alerts.listen-address"},
-		{name: "paused", status: alerts.Status{Mode: alerts.ModeArmed, Paused: "paused by request", HasCredentials: true}, want: "paused", why: "by request"},
-		{name: "flag", status: alerts.Status{Mode: alerts.ModeShadow, Shadow: true, HasCredentials: true, Policies: policies}, want: "shadow", why: "--alerts.shadow"},
-		{name: "no credentials", status: alerts.Status{Mode: alerts.ModeShadow, Policies: policies}, want: "shadow", why: "--alerts.token-file"},
-		{name: "no policy", status: alerts.Status{Mode: alerts.ModeShadow, HasCredentials: true}, want: "shadow", why: "no policy"},
-		{name: "policies in shadow", status: alerts.Status{Mode: alerts.ModeShadow, HasCredentials: true, Policies: policies}, want: "shadow", why: "every policy"},
-		{name: "armed", status: alerts.Status{Mode: alerts.ModeArmed, HasCredentials: true, Policies: policies}, want: "armed", why: "credentials"},
+		{name: "no receiver", status: alerts.Status{Mode: alerts.ModeExporter, Paused: "paused by the pause file"}, want: "exporter", text: "--alerts.listen-address"},
+		{name: "paused", status: alerts.Status{Mode: alerts.ModeArmed, Paused: "paused by request", HasCredentials: true}, want: "paused", text: "by request"},
+		{name: "flag", status: alerts.Status{Mode: alerts.ModeShadow, Shadow: true, HasCredentials: true, Policies: policies}, want: "shadow", text: "--alerts.shadow"},
+		{name: "no credentials", status: alerts.Status{Mode: alerts.ModeShadow, Policies: policies}, want: "shadow", text: "--alerts.token-file"},
+		{name: "no policy", status: alerts.Status{Mode: alerts.ModeShadow, HasCredentials: true}, want: "shadow", text: "no policy"},
+		{name: "policies in shadow", status: alerts.Status{Mode: alerts.ModeShadow, HasCredentials: true, Policies: policies}, want: "shadow", text: "every policy"},
+		{name: "armed", status: alerts.Status{Mode: alerts.ModeArmed, HasCredentials: true, Policies: policies}, want: "armed", text: "credentials"},
 	} {
-		if got := newOperatingMode(&tt.status); got.Name != tt.want || !strings.Contains(got.Why, tt.why) {
-			t.Errorf("%s: %+v, want %s because of %s", tt.name, got, tt.want, tt.why)
+		if got := newOperatingMode(&tt.status); got.Name != tt.want || !strings.Contains(got.Explanation, tt.text) {
+			t.Errorf("%s: %+v, want %s with %q", tt.name, got, tt.want, tt.text)
 		}
 	}
 }
 
-// A number of destinations that is a lower bound is shown as one.
+// The page marks a lower bound of the number of destinations.
 func TestPageFoldedMore(t *testing.T) {
 	d := new(pageData)
 	d.setDestinations(&collector.Snapshot{Folded: 4001, FoldedMore: true, Destinations: []collector.Destination{

@@ -66,7 +66,7 @@ func exampleState() statuspage.State {
 			{Address: "10.20.0.6", Port: "5432", Sockets: 64, Idle: []int{22, 14, 9, 6, 5, 4, 2, 2, 0, 0, 0, 0}, Armed: 64},
 			{Address: "10.20.7.11", Port: "6379", Sockets: 12, Idle: []int{0, 0, 0, 1, 2, 4, 5, 0, 0, 0, 0, 0}, Armed: 0},
 			{Address: "203.0.113.40", Port: "443", Sockets: 7, Idle: []int{1, 0, 0, 2, 0, 0, 1, 0, 3, 0, 0, 0}, Armed: 7},
-			{Address: "2001:db8:0:12::40", Port: "443", Sockets: 6, Idle: []int{4, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0}, Armed: 3, Paths: 6, Connections: 4, Pathless: 1},
+			{Address: "2001:db8:0:12::40", Port: "443", Sockets: 6, Idle: []int{4, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0}, Armed: 3, Subflows: 6, Connections: 4, Pathless: 1},
 			{Address: "10.20.9.2", Port: "9092", Sockets: 310, Idle: []int{290, 12, 5, 1, 1, 0, 1, 0, 0, 0, 0, 0}, Armed: 310},
 			{Address: "other", Sockets: 29, Idle: []int{7, 3, 2, 4, 5, 0, 3, 2, 1, 0, 2, 0}, Stalled: 0, Armed: 11},
 		}},

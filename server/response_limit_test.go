@@ -14,7 +14,7 @@ import (
 	"tcphup/test/kit/nstest"
 )
 
-// dialRaw opens a connection that reads nothing unless the test does.
+// dialRaw opens a connection and sends a string. It reads nothing.
 func dialRaw(t *testing.T, s *httptest.Server, send string) net.Conn {
 	t.Helper()
 	c, err := net.Dial("tcp", s.Listener.Addr().String())
@@ -31,23 +31,22 @@ func dialRaw(t *testing.T, s *httptest.Server, send string) net.Conn {
 	return c
 }
 
-// Clients that do not read take at most so many slots, and only until others want
-// them.
+// Clients that do not read lose their slots to others.
 func TestSlowReaders(t *testing.T) {
-	const most, slow = 3, 6 // more would have the others wait for longer than answerWait, on a busy machine
+	const limit, slow = 3, 6 // with more, others may exceed maxWait on a busy machine
 	var running, peak atomic.Int32
 	block := strings.Repeat("x", 1<<20)
-	large := newAnswers(most)
+	large := newResponseLimiter(limit)
 	s := httptest.NewServer(large.limit(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		now := running.Add(1)
 		defer running.Add(-1)
-		for was := peak.Load(); now > was && !peak.CompareAndSwap(was, now); was = peak.Load() {
+		for old := peak.Load(); now > old && !peak.CompareAndSwap(old, now); old = peak.Load() {
 		}
 		if r.URL.Path == "/short" {
 			fmt.Fprint(w, "short")
 			return
 		}
-		for range 100 { // more than fits into any buffer on the way
+		for range 100 { // more than the buffers of kernel and server
 			if _, err := io.WriteString(w, block); err != nil {
 				return
 			}
@@ -57,23 +56,23 @@ func TestSlowReaders(t *testing.T) {
 	for range slow {
 		dialRaw(t, s, "GET /long HTTP/1.1\r\nHost: x\r\n\r\n")
 	}
-	nstest.Eventually(t, "all slots are taken", func() bool { return running.Load() == most })
+	nstest.Eventually(t, "all slots are taken", func() bool { return running.Load() == limit })
 	for range 3 {
-		answer, err := http.Get(s.URL + "/short")
+		response, err := http.Get(s.URL + "/short")
 		if err != nil {
 			t.Fatal(err)
 		}
-		body, err := io.ReadAll(answer.Body)
-		_ = answer.Body.Close()
+		body, err := io.ReadAll(response.Body)
+		_ = response.Body.Close()
 		if err != nil || string(body) != "short" {
-			t.Errorf("beside slow readers: %s %q, %v", answer.Status, body, err)
+			t.Errorf("beside slow readers: %s %q, %v", response.Status, body, err)
 		}
 	}
-	if got := peak.Load(); got > most {
-		t.Errorf("%d answers were made at a time, want %d at most", got, most)
+	if got := peak.Load(); got > limit {
+		t.Errorf("%d concurrent responses, want at most %d", got, limit)
 	}
 	s.CloseClientConnections()
-	nstest.Eventually(t, "nothing is left", func() bool {
+	nstest.Eventually(t, "all slots are free", func() bool {
 		large.mu.Lock()
 		defer large.mu.Unlock()
 		return len(large.slots) == 0 && len(large.running) == 0

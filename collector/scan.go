@@ -11,54 +11,55 @@ import (
 	"tcphup/sockdiag"
 )
 
-// source is where sockets come from: a *sockdiag.Conn.
+// source is a *sockdiag.Conn.
 type source interface {
 	sockdiag.Reader
 	Close() error
 }
 
-// pass reads every socket once and returns what it has found.
-func (c *Collector) pass(ctx context.Context) *result {
-	c.fold.begin()
+// scan reads every socket once and returns the aggregated result.
+func (c *Collector) scan(ctx context.Context) *result {
+	c.aggregator.begin()
 	observed := func() []prometheus.Metric { return nil }
 	if c.observer != nil {
-		c.fold.see, observed = c.observer.Observe()
+		c.aggregator.observe, observed = c.observer.Observe()
 	}
-	tcp, mptcp := c.read(ctx)
-	c.fold.end(tcp.err == nil, tcp.err == nil && mptcp.err == nil)
+	tcp, mptcp := c.readSockets(ctx)
+	c.aggregator.end(tcp.err == nil, tcp.err == nil && mptcp.err == nil)
 	if err := errors.Join(tcp.err, mptcp.err); err != nil {
-		c.logger.Log(ctx, levelOf(err), "cannot read sockets", "err", err)
+		c.logger.Log(ctx, errorLevel(err), "cannot read sockets", "err", err)
 	}
-	r := c.result(tcp, mptcp)
+	r := c.newResult(tcp, mptcp)
 	if r.tcpOK() {
 		r.observed = observed()
 	}
 	return r
 }
 
-// levelOf returns how loud an error is to be told. That clients have gone is no fault
-// of ours, and could fill the log.
-func levelOf(err error) slog.Level {
+// errorLevel returns the level at which an error is logged. Disconnected clients cancel
+// scans; at a higher level they could fill the log.
+func errorLevel(err error) slog.Level {
 	if errors.Is(err, context.Canceled) {
 		return slog.LevelDebug
 	}
 	return slog.LevelError
 }
 
-// read asks for tcp_info of flows only: finding the listeners takes no look at
-// flows, and sockets in TIME_WAIT have none to give.
-func (c *Collector) read(ctx context.Context) (tcp, mptcp reading) {
+// readSockets dumps both protocols into the aggregator. It requests tcp_info and
+// mptcp_info for flows only: the listener dump does not visit flows, and sockets in
+// TIME_WAIT have no tcp_info.
+func (c *Collector) readSockets(ctx context.Context) (tcp, mptcp sourceResult) {
 	start := c.now()
 	if c.conn == nil {
 		conn, err := c.dial()
 		if err != nil {
-			return reading{err: err}, reading{}
+			return sourceResult{err: err}, sourceResult{}
 		}
 		c.conn = conn
 	}
 	conn := c.conn
 	defer func() {
-		// What has once failed may go on failing; the next pass begins with a new one.
+		// A failed connection may keep failing; the next scan dials again.
 		if tcp.err != nil || mptcp.err != nil {
 			_ = conn.Close()
 			c.conn = nil
@@ -68,16 +69,16 @@ func (c *Collector) read(ctx context.Context) (tcp, mptcp reading) {
 	table := &c.table
 	table.Reset()
 	err := c.readTable(ctx, conn, table)
-	tcp = reading{err: err, took: c.now().Sub(start)}
+	tcp = sourceResult{err: err, took: c.now().Sub(start)}
 	if err != nil {
-		return tcp, reading{}
+		return tcp, sourceResult{}
 	}
 
-	// Connections first: their subflows are joined to them as they come.
+	// Connections first: readTCP attributes their subflows.
 	start = c.now()
 	err = table.ReadConnections(ctx, conn, sockdiag.States(mptcpStates[:]...))
-	c.fold.addMPTCP(table, start)
-	mptcp = reading{err: err, took: c.now().Sub(start)}
+	c.aggregator.addMPTCP(table, start)
+	mptcp = sourceResult{err: err, took: c.now().Sub(start)}
 
 	start = c.now()
 	tcp.err = c.readTCP(ctx, conn, table, start)
@@ -101,7 +102,7 @@ func (c *Collector) readTCP(ctx context.Context, conn source, table *sockdiag.Ta
 		if err != nil {
 			return err
 		}
-		c.fold.addTCP(&flow, table, now)
+		c.aggregator.addTCP(&flow, table, now)
 	}
 	return nil
 }

@@ -14,16 +14,15 @@ import (
 	"tcphup/test/kit/nstest"
 )
 
-// Whoever opens more connections than are allowed loses the oldest ones, and keeps
-// nobody out.
+// Connections beyond the limit close the oldest ones and do not block new clients.
 func TestLimitConnections(t *testing.T) {
-	const most = 5
+	const limit = 5
 	for _, encrypted := range []bool{false, true} {
 		t.Run(fmt.Sprint("TLS ", encrypted), func(t *testing.T) {
 			var open atomic.Int32
 			s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "here") }))
 			s.Config.ErrorLog = log.New(io.Discard, "", 0)
-			limitConnections(s.Config, most)
+			limitConnections(s.Config, limit)
 			limited := s.Config.ConnState
 			s.Config.ConnState = func(c net.Conn, state http.ConnState) {
 				switch state {
@@ -43,30 +42,29 @@ func TestLimitConnections(t *testing.T) {
 			t.Cleanup(s.Close)
 
 			first := dialRaw(t, s, "")
-			for i := range 4 * most {
+			for i := range 4 * limit {
 				half := "GET / HTTP/1.1\r\n"
 				if encrypted || i%2 == 0 {
 					half = ""
 				}
 				dialRaw(t, s, half)
 			}
-			// Only the server can have closed it.
 			if _, err := first.Read(make([]byte, 1)); err == nil || strings.Contains(err.Error(), "timeout") {
-				t.Errorf("the oldest connection: %v", err)
+				t.Errorf("oldest connection: %v", err)
 			}
 			client := s.Client()
 			for range 2 {
-				answer, err := client.Get(s.URL)
+				response, err := client.Get(s.URL)
 				if err != nil {
 					t.Fatal(err)
 				}
-				body, err := io.ReadAll(answer.Body)
-				_ = answer.Body.Close()
+				body, err := io.ReadAll(response.Body)
+				_ = response.Body.Close()
 				if err != nil || string(body) != "here" {
 					t.Errorf("beside idle connections: %q, %v", body, err)
 				}
 			}
-			nstest.Eventually(t, "the rest is closed", func() bool { return open.Load() <= most })
+			nstest.Eventually(t, "connections beyond the limit are closed", func() bool { return open.Load() <= limit })
 		})
 	}
 }

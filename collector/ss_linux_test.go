@@ -16,31 +16,31 @@ import (
 	"tcphup/test/kit/nstest"
 )
 
-// seen is what can be said of one flow, by ss or by the metrics.
-type seen struct {
+// flowState is the state of one flow according to ss or to the metrics.
+type flowState struct {
 	State         string
 	Receive, Send int
-	Timer         string // on, keepalive, persist, or nothing
+	Timer         string // on, keepalive, persist or empty
 	Unanswered    bool
-	// Packets counts, by ss, the packets that restart a clock: data sent or received,
-	// and any packet received.
+	// Packets has the counters of ss for packets that reset idle time or peer silence: data
+	// segments sent, and all segments received.
 	Packets string
 }
 
-// bySS returns the flow to the destination as ss shows it, and its idle time and
-// peer silence.
-func bySS(t *testing.T, to netip.AddrPort) (s seen, idle, silence time.Duration) {
+// bySS returns the state of the flow to a destination, its idle time and its peer
+// silence, according to ss.
+func bySS(t *testing.T, to netip.AddrPort) (s flowState, idle, silence time.Duration) {
 	t.Helper()
 	address := to.String()
 	out := strings.TrimSpace(shell(t, "ss -HtOnie state all exclude listening dst "+address))
 	if out == "" || strings.Contains(out, "\n") {
-		t.Fatalf("ss shows not one flow to %s:\n%s\n%s", address, out, shell(t, "ss -tOnie state all"))
+		t.Fatalf("ss does not show one flow to %s:\n%s\n%s", address, out, shell(t, "ss -tOnie state all"))
 	}
 	return parseSS(out)
 }
 
-// parseSS reads a line of ss -HtOnie.
-func parseSS(line string) (s seen, idle, silence time.Duration) {
+// parseSS parses a line of ss -HtOnie.
+func parseSS(line string) (s flowState, idle, silence time.Duration) {
 	words := strings.Fields(line)
 	s.State = strings.ToLower(strings.NewReplacer("ESTAB", "established", "WAIT-", "WAIT", "-", "_").Replace(words[0]))
 	s.Receive, _ = strconv.Atoi(words[1])
@@ -66,8 +66,8 @@ func parseSS(line string) (s seen, idle, silence time.Duration) {
 	return s, time.Duration(min(sent, received)) * time.Millisecond, silence
 }
 
-// sampleFunc returns the value of a metric of one destination; labels follow
-// those two, as they are written.
+// sampleFunc returns the value of a metric of one destination. before and after are the
+// labels around destination and port, in text format.
 type sampleFunc func(name, before, after string) float64
 
 func samples(t *testing.T, exposition string, to netip.AddrPort) sampleFunc {
@@ -77,8 +77,8 @@ func samples(t *testing.T, exposition string, to netip.AddrPort) sampleFunc {
 	}
 }
 
-// byMetrics returns the same from the metrics of a destination with one flow.
-func byMetrics(t *testing.T, exposition string, to netip.AddrPort) (s seen, idle, silence time.Duration) {
+// byMetrics is bySS according to the metrics, for a destination with one flow.
+func byMetrics(t *testing.T, exposition string, to netip.AddrPort) (s flowState, idle, silence time.Duration) {
 	t.Helper()
 	sample := samples(t, exposition, to)
 	total := 0.0
@@ -99,16 +99,15 @@ func byMetrics(t *testing.T, exposition string, to netip.AddrPort) (s seen, idle
 	return s, seconds("tcphup_socket_idle_seconds"), seconds("tcphup_socket_peer_silence_seconds")
 }
 
-// A mixed set of sockets, each to a destination of its own, in every situation
-// that can be told apart.
-func TestPrivilegedTruth(t *testing.T) {
+// The metrics match ss for a socket in each state, with each timer.
+func TestPrivilegedMatchesSS(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		shell(t, "ip -6 addr add 2001:db8::2 dev lo nodad; sysctl -qw net.ipv4.tcp_retries2=15 net.ipv4.tcp_syn_retries=10")
 		to := map[string]netip.AddrPort{}
 		var client, server *net.TCPConn
 
 		_, _, to["fresh"] = connect(t, "127.0.0.2", false)
-		nstest.Eventually(t, "the kernel accepts packets to its new address", func() bool {
+		nstest.Eventually(t, "the new address is routed", func() bool {
 			return shell(t, "ip -6 route show table local 2001:db8::2") != ""
 		})
 		_, _, to["ipv6"] = connect(t, "2001:db8::2", false)
@@ -122,7 +121,7 @@ func TestPrivilegedTruth(t *testing.T) {
 		_, server, to["unread"] = connect(t, "127.0.0.6", false)
 		_, _ = server.Write(make([]byte, 1234))
 		client, _, to["zero window"] = connect(t, "127.0.0.7", false)
-		stuff(t, client)
+		fillWindow(t, client)
 		client, server, to["time_wait"] = connect(t, "127.0.0.8", false)
 		_ = client.CloseWrite()
 		_, _ = server.Read(make([]byte, 1))
@@ -135,14 +134,14 @@ func TestPrivilegedTruth(t *testing.T) {
 		client, _, to["retransmitting"] = connect(t, silentPeer, false)
 		full, _, _ := connect(t, silentPeer, false)
 		to["zero window unanswered"] = full.RemoteAddr().(*net.TCPAddr).AddrPort()
-		stuff(t, full)
+		fillWindow(t, full)
 		closing, _, _ := connect(t, silentPeer, false)
 		to["fin_wait1"] = closing.RemoteAddr().(*net.TCPAddr).AddrPort()
 		cutLink(t)
 		_, _ = client.Write(make([]byte, 100))
 		_ = closing.CloseWrite()
 		to["syn_sent"] = netip.MustParseAddrPort(silentPeer + ":9")
-		go func() { // until the test ends it
+		go func() { // until the end of the test
 			var d net.Dialer
 			if c, err := d.DialContext(t.Context(), "tcp", to["syn_sent"].String()); err == nil {
 				_ = c.Close()
@@ -184,9 +183,9 @@ func TestPrivilegedTruth(t *testing.T) {
 		}
 		t.Run("inbound", func(t *testing.T) {
 			var before, got map[string]int
-			nstest.Eventually(t, "ss says the same before and after a scrape", func() bool {
+			nstest.Eventually(t, "ss shows the same before and after a scrape", func() bool {
 				before = inboundBySS(t)
-				got = inboundByMetrics(served(t, c))
+				got = inboundByMetrics(scrape(t, c))
 				return cmp.Equal(before, inboundBySS(t))
 			})
 			if diff := cmp.Diff(before, got); diff != "" || len(got) < 5 {
@@ -197,19 +196,19 @@ func TestPrivilegedTruth(t *testing.T) {
 			t.Run(name, func(t *testing.T) {
 				d := to[name]
 				var (
-					before                                             seen
+					before                                             flowState
 					idleBefore, silenceBefore, idleAfter, silenceAfter time.Duration
 					exposition                                         string
 				)
 				nstest.Eventually(t, "ss shows the same state and packets before and after a scrape", func() bool {
-					var after seen
+					var after flowState
 					before, idleBefore, silenceBefore = bySS(t, d)
-					exposition = served(t, c)
+					exposition = scrape(t, c)
 					after, idleAfter, silenceAfter = bySS(t, d)
 					return before == after
 				})
 				got, idle, silence := byMetrics(t, exposition, d)
-				if diff := cmp.Diff(seen{State: before.State, Receive: before.Receive, Send: before.Send}, got); diff != "" {
+				if diff := cmp.Diff(flowState{State: before.State, Receive: before.Receive, Send: before.Send}, got); diff != "" {
 					t.Errorf("ss and metrics differ (-ss +metrics):\n%s", diff)
 				}
 				sample := samples(t, exposition, d)
@@ -217,29 +216,29 @@ func TestPrivilegedTruth(t *testing.T) {
 				timed := w.state != "syn_sent" && w.state != "time_wait"
 				const tolerance = 50 * time.Millisecond
 				if timed && (idle < idleBefore-tolerance || idle > idleAfter+tolerance) {
-					t.Errorf("idle is %v, ss says %v to %v", idle, idleBefore, idleAfter)
+					t.Errorf("idle time is %v, ss shows %v to %v", idle, idleBefore, idleAfter)
 				}
 				if timed && (silence < silenceBefore-tolerance || silence > silenceAfter+tolerance) {
-					t.Errorf("peer silence is %v, ss says %v to %v", silence, silenceBefore, silenceAfter)
+					t.Errorf("peer silence is %v, ss shows %v to %v", silence, silenceBefore, silenceAfter)
 				}
 				for _, metric := range []string{"tcphup_socket_idle_seconds_count", "tcphup_socket_peer_silence_seconds_count"} {
-					if n := sample(metric, "", ""); n != float64(index(timed)) {
-						t.Errorf("%s is %v, want %v", metric, n, index(timed))
+					if n := sample(metric, "", ""); n != float64(toInt(timed)) {
+						t.Errorf("%s is %v, want %v", metric, n, toInt(timed))
 					}
 				}
-				if n := sample("tcphup_socket_age_seconds_count", "", ""); n != float64(index(timed)) {
-					t.Errorf("age is known of %v flows", n)
+				if n := sample("tcphup_socket_age_seconds_count", "", ""); n != float64(toInt(timed)) {
+					t.Errorf("%v flows with an age", n)
 				}
 
-				keeps := w.state == "established" || w.state == "close_wait"
-				for armed, want := range map[string]bool{"true": before.Timer == "keepalive", "false": keeps && before.Timer == ""} {
-					if n := sample("tcphup_sockets_keepalive", `armed="`+armed+`",`, ""); n != float64(index(want)) {
+				hasKeepalive := w.state == "established" || w.state == "close_wait"
+				for armed, want := range map[string]bool{"true": before.Timer == "keepalive", "false": hasKeepalive && before.Timer == ""} {
+					if n := sample("tcphup_sockets_keepalive", `armed="`+armed+`",`, ""); n != float64(toInt(want)) {
 						t.Errorf("armed=%s is %v, want %v", armed, n, want)
 					}
 				}
 				for reason, timer := range map[string]string{"keepalive_probe": "keepalive", "retransmit": "on", "zero_window": "persist"} {
 					want := before.Unanswered && before.Timer == timer
-					if n := sample("tcphup_sockets_stalled", "", `,reason="`+reason+`"`); n != float64(index(want)) {
+					if n := sample("tcphup_sockets_stalled", "", `,reason="`+reason+`"`); n != float64(toInt(want)) {
 						t.Errorf("stalled by %s is %v, want %v", reason, n, want)
 					}
 				}
@@ -248,7 +247,7 @@ func TestPrivilegedTruth(t *testing.T) {
 	})
 }
 
-// inboundBySS counts the sockets whose port is that of a listener, by port and state.
+// inboundBySS counts the sockets on the port of a listener, by port and state.
 func inboundBySS(t *testing.T) map[string]int {
 	t.Helper()
 	listening := map[string]bool{}
@@ -278,7 +277,7 @@ func inboundByMetrics(exposition string) map[string]int {
 	return counts
 }
 
-// Probes do not make a flow look busy, data does, and a fresh flow is not old.
+// Data resets the idle time; keepalive probes do not.
 func TestPrivilegedIdle(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		began := time.Now()
@@ -287,11 +286,11 @@ func TestPrivilegedIdle(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		look := func() (idle, silence time.Duration) {
-			_, idle, silence = byMetrics(t, served(t, c), to)
+		metrics := func() (idle, silence time.Duration) {
+			_, idle, silence = byMetrics(t, scrape(t, c), to)
 			return idle, silence
 		}
-		// The application's own view of the socket.
+		// tcp_info of the socket.
 		info := func() (idle, silence time.Duration, packets uint32) {
 			onSocket(t, client, func(fd int) error {
 				i, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
@@ -305,21 +304,21 @@ func TestPrivilegedIdle(t *testing.T) {
 			return idle, silence, packets
 		}
 		const tolerance = 50 * time.Millisecond // the kernel counts in jiffies
-		if idle, _ := look(); idle > time.Since(began)+tolerance {
-			t.Errorf("a flow that was opened %v ago has been idle for %v", time.Since(began), idle)
+		if idle, _ := metrics(); idle > time.Since(began)+tolerance {
+			t.Errorf("%v after the handshake the idle time is %v", time.Since(began), idle)
 		}
-		nstest.Eventually(t, "a probe is answered after two seconds without data", func() bool {
+		nstest.Eventually(t, "a probe is acknowledged after two seconds without data", func() bool {
 			between := func(got, before, after time.Duration) bool {
 				return got >= before-tolerance && got <= after+tolerance
 			}
 			idleBefore, silenceBefore, packetsBefore := info()
-			idle, silence := look()
+			idle, silence := metrics()
 			idleAfter, silenceAfter, packetsAfter := info()
 			if packetsAfter != packetsBefore {
-				return false // an answered probe has restarted the silence
+				return false // an acknowledged probe has reset the silence
 			}
 			if !between(idle, idleBefore, idleAfter) || !between(silence, silenceBefore, silenceAfter) {
-				t.Errorf("idle %v, peer silence %v; tcp_info says %v and %v before, %v and %v after",
+				t.Errorf("idle %v, peer silence %v; tcp_info has %v and %v before, %v and %v after",
 					idle, silence, idleBefore, silenceBefore, idleAfter, silenceAfter)
 			}
 			return idle > 2*time.Second && silence < idle-time.Second
@@ -328,13 +327,14 @@ func TestPrivilegedIdle(t *testing.T) {
 		if _, err := client.Write([]byte("data")); err != nil {
 			t.Fatal(err)
 		}
-		if idle, _ := look(); idle > time.Since(began)+tolerance {
-			t.Errorf("%v after data the flow has been idle for %v", time.Since(began), idle)
+		if idle, _ := metrics(); idle > time.Since(began)+tolerance {
+			t.Errorf("%v after data the idle time is %v", time.Since(began), idle)
 		}
 	})
 }
 
-// cookieOf asks the socket itself: an MPTCP one has another cookie than its paths.
+// cookieOf returns the cookie of the socket. An MPTCP socket has another cookie than its
+// subflows.
 func cookieOf(t *testing.T, c *net.TCPConn) (cookie uint64) {
 	t.Helper()
 	onSocket(t, c, func(fd int) (err error) {
@@ -344,7 +344,7 @@ func cookieOf(t *testing.T, c *net.TCPConn) (cookie uint64) {
 	return cookie
 }
 
-func TestPrivilegedAge(t *testing.T) {
+func TestPrivilegedFirstSeen(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		client, server, to := connect(t, "127.0.0.2", false)
 		flow := &sockdiag.Flow{Cookie: cookieOf(t, client), Local: client.LocalAddr().(*net.TCPAddr).AddrPort()}
@@ -353,28 +353,28 @@ func TestPrivilegedAge(t *testing.T) {
 			t.Fatal(err)
 		}
 		if _, known := c.FirstSeen(flow); known {
-			t.Error("flow is known before the first scrape")
+			t.Error("flow is recorded before the first scrape")
 		}
 		began := time.Now()
-		served(t, c)
+		scrape(t, c)
 		first, known := c.FirstSeen(flow)
-		if !known || first.Before(began) || first.After(time.Now().Add(sightingStep)) {
+		if !known || first.Before(began) || first.After(time.Now().Add(firstSeenStep)) {
 			t.Errorf("first seen at %v, %t; scraped at %v", first, known, began)
 		}
 		age := func() time.Duration {
-			return time.Duration(samples(t, served(t, c), to)("tcphup_socket_age_seconds_sum", "", "") * float64(time.Second))
+			return time.Duration(samples(t, scrape(t, c), to)("tcphup_socket_age_seconds_sum", "", "") * float64(time.Second))
 		}
 		nstest.Eventually(t, "the flow ages", func() bool { return age() > 500*time.Millisecond })
 		if got, most := age(), time.Since(began); got > most {
-			t.Errorf("age is %v, but it was first seen %v ago", got, most)
+			t.Errorf("age is %v, but the first scrape was %v ago", got, most)
 		}
 		if again, _ := c.FirstSeen(flow); !again.Equal(first) {
-			t.Errorf("first seen at %v, and then at %v", first, again)
+			t.Errorf("first seen at %v, later at %v", first, again)
 		}
 		_ = client.Close()
 		_ = server.Close()
-		nstest.Eventually(t, "the closed flow is forgotten", func() bool {
-			served(t, c)
+		nstest.Eventually(t, "the closed flow has expired", func() bool {
+			scrape(t, c)
 			_, known := c.FirstSeen(flow)
 			return !known
 		})

@@ -21,20 +21,20 @@ func numbered(i int) netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), 443)
 }
 
-// fill passes so many flows to each destination through the contract and returns
-// what it keeps.
-func fill(c *contract, flows map[netip.AddrPort]int) (kept []netip.AddrPort, rest group, folded int) {
+// fill counts the given number of flows to each destination and returns the choice,
+// sorted.
+func fill(c *destinationLimit, flows map[netip.AddrPort]int) (kept []netip.AddrPort, rest aggregate, folded int) {
 	c.reset()
 	for d, n := range flows {
 		for range n {
-			i := c.group(d)
-			c.groups[i].states[sockdiag.Established]++
+			i := c.aggregate(d)
+			c.aggregates[i].states[sockdiag.Established]++
 		}
 	}
 	all, rest, folded := c.choose()
 	for _, s := range all {
 		kept = append(kept, s.destination)
-		if got := s.group.states[sockdiag.Established]; int(got) != flows[s.destination] {
+		if got := s.aggregate.states[sockdiag.Established]; int(got) != flows[s.destination] {
 			panic(fmt.Sprintf("%v has %d flows, want %d", s.destination, got, flows[s.destination]))
 		}
 	}
@@ -44,22 +44,22 @@ func fill(c *contract, flows map[netip.AddrPort]int) (kept []netip.AddrPort, res
 
 func notPinned(netip.AddrPort) bool { return false }
 
-// A destination does not come and go while its rank hardly changes.
+// A small change of rank does not replace a kept destination.
 func TestHysteresis(t *testing.T) {
 	a, b, d := numbered(1), numbered(2), numbered(3)
-	c := newContract(2, notPinned)
+	c := newDestinationLimit(2, notPinned)
 	steps := []struct {
 		flows map[netip.AddrPort]int
 		want  []netip.AddrPort
 	}{
 		{map[netip.AddrPort]int{a: 100, b: 20, d: 19}, []netip.AddrPort{a, b}},
-		{map[netip.AddrPort]int{a: 100, b: 20, d: 21}, []netip.AddrPort{a, b}}, // hardly larger
+		{map[netip.AddrPort]int{a: 100, b: 20, d: 21}, []netip.AddrPort{a, b}}, // slightly larger
 		{map[netip.AddrPort]int{a: 100, b: 19, d: 24}, []netip.AddrPort{a, b}},
 		{map[netip.AddrPort]int{a: 100, b: 20, d: 27}, []netip.AddrPort{a, d}}, // clearly larger
-		{map[netip.AddrPort]int{a: 100, b: 30, d: 27}, []netip.AddrPort{a, d}}, // and stays in turn
-		{map[netip.AddrPort]int{a: 100, b: 30}, []netip.AddrPort{a, b}},        // no flow left
+		{map[netip.AddrPort]int{a: 100, b: 30, d: 27}, []netip.AddrPort{a, d}}, // hysteresis of the new one
+		{map[netip.AddrPort]int{a: 100, b: 30}, []netip.AddrPort{a, b}},        // no flows
 		{map[netip.AddrPort]int{a: 1, b: 1, d: 1}, []netip.AddrPort{a, b}},
-		{map[netip.AddrPort]int{a: 1, b: 1, d: 2}, []netip.AddrPort{a, b}}, // one socket more is noise
+		{map[netip.AddrPort]int{a: 1, b: 1, d: 2}, []netip.AddrPort{a, b}}, // one socket is below the hysteresis
 	}
 	for i, step := range steps {
 		kept, rest, folded := fill(c, step.flows)
@@ -80,20 +80,20 @@ func TestHysteresis(t *testing.T) {
 	}
 }
 
-// Among more destinations than there is room for, the large ones are found by the
-// second pass, wherever the dump has them.
+// The second scan finds the large destinations among more than there is room for,
+// wherever they are in the dump.
 func TestLargeAmongMany(t *testing.T) {
 	const limit = 10
-	c := newContract(limit, func(d netip.AddrPort) bool { return d == numbered(123_456) })
-	pass := func() (kept []netip.AddrPort, folded int) {
+	c := newDestinationLimit(limit, func(d netip.AddrPort) bool { return d == numbered(123_456) })
+	scan := func() (kept []netip.AddrPort, folded int) {
 		c.reset()
 		add := func(d netip.AddrPort) {
-			i := c.group(d)
-			c.groups[i].states[sockdiag.Established]++
+			i := c.aggregate(d)
+			c.aggregates[i].states[sockdiag.Established]++
 		}
 		for i := range 200_000 {
 			add(numbered(i))
-			if i > 100_000 { // late, when every group is taken
+			if i > 100_000 { // late, when every aggregate is in use
 				add(numbered(1_000_000 + i%5))
 			}
 		}
@@ -101,15 +101,15 @@ func TestLargeAmongMany(t *testing.T) {
 		flows := int(rest.states[sockdiag.Established])
 		for _, s := range all {
 			kept = append(kept, s.destination)
-			flows += int(s.group.states[sockdiag.Established])
+			flows += int(s.aggregate.states[sockdiag.Established])
 		}
 		if flows != 299_999 {
-			t.Errorf("%d flows are counted, want 299999", flows)
+			t.Errorf("%d flows, want 299999", flows)
 		}
 		return kept, folded
 	}
-	pass()
-	kept, folded := pass()
+	scan()
+	kept, folded := scan()
 	for i := range 5 {
 		if !slices.Contains(kept, numbered(1_000_000+i)) {
 			t.Errorf("large destination %v is not kept", numbered(1_000_000+i))
@@ -119,29 +119,29 @@ func TestLargeAmongMany(t *testing.T) {
 		t.Error("pinned destination is not kept")
 	}
 	if len(kept) != limit {
-		t.Errorf("keeps %d destinations, want %d", len(kept), limit)
+		t.Errorf("%d destinations, want %d", len(kept), limit)
 	}
-	if least, most := limit*candidatesPerSeries, 200_005-limit; folded < least || folded > most || !c.rest.overflown() {
+	if least, most := limit*candidatesPerSeries, 200_005-limit; folded < least || folded > most || !c.heavy.overflown() {
 		t.Errorf("%d folded destinations, want a lower bound of %d that is at least %d", folded, most, least)
 	}
 }
 
-// The number of folded destinations is exact up to the number that the help text says.
+// The number of folded destinations is exact up to the bound in its HELP text.
 func TestFoldedIsExact(t *testing.T) {
 	const limit = 10
 	flows := make(map[netip.AddrPort]int)
 	for i := range (candidatesPerSeries + 1) * limit {
 		flows[numbered(i)] = 1 + i%3
 	}
-	for pass, c := 1, newContract(limit, notPinned); pass <= 3; pass++ {
-		if kept, _, folded := fill(c, flows); len(kept)+folded != len(flows) || c.rest.overflown() {
-			t.Errorf("pass %d keeps %d and folds %d of %d destinations", pass, len(kept), folded, len(flows))
+	for scan, c := 1, newDestinationLimit(limit, notPinned); scan <= 3; scan++ {
+		if kept, _, folded := fill(c, flows); len(kept)+folded != len(flows) || c.heavy.overflown() {
+			t.Errorf("scan %d keeps %d and folds %d of %d destinations", scan, len(kept), folded, len(flows))
 		}
 	}
 }
 
 func TestPinnedBeyondLimit(t *testing.T) {
-	c := newContract(3, func(netip.AddrPort) bool { return true })
+	c := newDestinationLimit(3, func(netip.AddrPort) bool { return true })
 	flows := make(map[netip.AddrPort]int)
 	for i := range 1000 {
 		flows[numbered(i)] = 1
@@ -151,7 +151,7 @@ func TestPinnedBeyondLimit(t *testing.T) {
 	}
 }
 
-// A million flows, each to a destination of its own: memory follows the contract.
+// Memory is bounded with a million flows to distinct destinations.
 func TestMillionDestinations(t *testing.T) {
 	c := newTest(t, Config{}, &fakeKernel{})
 	var table sockdiag.Table
@@ -164,23 +164,23 @@ func TestMillionDestinations(t *testing.T) {
 	}
 	before := heap()
 	for range 2 {
-		c.fold.begin()
+		c.aggregator.begin()
 		now := c.now()
 		for range 1_000_000 {
-			f := flow1(netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(random.Uint32()), byte(random.Uint32()), byte(random.Uint32())}), uint16(random.Uint32())))
-			c.fold.addTCP(&f, &table, now)
+			f := sameCookie(netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(random.Uint32()), byte(random.Uint32()), byte(random.Uint32())}), uint16(random.Uint32())))
+			c.aggregator.addTCP(&f, &table, now)
 		}
-		c.fold.end(true, true)
+		c.aggregator.end(true, true)
 		n := counter(0)
-		if err := c.encoder.Encode(&n, nil, c.result(reading{}, reading{}), nil); err != nil {
+		if err := c.encoder.Encode(&n, nil, c.newResult(sourceResult{}, sourceResult{}), nil); err != nil {
 			t.Fatal(err)
 		}
 		if most := (DefaultMaxDestinations+1)*19 + 10; int(n) > most {
-			t.Errorf("%d metrics, want %d at most", n, most)
+			t.Errorf("%d metrics, want at most %d", n, most)
 		}
 	}
 	if grown := heap() - before; grown > 4<<20 {
-		t.Errorf("a million destinations hold %d bytes, want 4 MiB at most", grown)
+		t.Errorf("a million destinations use %d bytes, want at most 4 MiB", grown)
 	}
 	runtime.KeepAlive(c)
 }
@@ -193,9 +193,9 @@ func (n *counter) Encode(f *dto.MetricFamily) error {
 	return nil
 }
 
-// flow1 is an established flow whose cookie is always the same, so that its age
-// takes no memory.
-func flow1(remote netip.AddrPort) sockdiag.Flow {
+// sameCookie returns an established flow with a fixed cookie, so that all such flows
+// share an entry of the first-seen table.
+func sameCookie(remote netip.AddrPort) sockdiag.Flow {
 	return sockdiag.Flow{
 		State:   sockdiag.Established,
 		Local:   netip.MustParseAddrPort("10.0.0.1:40000"),
@@ -205,38 +205,38 @@ func flow1(remote netip.AddrPort) sockdiag.Flow {
 	}
 }
 
-func BenchmarkFold(b *testing.B) {
+func BenchmarkAggregator(b *testing.B) {
 	for _, destinations := range []int{200, 20_000, 1_000_000} {
 		b.Run(fmt.Sprintf("destinations=%d", destinations), func(b *testing.B) {
 			c := newTest(b, Config{}, &fakeKernel{})
 			var table sockdiag.Table
 			flows := make([]sockdiag.Flow, 1_000_000)
 			for i := range flows {
-				flows[i] = flow1(numbered(i * 7919 % destinations))
+				flows[i] = sameCookie(numbered(i * 7919 % destinations))
 				flows[i].Cookie = uint64(i + 1)
 			}
 			now := c.now()
 			b.ReportAllocs()
 			for b.Loop() {
-				c.fold.begin()
+				c.aggregator.begin()
 				for i := range flows {
-					c.fold.addTCP(&flows[i], &table, now)
+					c.aggregator.addTCP(&flows[i], &table, now)
 				}
-				c.fold.end(true, true)
-				c.fold.destinations.choose()
+				c.aggregator.end(true, true)
+				c.aggregator.destinations.choose()
 			}
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(len(flows)), "ns/flow")
 		})
 	}
 }
 
-// BenchmarkExposition is all of a scrape but the reading of sockets.
+// BenchmarkExposition measures a scrape without the kernel.
 func BenchmarkExposition(b *testing.B) {
 	for _, destinations := range []int{20, 200, 500} {
 		b.Run(fmt.Sprintf("destinations=%d", destinations), func(b *testing.B) {
 			kernel := &fakeKernel{}
 			for i := range destinations {
-				kernel.flows = append(kernel.flows, flow1(numbered(i)))
+				kernel.flows = append(kernel.flows, sameCookie(numbered(i)))
 			}
 			h := newTest(b, Config{}, kernel).Handler(prometheus.NewRegistry())
 			request := httptest.NewRequest(http.MethodGet, "/metrics", nil)

@@ -1,0 +1,134 @@
+package collector
+
+import (
+	"net/netip"
+	"time"
+
+	"tcphup/sockdiag"
+)
+
+// aggregator adds up the flows of one scan. It buffers no flow, only the aggregates, the
+// number of subflows of each MPTCP connection, and the first-seen times.
+type aggregator struct {
+	mapper       destinationMapper
+	destinations *destinationLimit
+	inbound      *destinationLimit    // by local port, with a zero netip.Addr
+	connections  []connection         // parallel to sockdiag.Table.Connections
+	tcp, mptcp   *firstSeenTable      // by protocol
+	observe      func(*sockdiag.Flow) // of an Observer; may be nil
+	observed     sockdiag.Flow        // argument of observe
+}
+
+func newAggregator(mapper destinationMapper, limit int, pinned func(netip.AddrPort) bool, now func() time.Time) *aggregator {
+	return &aggregator{
+		mapper:       mapper,
+		destinations: newDestinationLimit(limit, pinned),
+		inbound:      newDestinationLimit(limit, func(netip.AddrPort) bool { return false }),
+		tcp:          newFirstSeenTable(now),
+		mptcp:        newFirstSeenTable(now),
+	}
+}
+
+// begin resets the aggregator for another scan.
+func (a *aggregator) begin() {
+	a.destinations.reset()
+	a.inbound.reset()
+	a.tcp.beginScan()
+	a.mptcp.beginScan()
+}
+
+// end finishes a scan. The arguments report for which protocols it was complete.
+func (a *aggregator) end(tcp, mptcp bool) {
+	defer func() {
+		clear(a.connections) // release the pointers into the Table
+		a.connections = a.connections[:0]
+	}()
+	if tcp {
+		a.tcp.finishScan()
+	}
+	if mptcp {
+		a.mptcp.finishScan()
+	}
+	if !tcp || !mptcp {
+		return
+	}
+	for i := range a.connections {
+		// A connection in CLOSE has ended and has no subflows.
+		if c := &a.connections[i]; c.aggregate >= 0 && c.flow.State != sockdiag.Close {
+			a.destinations.aggregates[c.aggregate].mptcpPart().addConnection(c)
+		}
+	}
+}
+
+// addMPTCP counts the MPTCP connections of a table. It must precede addTCP, which
+// attributes subflows to them.
+func (a *aggregator) addMPTCP(table *sockdiag.Table, now time.Time) {
+	for i := range table.Connections() {
+		flow := &table.Connections()[i]
+		a.connections = append(a.connections, connection{flow: flow, aggregate: a.addConnection(flow, table.Direction(flow), now)})
+	}
+}
+
+// addConnection counts an MPTCP connection and returns the index of its aggregate,
+// inbound or excluded.
+func (a *aggregator) addConnection(flow *sockdiag.Flow, direction sockdiag.Direction, now time.Time) int32 {
+	if direction == sockdiag.Inbound {
+		return inbound
+	}
+	d, ok := a.mapper.destination(flow.Remote)
+	if !ok {
+		return excluded
+	}
+	i := a.destinations.aggregate(d)
+	a.destinations.aggregates[i].mptcpPart().states[min(flow.State, sockdiag.MaxState)][toInt(flow.MPTCPInfo.Fallback())]++
+	if !sockdiag.Handshake.Has(flow.State) {
+		a.mptcp.observe(flow, now)
+	}
+	return i
+}
+
+// addTCP counts a TCP flow. A subflow has the direction of its connection.
+func (a *aggregator) addTCP(flow *sockdiag.Flow, table *sockdiag.Table, now time.Time) {
+	var parent *connection
+	direction := sockdiag.Outbound
+	if i, ok := table.Connection(flow); !ok {
+		direction = table.OwnDirection(flow)
+	} else if parent = &a.connections[i]; parent.aggregate == inbound {
+		direction = sockdiag.Inbound
+	}
+	if parent != nil && flow.State != sockdiag.TimeWait {
+		parent.subflows++
+	}
+	if direction == sockdiag.Inbound {
+		i := a.inbound.aggregate(netip.AddrPortFrom(netip.Addr{}, flow.Local.Port()))
+		a.inbound.aggregates[i].states[min(flow.State, sockdiag.MaxState)]++
+		return
+	}
+	remote := flow.Remote
+	if parent != nil && parent.aggregate >= 0 && table.OwnDirection(flow) == sockdiag.Inbound {
+		// The peer has opened this subflow from an ephemeral port.
+		remote = netip.AddrPortFrom(remote.Addr(), parent.flow.Remote.Port())
+	}
+	if a.observe != nil && flow.State != sockdiag.TimeWait && (parent == nil || !closingStates.Has(parent.flow.State)) {
+		// The argument of an unknown function escapes; a field avoids an allocation per flow.
+		a.observed = *flow
+		a.observed.Remote = remote
+		a.observe(&a.observed)
+	}
+	d, ok := a.mapper.destination(remote)
+	if !ok {
+		return
+	}
+	i := a.destinations.aggregate(d) // may reallocate aggregates
+	sum := &a.destinations.aggregates[i]
+	sum.add(flow)
+	if flow.State == sockdiag.TimeWait {
+		return
+	}
+	if !sockdiag.Handshake.Has(flow.State) {
+		sum.age.observe(a.tcp.observe(flow, now))
+	}
+	if parent != nil || flow.IsSubflow {
+		sum.mptcpPart().addSubflow(flow, parent)
+	}
+}
