@@ -22,7 +22,7 @@ import (
 	"tcphup/test/kit/testapp"
 )
 
-// Addresses of the programs, each alone in the test's network namespace.
+// Addresses of the programs, free in each test's private network namespace.
 const (
 	tcphupAddress       = "127.0.0.1:10471"
 	receiverAddress     = "127.0.0.1:10472"
@@ -37,7 +37,7 @@ type process struct {
 	t   testing.TB
 	cmd *exec.Cmd
 	log string
-	// exited is closed when the process has ended; err, how it did, may be read then.
+	// exited is closed after the exit; err is valid from then on.
 	exited chan struct{}
 	err    error
 }
@@ -74,7 +74,7 @@ func startCommand(t testing.TB, cmd *exec.Cmd) *process {
 	return p
 }
 
-// logged returns what the process has written so far.
+// logged returns the output of the process so far.
 func (p *process) logged() string {
 	p.t.Helper()
 	b, err := os.ReadFile(p.log)
@@ -93,13 +93,13 @@ func (p *process) hasExited() bool {
 	}
 }
 
-// wait returns how the process has ended.
+// wait waits for the exit and returns its error.
 func (p *process) wait() error {
 	<-p.exited
 	return p.err
 }
 
-// stop asks the process to end and returns how it did.
+// stop sends SIGTERM, waits for the exit and returns its error.
 func (p *process) stop() error {
 	p.t.Helper()
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
@@ -109,12 +109,12 @@ func (p *process) stop() error {
 	case <-p.exited:
 		return p.err
 	case <-time.After(nstest.HangGuard):
-		p.t.Fatalf("timed out after %v: the process does not end", nstest.HangGuard)
+		p.t.Fatalf("process still running %v after SIGTERM", nstest.HangGuard)
 		return nil
 	}
 }
 
-// kill ends the process at once, whatever it is at.
+// kill sends SIGKILL and waits for the exit.
 func (p *process) kill() {
 	p.t.Helper()
 	if err := p.cmd.Process.Kill(); err != nil {
@@ -132,7 +132,7 @@ func serve(t testing.TB, args ...string) *process {
 	return p
 }
 
-// get returns the body of a page, or an error for any answer but 200.
+// get returns the body of a response; any status but 200 is an error.
 func get(t testing.TB, url string) (string, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), nstest.HangGuard)
@@ -161,13 +161,13 @@ func awaitPage(t testing.TB, url string) {
 	})
 }
 
-// sample returns the value of one series of tcphup, and false when there is none.
+// sample returns the value of a series of tcphup; false when the series is missing.
 func sample(t testing.TB, series string) (float64, bool) {
 	t.Helper()
 	return sampleOf(t, "http://"+tcphupAddress, series)
 }
 
-// sampleOf does so for any program with a page /metrics.
+// sampleOf returns the value of a series of any exporter.
 func sampleOf(t testing.TB, url, series string) (float64, bool) {
 	t.Helper()
 	page, err := get(t, url+"/metrics")
@@ -195,13 +195,13 @@ func writeFile(t testing.TB, name, content string) string {
 	return path
 }
 
-// idleFlows is a query that has a result when a flow to the port has been idle.
+// idleFlows returns a PromQL query with a result once a flow to the port is idle for more
+// than a second.
 func idleFlows(port string) string {
 	return fmt.Sprintf(`tcphup_socket_idle_seconds_count{port=%q} - ignoring(le) tcphup_socket_idle_seconds_bucket{port=%[1]q,le="1"} > 0`, port)
 }
 
-// startPrometheus scrapes tcphup at these addresses and fires while the query has a
-// result.
+// startPrometheus starts Prometheus with these targets and an alert on the query.
 func startPrometheus(t *testing.T, query string, targets ...string) {
 	t.Helper()
 	rules := writeFile(t, "rules.yml", fmt.Sprintf(`
@@ -223,7 +223,7 @@ alerting: {alertmanagers: [{static_configs: [{targets: [%q]}]}]}
 	awaitPage(t, "http://"+prometheusAddress+"/-/ready")
 }
 
-// keepAliveServer counts the connections that it has accepted and that have ended.
+// keepAliveServer is an HTTP server that reports each closed connection.
 type keepAliveServer struct {
 	host, port string
 	closed     chan string
@@ -258,9 +258,9 @@ func (s *keepAliveServer) client() *exec.Cmd {
 	return cmd
 }
 
-// From an idle connection to a new one: Prometheus sees it, Alertmanager posts,
-// tcphup hangs it up, the application reconnects, the alert resolves. Without the
-// right credentials, nothing is closed.
+// TestPrivilegedChain covers the whole chain: Prometheus scrapes an idle connection,
+// Alertmanager posts, tcphup hangs up, the application reconnects and the alert resolves.
+// Without valid credentials, no connection is closed.
 func TestPrivilegedChain(t *testing.T) {
 	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
@@ -269,7 +269,7 @@ func TestPrivilegedChain(t *testing.T) {
 			args   []string
 			sent   string
 			closes bool
-			series string // must rise above 0
+			series string // expected above 0
 		}{
 			{
 				name: "armed", args: []string{"--alerts.token-file=" + writeFile(t, "token", token)}, sent: token, closes: true,
@@ -285,36 +285,36 @@ func TestPrivilegedChain(t *testing.T) {
 			},
 		} {
 			t.Run(tt.name, func(t *testing.T) {
-				victim, bystander := startServer(t, "127.0.0.1:0"), startServer(t, "127.0.0.1:0")
-				ask, askBystander := startClient(t, victim.client()), startClient(t, bystander.client())
+				target, bystander := startServer(t, "127.0.0.1:0"), startServer(t, "127.0.0.1:0")
+				ask, askBystander := startClient(t, target.client()), startClient(t, bystander.client())
 				first, other := ask(), askBystander()
 
 				served := serve(t, tt.args...)
 				startAlertmanager(t, alertmanagerConfig{groupBy: "alertname, destination, port", token: tt.sent})
-				startPrometheus(t, idleFlows(victim.port), tcphupAddress)
+				startPrometheus(t, idleFlows(target.port), tcphupAddress)
 
 				nstest.Eventually(t, tt.series+" rises", func() bool {
 					value, ok := sample(t, tt.series)
 					return ok && value > 0
 				})
 				if tt.closes {
-					closed := <-victim.closed
+					closed := <-target.closed
 					if "200 "+closed+" <nil>" != first {
-						t.Errorf("closed is %q, the client's connection was %q", closed, first)
+						t.Errorf("closed connection %q, want %q", closed, first)
 					}
 					if next := ask(); next == first || !strings.HasPrefix(next, "200 ") {
-						t.Errorf("the client's next request: %q, before: %q", next, first)
+						t.Errorf("response after the hang-up %q, before %q", next, first)
 					}
 					nstest.Eventually(t, "the alert resolves", func() bool {
-						ask() // the new connection is in use
+						ask() // keeps the new connection busy
 						alerts, err := get(t, "http://"+alertmanagerAddress+"/api/v2/alerts?active=true")
 						return err == nil && strings.TrimSpace(alerts) == "[]"
 					})
-				} else if again := ask(); again != first || len(victim.closed) != 0 {
-					t.Errorf("without the right credentials the client's connection was closed: %q, then %q", first, again)
+				} else if again := ask(); again != first || len(target.closed) != 0 {
+					t.Errorf("connection closed without valid credentials: %q, then %q", first, again)
 				}
 				if again := askBystander(); again != other || len(bystander.closed) != 0 {
-					t.Errorf("the bystander's connection was closed: %q, then %q", other, again)
+					t.Errorf("bystander's connection closed: %q, then %q", other, again)
 				}
 				if err := served.stop(); err != nil {
 					t.Errorf("tcphup serve after SIGTERM: %v", err)
@@ -324,7 +324,7 @@ func TestPrivilegedChain(t *testing.T) {
 	})
 }
 
-// A receiver that everyone can reach and that asks for nothing does not start.
+// TestPrivilegedRefusesToStart checks that a non-loopback receiver requires a token file.
 func TestPrivilegedRefusesToStart(t *testing.T) {
 	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
@@ -337,8 +337,8 @@ func TestPrivilegedRefusesToStart(t *testing.T) {
 	})
 }
 
-// An action that is under way when the program is told to stop ends in order, and
-// its sender gets the answer.
+// TestPrivilegedStopsGracefully checks that SIGTERM lets a running action complete, and that
+// its sender gets the response.
 func TestPrivilegedStopsGracefully(t *testing.T) {
 	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
@@ -348,26 +348,26 @@ func TestPrivilegedStopsGracefully(t *testing.T) {
 		fd := app.Connect(server.Addr(), false, false)
 		served := serveArmed(t)
 
-		answers := make(chan string, 1)
+		responses := make(chan string, 1)
 		go func() {
-			answer, err := postAlert(t, server.Addr())
-			answers <- fmt.Sprint(answer, " ", err)
+			response, err := postAlert(t, server.Addr())
+			responses <- fmt.Sprint(response, " ", err)
 		}()
-		// The peer holds its end, so the action goes on until its linger is over.
+		// The peer keeps its end open, so the action lasts for the linger time.
 		if got := app.Ask("recv %d", fd); got != "recv ok 0" {
 			t.Fatalf("application: %q", got)
 		}
 		if err := served.stop(); err != nil {
 			t.Errorf("tcphup serve after SIGTERM: %v", err)
 		}
-		if got := <-answers; !strings.HasPrefix(got, "200 OK") || !strings.Contains(got, `"half_closed":1`) {
-			t.Errorf("the answer is %q", got)
+		if got := <-responses; !strings.HasPrefix(got, "200 OK") || !strings.Contains(got, `"half_closed":1`) {
+			t.Errorf("response: %q", got)
 		}
 	})
 }
 
-// postAlert sends one alert of Alertmanager's about the destination, with the
-// token, and returns status and body of the answer.
+// postAlert posts a notification with one alert about the destination, with the token. It
+// returns status and body of the response.
 func postAlert(t testing.TB, destination netip.AddrPort) (string, error) {
 	t.Helper()
 	request := alertRequest(t, "http://"+receiverAddress+"/alerts", destination)
@@ -381,7 +381,7 @@ func postAlert(t testing.TB, destination netip.AddrPort) (string, error) {
 	return response.Status + " " + string(answer), err
 }
 
-// alertRequest is what Alertmanager sends of one alert, without credentials.
+// alertRequest returns Alertmanager's request for one alert, without credentials.
 func alertRequest(t testing.TB, url string, destination netip.AddrPort) *http.Request {
 	t.Helper()
 	body := fmt.Sprintf(`{"version":"4","status":"firing","alerts":[{"status":"firing","fingerprint":"c0ffee","startsAt":%q,

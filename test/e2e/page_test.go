@@ -17,11 +17,11 @@ import (
 	"tcphup/test/kit/testapp"
 )
 
-// screenshotsVariable names a directory to keep the screenshots in, to look at.
+// screenshotsVariable names a directory for screenshots; unset: none are written.
 const screenshotsVariable = "TCPHUP_SCREENSHOTS"
 
-// The status page of a real tcphup with real sockets in a real browser: it shows what
-// is there, follows what changes, and tells strangers less.
+// TestPrivilegedStatusPage checks the status page in a browser: its content, its updates, and
+// the reduced content for unauthenticated remote clients.
 func TestPrivilegedStatusPage(t *testing.T) {
 	axe := browser.Axe(t) // may need the network
 	nstest.Run(t, func(t *testing.T) {
@@ -69,14 +69,14 @@ func TestPrivilegedStatusPage(t *testing.T) {
 				fmt.Sprintf("%s (%d)", shownCommand, app.PID()),
 			} {
 				if !strings.Contains(shown, want) {
-					t.Errorf("%s: the page does not show %s:\n%s", name, want, shown)
+					t.Errorf("%s: page without %s:\n%s", name, want, shown)
 				}
 			}
 			if got := browser.Eval[int](b, "document.querySelectorAll('main svg rect').length"); got < 1 {
 				t.Errorf("%s: no histogram", name)
 			}
 			if got := browser.Eval[int](b, "document.querySelectorAll('main b, main img, main script').length"); got > 0 {
-				t.Errorf("%s: a process's name has become markup", name)
+				t.Errorf("%s: process name rendered as markup", name)
 			}
 			for _, v := range b.Violations(axe) {
 				t.Errorf("%s: accessibility: %v", name, v)
@@ -95,36 +95,36 @@ func TestPrivilegedStatusPage(t *testing.T) {
 			t.Fatalf("pause: %v, %v", answer, err)
 		}
 		_ = answer.Body.Close()
-		nstest.Eventually(t, "the page follows by itself", func() bool {
+		nstest.Eventually(t, "the page updates itself", func() bool {
 			shown := text()
 			return strings.Contains(shown, at(later).String()) && strings.Contains(shown, "paused by request")
 		})
 		if !browser.Eval[bool](b, "window.same === true") {
-			t.Error("the page was loaded anew")
+			t.Error("page reloaded")
 		}
 		for _, m := range b.Messages() {
-			t.Errorf("the browser says: %s", m)
+			t.Errorf("browser message: %s", m)
 		}
 
-		stranger := nstest.Command(t, "ip", "netns", "exec", "peer", "curl", "-sS", "http://"+nstest.Local4+":10471/")
+		remote := nstest.Command(t, "ip", "netns", "exec", "peer", "curl", "-sS", "http://"+nstest.Local4+":10471/")
 		for _, secret := range []string{hostileCommand, `\x1b`, "(" + strconv.Itoa(app.PID()) + ")", at(plain).String(), "/api/v1/"} {
-			if strings.Contains(stranger, secret) {
-				t.Errorf("a stranger sees %q", secret)
+			if strings.Contains(remote, secret) {
+				t.Errorf("page for a remote client has %q", secret)
 			}
 		}
-		if !strings.Contains(stranger, "closed") || !strings.Contains(stranger, "paused by request") {
-			t.Errorf("a stranger sees too little:\n%s", stranger)
+		if !strings.Contains(remote, "closed") || !strings.Contains(remote, "paused by request") {
+			t.Errorf("page for a remote client lacks content:\n%s", remote)
 		}
 	})
 }
 
-// A failover on the page of a real tcphup: which addresses a service has and had, who
-// still leads to the latter, and why a name cannot be looked up. Strangers learn of it
-// what the metrics tell them.
+// TestPrivilegedStatusPageServices checks services on the status page during a failover:
+// current and former addresses, their sockets and lookup errors. Unauthenticated remote
+// clients get only the content of the metrics.
 func TestPrivilegedStatusPageServices(t *testing.T) {
 	axe := browser.Axe(t) // may need the network
 	nstest.Run(t, func(t *testing.T) {
-		const current = "10.99.0.66" // nobody is there: it is in no metric
+		const current = "10.99.0.66" // no socket, so in no metric
 		peer := nstest.NewPeer(t)
 		dns := startNameServer(t)
 		dns.set(serviceName+" "+nstest.Peer4Two, "cache.internal "+current)
@@ -174,19 +174,19 @@ services:
 		page, metrics := ask("/"), ask("/metrics")
 		for _, secret := range []string{current, "no such host", net.JoinHostPort(serviceName, strconv.Itoa(int(port)))} {
 			if strings.Contains(page, secret) || strings.Contains(metrics, secret) {
-				t.Errorf("a stranger sees %q", secret)
+				t.Errorf("page for a remote client has %q", secret)
 			}
 		}
 		for _, want := range []string{`service">` + serviceName + "<", `data-label="Stale sockets">2<`, `data-label="Former">1<`, ">failed<"} {
 			if !strings.Contains(page, want) {
-				t.Errorf("a stranger does not see %s:\n%s", want, page)
+				t.Errorf("page for a remote client without %s:\n%s", want, page)
 			}
 		}
 
 		tcphup(t, nstest.Peer4Two, strconv.Itoa(int(port))).mustExit(t, 0)
 		shows(nstest.Peer4Two + " 0 sockets, since 20")
 		for _, m := range b.Messages() {
-			t.Errorf("the browser says: %s", m)
+			t.Errorf("browser message: %s", m)
 		}
 	})
 }
