@@ -58,6 +58,13 @@ func goClient(url string) {
 	}
 }
 
+// goClientCommand returns a command that runs goClient.
+func goClientCommand(host, port string) *exec.Cmd {
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), goClientVariable+"=http://"+net.JoinHostPort(host, port))
+	return cmd
+}
+
 // pythonClient does the same with http.client. As its documentation recommends, it reconnects
 // once after the server has closed the connection.
 const pythonClient = `
@@ -89,11 +96,7 @@ func TestPrivilegedKeepAliveClients(t *testing.T) {
 			{name: "python", command: func(host, port string) *exec.Cmd {
 				return exec.Command(python, "-c", pythonClient, host, port)
 			}},
-			{name: "go", command: func(host, port string) *exec.Cmd {
-				cmd := exec.Command(os.Args[0])
-				cmd.Env = append(os.Environ(), goClientVariable+"=http://"+net.JoinHostPort(host, port))
-				return cmd
-			}},
+			{name: "go", command: goClientCommand},
 		} {
 			t.Run(tt.name, func(t *testing.T) {
 				listener, err := net.Listen("tcp", "127.0.0.1:0")

@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -31,97 +30,6 @@ const (
 )
 
 const token = "a-token-for-the-test-of-the-chain"
-
-// process is a program that runs until the test ends.
-type process struct {
-	t   testing.TB
-	cmd *exec.Cmd
-	log string
-	// exited is closed after the exit; err is valid from then on.
-	exited chan struct{}
-	err    error
-}
-
-func startProcess(t testing.TB, name string, args ...string) *process {
-	t.Helper()
-	return startCommand(t, exec.Command(name, args...))
-}
-
-func startCommand(t testing.TB, cmd *exec.Cmd) *process {
-	t.Helper()
-	p := &process{t: t, cmd: cmd, log: filepath.Join(t.TempDir(), "log"), exited: make(chan struct{})}
-	log, err := os.Create(p.log)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer log.Close()
-	p.cmd.Stdout, p.cmd.Stderr = log, log
-	if err := p.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		defer close(p.exited)
-		p.err = p.cmd.Wait()
-	}()
-	t.Cleanup(func() {
-		_ = p.cmd.Process.Kill()
-		<-p.exited
-		if t.Failed() {
-			b, err := os.ReadFile(p.log)
-			t.Logf("log of %v (%v):\n%s", cmd, err, b)
-		}
-	})
-	return p
-}
-
-// logged returns the output of the process so far.
-func (p *process) logged() string {
-	p.t.Helper()
-	b, err := os.ReadFile(p.log)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	return string(b)
-}
-
-func (p *process) hasExited() bool {
-	select {
-	case <-p.exited:
-		return true
-	default:
-		return false
-	}
-}
-
-// wait waits for the exit and returns its error.
-func (p *process) wait() error {
-	<-p.exited
-	return p.err
-}
-
-// stop sends SIGTERM, waits for the exit and returns its error.
-func (p *process) stop() error {
-	p.t.Helper()
-	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		p.t.Fatal(err)
-	}
-	select {
-	case <-p.exited:
-		return p.err
-	case <-time.After(nstest.HangGuard):
-		p.t.Fatalf("process still running %v after SIGTERM", nstest.HangGuard)
-		return nil
-	}
-}
-
-// kill sends SIGKILL and waits for the exit.
-func (p *process) kill() {
-	p.t.Helper()
-	if err := p.cmd.Process.Kill(); err != nil {
-		p.t.Fatal(err)
-	}
-	<-p.exited
-}
 
 // serve runs tcphup as a service until the test ends.
 func serve(t testing.TB, args ...string) *process {
@@ -204,20 +112,25 @@ func idleFlows(port string) string {
 // startPrometheus starts Prometheus with these targets and an alert on the query.
 func startPrometheus(t *testing.T, query string, targets ...string) {
 	t.Helper()
-	rules := writeFile(t, "rules.yml", fmt.Sprintf(`
+	runPrometheus(t, fmt.Sprintf(`
 groups:
   - name: tcphup
     rules:
       - alert: StaleSockets
         expr: %s
         labels: {tcphup: hangup}
-`, query))
+`, query), targets...)
+}
+
+// runPrometheus starts Prometheus with these rules and targets and waits until it is ready.
+func runPrometheus(t *testing.T, rules string, targets ...string) {
+	t.Helper()
 	config := writeFile(t, "prometheus.yml", fmt.Sprintf(`
 global: {scrape_interval: 250ms, scrape_timeout: 250ms, evaluation_interval: 250ms}
 rule_files: [%q]
 scrape_configs: [{job_name: tcphup, static_configs: [{targets: [%s]}]}]
 alerting: {alertmanagers: [{static_configs: [{targets: [%q]}]}]}
-`, rules, strings.Join(targets, ", "), alertmanagerAddress))
+`, writeFile(t, "rules.yml", rules), strings.Join(targets, ", "), alertmanagerAddress))
 	startProcess(t, need(t, "prometheus", "prometheus"), "--config.file="+config, "--storage.tsdb.path="+t.TempDir(),
 		"--web.listen-address="+prometheusAddress, "--log.level=warn")
 	awaitPage(t, "http://"+prometheusAddress+"/-/ready")
@@ -252,11 +165,7 @@ func startServer(t *testing.T, address string) *keepAliveServer {
 	return s
 }
 
-func (s *keepAliveServer) client() *exec.Cmd {
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), goClientVariable+"=http://"+net.JoinHostPort(s.host, s.port))
-	return cmd
-}
+func (s *keepAliveServer) client() *exec.Cmd { return goClientCommand(s.host, s.port) }
 
 // TestPrivilegedChain covers the whole chain: Prometheus scrapes an idle connection,
 // Alertmanager posts, tcphup hangs up, the application reconnects and the alert resolves.
@@ -370,7 +279,11 @@ func TestPrivilegedStopsGracefully(t *testing.T) {
 // returns status and body of the response.
 func postAlert(t testing.TB, destination netip.AddrPort) (string, error) {
 	t.Helper()
-	request := alertRequest(t, "http://"+receiverAddress+"/alerts", destination)
+	return sendWithToken(alertRequest(t, "http://"+receiverAddress+"/alerts", destination))
+}
+
+// sendWithToken adds the token to a request and returns status and body of the response.
+func sendWithToken(request *http.Request) (string, error) {
 	request.Header.Set("Authorization", "Bearer "+token)
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
@@ -384,9 +297,15 @@ func postAlert(t testing.TB, destination netip.AddrPort) (string, error) {
 // alertRequest returns Alertmanager's request for one alert, without credentials.
 func alertRequest(t testing.TB, url string, destination netip.AddrPort) *http.Request {
 	t.Helper()
+	return notificationRequest(t, url, fmt.Sprintf(`"alertname":"Stale","destination":%q,"port":"%d"`, destination.Addr(), destination.Port()))
+}
+
+// notificationRequest returns Alertmanager's request for one alert with these labels, given as
+// JSON members, and the label tcphup.
+func notificationRequest(t testing.TB, url, labels string) *http.Request {
+	t.Helper()
 	body := fmt.Sprintf(`{"version":"4","status":"firing","alerts":[{"status":"firing","fingerprint":"c0ffee","startsAt":%q,
-		"labels":{"alertname":"Stale","tcphup":"hangup","destination":%q,"port":"%d"}}]}`,
-		time.Now().UTC().Format(time.RFC3339Nano), destination.Addr(), destination.Port())
+		"labels":{"tcphup":"hangup",%s}}]}`, time.Now().UTC().Format(time.RFC3339Nano), labels)
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)

@@ -13,7 +13,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tcphup/test/kit/nstest"
-	"tcphup/test/kit/program"
 )
 
 // nameServer is a dnsmasq for the domain internal. on 127.0.0.1, set in resolv.conf.
@@ -78,17 +77,6 @@ func bind(t *testing.T, over, content string) {
 	if err := unix.Mount(file, over, "", unix.MS_BIND, ""); err != nil {
 		t.Fatal(err)
 	}
-}
-
-// serveServices runs tcphup with a token and the arguments until the test ends.
-func serveServices(t *testing.T, args ...string) *process {
-	t.Helper()
-	p := startProcess(t, program.Path(t), append([]string{
-		"serve", "--web.listen-address=" + tcphupAddress, "--alerts.listen-address=" + receiverAddress,
-		"--alerts.token-file=" + writeFile(t, "token", token),
-	}, args...)...)
-	awaitPage(t, "http://"+tcphupAddress+"/-/ready")
-	return p
 }
 
 // becomes waits until a series has the value.

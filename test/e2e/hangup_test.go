@@ -10,8 +10,6 @@ import (
 	"syscall"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"tcphup/test/kit/nstest"
 	"tcphup/test/kit/program"
 	"tcphup/test/kit/testapp"
@@ -149,13 +147,7 @@ func nameHosts(t *testing.T, name string, addrs ...string) {
 	for _, a := range addrs {
 		fmt.Fprintf(&hosts, "%s %s\n", a, name)
 	}
-	file := t.TempDir() + "/hosts"
-	if err := os.WriteFile(file, []byte(hosts.String()), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.Mount(file, "/etc/hosts", "", unix.MS_BIND, ""); err != nil {
-		t.Fatal(err)
-	}
+	bind(t, "/etc/hosts", hosts.String())
 }
 
 // TestPrivilegedManyAddresses checks several HOST arguments, as printed by `getent hosts`,

@@ -56,7 +56,7 @@ func listJSON(t *testing.T, args ...string) (l listed) {
 const hostileCommand = "x\x1b[2J<b>&\"\u009b'y"
 
 // shownCommand is hostileCommand after escaping, as in all output.
-const shownCommand = `x\x1b[2J<b>&\"\u009b'y`
+const shownCommand = `x\x1b[2J<b>&"\u009b'y`
 
 // hostileApp starts the application as hostileCommand.
 func hostileApp(t *testing.T, binary string) *testapp.App {
@@ -259,7 +259,7 @@ func TestPrivilegedListOnTerminal(t *testing.T) {
 			t.Run("watch until "+strconv.Quote(key), func(t *testing.T) {
 				cmd := command("--watch", "--interval=100ms", "--flows")
 				screen := onTerminal(t, cmd, 24, 200)
-				watch := startTerminal(t, cmd)
+				watch := startCommand(t, cmd)
 				frames := func() int { return strings.Count(screen.text(), "\x1b[H") }
 				nstest.Eventually(t, "three frames", func() bool { return frames() >= 3 })
 				if screen.echoes(t) {
@@ -289,7 +289,7 @@ func TestPrivilegedListOnTerminal(t *testing.T) {
 		t.Run("small", func(t *testing.T) {
 			cmd := command("--watch", "--interval=100ms", "--flows")
 			screen := onTerminal(t, cmd, 3, 20)
-			watch := startTerminal(t, cmd)
+			watch := startCommand(t, cmd)
 			nstest.Eventually(t, "hidden lines are counted", func() bool { return strings.Contains(screen.text(), " more") })
 			if err := watch.stop(); err != nil {
 				t.Errorf("after SIGTERM: %v", err)

@@ -22,7 +22,7 @@ func TestPrivilegedLookupFailures(t *testing.T) {
 		}
 		names := []string{serviceName + " 127.0.1.1", "flagged.internal 127.0.3.1", "many.internal " + strings.Join(many, " ")}
 		dns.set(names...)
-		serveServices(t, "--service=flagged.internal:80", "--config.file="+writeFile(t, "tcphup.yml", `
+		serveArmed(t, "--service=flagged.internal:80", "--config.file="+writeFile(t, "tcphup.yml", `
 services:
   - {name: db, port: 5432, settle: 1s, interval: 1s}
   - {name: db.internal, port: 5432, settle: 1s, interval: 1s}

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"net/netip"
 	"os"
-	"os/exec"
 	"strconv"
 	"strings"
 	"syscall"
@@ -321,11 +320,4 @@ func TestPrivilegedReconnect(t *testing.T) {
 			})
 		}
 	})
-}
-
-func startProcessAs(t *testing.T, attr *syscall.SysProcAttr, name string, args ...string) *process {
-	t.Helper()
-	cmd := exec.Command(name, args...)
-	cmd.SysProcAttr = attr
-	return startCommand(t, cmd)
 }

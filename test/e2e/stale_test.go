@@ -3,11 +3,9 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -56,9 +54,7 @@ func TestPrivilegedFailover(t *testing.T) {
 		port := startHTTPOn(t, oldAddress+":0")
 		startHTTPOn(t, net.JoinHostPort(newAddress, port))
 
-		cmd := exec.Command(os.Args[0])
-		cmd.Env = append(os.Environ(), goClientVariable+"=http://"+net.JoinHostPort(serviceName, port))
-		ask := startClient(t, cmd)
+		ask := startClient(t, goClientCommand(serviceName, port))
 		var first string
 		nstest.Eventually(t, "the name resolves", func() bool {
 			first = ask()
@@ -72,7 +68,7 @@ policies:
     labels: {service: service}
 services: [{name: %[1]s, port: %[2]s, settle: %[3]s, interval: 1s}]
 `, serviceName, port, failoverSettle))
-		serveServices(t, "--config.file="+config)
+		serveArmed(t, "--config.file="+config)
 		becomes(t, addressesOf(serviceName, "current"), 1)
 		becomes(t, socketsOf("current"), 1)
 		becomes(t, socketsOf("former"), 0)
@@ -128,15 +124,7 @@ func startPrometheusWithShippedRules(t *testing.T) {
 	if strings.Count(string(shipped), waits) != 1 {
 		t.Fatalf("want one %q in the shipped rules", waits)
 	}
-	rules := writeFile(t, "rules.yml", strings.Replace(string(shipped), waits, "for: 0s", 1))
-	config := writeFile(t, "prometheus.yml", fmt.Sprintf(`
-global: {scrape_interval: 250ms, scrape_timeout: 250ms, evaluation_interval: 250ms}
-rule_files: [%q]
-scrape_configs: [{job_name: tcphup, static_configs: [{targets: [%q]}]}]
-alerting: {alertmanagers: [{static_configs: [{targets: [%q]}]}]}
-`, rules, tcphupAddress, alertmanagerAddress))
-	startProcess(t, need(t, "prometheus", "prometheus"), "--config.file="+config, "--storage.tsdb.path="+t.TempDir(),
-		"--web.listen-address="+prometheusAddress, "--log.level=warn")
+	runPrometheus(t, strings.Replace(string(shipped), waits, "for: 0s", 1), tcphupAddress)
 	// Prometheus discovers its Alertmanager some seconds after its start.
 	nstest.Eventually(t, "Prometheus has discovered Alertmanager", func() bool {
 		page, err := get(t, "http://"+prometheusAddress+"/api/v1/alertmanagers")
@@ -147,24 +135,12 @@ alerting: {alertmanagers: [{static_configs: [{targets: [%q]}]}]}
 // postStale posts an alert about the service and returns the response.
 func postStale(t *testing.T) string {
 	t.Helper()
-	body := fmt.Sprintf(`{"version":"4","status":"firing","alerts":[{"status":"firing","fingerprint":"c0ffee","startsAt":%q,
-		"labels":{"alertname":"TcphupStaleSockets","tcphup":"hangup","service":%q}}]}`, time.Now().UTC().Format(time.RFC3339Nano), serviceName)
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+receiverAddress+"/alerts", strings.NewReader(body))
-	if err != nil {
-		t.Fatal(err)
+	labels := fmt.Sprintf(`"alertname":"TcphupStaleSockets","service":%q`, serviceName)
+	response, err := sendWithToken(notificationRequest(t, "http://"+receiverAddress+"/alerts", labels))
+	if err != nil || !strings.HasPrefix(response, "200 ") {
+		t.Fatalf("response: %s, %v", response, err)
 	}
-	request.Header.Set("Authorization", "Bearer "+token)
-	request.Header.Set("Content-Type", "application/json")
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer response.Body.Close()
-	answer, err := io.ReadAll(response.Body)
-	if err != nil || response.StatusCode != http.StatusOK {
-		t.Fatalf("%s: %s, %v", response.Status, answer, err)
-	}
-	return string(answer)
+	return response
 }
 
 // TestPrivilegedStaleFlows checks that the embedded policy hangs up flows to former addresses:
@@ -205,7 +181,7 @@ func TestPrivilegedStaleFlows(t *testing.T) {
 		services := fmt.Sprintf("services:\n- {name: %s, port: %d, settle: 1s, interval: 1s}\n", serviceName, port)
 		config := writeFile(t, "tcphup.yml", services)
 		args := []string{"--config.file=" + config, "--state.directory=" + state}
-		served := serveServices(t, args...)
+		served := serveArmed(t, args...)
 		becomes(t, addressesOf(serviceName, "current"), 2)
 		becomes(t, socketsOf("current"), 3+subflows)
 
@@ -261,7 +237,7 @@ func TestPrivilegedStaleFlows(t *testing.T) {
 		if err := served.stop(); err != nil {
 			t.Fatal(err)
 		}
-		served = serveServices(t, args...)
+		served = serveArmed(t, args...)
 		becomes(t, socketsOf("former"), 3+subflows)
 		nstest.Eventually(t, "the first lookup succeeds; alerts before get 503", func() bool {
 			lookups, _ := sample(t, fmt.Sprintf(`tcphup_service_lookups_total{service=%q}`, serviceName))

@@ -67,24 +67,6 @@ func onTerminal(t *testing.T, cmd *exec.Cmd, rows, columns uint16) *terminal {
 	return s
 }
 
-// startTerminal starts a command that is attached to a terminal and runs until the test ends.
-func startTerminal(t *testing.T, cmd *exec.Cmd) *process {
-	t.Helper()
-	p := &process{t: t, cmd: cmd, exited: make(chan struct{})}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		defer close(p.exited)
-		p.err = cmd.Wait()
-	}()
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = p.wait()
-	})
-	return p
-}
-
 // text returns all output so far.
 func (s *terminal) text() string {
 	s.mu.Lock()
