@@ -28,7 +28,7 @@ func floor([]string) error {
 		return err
 	}
 	defer unix.Close(fd)
-	buffer := make([]byte, 32<<10) // maximum size of a netlink dump message batch
+	buffer := make([]byte, 32<<10) // maximum per receive of a dump
 	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
 		busy, err := processorTime(os.Getpid())
 		if err != nil {
