@@ -10,11 +10,11 @@ import (
 	"testing"
 )
 
-// What Grafana says a dashboard is, and who checks it.
+// npmPackages are Grafana's types of a dashboard and the compiler that checks them.
 var npmPackages = []string{"@grafana/schema@13.2.3", "typescript@5.9.3"}
 
-// prelude declares the types for JSON: an enumeration's values stand there as such.
-// Of an annotation's fields, those that Prometheus has are not in the schema.
+// prelude adapts the types to JSON, where enumerations are plain values, and adds
+// Prometheus' annotation fields, which the schema lacks.
 const prelude = `import type { AnnotationQuery, Dashboard } from '@grafana/schema';
 import type * as heatmap from '@grafana/schema/dist/esm/raw/composable/heatmap/panelcfg/x/HeatmapPanelCfg_types.gen';
 import type * as stat from '@grafana/schema/dist/esm/raw/composable/stat/panelcfg/x/StatPanelCfg_types.gen';
@@ -32,7 +32,8 @@ type Annotation = Omit<AnnotationQuery, 'target'> & {
 };
 export const dashboard: Plain<Omit<Dashboard, 'annotations'> & { annotations: { list: Annotation[] } }> = `
 
-// The dashboard is one by Grafana's own types, and so are the options of each panel.
+// TestDashboardTypes checks the dashboard and the options of each panel against Grafana's
+// TypeScript types.
 func TestDashboardTypes(t *testing.T) {
 	text := read(t, deploy+"/dashboard.json")
 	var dashboard struct {
@@ -59,17 +60,17 @@ func TestDashboardTypes(t *testing.T) {
 		}
 	}
 	if out, err := typeCheck(t, source); err != nil {
-		t.Errorf("deploy/dashboard.json is not what Grafana expects: %v\n%s", err, out)
+		t.Errorf("deploy/dashboard.json does not match Grafana's types: %v\n%s", err, out)
 	}
-	// The check is worth something only when it finds mistakes.
+	// The check must detect errors.
 	mistakes := []string{`"graphTooltip": 1`, `"graphTooltip": 7`, `"drawStyle": "bars"`, `"drawStyle": "bar"`, `"gridPos": {"x"`, `"gridPos": {"X"`}
 	out, err := typeCheck(t, strings.NewReplacer(mistakes...).Replace(source))
 	if err == nil || strings.Count(out, "error TS") < 3 {
-		t.Errorf("mistakes went through: %v\n%s", err, out)
+		t.Errorf("errors not detected: %v\n%s", err, out)
 	}
 }
 
-// typeCheck compiles TypeScript beside the packages.
+// typeCheck compiles TypeScript with the npm packages and returns the compiler's output.
 func typeCheck(t *testing.T, source string) (string, error) {
 	t.Helper()
 	dir := installNPM(t)
@@ -91,7 +92,7 @@ func typeCheck(t *testing.T, source string) (string, error) {
 	return string(out), err
 }
 
-// installNPM returns a directory with the packages, which is kept for the next time.
+// installNPM returns a cached directory with the npm packages.
 func installNPM(t *testing.T) string {
 	t.Helper()
 	cache, err := os.UserCacheDir()
@@ -106,7 +107,7 @@ func installNPM(t *testing.T) string {
 	if err := os.MkdirAll(cache, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	// Half an installation must not be taken for one.
+	// Only a complete installation gets the final name.
 	partial, err := os.MkdirTemp(cache, "partial")
 	if err != nil {
 		t.Fatal(err)

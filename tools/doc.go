@@ -1,4 +1,4 @@
-// Package tools holds the tests of what is shipped beside the program, and the plot of
-// the benchmarks. It is a module of its own: what they need to read manifests, to make
-// packages and to draw is many times as large as what tcphup needs.
+// Package tools tests the files shipped with the program: manifests, dashboard and package
+// versions. It is a separate module, because its dependencies are many times larger than
+// those of tcphup.
 package tools

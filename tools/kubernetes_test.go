@@ -29,7 +29,7 @@ const (
 	kubernetes = deploy + "/kubernetes"
 )
 
-// decode reads one manifest into the type that it says it is; unknown and repeated
+// decode decodes a manifest into the type of its apiVersion and kind. Unknown and duplicate
 // fields are errors.
 func decode(t *testing.T, manifest []byte) any {
 	t.Helper()
@@ -45,7 +45,7 @@ func decode(t *testing.T, manifest []byte) any {
 		{APIVersion: monitoring.GroupName + "/v1", Kind: monitoringv1.PodMonitorsKind}:                    &monitoringv1.PodMonitor{},
 		{APIVersion: monitoring.GroupName + "/v1", Kind: monitoringv1.PrometheusRuleKind}:                 &monitoringv1.PrometheusRule{},
 		{APIVersion: monitoring.GroupName + "/v1alpha1", Kind: monitoringv1alpha1.AlertmanagerConfigKind}: &monitoringv1alpha1.AlertmanagerConfig{},
-		{APIVersion: "kustomize.config.k8s.io/v1beta1", Kind: "Kustomization"}:                            new(any), // krusty is strict about these
+		{APIVersion: "kustomize.config.k8s.io/v1beta1", Kind: "Kustomization"}:                            new(any), // checked by krusty
 	}
 	object, ok := objects[kind]
 	if !ok {
@@ -57,7 +57,7 @@ func decode(t *testing.T, manifest []byte) any {
 	return object
 }
 
-// build returns the objects that the overlay makes.
+// build returns the objects of a kustomize overlay.
 func build(t *testing.T, overlay string) []any {
 	t.Helper()
 	resources, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), filepath.Join(kubernetes, overlay))
@@ -75,7 +75,7 @@ func build(t *testing.T, overlay string) []any {
 	return objects
 }
 
-// Every file is what it says it is, patches too.
+// TestManifests decodes every manifest and patch strictly.
 func TestManifests(t *testing.T) {
 	files, err := filepath.Glob(kubernetes + "/*/*.yaml")
 	if err != nil || len(files) < 10 {
@@ -86,11 +86,11 @@ func TestManifests(t *testing.T) {
 	}
 }
 
-// What each overlay makes of an application, and the Pod Security level that it needs.
+// TestOverlays checks security context, capabilities and Pod Security level of each overlay.
 func TestOverlays(t *testing.T) {
 	for _, tt := range []struct {
 		overlay string
-		level   api.Level // the strictest that lets it in
+		level   api.Level // strictest level that admits the pod
 		uid     int64
 		add     []corev1.Capability
 		shares  bool
@@ -141,7 +141,7 @@ func podTemplate(t *testing.T, objects []any) corev1.PodTemplateSpec {
 	return corev1.PodTemplateSpec{}
 }
 
-// container returns tcphup's own, which beside an application is a native side-car.
+// container returns the container of tcphup, a native sidecar in pods with an application.
 func container(t *testing.T, pod *corev1.PodSpec) *corev1.Container {
 	t.Helper()
 	for _, c := range pod.InitContainers {
@@ -156,7 +156,7 @@ func container(t *testing.T, pod *corev1.PodSpec) *corev1.Container {
 	return nil
 }
 
-// strictest returns the strictest Pod Security level that lets the pod in.
+// strictest returns the strictest Pod Security level that admits the pod.
 func strictest(t *testing.T, pod corev1.PodTemplateSpec) api.Level {
 	t.Helper()
 	evaluator, err := policy.NewEvaluator(policy.DefaultChecks(), nil)
@@ -175,8 +175,8 @@ func strictest(t *testing.T, pod corev1.PodTemplateSpec) api.Level {
 	return api.LevelPrivileged
 }
 
-// The operator's objects fit together with the pods and with the files that they are
-// made from.
+// TestMonitoring checks that the Prometheus operator's objects match the pods and the files in
+// deploy/ from which they are generated.
 func TestMonitoring(t *testing.T) {
 	rules := filepath.Join(kubernetes, "monitoring", "prometheusrule.yaml")
 	if *update {
@@ -196,7 +196,7 @@ func TestMonitoring(t *testing.T) {
 				t.Errorf("the monitor does not select pods with the labels %v", pods.Labels)
 			}
 			if port := *o.Spec.PodMetricsEndpoints[0].Port; port != container(t, &pods.Spec).Ports[0].Name {
-				t.Errorf("the monitor looks for a port %q", port)
+				t.Errorf("the monitor selects port %q", port)
 			}
 		case *monitoringv1.PrometheusRule:
 			var want monitoringv1.PrometheusRuleSpec
@@ -227,7 +227,7 @@ func TestMonitoring(t *testing.T) {
 	}
 }
 
-// writeRules puts the rules into the operator's object.
+// writeRules writes the rules of deploy/ into the PrometheusRule object.
 func writeRules(t *testing.T, path string) {
 	t.Helper()
 	var out strings.Builder

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// Package versions increase from commit to commit, before the tag of a release, at it
-// and after it, in dpkg's order.
+// TestVersion checks that versions increase with every commit, before, at and after a release
+// tag, in dpkg's order.
 func TestVersion(t *testing.T) {
 	root := t.TempDir()
 	script, err := os.ReadFile("version.sh")

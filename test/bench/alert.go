@@ -12,24 +12,23 @@ import (
 	"time"
 )
 
-// alertFlows is how many flows of one application an alert ends.
+// alertFlows is the number of flows that one alert hangs up.
 const alertFlows = 10
 
-// Those who end them, as the report calls them.
+// Names of the alert receivers in the report.
 const (
 	alertName        = "tcphup serve"
 	alertNoWatchName = "tcphup serve --watch-reconnect=0s"
 )
 
-// alerts is what it took until the last flow had ended.
+// alerts has the times from an alert to the end of the last flow at one load.
 type alerts struct {
 	Sockets int
 	results
-	answered results // until the one who was asked had answered, or ss had ended
+	answered results // times to the HTTP response, or to the exit of ss
 }
 
-// alertRounds is how often, with so many sockets: fewer times than at the smallest load
-// where each takes long.
+// alertRounds returns the number of rounds: fewer at large loads, where each takes long.
 func alertRounds(o options, sockets int) int {
 	if sockets >= 50_000 {
 		return max(1, o.alerts/5)
@@ -37,7 +36,7 @@ func alertRounds(o options, sockets int) int {
 	return o.alerts
 }
 
-// policy limits nothing that would be waited for.
+// policy has limits that never delay a hang-up.
 const policy = `
 policies:
   - name: bench
@@ -46,10 +45,10 @@ policies:
     limits: {cooldown: 0s, rate: 10000, breaker: {actions: 1000000, destinations: 1000000}}
 `
 
-const token = "bench-token-that-nobody-guesses"
+const token = "bench-token-for-loopback-only"
 
-// alert measures how long it takes from the POST of a notification with one alert until
-// the service has seen the last of its flows end; and the same of ss -K, as a process.
+// alert measures the time from the POST of a notification with one alert to the end of
+// its last flow, as read by the service. ss -K is measured from its process start.
 func (r *report) alert(o options, sockets int) (out *alerts, err error) {
 	s, err := startService()
 	if err != nil {
@@ -67,9 +66,9 @@ func (r *report) alert(o options, sockets int) (out *alerts, err error) {
 		return nil, err
 	}
 	out = &alerts{Sockets: sockets, answered: make(results)}
-	// round has act end the flows, and notes when it returns.
-	round := func(name string, reset bool, act func() error) contestant {
-		return contestant{name, func() (sample, error) {
+	// round runs act, which ends the flows, and records when it returns.
+	round := func(name string, reset bool, act func() error) candidate {
+		return candidate{name, func() (sample, error) {
 			if err := s.connect(alertFlows); err != nil {
 				return sample{}, err
 			}
@@ -83,10 +82,10 @@ func (r *report) alert(o options, sockets int) (out *alerts, err error) {
 			}()
 			last, err := s.wait(alertFlows, reset)
 			out.answered[name] = append(out.answered[name], sample{wall: (<-answered).Sub(start)})
-			return sample{wall: last.Sub(start)}, errors.Join(err, <-failed, forget())
+			return sample{wall: last.Sub(start)}, errors.Join(err, <-failed, dropTimeWait())
 		}}
 	}
-	var contestants []contestant
+	var candidates []candidate
 	for i, name := range []string{alertName, alertNoWatchName} {
 		web, receiver := "127.0.0.1:"+strconv.Itoa(10481+2*i), "127.0.0.1:"+strconv.Itoa(10482+2*i)
 		args := []string{"serve", "--web.listen-address=" + web, "--alerts.listen-address=" + receiver,
@@ -99,23 +98,23 @@ func (r *report) alert(o options, sockets int) (out *alerts, err error) {
 			return nil, err
 		}
 		stops = append(stops, server.stop)
-		contestants = append(contestants, round(name, false, func() error { return s.post(receiver) }))
+		candidates = append(candidates, round(name, false, func() error { return s.post(receiver) }))
 	}
 	if r.Destroy {
-		contestants = append(contestants, round(ssKillName, true, func() error {
+		candidates = append(candidates, round(ssKillName, true, func() error {
 			_, err := timed("ss", append([]string{"-K"}, s.filter()...)...)
 			return err
 		}))
 	}
-	if _, err := take(2, contestants); err != nil {
+	if _, err := runRounds(2, candidates); err != nil {
 		return nil, err
 	}
 	clear(out.answered)
-	out.results, err = take(alertRounds(o, sockets), contestants)
+	out.results, err = runRounds(alertRounds(o, sockets), candidates)
 	return out, err
 }
 
-// post sends what Alertmanager sends of one alert, and checks that its flows are closed.
+// post sends Alertmanager's notification of one alert and checks that its flows are closed.
 func (s *service) post(receiver string) error {
 	body := fmt.Sprintf(`{"version":"4","status":"firing","alerts":[{"status":"firing","fingerprint":"c0ffee","startsAt":%q,
 		"labels":{"alertname":"Stale","tcphup":"hangup","destination":%q,"port":%q}}]}`,
@@ -133,7 +132,7 @@ func (s *service) post(receiver string) error {
 	defer response.Body.Close()
 	answer, err := io.ReadAll(response.Body)
 	if err == nil && !strings.Contains(string(answer), fmt.Sprintf(`"closed":%d`, alertFlows)) {
-		err = fmt.Errorf("the answer is %s: %s", response.Status, answer)
+		err = fmt.Errorf("post alert: %s: %s", response.Status, answer)
 	}
 	return err
 }

@@ -15,14 +15,14 @@ import (
 
 const applicationName = "bench-application"
 
-// serviceAddress is for the service of the application alone.
+// serviceAddress is the address of the application's service; no load uses it.
 const serviceAddress = "127.255.0.1:5000"
 
-// endTimeout is many times what it takes to hang up, on a busy machine too.
+// endTimeout is far above the duration of a hang-up on a busy machine.
 const endTimeout = time.Minute
 
-// application opens as many connections to an address as a line of its input says. It
-// reads what comes, and closes a connection that has ended, as any client does.
+// application opens connections to the address args[0]; each line of its input is a
+// number of connections. It reads each connection and closes it at EOF or a reset.
 func application(args []string) error {
 	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
 		n, err := strconv.Atoi(lines.Text())
@@ -48,7 +48,7 @@ func application(args []string) error {
 	return nil
 }
 
-// service is what the application is connected to; it tells how each connection ends.
+// service accepts the application's connections and reports how each ends.
 type service struct {
 	listener net.Listener
 	address  netip.AddrPort
@@ -57,7 +57,7 @@ type service struct {
 	client   *helper
 }
 
-// end is how and when the service has seen a connection end.
+// end is the end of a connection, as read by the service.
 type end struct {
 	err error // nil for a FIN
 	at  time.Time
@@ -80,14 +80,15 @@ func startService() (*service, error) {
 			if err != nil {
 				return
 			}
-			go s.see(conn)
+			go s.watch(conn)
 			s.accepted <- struct{}{}
 		}
 	}()
 	return s, nil
 }
 
-func (s *service) see(conn net.Conn) {
+// watch reports the end of conn.
+func (s *service) watch(conn net.Conn) {
 	_, err := conn.Read(make([]byte, 1))
 	at := time.Now()
 	conn.Close()
@@ -99,16 +100,16 @@ func (s *service) see(conn net.Conn) {
 
 func (s *service) stop() error { return errors.Join(s.listener.Close(), s.client.stop()) }
 
-// host and port are what programs are given.
+// host and port are the arguments of tcphup.
 func (s *service) host() string { return s.address.Addr().String() }
 func (s *service) port() string { return strconv.Itoa(int(s.address.Port())) }
 
-// filter is what ss is given.
+// filter returns the filter arguments of ss.
 func (s *service) filter() []string { return []string{"dst", s.host(), "dport", "=", s.port()} }
 
-// connect has the application open connections.
+// connect makes the application open n connections and waits until all are accepted.
 func (s *service) connect(n int) error {
-	if err := s.client.ask(strconv.Itoa(n), new(string)); err != nil {
+	if err := s.client.request(strconv.Itoa(n), new(string)); err != nil {
 		return err
 	}
 	for range n {
@@ -117,29 +118,29 @@ func (s *service) connect(n int) error {
 	return nil
 }
 
-// wait returns when the last of so many connections has ended, by a reset or, if not,
-// by a FIN.
+// wait waits for the end of n connections and returns the time of the last. It fails
+// unless all end by a reset, or by a FIN when reset is false.
 func (s *service) wait(n int, reset bool) (last time.Time, err error) {
 	late := time.After(endTimeout)
 	for i := range n {
 		select {
 		case e := <-s.ends:
 			if got := e.err != nil; got != reset {
-				return last, fmt.Errorf("a connection has ended by a reset: %t, want %t", got, reset)
+				return last, fmt.Errorf("connection ended by reset: %t, want %t", got, reset)
 			}
 			if e.at.After(last) {
 				last = e.at
 			}
 		case <-late:
-			return last, fmt.Errorf("%d of %d connections are open after %s", n-i, n, endTimeout)
+			return last, fmt.Errorf("%d of %d connections still open after %s", n-i, n, endTimeout)
 		}
 	}
 	return last, nil
 }
 
-// forget removes what is in TIME_WAIT, where the kernel can: a load is to have as many
-// sockets in the last round as in the first, and nothing of the load before it.
-func forget() error {
+// dropTimeWait destroys TIME_WAIT sockets, where the kernel supports it. The number of
+// sockets then stays the same in all rounds, without leftovers of the previous load.
+func dropTimeWait() error {
 	_, err := run("ss", "-K", "state", "time-wait")
 	return err
 }

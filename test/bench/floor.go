@@ -14,22 +14,21 @@ import (
 
 const floorName = "bench-floor"
 
-// floorStates are those that a scrape of tcphup asks for.
+// floorStates are the states that a scrape of tcphup requests.
 var floorStates = sockdiag.States(
 	sockdiag.Established, sockdiag.SynSent, sockdiag.SynRecv, sockdiag.FinWait1, sockdiag.FinWait2,
 	sockdiag.TimeWait, sockdiag.CloseWait, sockdiag.LastAck, sockdiag.Closing)
 
-// floor receives, for each line of its input, the TCP sockets that a scrape reads, one
-// address family after the other, and does nothing with them: no reader that is alone
-// can be faster. It answers with the nanoseconds that this took and those of the
-// processor.
+// floor receives the TCP sockets of a scrape for each line of its input, one address
+// family after the other, and discards them. It is the lower bound for a single reader.
+// It prints the wall time and the processor time in nanoseconds.
 func floor([]string) error {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
-	buffer := make([]byte, 32<<10) // the kernel fills no more than this at a time
+	buffer := make([]byte, 32<<10) // maximum per receive of a dump
 	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
 		busy, err := processorTime(os.Getpid())
 		if err != nil {
@@ -51,7 +50,7 @@ func floor([]string) error {
 	return nil
 }
 
-// discard receives one dump to its end.
+// discard receives one dump up to NLMSG_DONE.
 func discard(fd int, family sockdiag.Family, buffer []byte) error {
 	request := make([]byte, 72) // struct nlmsghdr, struct inet_diag_req_v2
 	binary.NativeEndian.PutUint32(request, 72)
@@ -70,7 +69,7 @@ func discard(fd int, family sockdiag.Family, buffer []byte) error {
 		if n >= 36 && binary.NativeEndian.Uint16(buffer[4:]) == unix.NLMSG_ERROR {
 			return unix.Errno(-int32(binary.NativeEndian.Uint32(buffer[16:])))
 		}
-		// NLMSG_DONE, of 20 bytes, is the last message of all.
+		// NLMSG_DONE, 20 bytes long, is the last message.
 		if n >= 20 && binary.NativeEndian.Uint32(buffer[n-20:]) == 20 && binary.NativeEndian.Uint16(buffer[n-16:]) == unix.NLMSG_DONE {
 			return nil
 		}

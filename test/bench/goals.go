@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// goal is what tcphup is to reach on a machine, and what it did reach there.
+// goal is a row of the table of goals: a target and the measured value.
 type goal struct {
 	what    string
 	reached string
@@ -14,7 +14,7 @@ type goal struct {
 	how     string
 }
 
-const noLimit = "no limit was set"
+const noLimit = "no limit"
 
 func verdict(met bool) string {
 	if met {
@@ -26,14 +26,14 @@ func verdict(met bool) string {
 // The loads of the goals.
 const small, middle, large = 1_000, 10_000, 200_000
 
-// Goals is a table of all goals whose loads were measured.
+// Goals returns a Markdown table of all goals whose loads were measured.
 func (r *report) Goals() string {
 	var goals []goal
 	for _, part := range []func() []goal{r.scrapeGoals, r.memoryGoals, r.hangUpGoals, r.alertGoals} {
 		goals = append(goals, part()...)
 	}
 	if len(goals) == 0 {
-		return fmt.Sprintf("The goals are for loads of %s to %s sockets, which were not measured.\n", thousands(small), thousands(large))
+		return fmt.Sprintf("The goals apply to loads of %s to %s sockets, which were not measured.\n", thousands(small), thousands(large))
 	}
 	var b strings.Builder
 	table(&b, "goal", "reached", "", "how it is measured")
@@ -53,7 +53,7 @@ func (r *report) scrapeGoals() (goals []goal) {
 		load := fmt.Sprintf("%s sockets, %s destinations", thousands(large), thousands(destinations))
 		ratio := g.ratio(scrapeName, discardName, wall)
 		goals = append(goals,
-			goal{fmt.Sprintf("scrape ÷ floor ≤ %v: %s", most, load), times(ratio), verdict(ratio <= most), "medians of a scrape over HTTP and of one reader that throws away"},
+			goal{fmt.Sprintf("scrape ÷ floor ≤ %v: %s", most, load), times(ratio), verdict(ratio <= most), "medians: scrape over HTTP, one reader that discards"},
 			goal{fmt.Sprintf("wanted: below %.1f: %s", wanted, load), times(ratio), verdict(ratio < wanted), "the same"})
 		ratio = g.ratio(ssName, scrapeName, wall)
 		goals = append(goals,
@@ -63,7 +63,7 @@ func (r *report) scrapeGoals() (goals []goal) {
 }
 
 func (r *report) memoryGoals() (goals []goal) {
-	// What allocations differ by from one scrape to the next.
+	// Variation of the allocations between two scrapes.
 	const noise = 1.05
 	for _, destinations := range []func(int) int{fewDestinations, manyDestinations} {
 		m, l := r.reading(middle, destinations(middle)), r.reading(large, destinations(large))
@@ -87,7 +87,7 @@ func (r *report) memoryGoals() (goals []goal) {
 		goals = append(goals, goal{
 			fmt.Sprintf("resident ≤ %d MB: %s sockets, %s destinations", limit, thousands(g.Sockets), thousands(g.Destinations)),
 			megabytes(most) + " MB", verdict(most <= limit*1_000_000),
-			"VmRSS of `tcphup serve` after each scrape, the most of all",
+			"VmRSS of `tcphup serve` after each scrape, maximum",
 		})
 	}
 	return goals
@@ -99,14 +99,14 @@ func (r *report) hangUpGoals() (goals []goal) {
 		took := median(h.of(shutdownName, wall))
 		goals = append(goals, goal{
 			fmt.Sprintf("hang up %d flows ≤ %d ms at %s sockets", hungFlows, quick.Milliseconds(), thousands(small)),
-			ms(took) + " ms", verdict(took <= quick), "median of `tcphup HOST PORT`, from its start as a process to its end",
+			ms(took) + " ms", verdict(took <= quick), "median of `tcphup HOST PORT`, from process start to exit",
 		})
 	}
 	if h := r.hungUp(large); h != nil {
 		ratio := h.ratio(shutdownName, ssListName, wall)
 		goals = append(goals, goal{
 			fmt.Sprintf("hang up %d flows in the time of `ss -tnp` at %s sockets", hungFlows, thousands(large)),
-			times(ratio), verdict(ratio <= 1), "medians; `ss` has the same filter, and lists only",
+			times(ratio), verdict(ratio <= 1), "medians; `ss` has the same filter and only lists",
 		})
 	}
 	return goals
@@ -115,9 +115,9 @@ func (r *report) hangUpGoals() (goals []goal) {
 func (r *report) alertGoals() (goals []goal) {
 	for _, a := range r.Alerts {
 		goals = append(goals, goal{
-			fmt.Sprintf("from an alert to the last of %d FINs, 99 of 100 times: %s sockets", alertFlows, thousands(a.Sockets)),
+			fmt.Sprintf("from an alert to the last of %d FINs, p99: %s sockets", alertFlows, thousands(a.Sockets)),
 			ms(percentile(a.of(alertName, wall), 99)) + " ms", noLimit,
-			fmt.Sprintf("%d alerts; `ss -K`, in turns with them: %s", len(a.results[alertName]), killed(a)),
+			fmt.Sprintf("%d alerts; `ss -K` in the same rounds: %s", len(a.results[alertName]), killed(a)),
 		})
 	}
 	return goals
@@ -125,7 +125,7 @@ func (r *report) alertGoals() (goals []goal) {
 
 func killed(a *alerts) string {
 	if len(a.results[ssKillName]) == 0 {
-		return "left out"
+		return "skipped"
 	}
 	return ms(percentile(a.of(ssKillName, wall), 99)) + " ms"
 }

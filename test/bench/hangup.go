@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// Those who hang up, as the report calls them, and who only lists.
+// Names of the measured commands in the report; ss -tnp only lists.
 const (
 	shutdownName = "tcphup HOST PORT"
 	destroyName  = "tcphup --method=destroy"
@@ -13,18 +13,18 @@ const (
 	ssListName   = "ss -tnp"
 )
 
-// hungFlows is how many flows of one application are hung up by one command.
+// hungFlows is the number of flows that one command hangs up.
 const hungFlows = 100
 
-// hangUps is what it took to hang up among the sockets of a load.
+// hangUps are the samples of hang-ups at one load.
 type hangUps struct {
 	Sockets int
 	results
 }
 
-// hangUp measures commands that hang up flows, each from its start as a process to its
-// end; and ss -tnp with the same filter, which is the least that finding the owners of
-// flows costs by the usual way. The flows are made anew for each.
+// hangUp measures commands that hang up flows, from process start to exit. It also
+// measures ss -tnp with the same filter: the usual cost of a lookup of flow owners. Each
+// command gets new flows.
 func (r *report) hangUp(o options, sockets int) (out *hangUps, err error) {
 	s, err := startService()
 	if err != nil {
@@ -32,8 +32,8 @@ func (r *report) hangUp(o options, sockets int) (out *hangUps, err error) {
 	}
 	defer func() { err = errors.Join(err, s.stop()) }()
 	flows := min(hungFlows, sockets/2)
-	// act hangs them up by a command.
-	act := func(reset bool, name string, args ...string) func() (sample, error) {
+	// command returns a turn that hangs up the flows with a command.
+	command := func(reset bool, name string, args ...string) func() (sample, error) {
 		return func() (sample, error) {
 			if err := s.connect(flows); err != nil {
 				return sample{}, err
@@ -43,11 +43,11 @@ func (r *report) hangUp(o options, sockets int) (out *hangUps, err error) {
 				return took, err
 			}
 			_, err = s.wait(flows, reset)
-			return took, errors.Join(err, forget())
+			return took, errors.Join(err, dropTimeWait())
 		}
 	}
-	contestants := []contestant{
-		{shutdownName, act(false, o.tcphup, s.host(), s.port())},
+	candidates := []candidate{
+		{shutdownName, command(false, o.tcphup, s.host(), s.port())},
 		{ssListName, func() (sample, error) {
 			if err := s.connect(flows); err != nil {
 				return sample{}, err
@@ -56,47 +56,47 @@ func (r *report) hangUp(o options, sockets int) (out *hangUps, err error) {
 			if err != nil {
 				return took, err
 			}
-			// Nobody else ends these.
+			// ss -tnp leaves the flows open.
 			if _, err := run(o.tcphup, s.host(), s.port()); err != nil {
 				return took, err
 			}
 			_, err = s.wait(flows, false)
-			return took, errors.Join(err, forget())
+			return took, errors.Join(err, dropTimeWait())
 		}},
 	}
 	if o.old != "" {
-		contestants = append(contestants, contestant{oldShutdownName, act(false, o.old, s.host(), s.port())})
+		candidates = append(candidates, candidate{oldShutdownName, command(false, o.old, s.host(), s.port())})
 	}
 	if r.Destroy {
-		contestants = append(contestants,
-			contestant{destroyName, act(true, o.tcphup, "--method=destroy", s.host(), s.port())},
-			contestant{ssKillName, act(true, "ss", append([]string{"-K"}, s.filter()...)...)})
+		candidates = append(candidates,
+			candidate{destroyName, command(true, o.tcphup, "--method=destroy", s.host(), s.port())},
+			candidate{ssKillName, command(true, "ss", append([]string{"-K"}, s.filter()...)...)})
 	}
-	if _, err := take(1, contestants); err != nil {
+	if _, err := runRounds(1, candidates); err != nil {
 		return nil, err
 	}
 	out = &hangUps{Sockets: sockets}
-	out.results, err = take(o.rounds, contestants)
+	out.results, err = runRounds(o.rounds, candidates)
 	return out, err
 }
 
-// probePeers finds out who can take part.
+// probePeers detects whether the kernel supports SOCK_DESTROY.
 func (r *report) probePeers() error {
 	s, err := startService()
 	if err != nil {
 		return err
 	}
-	defer func() { _ = s.stop() }() // nothing is measured here
+	defer func() { _ = s.stop() }() // no measurement depends on it
 	if err := s.connect(1); err != nil {
 		return err
 	}
-	// A kernel without INET_DIAG_DESTROY lets ss do nothing and say nothing.
+	// Without CONFIG_INET_DIAG_DESTROY, ss -K exits with 0 and prints no socket.
 	out, err := run("ss", append([]string{"-HK"}, s.filter()...)...)
 	if err != nil {
 		return err
 	}
 	if strings.TrimSpace(out) == "" {
-		r.leaveOut(ssKillName+" and "+destroyName, "the kernel has no CONFIG_INET_DIAG_DESTROY")
+		r.skip(ssKillName+" and "+destroyName, "kernel without CONFIG_INET_DIAG_DESTROY")
 		return nil
 	}
 	r.Destroy = true

@@ -12,42 +12,41 @@ import (
 
 const (
 	loadName = "bench-load"
-	// maxConnections is for one process, which has both ends of each: 20,000 open
-	// files are a common hard limit.
+	// maxConnections is the limit per process, which holds both ends of each connection:
+	// 20,000 open files is a common hard limit.
 	maxConnections = 9_500
-	// prefix6 stands for many addresses, all of which are this host's.
+	// prefix6 is the prefix of the IPv6 destinations, a local route.
 	prefix6 = "fdbe::"
-	// mptcpEvery is how many connections one of which is MPTCP.
+	// mptcpEvery makes one of so many connections MPTCP.
 	mptcpEvery = 100
 )
 
-// manyDestinations has ten sockets for each: five connections with both their ends.
+// manyDestinations returns one destination per ten sockets: five connections, both ends.
 func manyDestinations(sockets int) int { return sockets / 10 }
 
-// fewDestinations are those of a host that talks to few services.
+// fewDestinations models a host with few services.
 func fewDestinations(sockets int) int { return min(sockets/50, 200) }
 
-// loads are processes that hold connections.
+// loads are helper processes that hold connections.
 type loads []*helper
 
-// startLoad opens so many sockets, to so many destinations, in as many processes as
-// it takes. What it returns is to be stopped in any case.
+// startLoad opens sockets to that many destinations, in as many processes as RLIMIT_NOFILE
+// requires. The caller stops the returned loads, also after an error.
 func startLoad(sockets, destinations int, mptcp bool) (loads, error) {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		return nil, err
 	}
-	// A few are for the process itself.
+	// 100 descriptors are reserved for the process itself.
 	most := min(maxConnections, (int(min(limit.Max, 1<<20))-100)/2)
 	connections := sockets / 2
 	processes := (connections + most - 1) / most
-	// All processes accept from the same listeners, so that a large load has no more
-	// ports than a small one. A listener gives each of them as many connections as it
-	// has opened, though not always its own.
+	// All processes share the listeners, so the number of ports does not depend on the
+	// load. A process accepts as many connections as it opens, not always its own.
 	var listeners []*os.File
 	defer func() {
 		for _, l := range listeners {
-			_ = l.Close() // the processes have it
+			_ = l.Close() // inherited by the processes
 		}
 	}()
 	for _, k := range []kind{mapped, v4, v6, multipath} {
@@ -70,14 +69,14 @@ func startLoad(sockets, destinations int, mptcp bool) (loads, error) {
 		all = append(all, h)
 	}
 	for _, h := range all {
-		if err := h.hear(new(string)); err != nil {
+		if err := h.readLine(new(string)); err != nil {
 			return all, err
 		}
 	}
 	return all, nil
 }
 
-// stop kills the processes: in turn they would close a socket at a time.
+// stop kills the processes. SIGKILL to all is faster than orderly exits one by one.
 func (l loads) stop() error {
 	var errs []error
 	for _, h := range l {
@@ -89,10 +88,9 @@ func (l loads) stop() error {
 	return errors.Join(errs...)
 }
 
-// load holds connections, and as many accepting ends, until its input ends. Half of them are
-// IPv4 with an accepting end that is an IPv6 socket, as most servers have it, a
-// quarter are IPv4 and a quarter are IPv6 at both ends: both of the kernel's dumps have
-// as many sockets. One in mptcpEvery is MPTCP.
+// load holds connections, both ends, until EOF on its input. Half are IPv4 accepted by an
+// IPv6 socket, as in most servers; a quarter are IPv4 and a quarter IPv6 at both ends.
+// Both dumps of the kernel thus have the same size. One in mptcpEvery is MPTCP.
 func load(args []string) error {
 	var (
 		number, connections, destinations int
@@ -104,8 +102,7 @@ func load(args []string) error {
 		}
 	}
 	for i := range connections {
-		// Each destination has connections of one kind: on another port it would be
-		// another destination.
+		// Each destination has one kind of connection: the port is part of the destination.
 		destination := i % destinations
 		if mptcp && destinations > 1 {
 			destination = 1 + i%(destinations-1)
@@ -123,18 +120,18 @@ func load(args []string) error {
 	return err
 }
 
-// kind says what the two ends of a connection are.
+// kind is the protocol of a connection and the family of its two sockets.
 type kind int
 
 const (
 	mapped    kind = iota // IPv4, accepted by an IPv6 socket
 	v4                    // IPv4
 	v6                    // IPv6
-	multipath             // MPTCP, and as mapped
+	multipath             // MPTCP over IPv4, accepted by an IPv6 socket
 )
 
-// firstListener is the descriptor of the listener of the first kind in a process of the
-// load; the others follow.
+// firstListener is the descriptor of the first kind's listener in a load process; the
+// other kinds follow.
 const firstListener = 3
 
 func (k kind) protocol() int {
@@ -144,11 +141,11 @@ func (k kind) protocol() int {
 	return unix.IPPROTO_TCP
 }
 
-// port is where connections of a kind lead. It is none that the kernel gives to who
-// opens a connection: that would be a service whose direction is hard to tell.
+// port returns the listen port of a kind. It is below the ephemeral range, where the
+// direction of a flow would be ambiguous.
 func (k kind) port() int { return 5001 + int(k) }
 
-// listen opens a listener on all addresses.
+// listen opens a listener on the wildcard address.
 func listen(k kind) (*os.File, error) {
 	family, address := unix.AF_INET6, unix.Sockaddr(&unix.SockaddrInet6{Port: k.port()})
 	if k == v4 {
@@ -165,8 +162,8 @@ func listen(k kind) (*os.File, error) {
 	return file, nil
 }
 
-// connect opens a connection to a destination of a process, and accepts one. Nobody
-// closes them.
+// connect opens one connection to a destination and accepts one. Both descriptors stay
+// open until the process exits.
 func connect(k kind, process, destination int) error {
 	host, high, low := byte(1+process), byte(destination>>8), byte(destination)
 	family, to := unix.AF_INET, unix.Sockaddr(&unix.SockaddrInet4{Port: k.port(), Addr: [4]byte{127, host, high, low}})
@@ -184,7 +181,7 @@ func connect(k kind, process, destination int) error {
 	if err != nil {
 		return err
 	}
-	// The end of the load is quick, and leaves no TIME_WAIT behind for the next one.
+	// Closing with a reset is fast and leaves no TIME_WAIT for the next load.
 	abort := &unix.Linger{Onoff: 1}
 	return errors.Join(
 		unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, abort),

@@ -1,14 +1,13 @@
-// The bench says what tcphup costs, beside programs that people know, in ratios that
-// come from one run on one machine. On loads of up to 200,000 sockets it measures, in
-// rounds in which everyone has a turn:
+// Bench compares tcphup with ss and node_exporter, as ratios of medians from one run on
+// one machine. On loads of up to 200,000 sockets it measures in interleaved rounds:
 //
-//   - reading all sockets (read.go): a scrape of tcphup, a loop that receives the
-//     same and throws it away, ss, and node_exporter;
-//   - hanging up (hangup.go): the command, beside ss -K and ss -tnp;
-//   - from an alert to the last FIN (alert.go), beside ss -K.
+//   - reading all sockets (read.go): a scrape of tcphup, a receive-and-discard loop
+//     (the floor), ss, and node_exporter;
+//   - hanging up (hangup.go): the tcphup command, ss -K and ss -tnp;
+//   - the time from an alert to the last FIN (alert.go), and ss -K.
 //
-// All of it runs in network, mount and process id namespaces of its own and ends with
-// them. Run it as root, at the top of the repository: make bench
+// All processes run in private network, mount and pid namespaces and end with them.
+// Run it as root at the top of the repository: make bench
 package main
 
 import (
@@ -26,23 +25,23 @@ import (
 	"tcphup/test/kit/netns"
 )
 
-// insideName is what the process calls itself that runs in namespaces of its own.
+// insideName is argv[0] of the process inside the private namespaces.
 const insideName = "bench-inside"
 
-// nodeExporterProgram has the name that Debian gives it.
+// nodeExporterProgram is Debian's name of the binary.
 const nodeExporterProgram = "prometheus-node-exporter"
 
 type options struct {
 	tcphup  string
-	old     string // an earlier program to compare with; empty for none
+	old     string // earlier program to compare with; empty: none
 	sockets int    // in the largest load
-	rounds  int    // of everything but alerts
+	rounds  int    // of all measurements except alerts
 	alerts  int    // rounds of alerts at the smallest load
-	parts   string // file with what `go test -bench` printed; empty for none
-	docs    string // directory for the report and the series; empty to print only
+	parts   string // file with the output of `go test -bench`; empty: none
+	docs    string // directory for the report and the series; empty: print only
 }
 
-// sizes are the loads that the options ask for, in sockets.
+// sizes returns the sizes of the loads in sockets, in ascending order.
 func (o options) sizes() []int {
 	all := []int{1_000, 10_000, 50_000, 100_000, 200_000}
 	some := slices.DeleteFunc(all, func(n int) bool { return n >= o.sockets })
@@ -58,11 +57,11 @@ func main() {
 	var o options
 	flag.StringVar(&o.tcphup, "tcphup", "tcphup", "`path` of the program to measure")
 	flag.StringVar(&o.old, "old", "", "`path` of an earlier tcphup, measured in the same rounds")
-	flag.IntVar(&o.sockets, "sockets", 200_000, "how many sockets the largest load has")
-	flag.IntVar(&o.rounds, "rounds", 15, "how often everyone has a turn")
-	flag.IntVar(&o.alerts, "alerts", 300, "how many alerts at the smallest load")
+	flag.IntVar(&o.sockets, "sockets", 200_000, "sockets in the largest load")
+	flag.IntVar(&o.rounds, "rounds", 15, "rounds; each program runs once a round")
+	flag.IntVar(&o.alerts, "alerts", 300, "alerts at the smallest load")
 	flag.StringVar(&o.parts, "parts", "", "`file` with the output of go test -bench, for the report")
-	flag.StringVar(&o.docs, "docs", "", "`directory` in which to write benchmarks.md and benchmarks.csv")
+	flag.StringVar(&o.docs, "docs", "", "write benchmarks.md and benchmarks.csv to this `directory`")
 	flag.Parse()
 	run := outside
 	if os.Args[0] == insideName {
@@ -87,16 +86,16 @@ func exit(err error) {
 	}
 }
 
-// outside starts this program once more, in namespaces of its own, and waits for its
-// end. Whatever ends the one inside, or both, takes along all that it has started.
+// outside starts this program again in private namespaces and waits for its end. When
+// the inner process ends, the kernel kills all other processes of its pid namespace.
 func outside(o options) error {
 	switch {
 	case os.Geteuid() != 0:
-		return errors.New("must run as root: it makes namespaces of its own")
+		return errors.New("must run as root: creates namespaces")
 	case o.old != "" && o.docs != "":
-		return errors.New("-docs writes the figures of one program: leave out -old or -docs")
+		return errors.New("-docs and -old exclude each other: the report has one program")
 	case o.sockets < 100 || o.rounds < 1 || o.alerts < 1:
-		return errors.New("needs 100 sockets, one round and one alert at least")
+		return errors.New("value too small: minimum is -sockets=100, -rounds=1, -alerts=1")
 	}
 	var missing []string
 	for _, program := range []string{o.tcphup, o.old, "ip", "ss"} {
@@ -108,16 +107,16 @@ func outside(o options) error {
 		}
 	}
 	if len(missing) > 0 {
-		return fmt.Errorf("needs: %s (tcphup: make build; the others, on Debian and Ubuntu: apt-get install iproute2)", strings.Join(missing, " "))
+		return fmt.Errorf("missing programs: %s (tcphup: make build; others on Debian and Ubuntu: apt-get install iproute2)", strings.Join(missing, " "))
 	}
 	return netns.Reexec(insideName)
 }
 
-// dir holds the files of the bench: a tmpfs of its own over a directory that all
-// systems have, in the bench's mount namespace alone.
+// dir holds all files of the bench: a tmpfs mounted in the bench's mount namespace only,
+// over a directory that exists on all systems.
 const dir = "/dev/shm"
 
-// inside measures and reports, in the namespaces that outside has made.
+// inside measures and writes the report. It runs in the namespaces created by outside.
 func inside(o options) error {
 	parts, err := readParts(o.parts)
 	if err != nil {
@@ -129,7 +128,7 @@ func inside(o options) error {
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, ""); err != nil {
 		return fmt.Errorf("mount %s: %w", dir, err)
 	}
-	// All of these addresses are this host's, as 127.0.0.0/8 is.
+	// Makes the whole prefix local, like 127.0.0.0/8.
 	if _, err := run("ip", "-6", "route", "add", "local", prefix6+"/32", "dev", "lo"); err != nil {
 		return err
 	}
@@ -143,7 +142,7 @@ func inside(o options) error {
 	return r.write(o.docs)
 }
 
-// measure makes one load after the other.
+// measure creates one load after the other and measures each.
 func (r *report) measure(o options) error {
 	if err := r.probePeers(); err != nil {
 		return err
@@ -162,9 +161,9 @@ func (r *report) measure(o options) error {
 	return nil
 }
 
-// underLoad measures reading, and hanging up too if asked for, on a load of its own.
+// underLoad creates a load and measures reading and, with hangingUp, hang-ups and alerts.
 func (r *report) underLoad(o options, sockets, destinations int, hangingUp bool) (err error) {
-	if err := forget(); err != nil {
+	if err := dropTimeWait(); err != nil {
 		return err
 	}
 	progress("%s sockets to %s destinations", thousands(sockets), thousands(destinations))

@@ -5,16 +5,16 @@ import (
 	"time"
 )
 
-// The earlier program of -old in the report.
+// Names of the program of -old in the report.
 const (
 	oldScrapeName   = "the old scrape"
 	oldShutdownName = "the old tcphup HOST PORT"
 )
 
-// mostOfOld is how much longer than the old program the new one may take.
+// mostOfOld is the maximum ratio of the new program's time to the old one's.
 const mostOfOld = 1.10
 
-// OldTable compares scrapes and hang-ups with those of the old program.
+// OldTable compares scrapes and hang-ups of the new and the old program.
 func (r *report) OldTable() string {
 	var b strings.Builder
 	table(&b, "sockets", "destinations", "measure", "new, ms", "old, ms", "new ÷ old", "≤ "+times(mostOfOld))

@@ -17,14 +17,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// sample is what one turn has cost.
+// sample is the cost of one turn.
 type sample struct {
 	wall   time.Duration
-	cpu    time.Duration // of the process that does the work, user and system
-	memory int           // resident, in bytes; 0 when it was not read
+	cpu    time.Duration // user and system time of the measured process
+	memory int           // resident, in bytes; 0: not read
 }
 
-// run runs a program to its end and returns what it has printed.
+// run runs a program and returns its output, standard error included.
 func run(name string, args ...string) (string, error) {
 	out, err := exec.Command(name, args...).CombinedOutput()
 	if err != nil {
@@ -33,24 +33,25 @@ func run(name string, args ...string) (string, error) {
 	return string(out), nil
 }
 
-// timed runs a program to its end and throws away what it prints, unless it fails.
+// timed runs a program and measures it. Standard output is discarded; standard error is
+// part of the returned error.
 func timed(name string, args ...string) (sample, error) {
-	var complaint strings.Builder
+	var stderr strings.Builder
 	cmd := exec.Command(name, args...)
-	cmd.Stderr = &complaint
+	cmd.Stderr = &stderr
 	start := time.Now()
 	err := cmd.Run()
 	s := sample{wall: time.Since(start)}
 	if err != nil {
-		return s, fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, complaint.String())
+		return s, fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, stderr.String())
 	}
 	s.cpu = cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
 	return s, nil
 }
 
-// peak runs a program to its end and returns how much memory it held at its most, and
-// how many lines it printed. It looks after each of many small reads: what the kernel
-// tells after the end (ru_maxrss) is no less than this process holds.
+// peak runs a program and returns its peak resident memory in bytes and the number of
+// lines it printed. It samples VmHWM after each small read: ru_maxrss of a child starts
+// at the resident size of this process.
 func peak(name string, args ...string) (most, lines int, err error) {
 	cmd := exec.Command(name, args...)
 	stdout, err := cmd.StdoutPipe()
@@ -63,7 +64,7 @@ func peak(name string, args ...string) (most, lines int, err error) {
 	buffer := make([]byte, 16<<10)
 	for n := 0; err == nil; n, err = stdout.Read(buffer) {
 		lines += bytes.Count(buffer[:n], []byte("\n"))
-		if now, err := status(cmd.Process.Pid, "VmHWM"); err == nil { // an ended process has none
+		if now, err := status(cmd.Process.Pid, "VmHWM"); err == nil { // absent after the exit
 			most = max(most, now)
 		}
 	}
@@ -73,8 +74,8 @@ func peak(name string, args ...string) (most, lines int, err error) {
 	return most, lines, cmd.Wait()
 }
 
-// helper is this program under another name, in a process of its own. It answers a
-// line with a line and ends with its input.
+// helper is a child process of this binary under another argv[0]. It responds to each
+// line with a line and exits at EOF.
 type helper struct {
 	name  string
 	cmd   *exec.Cmd
@@ -82,7 +83,7 @@ type helper struct {
 	lines *bufio.Reader
 }
 
-// startHelper hands files on, as descriptors from 3.
+// startHelper starts a helper, which inherits files as descriptors from 3.
 func startHelper(name string, files []*os.File, args ...string) (*helper, error) {
 	cmd := exec.Command("/proc/self/exe", args...)
 	cmd.Args[0] = name
@@ -100,36 +101,37 @@ func startHelper(name string, files []*os.File, args ...string) (*helper, error)
 	return h, cmd.Start()
 }
 
-// hear waits for a line and reads values from it.
-func (h *helper) hear(values ...any) error {
+// readLine waits for a line and parses values from it.
+func (h *helper) readLine(values ...any) error {
 	line, err := h.lines.ReadString('\n')
 	if err != nil {
-		return fmt.Errorf("hear of %s: %w", h.name, err)
+		return fmt.Errorf("read from %s: %w", h.name, err)
 	}
 	_, err = fmt.Sscanln(line, values...)
 	return err
 }
 
-func (h *helper) ask(line string, values ...any) error {
+// request sends a line and parses values from the response.
+func (h *helper) request(line string, values ...any) error {
 	if _, err := fmt.Fprintln(h.stdin, line); err != nil {
-		return fmt.Errorf("ask %s: %w", h.name, err)
+		return fmt.Errorf("write to %s: %w", h.name, err)
 	}
-	return h.hear(values...)
+	return h.readLine(values...)
 }
 
 func (h *helper) stop() error { return errors.Join(h.stdin.Close(), h.cmd.Wait()) }
 
-// server is a program that answers over HTTP.
+// server is a process that serves HTTP.
 type server struct {
 	cmd *exec.Cmd
 	url string
-	log string // file with all that it has printed
+	log string // file with its output
 }
 
-// readyTimeout is many times what a server needs on an idle machine.
+// readyTimeout is far above the start time of a server on an idle machine.
 const readyTimeout = 3 * time.Minute
 
-// startServer returns when the server answers to a request for the page.
+// startServer starts a server and waits until it serves page with status 200.
 func startServer(address, page, name string, args ...string) (*server, error) {
 	log, err := os.CreateTemp(dir, filepath.Base(name)+"-*.log")
 	if err != nil {
@@ -148,20 +150,20 @@ func startServer(address, page, name string, args ...string) (*server, error) {
 		case err == nil:
 			return s, nil
 		case time.Now().After(deadline):
-			said, _ := os.ReadFile(s.log) // without it there is less to tell
-			return nil, errors.Join(fmt.Errorf("%s is not ready after %s: %w\n%s", name, readyTimeout, err, said), s.stop())
+			output, _ := os.ReadFile(s.log) // optional detail
+			return nil, errors.Join(fmt.Errorf("%s not ready after %s: %w\n%s", name, readyTimeout, err, output), s.stop())
 		}
 	}
 }
 
-// stop ends the server at once: what it would do at its end is not measured.
+// stop kills the server; its shutdown is not measured.
 func (s *server) stop() error {
 	err := s.cmd.Process.Kill()
 	_ = s.cmd.Wait() // it was killed
 	return err
 }
 
-// client asks for pages as they are: compression is not what is measured.
+// client disables compression, which would distort the measurement.
 var client = &http.Client{Transport: &http.Transport{DisableCompression: true}, Timeout: time.Minute}
 
 func (s *server) get(page string) (string, error) {
@@ -177,7 +179,7 @@ func (s *server) get(page string) (string, error) {
 	return string(body), err
 }
 
-// scrape measures a request for the metrics.
+// scrape measures one GET /metrics and returns its body.
 func (s *server) scrape() (sample, string, error) {
 	before, err := processorTime(s.cmd.Process.Pid)
 	if err != nil {
@@ -198,8 +200,8 @@ func (s *server) scrape() (sample, string, error) {
 	return took, body, err
 }
 
-// processorTime is what all threads of a process have used, to the nanosecond: the
-// clock of clock_getcpuclockid(3).
+// processorTime returns the processor time of all threads of a process in nanosecond
+// resolution, from the clock of clock_getcpuclockid(3).
 func processorTime(pid int) (time.Duration, error) {
 	const cpuClockSched = 2 // CPUCLOCK_SCHED
 	var t unix.Timespec
@@ -209,8 +211,8 @@ func processorTime(pid int) (time.Duration, error) {
 	return time.Duration(t.Nano()), nil
 }
 
-// status returns a size from /proc/PID/status, in bytes: VmRSS is what is resident,
-// VmHWM the most that was.
+// status returns a size from /proc/PID/status in bytes, see proc_pid_status(5): VmRSS is
+// the resident size, VmHWM its peak.
 func status(pid int, key string) (int, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
@@ -224,12 +226,12 @@ func status(pid int, key string) (int, error) {
 	return kilobytes << 10, nil
 }
 
-// value returns the value of the sample with exactly this name and these labels.
+// value returns the value of the sample with this name, labels included.
 func value(exposition, name string) (float64, error) {
 	for line := range strings.Lines(exposition) {
 		if rest, ok := strings.CutPrefix(line, name+" "); ok {
 			return strconv.ParseFloat(strings.TrimSpace(rest), 64)
 		}
 	}
-	return 0, fmt.Errorf("no sample %s", name)
+	return 0, fmt.Errorf("read sample %s: not found", name)
 }

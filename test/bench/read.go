@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// The readers, as the report calls them.
+// Names of the readers in the report.
 const (
 	scrapeName   = "tcphup's scrape"
 	discardName  = "floor"
@@ -15,26 +15,26 @@ const (
 	exporterName = "node_exporter"
 )
 
-// Where the servers listen.
+// Listen addresses of the servers.
 const (
 	tcphupAddress       = "127.0.0.1:10471"
 	oldAddress          = "127.0.0.1:10473"
 	nodeExporterAddress = "127.0.0.1:9100"
 )
 
-// contestant has a turn in each round.
-type contestant struct {
+// candidate is a measured program; turn runs it once.
+type candidate struct {
 	name string
 	turn func() (sample, error)
 }
 
-// take gives everyone so many turns, one after the other. Who begins a round ends the
-// next one.
-func take(rounds int, contestants []contestant) (results, error) {
+// runRounds runs every candidate once a round, in rotating order: the first of a round is
+// the last of the next.
+func runRounds(rounds int, candidates []candidate) (results, error) {
 	all := make(results)
 	for round := range rounds {
-		for i := range contestants {
-			c := contestants[(round+i)%len(contestants)]
+		for i := range candidates {
+			c := candidates[(round+i)%len(candidates)]
 			s, err := c.turn()
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", c.name, err)
@@ -45,16 +45,16 @@ func take(rounds int, contestants []contestant) (results, error) {
 	return all, nil
 }
 
-// reading is what it took to read a load.
+// reading has the samples of all readers at one load.
 type reading struct {
 	Sockets, Destinations int
 	results
-	read      []time.Duration // of each scrape, the part that reads TCP sockets
-	Allocated int             // bytes for one scrape
-	Body      int             // bytes of a scrape
+	read      []time.Duration // per scrape, time to read the TCP sockets
+	Allocated int             // bytes allocated per scrape
+	Body      int             // size of a scrape in bytes
 }
 
-// read measures the readers. Each has read the load twice before it counts.
+// read measures the readers after two warm-up rounds.
 func (r *report) read(o options, sockets, destinations int) (out *reading, err error) {
 	out = &reading{Sockets: sockets, Destinations: destinations}
 	var stops []func() error
@@ -78,16 +78,16 @@ func (r *report) read(o options, sockets, destinations int) (out *reading, err e
 		return nil, fmt.Errorf("ss: %w", err)
 	}
 	if lines < sockets {
-		return nil, fmt.Errorf("ss prints %d lines for %d sockets", lines, sockets)
+		return nil, fmt.Errorf("run ss: %d lines for %d sockets", lines, sockets)
 	}
 	var last string
-	contestants := []contestant{
+	candidates := []candidate{
 		{scrapeName, func() (s sample, err error) {
 			s, last, err = tcphup.scrape()
-			return s, errors.Join(err, mustRead(last, out))
+			return s, errors.Join(err, checkScrape(last, out))
 		}},
 		{discardName, func() (s sample, err error) {
-			if err := floor.ask("go", (*int64)(&s.wall), (*int64)(&s.cpu)); err != nil {
+			if err := floor.request("go", (*int64)(&s.wall), (*int64)(&s.cpu)); err != nil {
 				return s, err
 			}
 			s.memory, err = status(floor.cmd.Process.Pid, "VmRSS")
@@ -105,7 +105,7 @@ func (r *report) read(o options, sockets, destinations int) (out *reading, err e
 			return nil, err
 		}
 		stops = append(stops, old.stop)
-		contestants = append(contestants, contestant{oldScrapeName, func() (sample, error) {
+		candidates = append(candidates, candidate{oldScrapeName, func() (sample, error) {
 			s, _, err := old.scrape()
 			return s, err
 		}})
@@ -117,16 +117,16 @@ func (r *report) read(o options, sockets, destinations int) (out *reading, err e
 			return nil, err
 		}
 		stops = append(stops, exporter.stop)
-		contestants = append(contestants, contestant{exporterName, func() (sample, error) {
+		candidates = append(candidates, candidate{exporterName, func() (sample, error) {
 			s, body, err := exporter.scrape()
 			if err == nil && !strings.Contains(body, `node_scrape_collector_success{collector="tcpstat"} 1`) {
-				err = errors.New("the collector tcpstat failed")
+				err = errors.New("collector tcpstat failed")
 			}
 			return s, err
 		}})
 	}
 
-	if _, err := take(2, contestants); err != nil {
+	if _, err := runRounds(2, candidates); err != nil {
 		return nil, err
 	}
 	out.read = nil
@@ -134,7 +134,7 @@ func (r *report) read(o options, sockets, destinations int) (out *reading, err e
 	if err != nil {
 		return nil, err
 	}
-	if out.results, err = take(o.rounds, contestants); err != nil {
+	if out.results, err = runRounds(o.rounds, candidates); err != nil {
 		return nil, err
 	}
 	after, err := value(last, "go_memstats_alloc_bytes_total")
@@ -143,13 +143,13 @@ func (r *report) read(o options, sockets, destinations int) (out *reading, err e
 	return out, err
 }
 
-// scrapeArguments start a tcphup that only exports.
+// scrapeArguments returns the arguments of a tcphup without alert receiver.
 func scrapeArguments(address string) []string {
 	return []string{"serve", "--web.listen-address=" + address, "--alerts.listen-address="}
 }
 
-// mustRead checks that a scrape has read the load, and notes what the reading took.
-func mustRead(body string, r *reading) error {
+// checkScrape checks that a scrape has all flows of the load, and records its duration.
+func checkScrape(body string, r *reading) error {
 	ok, err := value(body, `tcphup_scrape_success{source="tcp"}`)
 	if err != nil {
 		return err
@@ -159,7 +159,7 @@ func mustRead(body string, r *reading) error {
 		return err
 	}
 	r.read = append(r.read, time.Duration(seconds*float64(time.Second)))
-	// Every connection has an end that was opened here.
+	// Each connection has one outbound flow.
 	outbound := 0
 	for line := range strings.Lines(body) {
 		if strings.HasPrefix(line, "tcphup_sockets{") {
@@ -171,7 +171,7 @@ func mustRead(body string, r *reading) error {
 		}
 	}
 	if ok != 1 || outbound < r.Sockets/2 {
-		return fmt.Errorf("the scrape has success %v and shows %d outbound flows, want %d", ok, outbound, r.Sockets/2)
+		return fmt.Errorf("check scrape: success %v, %d outbound flows, want %d", ok, outbound, r.Sockets/2)
 	}
 	return nil
 }

@@ -22,30 +22,30 @@ import (
 //go:embed report.md.tmpl
 var reportText string
 
-// report is all that was measured, and on what.
+// report has all results and the environment of a run.
 type report struct {
 	Sizes  []int
 	Rounds int
 	Parts  []string // lines of go test -bench
 
 	Kernel, Processor, Cores, Date, Version string
-	Iproute2, NodeExporter                  string // empty: is not there
+	Iproute2, NodeExporter                  string // versions; empty: not installed
 	MPTCP, Destroy                          bool
-	LeftOut                                 []string
-	Old                                     string // version of the earlier program; empty without one
+	Skipped                                 []string
+	Old                                     string // version of the earlier program; empty: none
 
 	Readings []*reading
 	HangUps  []*hangUps
 	Alerts   []*alerts
 }
 
-// leaveOut says that somebody does not take part, and why.
-func (r *report) leaveOut(who, why string) {
-	r.LeftOut = append(r.LeftOut, who+": "+why)
-	progress("left out: %s: %s", who, why)
+// skip records that a program is not measured.
+func (r *report) skip(name, reason string) {
+	r.Skipped = append(r.Skipped, name+": "+reason)
+	progress("skipped: %s: %s", name, reason)
 }
 
-// describe says on what everything is measured.
+// describe records kernel, processor and versions.
 func (r *report) describe(o options) error {
 	var name unix.Utsname
 	if err := unix.Uname(&name); err != nil {
@@ -54,7 +54,7 @@ func (r *report) describe(o options) error {
 	r.Kernel = unix.ByteSliceToString(name.Release[:])
 	r.Cores = strconv.Itoa(runtime.NumCPU())
 	r.Date = time.Now().UTC().Format(time.DateOnly)
-	r.Processor = "processor unknown"
+	r.Processor = "unknown processor"
 	info, err := os.ReadFile("/proc/cpuinfo")
 	if err != nil {
 		return err
@@ -75,27 +75,27 @@ func (r *report) describe(o options) error {
 	}
 	r.Iproute2 = strings.TrimSpace(strings.TrimPrefix(r.Iproute2, "ss utility, "))
 	if _, err := exec.LookPath(nodeExporterProgram); err != nil {
-		r.leaveOut(exporterName, "there is no "+nodeExporterProgram+"; on Debian and Ubuntu, apt-get install "+nodeExporterProgram)
+		r.skip(exporterName, nodeExporterProgram+" not found; on Debian and Ubuntu: apt-get install "+nodeExporterProgram)
 	} else {
 		version, err := run(nodeExporterProgram, "--version")
 		if err != nil {
 			return err
 		}
-		r.NodeExporter = "a version that it does not tell"
+		r.NodeExporter = "of unknown version"
 		if m := regexp.MustCompile(`version (\S+?),? `).FindStringSubmatch(version); m != nil {
 			r.NodeExporter = m[1]
 		}
 	}
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_MPTCP)
 	if err != nil {
-		r.leaveOut("MPTCP connections", err.Error())
+		r.skip("MPTCP connections", err.Error())
 		return nil
 	}
 	r.MPTCP = true
 	return unix.Close(fd)
 }
 
-// versionOf returns the version that a tcphup prints.
+// versionOf returns the version that `tcphup --version` prints.
 func versionOf(path string) (string, error) {
 	out, err := run(path, "--version")
 	if err != nil {
@@ -103,12 +103,12 @@ func versionOf(path string) (string, error) {
 	}
 	m := regexp.MustCompile(`version (\S+)`).FindStringSubmatch(out)
 	if m == nil {
-		return "", fmt.Errorf("%s --version prints no version: %q", path, out)
+		return "", fmt.Errorf("read version of %s: unexpected output %q", path, out)
 	}
 	return m[1], nil
 }
 
-// write prints the report, and writes it and the series to a directory if there is one.
+// write prints the report. With a directory, it writes the report and the series there.
 func (r *report) write(docs string) error {
 	text, err := template.New("report").Funcs(template.FuncMap{
 		"thousands": thousands, "times": times,
@@ -130,7 +130,8 @@ func (r *report) write(docs string) error {
 		os.WriteFile(filepath.Join(docs, "benchmarks.csv"), series, 0o644))
 }
 
-// series is what the plot shows: every reader at every load with many destinations.
+// series returns the data of the plot as CSV: every reader at every load with many
+// destinations.
 func (r *report) series() ([]byte, error) {
 	var out bytes.Buffer
 	w := csv.NewWriter(&out)
@@ -147,8 +148,8 @@ func (r *report) series() ([]byte, error) {
 	return out.Bytes(), err
 }
 
-// readParts returns the results in a file that go test -bench has written; none of no
-// file.
+// readParts returns the result lines in a file with the output of go test -bench; nil for
+// an empty path.
 func readParts(path string) (parts []string, err error) {
 	if path == "" {
 		return nil, nil
@@ -163,7 +164,7 @@ func readParts(path string) (parts []string, err error) {
 		}
 	}
 	if len(parts) == 0 {
-		return nil, fmt.Errorf("no results in %s", path)
+		return nil, fmt.Errorf("read %s: no benchmark results", path)
 	}
 	return parts, nil
 }

@@ -8,13 +8,13 @@ import (
 	"time"
 )
 
-// results are the samples of everyone, in the order of the rounds.
+// results are the samples by name of the candidate, in the order of the rounds.
 type results map[string][]sample
 
 func wall(s sample) time.Duration { return s.wall }
 func cpu(s sample) time.Duration  { return s.cpu }
 
-// of returns one figure of someone's samples.
+// of returns one figure of each sample of a candidate.
 func (r results) of(name string, figure func(sample) time.Duration) []time.Duration {
 	var all []time.Duration
 	for _, s := range r[name] {
@@ -23,7 +23,7 @@ func (r results) of(name string, figure func(sample) time.Duration) []time.Durat
 	return all
 }
 
-// memory is the most that was seen, in bytes.
+// memory returns the maximum of a candidate's samples in bytes; 0: not read.
 func (r results) memory(name string) int {
 	most := 0
 	for _, s := range r[name] {
@@ -32,7 +32,7 @@ func (r results) memory(name string) int {
 	return most
 }
 
-// ratio is that of the medians; 0 when someone had no turn.
+// ratio returns the ratio of two candidates' medians; 0 when one has no samples.
 func (r results) ratio(of, to string, figure func(sample) time.Duration) float64 {
 	if len(r[of]) == 0 || len(r[to]) == 0 {
 		return 0
@@ -40,7 +40,7 @@ func (r results) ratio(of, to string, figure func(sample) time.Duration) float64
 	return float64(median(r.of(of, figure))) / float64(median(r.of(to, figure)))
 }
 
-// percentile returns the smallest value that p per cent of all do not exceed.
+// percentile returns the smallest value that at least p per cent do not exceed.
 func percentile[T cmp.Ordered](values []T, p int) T {
 	sorted := slices.Sorted(slices.Values(values))
 	return sorted[max(0, (len(sorted)*p+99)/100-1)]
@@ -48,7 +48,7 @@ func percentile[T cmp.Ordered](values []T, p int) T {
 
 func median[T cmp.Ordered](values []T) T { return percentile(values, 50) }
 
-// ms has three digits that count.
+// ms formats milliseconds with three significant digits.
 func ms(d time.Duration) string { return digits(d.Seconds() * 1e3) }
 
 func digits(v float64) string {
@@ -61,7 +61,7 @@ func digits(v float64) string {
 	return strconv.FormatFloat(v, 'f', 0, 64)
 }
 
-// spread is the median, with the least and the most.
+// spread formats median, minimum and maximum.
 func spread(values []time.Duration) string {
 	if len(values) == 0 {
 		return "–"
@@ -69,7 +69,7 @@ func spread(values []time.Duration) string {
 	return fmt.Sprintf("%s (%s–%s)", ms(median(values)), ms(slices.Min(values)), ms(slices.Max(values)))
 }
 
-// times is a ratio.
+// times formats a ratio; "–" for 0.
 func times(ratio float64) string {
 	if ratio == 0 {
 		return "–"
@@ -84,7 +84,7 @@ func megabytes(bytes int) string {
 	return strconv.FormatFloat(float64(bytes)/1e6, 'f', 1, 64)
 }
 
-// thousands writes 200000 as 200,000.
+// thousands formats 200000 as 200,000.
 func thousands(n int) string {
 	if n < 1000 {
 		return strconv.Itoa(n)

@@ -2,20 +2,20 @@ package main
 
 import "strings"
 
-// readers are those who read all sockets, in the order of the tables.
+// readers are the names of the readers in the order of the tables.
 var readers = []string{scrapeName, discardName, ssName, exporterName}
 
-// row writes the cells of a line of a table.
+// row formats a row of a Markdown table.
 func row(cells ...string) string { return "| " + strings.Join(cells, " | ") + " |\n" }
 
-// table begins one.
+// table writes the header of a Markdown table.
 func table(b *strings.Builder, heads ...string) {
 	b.WriteString(row(heads...))
 	b.WriteString("|" + strings.Repeat(" --- |", len(heads)) + "\n")
 }
 
-// each writes a table with a line for every load.
-func (r *report) each(heads []string, cells func(*reading) []string) string {
+// loadTable returns a table with a row for every load.
+func (r *report) loadTable(heads []string, cells func(*reading) []string) string {
 	var b strings.Builder
 	table(&b, append([]string{"sockets", "destinations"}, heads...)...)
 	for _, reading := range r.Readings {
@@ -24,10 +24,10 @@ func (r *report) each(heads []string, cells func(*reading) []string) string {
 	return b.String()
 }
 
-// RatioTable has the ratios of the readers.
+// RatioTable compares the readers as ratios.
 func (r *report) RatioTable() string {
-	heads := []string{"scrape ÷ floor", "the same, processor time", "ss -tain ÷ scrape", "node_exporter ÷ scrape"}
-	return r.each(heads, func(g *reading) []string {
+	heads := []string{"scrape ÷ floor", "scrape ÷ floor, processor time", "ss -tain ÷ scrape", "node_exporter ÷ scrape"}
+	return r.loadTable(heads, func(g *reading) []string {
 		return []string{
 			"**" + times(g.ratio(scrapeName, discardName, wall)) + "**", times(g.ratio(scrapeName, discardName, cpu)),
 			times(g.ratio(ssName, scrapeName, wall)), times(g.ratio(exporterName, scrapeName, wall)),
@@ -35,10 +35,10 @@ func (r *report) RatioTable() string {
 	})
 }
 
-// TimeTable has what the readers took.
+// TimeTable has the wall time of each reader.
 func (r *report) TimeTable() string {
-	heads := []string{scrapeName, "of that, reading", discardName, ssName, exporterName}
-	return r.each(heads, func(g *reading) []string {
+	heads := []string{scrapeName, "reading sockets", discardName, ssName, exporterName}
+	return r.loadTable(heads, func(g *reading) []string {
 		return []string{
 			spread(g.of(scrapeName, wall)), spread(g.read), spread(g.of(discardName, wall)),
 			spread(g.of(ssName, wall)), spread(g.of(exporterName, wall)),
@@ -46,10 +46,10 @@ func (r *report) TimeTable() string {
 	})
 }
 
-// MemoryTable has what the readers held.
+// MemoryTable has the memory of each reader and the size of a scrape.
 func (r *report) MemoryTable() string {
-	heads := []string{"tcphup, resident", "node_exporter, resident", "ss -tain, at its most", "floor, resident", "tcphup, allocated for a scrape", "size of a scrape"}
-	return r.each(heads, func(g *reading) []string {
+	heads := []string{"tcphup, resident", "node_exporter, resident", "ss -tain, peak", "floor, resident", "tcphup, allocated per scrape", "scrape size"}
+	return r.loadTable(heads, func(g *reading) []string {
 		return []string{
 			megabytes(g.memory(scrapeName)), megabytes(g.memory(exporterName)), megabytes(g.memory(ssName)), megabytes(g.memory(discardName)),
 			kilobytes(g.Allocated), kilobytes(g.Body),
@@ -59,7 +59,7 @@ func (r *report) MemoryTable() string {
 
 func kilobytes(bytes int) string { return thousands(bytes/1000) + " kB" }
 
-// HangUpTable has what the commands took.
+// HangUpTable has the wall time of each command.
 func (r *report) HangUpTable() string {
 	var b strings.Builder
 	table(&b, "sockets", "command", "ms", "÷ ss -tnp")
@@ -74,10 +74,10 @@ func (r *report) HangUpTable() string {
 	return b.String()
 }
 
-// AlertTable has how long flows lived after an alert.
+// AlertTable has the times from an alert to the end of the last flow.
 func (r *report) AlertTable() string {
 	var b strings.Builder
-	table(&b, "sockets", "by", "times", "p50, ms", "p99, ms", "answered or ended, p50, ms", "p50 ÷ ss -K")
+	table(&b, "sockets", "program", "rounds", "p50, ms", "p99, ms", "response or exit, p50, ms", "p50 ÷ ss -K")
 	for _, a := range r.Alerts {
 		for _, name := range []string{alertName, alertNoWatchName, ssKillName} {
 			if len(a.results[name]) == 0 {
@@ -91,15 +91,15 @@ func (r *report) AlertTable() string {
 	return b.String()
 }
 
-// KernelShare is the part of a scrape's processor time that the floor takes too, at the
-// largest load, in per cent.
+// KernelShare returns the processor time of the floor as a percentage of a scrape's, at
+// the largest load.
 func (r *report) KernelShare() string {
 	last := r.Sizes[len(r.Sizes)-1]
 	g := r.reading(last, fewDestinations(last))
 	return digits(100 * g.ratio(discardName, scrapeName, cpu))
 }
 
-// reading returns that of a load; nil when there is none.
+// reading returns the reading of a load; nil: not measured.
 func (r *report) reading(sockets, destinations int) *reading {
 	for _, g := range r.Readings {
 		if g.Sockets == sockets && g.Destinations == destinations {
@@ -109,7 +109,7 @@ func (r *report) reading(sockets, destinations int) *reading {
 	return nil
 }
 
-// hungUp returns what was measured with so many sockets; nil for nothing.
+// hungUp returns the hang-ups at a load of so many sockets; nil: not measured.
 func (r *report) hungUp(sockets int) *hangUps {
 	for _, h := range r.HangUps {
 		if h.Sockets == sockets {

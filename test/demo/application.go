@@ -9,33 +9,32 @@ import (
 )
 
 const (
-	// applicationName is the name under which this program is the application.
+	// applicationName is the base name of argv[0] that selects the application.
 	applicationName = "application"
-	// poolSize is how many connections the application keeps.
+	// poolSize is the number of connections in the application's pool.
 	poolSize = 4
 )
 
-// application is an ordinary program with an ordinary pool of kept-alive
-// connections, and knows nothing of tcphup. Five times a second it needs four
-// answers, for which it asks at the same time. As with http.Get, no request has a
-// time limit.
+// application is an ordinary HTTP client with a pool of keep-alive connections and without
+// any knowledge of tcphup. Five times a second it sends poolSize concurrent requests, like
+// http.Get without a timeout.
 func application(url string) {
 	client := &http.Client{Transport: &http.Transport{MaxConnsPerHost: poolSize, MaxIdleConnsPerHost: poolSize}}
 	for range time.Tick(200 * time.Millisecond) {
-		var answers sync.WaitGroup
+		var requests sync.WaitGroup
 		for range poolSize {
-			answers.Go(func() {
-				if err := ask(client, url); err != nil {
+			requests.Go(func() {
+				if err := fetch(client, url); err != nil {
 					log.Print(err)
 				}
 			})
 		}
-		answers.Wait()
+		requests.Wait()
 	}
 }
 
-// ask reads an answer to its end, so that its connection can be used again.
-func ask(client *http.Client, url string) error {
+// fetch reads a response up to EOF, so that its connection returns to the pool.
+func fetch(client *http.Client, url string) error {
 	response, err := client.Get(url)
 	if err != nil {
 		return err

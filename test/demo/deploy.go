@@ -9,35 +9,34 @@ import (
 	"strings"
 )
 
-// Where the programs listen, for those who look at them from the same host.
+// Listen addresses of the programs.
 const (
 	tcphupAddress       = "127.0.0.1:10471"
 	prometheusAddress   = "127.0.0.1:9090"
 	alertmanagerAddress = "127.0.0.1:9093"
 )
 
-// The waits between a failover and the hang-up, far shorter than in earnest.
+// Delays between a failover and the hang-up, far shorter than in production.
 const (
-	lookup    = "1s"    // tcphup: between lookups of the name
-	settle    = "2s"    // tcphup: until an address that the name has lost is former
-	interval  = "500ms" // Prometheus: between scrapes, and between evaluations
-	pending   = "1s"    // Prometheus: until the alert fires
-	groupWait = "1s"    // Alertmanager: until it notifies
+	lookup    = "1s"    // tcphup: interval of name lookups
+	settle    = "2s"    // tcphup: absence of an address before it counts as former
+	interval  = "500ms" // Prometheus: scrape and evaluation interval
+	pending   = "1s"    // Prometheus: for of the alert
+	groupWait = "1s"    // Alertmanager: group_wait
 
 	shortWaits = "lookup interval " + lookup + " (default 15s), settle " + settle + " (default 1m), scrape and evaluation interval " + interval + " (default 1m), " +
 		"for " + pending + " (shipped 1m), group_wait " + groupWait + " (shipped 5s)"
 )
 
-// What deploy/ calls the alert and its receiver.
+// Names of the alert and its receiver in deploy/.
 const (
 	alertName    = "TcphupStaleSockets"
 	receiverName = "tcphup-" + hostAddress
 )
 
-// startTcphup starts all that the host of an application needs. It is told which name
-// to watch, and has a token, without which no alert would hang anything up. No policy
-// is written, so the embedded one applies: an alert with the label tcphup="hangup"
-// that names the service hangs up the connections to its former addresses.
+// startTcphup starts tcphup with a service name and a token, which alerts require. Without a
+// configured policy the embedded one applies: an alert with the label tcphup="hangup" that
+// names the service hangs up the connections to its former addresses.
 func (s *stage) startTcphup() error {
 	err := errors.Join(
 		write("tcphup.yml", `
@@ -56,9 +55,8 @@ services:
 	return err
 }
 
-// startPrometheus has it scrape tcphup and evaluate the shipped rules. The address
-// that it scrapes becomes the label instance, by which Alertmanager tells where an
-// alert has to go.
+// startPrometheus starts Prometheus with tcphup as its target and the shipped rules. The
+// target's address becomes the label instance, by which Alertmanager routes the alert.
 func (s *stage) startPrometheus() error {
 	err := errors.Join(
 		shipped("rules.yml", "rules.yml", "for: 1m", "for: "+pending),
@@ -88,8 +86,8 @@ alerting:
 	return err
 }
 
-// startAlertmanager has it send alerts with the label tcphup="hangup" to the tcphup
-// that they came from, with its token.
+// startAlertmanager starts Alertmanager with the shipped route: alerts with the label
+// tcphup="hangup" go to the tcphup of their instance, with its token.
 func (s *stage) startAlertmanager() error {
 	err := shipped("alertmanager.yml", "alertmanager-plain.example.yml",
 		"group_wait: 5s", "group_wait: "+groupWait,
@@ -105,17 +103,17 @@ func (s *stage) startAlertmanager() error {
 	return err
 }
 
-// shipped writes a file of deploy/ with some changes, in pairs of old and new. Each
-// old text must be there once: nothing is shown but what is shipped.
+// shipped copies a file of deploy/ with changes, given in pairs of old and new text. Each
+// old text must occur exactly once, so the demo shows the shipped files.
 func shipped(name, from string, changes ...string) error {
 	content, err := os.ReadFile(filepath.Join("deploy", from))
 	if err != nil {
-		return fmt.Errorf("run at the top of the repository: %w", err)
+		return fmt.Errorf("read shipped file: %w; run at the top of the repository", err)
 	}
 	text := string(content)
 	for i := 0; i < len(changes); i += 2 {
 		if n := strings.Count(text, changes[i]); n != 1 {
-			return fmt.Errorf("deploy/%s has %q %d times, not once", from, changes[i], n)
+			return fmt.Errorf("edit deploy/%s: %q occurs %d times, want 1", from, changes[i], n)
 		}
 		text = strings.Replace(text, changes[i], changes[i+1], 1)
 	}

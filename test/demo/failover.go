@@ -7,14 +7,14 @@ import (
 	"time"
 )
 
-// play lets the service fail over twice, with tcphup and without.
+// play runs two failovers, with tcphup and without.
 func (s *stage) play(ctx context.Context) error {
 	fmt.Println("\nWith tcphup:")
 	with, err := s.failOverWithTcphup(ctx)
 	if err != nil {
 		return err
 	}
-	refusals := s.oldSite.answers.Load()
+	refusals := s.oldSite.responses.Load()
 
 	s.tcphup.stop()
 	if err := s.failBack(ctx); err != nil {
@@ -31,12 +31,12 @@ func (s *stage) play(ctx context.Context) error {
 	if without == 0 {
 		end = fmt.Sprintf("still on the old site after %.1f s", s.without.Seconds())
 	}
-	fmt.Printf("without tcphup: %s; the demoted site refused %d requests\n", end, s.oldSite.answers.Load())
+	fmt.Printf("without tcphup: %s; the demoted site refused %d requests\n", end, s.oldSite.responses.Load())
 	return nil
 }
 
-// failOverWithTcphup returns how long it took until the application was on the new
-// site.
+// failOverWithTcphup returns the time from the failover until all connections of the
+// application are on the new site.
 func (s *stage) failOverWithTcphup(ctx context.Context) (time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, hangUpTimeout)
 	defer cancel()
@@ -46,13 +46,13 @@ func (s *stage) failOverWithTcphup(ctx context.Context) (time.Duration, error) {
 	}
 	moved := s.applicationHasMoved()
 	err = s.follow(ctx, begun,
-		s.nameLeadsElsewhere(), addressIsFormer(), alertFires(), alertIsRouted(), alertmanagerNotifies(), tcphupHangsUp(),
-		s.newSiteAnswers(), moved, alertResolves(moved))
+		s.nameResolvesToNewSite(), addressIsFormer(), alertFires(), alertIsRouted(), alertmanagerNotifies(), tcphupHangsUp(),
+		s.newSiteResponds(), moved, alertResolves(moved))
 	return moved.after, err
 }
 
-// failOverWithoutTcphup returns the same, and 0 when the application did not get
-// there in the time that it was given after the change in the DNS.
+// failOverWithoutTcphup returns the same time; 0 when the application stays on the old site
+// for the duration of -without after the DNS change.
 func (s *stage) failOverWithoutTcphup(ctx context.Context) (time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, hangUpTimeout+s.without)
 	defer cancel()
@@ -60,52 +60,51 @@ func (s *stage) failOverWithoutTcphup(ctx context.Context) (time.Duration, error
 	if err != nil {
 		return 0, err
 	}
-	if err := s.follow(ctx, begun, s.nameLeadsElsewhere()); err != nil {
+	if err := s.follow(ctx, begun, s.nameResolvesToNewSite()); err != nil {
 		return 0, err
 	}
 	watched, stop := context.WithTimeout(ctx, s.without)
 	defer stop()
 	moved := s.applicationHasMoved()
-	err = s.follow(watched, begun, s.newSiteAnswers(), moved)
+	err = s.follow(watched, begun, s.newSiteResponds(), moved)
 	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
-		tell(begun, "application: %d of its %d connections still lead to the old site", s.oldSite.connections.Load(), poolSize)
+		printEvent(begun, "application: %d of %d connections still on the old site", s.oldSite.connections.Load(), poolSize)
 		return 0, nil
 	}
 	return moved.after, err
 }
 
-// failOver is what an operator or an orchestrator does: the old site is demoted, and
-// the name given to the new one. Nobody tells the application.
+// failOver demotes the old site and changes the name to the new one, like an operator or an
+// orchestrator. The application is not notified.
 func (s *stage) failOver() (begun time.Time, err error) {
 	begun = time.Now()
-	s.oldSite.answers.Store(0)
-	s.newSite.answers.Store(0)
+	s.oldSite.responses.Store(0)
+	s.newSite.responses.Store(0)
 	s.oldSite.demoted.Store(true)
-	if err := s.giveName(s.newSite); err != nil {
+	if err := s.moveName(s.newSite); err != nil {
 		return begun, err
 	}
-	tell(begun, "failover: %v is demoted, %s is given to %v", s.oldSite, serviceName, s.newSite)
+	printEvent(begun, "failover: %v demoted, DNS record of %s set to %v", s.oldSite, serviceName, s.newSite)
 	return begun, nil
 }
 
-// failBack goes back to the beginning, with an application that has just started.
+// failBack restores the old site and restarts the application.
 func (s *stage) failBack(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, setUpTimeout)
 	defer cancel()
 	s.application.stop()
 	s.oldSite.demoted.Store(false)
-	if err := s.giveName(s.oldSite); err != nil {
+	if err := s.moveName(s.oldSite); err != nil {
 		return err
 	}
 	return s.startApplication(ctx)
 }
 
-// follow prints events as they are seen, until all were; the end of the context is
-// an error. They come in the order of cause and effect. Each round looks for the
-// last one first, so what has caused an event is seen no later than the event, and
-// printed before it.
+// follow prints events as they occur and returns after the last; the end of ctx is an
+// error. events are in causal order. Each round polls the last event first, so that a
+// cause is never printed after its effect.
 func (s *stage) follow(ctx context.Context, begun time.Time, events ...*event) error {
-	for news := newsInterval; ; {
+	for nextProgress := progressInterval; ; {
 		var missing []string
 		lines := make([]string, len(events))
 		for i := len(events) - 1; i >= 0; i-- {
@@ -118,25 +117,25 @@ func (s *stage) follow(ctx context.Context, begun time.Time, events ...*event) e
 		for i, line := range lines {
 			if line != "" {
 				events[i].after = time.Since(begun)
-				tell(begun, "%s", line)
+				printEvent(begun, "%s", line)
 			}
 		}
 		if len(missing) == 0 {
 			return nil
 		}
-		if time.Since(begun) >= news {
-			tell(begun, "application: %d refusals of the old site so far", s.oldSite.answers.Load())
-			news += newsInterval
+		if time.Since(begun) >= nextProgress {
+			printEvent(begun, "application: %d requests refused by the old site so far", s.oldSite.responses.Load())
+			nextProgress += progressInterval
 		}
 		select {
 		case <-time.After(pollInterval):
 		case <-ctx.Done():
-			return fmt.Errorf("waited in vain for %q: %w", missing, context.Cause(ctx))
+			return fmt.Errorf("wait for %q: %w", missing, context.Cause(ctx))
 		}
 	}
 }
 
-// tell prints a line with the time since the failover.
-func tell(begun time.Time, format string, args ...any) {
+// printEvent prints a line with the time since the failover.
+func printEvent(begun time.Time, format string, args ...any) {
 	fmt.Printf("%+6.1f s  %s\n", time.Since(begun).Seconds(), fmt.Sprintf(format, args...))
 }

@@ -1,17 +1,14 @@
-// The demo shows what tcphup is for, on one machine and in about a minute: a service
-// fails over, an application stays on the old site, an alert lets tcphup hang its
-// connections up, the application reconnects to the new one. Then the same without
-// tcphup.
+// Demo shows a failover with and without tcphup, on one machine in about a minute. A service
+// fails over, an application stays on the old site, an alert makes tcphup hang up its
+// connections, and the application reconnects to the new site.
 //
-// Nothing in it is scripted but the failover. The application is an ordinary HTTP
-// client (application.go), the service two HTTP servers on two sites (site.go);
-// dnsmasq, Prometheus, Alertmanager and tcphup run with what deploy/ has (deploy.go),
-// and every line that is printed is of something that was seen to happen
-// (failover.go).
+// Only the failover is scripted. The application is an ordinary HTTP client
+// (application.go), the service two HTTP servers on two sites (site.go). dnsmasq,
+// Prometheus, Alertmanager and tcphup run with the files of deploy/ (deploy.go). Each
+// printed line is an observed event (events.go, failover.go).
 //
-// All of it runs in network, mount and process id namespaces of its own, with a
-// tmpfs for its files, and ends with them. Run it as root, at the top of the
-// repository: make demo
+// All processes run in private network, mount and pid namespaces, with a tmpfs for their
+// files, and end with them. Run it as root at the top of the repository: make demo
 package main
 
 import (
@@ -27,7 +24,7 @@ import (
 	"tcphup/test/kit/netns"
 )
 
-// insideName is what the process calls itself that runs in namespaces of its own.
+// insideName is argv[0] of the process inside the private namespaces.
 const insideName = "demo-inside"
 
 type options struct {
@@ -41,8 +38,8 @@ func main() {
 		return
 	}
 	var o options
-	flag.StringVar(&o.tcphup, "tcphup", "tcphup", "`path` of the program to show")
-	flag.DurationVar(&o.without, "without", 30*time.Second, "how long to watch the application without tcphup")
+	flag.StringVar(&o.tcphup, "tcphup", "tcphup", "`path` of the program to demonstrate")
+	flag.DurationVar(&o.without, "without", 30*time.Second, "observation time of the application without tcphup")
 	flag.Parse()
 	run := outside
 	if os.Args[0] == insideName {
@@ -58,11 +55,11 @@ func main() {
 	}
 }
 
-// outside starts this program once more, in namespaces of its own, and waits for its
-// end. Whatever ends the one inside, or both, takes along all that it has started.
+// outside starts this program again in private namespaces and waits for its end. When
+// the inner process ends, the kernel kills all other processes of its pid namespace.
 func outside(o options) error {
 	if os.Geteuid() != 0 {
-		return errors.New("must run as root: it makes namespaces of its own")
+		return errors.New("must run as root: creates namespaces")
 	}
 	var missing []string
 	for _, program := range []string{o.tcphup, dnsmasqProgram, "ip", prometheusProgram, alertmanagerProgram} {
@@ -71,13 +68,13 @@ func outside(o options) error {
 		}
 	}
 	if len(missing) > 0 {
-		return fmt.Errorf("needs: %s (tcphup: make build; the others, on Debian and Ubuntu: apt-get install dnsmasq-base iproute2 prometheus prometheus-alertmanager)",
+		return fmt.Errorf("missing programs: %s (tcphup: make build; others on Debian and Ubuntu: apt-get install dnsmasq-base iproute2 prometheus prometheus-alertmanager)",
 			strings.Join(missing, " "))
 	}
 	if err := netns.Reexec(insideName); errors.Is(err, netns.ErrInterrupted) {
 		return err
 	} else if err != nil {
-		return fmt.Errorf("the end that was promised was not reached: %w", err)
+		return fmt.Errorf("demo failed: %w", err)
 	}
 	return nil
 }

@@ -14,13 +14,13 @@ import (
 	"time"
 )
 
-// pollInterval is how often everything is looked at, and so how exact times are.
+// pollInterval is the interval of all polls and thus the resolution of printed times.
 const pollInterval = 50 * time.Millisecond
 
-// newsInterval is how often a line is printed although nothing happens.
-const newsInterval = 10 * time.Second
+// progressInterval is the interval of progress lines while no event occurs.
+const progressInterval = 10 * time.Second
 
-// get returns a page, or an error for any answer but 200.
+// get returns the body of a response; any status but 200 is an error.
 func get(ctx context.Context, url string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
@@ -48,8 +48,8 @@ func getJSON[T any](ctx context.Context, url string) (page T, err error) {
 	return page, json.Unmarshal(body, &page)
 }
 
-// sample returns the value of the first series at the page /metrics of a program that
-// begins like this; 0 when there is none.
+// sample returns the value of the first series in /metrics with this prefix; 0 when there
+// is none.
 func sample(ctx context.Context, address, series string) float64 {
 	page, err := get(ctx, "http://"+address+"/metrics")
 	if err != nil {
@@ -65,28 +65,28 @@ func sample(ctx context.Context, address, series string) float64 {
 	return 0
 }
 
-// leadsTo asks the DNS for the name of the service, as the application does.
-func leadsTo(ctx context.Context, s *site) bool {
+// resolvesTo reports whether the DNS resolves the service name to the site's address.
+func resolvesTo(ctx context.Context, s *site) bool {
 	resolver := net.Resolver{PreferGo: true}
 	addresses, err := resolver.LookupHost(ctx, serviceName)
 	return err == nil && slices.Equal(addresses, []string{s.address})
 }
 
-// scraped reports whether a query of Prometheus has a result.
-func scraped(ctx context.Context, query string) bool {
+// hasResult reports whether a PromQL query has a result.
+func hasResult(ctx context.Context, query string) bool {
 	page, err := getJSON[struct{ Data struct{ Result []any } }](ctx, "http://"+prometheusAddress+"/api/v1/query?query="+url.QueryEscape(query))
 	return err == nil && len(page.Data.Result) > 0
 }
 
-// knowsAlertmanager reports whether Prometheus has somebody to send alerts to.
-func knowsAlertmanager(ctx context.Context) bool {
+// hasAlertmanager reports whether Prometheus has an active Alertmanager.
+func hasAlertmanager(ctx context.Context) bool {
 	page, err := getJSON[struct {
 		Data struct{ ActiveAlertmanagers []any }
 	}](ctx, "http://"+prometheusAddress+"/api/v1/alertmanagers")
 	return err == nil && len(page.Data.ActiveAlertmanagers) > 0
 }
 
-// alertState is the state of the alert in Prometheus: inactive, pending or firing.
+// alertState returns the state of the alert in Prometheus: inactive, pending or firing.
 func alertState(ctx context.Context) (string, error) {
 	page, err := getJSON[struct {
 		Data struct {
@@ -107,7 +107,7 @@ func alertState(ctx context.Context) (string, error) {
 	return "inactive", nil
 }
 
-// alertReceivers are those for whom Alertmanager has the alert.
+// alertReceivers returns the receivers of the alert in Alertmanager.
 func alertReceivers(ctx context.Context) ([]string, error) {
 	alerts, err := getJSON[[]struct {
 		Labels    map[string]string
@@ -124,13 +124,13 @@ func alertReceivers(ctx context.Context) ([]string, error) {
 	return names, err
 }
 
-// flow is one that tcphup has hung up, as its audit has it.
+// flow is a hung-up flow in tcphup's audit records.
 type flow struct {
 	PID                      int
 	Command, Method, Outcome string
 }
 
-// hungUp returns the flows that tcphup has hung up because an alert asked for it.
+// hungUp returns the flows that tcphup has hung up for an alert.
 func hungUp(ctx context.Context) ([]flow, error) {
 	page, err := getJSON[struct {
 		Records []struct {

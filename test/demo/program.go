@@ -10,35 +10,34 @@ import (
 	"time"
 )
 
-// The programs, under the names that Debian gives them.
+// Debian's names of the binaries.
 const (
 	dnsmasqProgram      = "dnsmasq"
 	prometheusProgram   = "prometheus"
 	alertmanagerProgram = "prometheus-alertmanager"
 )
 
-// dir holds every file of the demo: a tmpfs of its own over a directory that all
-// systems have, in the demo's mount namespace alone.
+// dir holds all files of the demo: a tmpfs mounted in the demo's mount namespace only,
+// over a directory that exists on all systems.
 const dir = "/dev/shm"
 
-// write makes or replaces a file that is for root alone.
+// write creates or replaces a file in dir with mode 0600.
 func write(name, content string) error {
 	return os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600)
 }
 
-// program runs until it is stopped or the demo ends.
+// program is a child process that runs until stop or the end of the demo.
 type program struct {
 	cmd  *exec.Cmd
-	log  string // file with all that it has printed
-	stop func() // returns when it has ended
+	log  string // file with its output
+	stop func() // sends SIGTERM and waits for the exit
 }
 
-// start runs a program in the directory of the demo. When it ends by itself, so does
-// the demo.
+// start starts a program in dir. Its unexpected exit fails the demo.
 func (s *stage) start(name string, args ...string) (*program, error) {
 	cmd := exec.Command(name, args...)
 	cmd.Dir = dir
-	// Names are looked up in the DNS of the demo, whatever nsswitch.conf says.
+	// Go's resolver uses the DNS of the demo, regardless of nsswitch.conf.
 	cmd.Env = append(os.Environ(), "GODEBUG=netdns=go")
 	log, err := os.Create(filepath.Join(dir, filepath.Base(name)+".log"))
 	if err != nil {
@@ -53,11 +52,11 @@ func (s *stage) start(name string, args ...string) (*program, error) {
 	stopping, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
-		_ = cmd.Wait() // its state says how it ended
+		_ = cmd.Wait() // ProcessState has the result
 		select {
 		case <-stopping:
 		default:
-			s.fail(fmt.Errorf("%s has ended: %v", filepath.Base(name), cmd.ProcessState))
+			s.fail(fmt.Errorf("%s exited: %v", filepath.Base(name), cmd.ProcessState))
 		}
 	}()
 	p.stop = func() {
@@ -69,23 +68,22 @@ func (s *stage) start(name string, args ...string) (*program, error) {
 	return p, nil
 }
 
-// showLogs prints what the programs have said last: the files end with the demo.
+// showLogs prints the end of each program's log, since the files end with the demo.
 func (s *stage) showLogs() {
 	const last = 2000
 	for _, p := range s.programs {
-		text, _ := os.ReadFile(p.log) // without it there is nothing to show
+		text, _ := os.ReadFile(p.log) // best effort
 		fmt.Fprintf(os.Stderr, "%s: %s\n", filepath.Base(p.log), text[max(0, len(text)-last):])
 	}
 }
 
-// await looks again and again until a condition holds; the end of the context is an
-// error.
+// await polls until a condition holds; the end of ctx is an error.
 func await(ctx context.Context, what string, condition func() bool) error {
 	for !condition() {
 		select {
 		case <-time.After(pollInterval):
 		case <-ctx.Done():
-			return fmt.Errorf("waited in vain until %s: %w", what, context.Cause(ctx))
+			return fmt.Errorf("wait until %s: %w", what, context.Cause(ctx))
 		}
 	}
 	return nil

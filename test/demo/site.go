@@ -12,23 +12,21 @@ import (
 	"tcphup/test/kit/netns"
 )
 
-// hostAddress is where the application and tcphup run: the first host of
+// hostAddress is the address of the application's host: the first host of
 // deploy/alertmanager-plain.example.yml.
 const hostAddress = "192.0.2.11"
 
-// site is one of the places of the service: a host with one address, and an HTTP
-// server that counts.
+// site is a site of the service: a host with one address and a counting HTTP server.
 type site struct {
 	name, address string
-	demoted       atomic.Bool  // it refuses what it is asked for, as a former primary does
-	answers       atomic.Int64 // since the last failover
-	connections   atomic.Int64 // that are open
+	demoted       atomic.Bool  // responds with 503, like a former primary
+	responses     atomic.Int64 // responses since the last failover
+	connections   atomic.Int64 // open connections
 }
 
 func (s *site) String() string { return fmt.Sprintf("the %s site (%s)", s.name, s.address) }
 
-// openSite makes a site in a network namespace of its own, at the far end of a cable
-// from here.
+// openSite creates a site in a new network namespace, connected by a veth pair.
 func openSite(name, address string) (*site, error) {
 	host, err := netns.New()
 	if err != nil {
@@ -61,6 +59,7 @@ func openSite(name, address string) (*site, error) {
 	})
 }
 
+// ip runs iproute2 commands until one fails.
 func ip(commands ...string) error {
 	for _, c := range commands {
 		if out, err := exec.Command("ip", strings.Fields(c)...).CombinedOutput(); err != nil {
@@ -70,7 +69,7 @@ func ip(commands ...string) error {
 	return nil
 }
 
-// serve never closes a connection by itself.
+// serve accepts connections and never closes one first.
 func (s *site) serve(listener net.Listener) {
 	server := http.Server{Handler: s, ConnState: func(_ net.Conn, state http.ConnState) {
 		if state == http.StateNew {
@@ -83,11 +82,11 @@ func (s *site) serve(listener net.Listener) {
 	_ = server.Serve(listener) // until the demo ends
 }
 
-// ServeHTTP answers after some work.
+// ServeHTTP responds after 20 ms; with 503 once the site is demoted.
 func (s *site) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 	time.Sleep(20 * time.Millisecond)
-	s.answers.Add(1)
+	s.responses.Add(1)
 	if s.demoted.Load() {
-		http.Error(w, "this site was demoted", http.StatusServiceUnavailable)
+		http.Error(w, "site demoted", http.StatusServiceUnavailable)
 	}
 }

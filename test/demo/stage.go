@@ -14,30 +14,28 @@ import (
 	"tcphup/test/kit/netns"
 )
 
-// The service, as the application and tcphup know it.
+// Name and port of the service.
 const (
 	serviceName = "api.internal"
 	servicePort = "80"
 )
 
-// Time limits of what is waited for, many times what it takes on an idle machine.
+// Timeouts, far above the durations on an idle machine.
 const (
 	setUpTimeout  = 3 * time.Minute
 	hangUpTimeout = 3 * time.Minute
 )
 
-// stage is the host of the application, with all programs on it, and the two sites
-// of the service.
+// stage is the application's host with its programs, and the two sites of the service.
 type stage struct {
 	options
 	oldSite, newSite         *site
 	dns, tcphup, application *program
-	programs                 []*program // all of them
-	// fail ends the demo.
-	fail context.CancelCauseFunc
+	programs                 []*program              // all, in the order of their start
+	fail                     context.CancelCauseFunc // ends the demo
 }
 
-// inside runs the demo in the namespaces that outside has made.
+// inside runs the demo in the namespaces created by outside.
 func inside(o options) error {
 	if err := netns.Prepare(); err != nil {
 		return err
@@ -58,7 +56,7 @@ func inside(o options) error {
 	return err
 }
 
-// setUp brings everything to where a failover can begin.
+// setUp starts the sites and all programs and waits until they work together.
 func (s *stage) setUp(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, setUpTimeout)
 	defer cancel()
@@ -72,8 +70,8 @@ func (s *stage) setUp(ctx context.Context) error {
 	if s.newSite, err = openSite("new", "10.20.2.5"); err != nil {
 		return err
 	}
-	fmt.Printf("An application keeps %d connections to %s, which leads to %v and will be given to %v.\n", poolSize, serviceName, s.oldSite, s.newSite)
-	fmt.Printf("tcphup, Prometheus and Alertmanager run as deploy/ has them, with shorter waits:\n%s.\n", shortWaits)
+	fmt.Printf("An application keeps %d connections to %s, which resolves to %v and will move to %v.\n", poolSize, serviceName, s.oldSite, s.newSite)
+	fmt.Printf("tcphup, Prometheus and Alertmanager use the files of deploy/ with shorter delays:\n%s.\n", shortWaits)
 	for _, start := range []func() error{s.startDNS, s.startTcphup, s.startPrometheus, s.startAlertmanager} {
 		if err := start(); err != nil {
 			return err
@@ -82,14 +80,14 @@ func (s *stage) setUp(ctx context.Context) error {
 	if err := s.startApplication(ctx); err != nil {
 		return err
 	}
-	// Prometheus learns of its Alertmanager some seconds after its start.
-	return await(ctx, "tcphup, Prometheus and Alertmanager know each other", func() bool {
-		return scraped(ctx, fmt.Sprintf(`tcphup_service_sockets{address="current",service=%q} == %d`, serviceName, poolSize)) &&
-			knowsAlertmanager(ctx)
+	// Prometheus discovers its Alertmanager some seconds after its start.
+	return await(ctx, "tcphup, Prometheus and Alertmanager are connected", func() bool {
+		return hasResult(ctx, fmt.Sprintf(`tcphup_service_sockets{address="current",service=%q} == %d`, serviceName, poolSize)) &&
+			hasAlertmanager(ctx)
 	})
 }
 
-// startDNS runs the only name server that the programs here know.
+// startDNS starts dnsmasq, the only name server in /etc/resolv.conf.
 func (s *stage) startDNS() error {
 	for path, content := range map[string]string{
 		"/etc/resolv.conf": "nameserver 127.0.0.1\n",
@@ -100,7 +98,7 @@ func (s *stage) startDNS() error {
 			return err
 		}
 		if err := unix.Mount(filepath.Join(dir, file), path, "", unix.MS_BIND, ""); err != nil {
-			return fmt.Errorf("put a file of the demo over %s: %w", path, err)
+			return fmt.Errorf("mount over %s: %w", path, err)
 		}
 	}
 	if err := s.writeName(s.oldSite); err != nil {
@@ -117,18 +115,18 @@ func (s *stage) writeName(of *site) error {
 	return write("names", of.address+" "+serviceName+"\n")
 }
 
-// giveName changes the address that the name of the service has in the DNS.
-func (s *stage) giveName(to *site) error {
+// moveName changes the DNS record of the service.
+func (s *stage) moveName(to *site) error {
 	if err := s.writeName(to); err != nil {
 		return err
 	}
-	return s.dns.cmd.Process.Signal(syscall.SIGHUP) // reads the names again
+	return s.dns.cmd.Process.Signal(syscall.SIGHUP) // dnsmasq rereads the hosts file
 }
 
-// startApplication returns when the application keeps all its connections to the old
-// site. The link lets the application have a name of its own among processes.
+// startApplication starts the application and waits until all its connections are on the old
+// site. A symbolic link gives the process its own name.
 func (s *stage) startApplication(ctx context.Context) error {
-	err := await(ctx, "the name leads to the old site", func() bool { return leadsTo(ctx, s.oldSite) })
+	err := await(ctx, "the name resolves to the old site", func() bool { return resolvesTo(ctx, s.oldSite) })
 	if err != nil {
 		return err
 	}

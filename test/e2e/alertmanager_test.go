@@ -14,29 +14,29 @@ import (
 	"tcphup/test/kit/nstest"
 )
 
-// alertmanager is a running one. It gets its alerts from the test, as it would
-// from Prometheus.
+// alertmanager is a running Alertmanager. The test posts alerts to it in place of
+// Prometheus.
 type alertmanager struct {
 	*process
 	t   testing.TB
 	url string
 }
 
-// oneNotification is the wait that makes alerts posted together go out together:
-// Alertmanager takes them up one by one.
+// oneNotification is a group_wait long enough for alerts of one POST to end up in one
+// notification: Alertmanager inserts them one by one.
 const oneNotification = "2s"
 
-// alertmanagerConfig says how to run one with a single receiver.
+// alertmanagerConfig configures an Alertmanager with a single receiver.
 type alertmanagerConfig struct {
 	address  string // "" means alertmanagerAddress
 	groupBy  string
-	wait     string   // for more alerts of a new group; "" means none
-	interval string   // between notifications about a group, repeats included; "" means 1s
-	url      string   // of the receiver; "" means that of the tcphup under test
-	token    string   // "" means none
-	tls      string   // tls_config, in YAML's flow style; "" means none
-	webhook  string   // further keys of the receiver
-	args     []string // instead of those of one without peers
+	wait     string   // group_wait; "" means 0s
+	interval string   // group_interval and repeat_interval; "" means 1s
+	url      string   // receiver; "" means the tcphup under test
+	token    string   // bearer token; "" means none
+	tls      string   // tls_config in YAML flow style; "" means none
+	webhook  string   // additional keys of webhook_configs
+	args     []string // nil disables clustering
 }
 
 func startAlertmanager(t testing.TB, c alertmanagerConfig) alertmanager {
@@ -75,7 +75,7 @@ receivers:
 	return runAlertmanager(t, need(t, "prometheus-alertmanager", "prometheus-alertmanager"), c.address, config, c.args...)
 }
 
-// runAlertmanager runs the program with a configuration.
+// runAlertmanager starts the binary with a configuration and waits until it is ready.
 func runAlertmanager(t testing.TB, binary, address, config string, args ...string) alertmanager {
 	t.Helper()
 	a := alertmanager{t: t, url: "http://" + address}
@@ -87,21 +87,21 @@ func runAlertmanager(t testing.TB, binary, address, config string, args ...strin
 	return a
 }
 
-// alert is one as Prometheus posts it.
+// alert is an alert in the format of Alertmanager's API, as posted by Prometheus.
 type alert struct {
 	Labels   map[string]string `json:"labels"`
 	StartsAt time.Time         `json:"startsAt,omitzero"`
-	EndsAt   time.Time         `json:"endsAt,omitzero"` // in the past: it is resolved
+	EndsAt   time.Time         `json:"endsAt,omitzero"` // in the past: resolved
 }
 
-// alertAbout is an alert that asks to hang up the flows to a destination.
+// alertAbout returns an alert that hangs up the flows to a destination.
 func alertAbout(to netip.AddrPort) alert {
 	return alert{StartsAt: time.Now(), Labels: map[string]string{
 		"alertname": "Stale", "tcphup": "hangup", "destination": to.Addr().String(), "port": strconv.Itoa(int(to.Port())),
 	}}
 }
 
-// post hands alerts over. They fire for five minutes.
+// post posts alerts in one request. Without EndsAt they fire for five minutes.
 func (a alertmanager) post(alerts ...alert) {
 	a.t.Helper()
 	body, err := json.Marshal(alerts)
@@ -114,11 +114,11 @@ func (a alertmanager) post(alerts ...alert) {
 	}
 	_ = response.Body.Close()
 	if response.StatusCode != http.StatusOK {
-		a.t.Fatalf("Alertmanager answered %s to %s", response.Status, body)
+		a.t.Fatalf("post %s to Alertmanager: %s", body, response.Status)
 	}
 }
 
-// awaitFailed waits until so many notifications could not be delivered.
+// awaitFailed waits for n failed notification requests.
 func (a alertmanager) awaitFailed(n float64) {
 	a.t.Helper()
 	const series = `alertmanager_notification_requests_failed_total{integration="webhook"}`
@@ -128,16 +128,16 @@ func (a alertmanager) awaitFailed(n float64) {
 	})
 }
 
-// serveArmed runs tcphup as receiver and exporter until the test ends. The
-// arguments are added to those that make it close what alerts name.
+// serveArmed runs tcphup as receiver and exporter until the test ends, with a token: it
+// hangs up connections for alerts. args are additional arguments.
 func serveArmed(t testing.TB, args ...string) *process {
 	t.Helper()
 	return serve(t, append([]string{"--alerts.token-file=" + writeFile(t, "token", token)}, args...)...)
 }
 
-// policyFile is a configuration with one policy, which may touch this host alone.
-// settings are further keys of the policy. The linger is 30s unless they set it, so that
-// a busy peer does not change an outcome.
+// policyFile writes a configuration with one policy, limited to loopback destinations.
+// settings are additional keys of the policy. The default linger of 30s keeps outcomes
+// stable on a busy machine.
 func policyFile(t testing.TB, settings string) string {
 	t.Helper()
 	return writeFile(t, "tcphup.yml", policyText(settings))
@@ -155,7 +155,7 @@ policies:
 ` + settings + "\n"
 }
 
-// awaitSample waits until a series of tcphup has the value or a larger one.
+// awaitSample waits until a series of tcphup has at least this value.
 func awaitSample(t testing.TB, series string, atLeast float64) {
 	t.Helper()
 	nstest.Eventually(t, fmt.Sprintf("%s is %v or more", series, atLeast), func() bool {
@@ -164,20 +164,20 @@ func awaitSample(t testing.TB, series string, atLeast float64) {
 	})
 }
 
-// mustSample fails the test unless the series has the value.
+// mustSample checks the value of a series.
 func mustSample(t testing.TB, series string, want float64) {
 	t.Helper()
 	if value, ok := sample(t, series); !ok || value != want {
-		t.Errorf("%s is %v (there: %v), want %v", series, value, ok, want)
+		t.Errorf("%s is %v (found: %v), want %v", series, value, ok, want)
 	}
 }
 
-// Series of tcphup that many tests look at.
+// Series of tcphup that many tests read.
 const (
 	answered200 = `tcphup_notifications_total{code="200"}`
 	answered401 = `tcphup_notifications_total{code="401"}`
 	answered503 = `tcphup_notifications_total{code="503"}`
-	// flowsClosed counts what the policy of policyFile has shut down.
+	// flowsClosed counts flows closed by the policy of policyFile.
 	flowsClosed = `tcphup_hangups_total{method="shutdown",outcome="closed",policy="test"}`
 )
 

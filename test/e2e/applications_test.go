@@ -17,7 +17,8 @@ import (
 	"tcphup/test/kit/testapp"
 )
 
-// curl in a request that is never answered ends as it does when a server closes.
+// TestPrivilegedCurl checks that curl, waiting for a response, treats a hang-up like a close
+// by the server.
 func TestPrivilegedCurl(t *testing.T) {
 	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
@@ -27,7 +28,7 @@ func TestPrivilegedCurl(t *testing.T) {
 		go func() {
 			done <- runProgram(t, nil, curl, "--silent", "--show-error", "http://"+server.Addr().String()+"/slow")
 		}()
-		nstest.Eventually(t, "curl waits for its answer", func() bool {
+		nstest.Eventually(t, "curl waits for a response", func() bool {
 			out := nstest.Command(t, "ss", "-Htn", "state", "established", "dport", "=", strconv.Itoa(int(server.Addr().Port())))
 			return server.Accepted() == 1 && strings.Contains(out, server.Addr().String())
 		})
@@ -40,7 +41,7 @@ func TestPrivilegedCurl(t *testing.T) {
 	})
 }
 
-// goClientVariable makes the test binary a Go HTTP client of the URL.
+// goClientVariable makes the test binary a Go HTTP client for the URL in its value.
 const goClientVariable = "TCPHUP_E2E_GO_CLIENT"
 
 // goClient requests the URL for each line of input and prints the status.
@@ -57,8 +58,15 @@ func goClient(url string) {
 	}
 }
 
-// pythonClient does the same with http.client, the way its documentation has it: a
-// connection that the server has closed is opened anew.
+// goClientCommand returns a command that runs goClient.
+func goClientCommand(host, port string) *exec.Cmd {
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), goClientVariable+"=http://"+net.JoinHostPort(host, port))
+	return cmd
+}
+
+// pythonClient does the same with http.client. As its documentation recommends, it reconnects
+// once after the server has closed the connection.
 const pythonClient = `
 import http.client, sys
 connection = http.client.HTTPConnection(sys.argv[1], int(sys.argv[2]))
@@ -66,8 +74,8 @@ for line in sys.stdin:
     for attempt in (1, 2):
         try:
             connection.request("GET", "/")
-            answer = connection.getresponse()
-            print(answer.status, answer.read().decode(), "<nil>", flush=True)
+            response = connection.getresponse()
+            print(response.status, response.read().decode(), "<nil>", flush=True)
             break
         except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError) as error:
             if attempt == 2:
@@ -75,7 +83,8 @@ for line in sys.stdin:
             connection.close()
 `
 
-// Clients with a kept-alive connection reconnect and notice nothing.
+// TestPrivilegedKeepAliveClients checks that clients with a keep-alive connection reconnect
+// without an error.
 func TestPrivilegedKeepAliveClients(t *testing.T) {
 	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
@@ -87,18 +96,14 @@ func TestPrivilegedKeepAliveClients(t *testing.T) {
 			{name: "python", command: func(host, port string) *exec.Cmd {
 				return exec.Command(python, "-c", pythonClient, host, port)
 			}},
-			{name: "go", command: func(host, port string) *exec.Cmd {
-				cmd := exec.Command(os.Args[0])
-				cmd.Env = append(os.Environ(), goClientVariable+"=http://"+net.JoinHostPort(host, port))
-				return cmd
-			}},
+			{name: "go", command: goClientCommand},
 		} {
 			t.Run(tt.name, func(t *testing.T) {
 				listener, err := net.Listen("tcp", "127.0.0.1:0")
 				if err != nil {
 					t.Fatal(err)
 				}
-				// The answer tells one connection from another.
+				// The response identifies the connection.
 				server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 					fmt.Fprint(w, r.RemoteAddr)
 				})}
@@ -128,10 +133,10 @@ func TestPrivilegedKeepAliveClients(t *testing.T) {
 	})
 }
 
-// startClient runs a client and returns how to make it request once.
+// startClient starts a client and returns a function that makes it send one request.
 func startClient(t *testing.T, cmd *exec.Cmd) func() string {
 	t.Helper()
-	p := startPartner(t, cmd)
+	p := startInteractive(t, cmd)
 	return func() string {
 		t.Helper()
 		if _, err := io.WriteString(p.stdin, "\n"); err != nil {

@@ -15,8 +15,8 @@ import (
 	"tcphup/test/kit/nstest"
 )
 
-// backend is a server that knows how each of its connections ended. It holds them
-// until the client closes, or the test ends.
+// backend is a server that records how each connection ended. It never closes a
+// connection first, except at the end of the test.
 type backend struct {
 	t        testing.TB
 	listener net.Listener
@@ -27,10 +27,10 @@ type backend struct {
 	ends []end
 }
 
-// end is how a connection ended.
+// end is the recorded end of a connection.
 type end struct {
 	client netip.AddrPort
-	how    string // "eof", "reset" or what else the read said
+	how    string // "eof", "reset" or the read error
 }
 
 func startBackend(t testing.TB, address string) *backend {
@@ -80,56 +80,56 @@ func (b *backend) read(conn net.Conn) {
 	b.ends = append(b.ends, end{conn.RemoteAddr().(*net.TCPAddr).AddrPort(), how})
 }
 
-// stopListening keeps the connections.
+// stopListening closes the listener and keeps the connections.
 func (b *backend) stopListening() { _ = b.listener.Close() }
 
 func (b *backend) addr() netip.AddrPort { return b.listener.Addr().(*net.TCPAddr).AddrPort() }
 
-// counts returns how many connections are open and how many have ended.
+// counts returns the number of open and of ended connections.
 func (b *backend) counts() (open, ended int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return len(b.open), len(b.ends)
 }
 
-// establishedTo counts the established flows to the server in the kernel. The counts of
-// the server lag behind: it has to read the end of a connection first.
+// establishedTo counts the established flows to the server in the kernel. The server's own
+// counts lag behind, because it has to read EOF first.
 func establishedTo(t testing.TB, b *backend) int {
 	t.Helper()
 	out := nstest.Command(t, "ss", "-Htn", "state", "established", "dst", b.addr().Addr().String(), "dport", "=", strconv.Itoa(int(b.addr().Port())))
 	return strings.Count(out, "\n")
 }
 
-// awaitOpen waits until so many connections are open.
+// awaitOpen waits until n connections are open.
 func (b *backend) awaitOpen(n int) {
 	b.t.Helper()
 	nstest.Eventually(b.t, "connections are open", func() bool { open, _ := b.counts(); return open == n })
 }
 
-// awaitEnded waits until so many connections have ended.
+// awaitEnded waits until n connections have ended.
 func (b *backend) awaitEnded(n int) {
 	b.t.Helper()
 	nstest.Eventually(b.t, "connections have ended", func() bool { _, ended := b.counts(); return ended >= n })
 }
 
-// mustCount fails the test unless so many connections are open and so many have
-// ended, all of the latter in order.
+// mustCount checks the number of open and of ended connections, and that all of them ended
+// with EOF.
 func (b *backend) mustCount(open, ended int) {
 	b.t.Helper()
 	if o, e := b.counts(); o != open || e != ended {
-		b.t.Errorf("%d connections are open and %d have ended, want %d and %d", o, e, open, ended)
+		b.t.Errorf("%d connections open and %d ended, want %d and %d", o, e, open, ended)
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, end := range b.ends {
 		if end.how != "eof" {
-			b.t.Errorf("the connection of %v ended with %s", end.client, end.how)
+			b.t.Errorf("connection of %v ended with %s, want eof", end.client, end.how)
 		}
 	}
 }
 
-// dialer keeps connections open, and with reconnect opens a new one to the same
-// address for each that ends, as the pool of an application does.
+// dialer keeps connections open. With reconnect it replaces each ended connection, like an
+// application's pool.
 type dialer struct {
 	t         testing.TB
 	reconnect bool
@@ -178,7 +178,7 @@ func (d *dialer) open(to netip.AddrPort) error {
 		_ = conn.Close()
 		d.mu.Lock()
 		delete(d.conns, conn)
-		// The context of a test ends before anything that it has started does.
+		// The test's context ends before its servers do.
 		again := d.reconnect && d.t.Context().Err() == nil
 		d.mu.Unlock()
 		if !again {

@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -22,7 +21,7 @@ import (
 	"tcphup/test/kit/testapp"
 )
 
-// Addresses of the programs, each alone in the test's network namespace.
+// Addresses of the programs, free in each test's private network namespace.
 const (
 	tcphupAddress       = "127.0.0.1:10471"
 	receiverAddress     = "127.0.0.1:10472"
@@ -31,97 +30,6 @@ const (
 )
 
 const token = "a-token-for-the-test-of-the-chain"
-
-// process is a program that runs until the test ends.
-type process struct {
-	t   testing.TB
-	cmd *exec.Cmd
-	log string
-	// exited is closed when the process has ended; err, how it did, may be read then.
-	exited chan struct{}
-	err    error
-}
-
-func startProcess(t testing.TB, name string, args ...string) *process {
-	t.Helper()
-	return startCommand(t, exec.Command(name, args...))
-}
-
-func startCommand(t testing.TB, cmd *exec.Cmd) *process {
-	t.Helper()
-	p := &process{t: t, cmd: cmd, log: filepath.Join(t.TempDir(), "log"), exited: make(chan struct{})}
-	log, err := os.Create(p.log)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer log.Close()
-	p.cmd.Stdout, p.cmd.Stderr = log, log
-	if err := p.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		defer close(p.exited)
-		p.err = p.cmd.Wait()
-	}()
-	t.Cleanup(func() {
-		_ = p.cmd.Process.Kill()
-		<-p.exited
-		if t.Failed() {
-			b, err := os.ReadFile(p.log)
-			t.Logf("log of %v (%v):\n%s", cmd, err, b)
-		}
-	})
-	return p
-}
-
-// logged returns what the process has written so far.
-func (p *process) logged() string {
-	p.t.Helper()
-	b, err := os.ReadFile(p.log)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	return string(b)
-}
-
-func (p *process) hasExited() bool {
-	select {
-	case <-p.exited:
-		return true
-	default:
-		return false
-	}
-}
-
-// wait returns how the process has ended.
-func (p *process) wait() error {
-	<-p.exited
-	return p.err
-}
-
-// stop asks the process to end and returns how it did.
-func (p *process) stop() error {
-	p.t.Helper()
-	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		p.t.Fatal(err)
-	}
-	select {
-	case <-p.exited:
-		return p.err
-	case <-time.After(nstest.HangGuard):
-		p.t.Fatalf("timed out after %v: the process does not end", nstest.HangGuard)
-		return nil
-	}
-}
-
-// kill ends the process at once, whatever it is at.
-func (p *process) kill() {
-	p.t.Helper()
-	if err := p.cmd.Process.Kill(); err != nil {
-		p.t.Fatal(err)
-	}
-	<-p.exited
-}
 
 // serve runs tcphup as a service until the test ends.
 func serve(t testing.TB, args ...string) *process {
@@ -132,7 +40,7 @@ func serve(t testing.TB, args ...string) *process {
 	return p
 }
 
-// get returns the body of a page, or an error for any answer but 200.
+// get returns the body of a response; any status but 200 is an error.
 func get(t testing.TB, url string) (string, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), nstest.HangGuard)
@@ -161,13 +69,13 @@ func awaitPage(t testing.TB, url string) {
 	})
 }
 
-// sample returns the value of one series of tcphup, and false when there is none.
+// sample returns the value of a series of tcphup; false when the series is missing.
 func sample(t testing.TB, series string) (float64, bool) {
 	t.Helper()
 	return sampleOf(t, "http://"+tcphupAddress, series)
 }
 
-// sampleOf does so for any program with a page /metrics.
+// sampleOf returns the value of a series of any exporter.
 func sampleOf(t testing.TB, url, series string) (float64, bool) {
 	t.Helper()
 	page, err := get(t, url+"/metrics")
@@ -195,35 +103,40 @@ func writeFile(t testing.TB, name, content string) string {
 	return path
 }
 
-// idleFlows is a query that has a result when a flow to the port has been idle.
+// idleFlows returns a PromQL query with a result once a flow to the port is idle for more
+// than a second.
 func idleFlows(port string) string {
 	return fmt.Sprintf(`tcphup_socket_idle_seconds_count{port=%q} - ignoring(le) tcphup_socket_idle_seconds_bucket{port=%[1]q,le="1"} > 0`, port)
 }
 
-// startPrometheus scrapes tcphup at these addresses and fires while the query has a
-// result.
+// startPrometheus starts Prometheus with these targets and an alert on the query.
 func startPrometheus(t *testing.T, query string, targets ...string) {
 	t.Helper()
-	rules := writeFile(t, "rules.yml", fmt.Sprintf(`
+	runPrometheus(t, fmt.Sprintf(`
 groups:
   - name: tcphup
     rules:
       - alert: StaleSockets
         expr: %s
         labels: {tcphup: hangup}
-`, query))
+`, query), targets...)
+}
+
+// runPrometheus starts Prometheus with these rules and targets and waits until it is ready.
+func runPrometheus(t *testing.T, rules string, targets ...string) {
+	t.Helper()
 	config := writeFile(t, "prometheus.yml", fmt.Sprintf(`
 global: {scrape_interval: 250ms, scrape_timeout: 250ms, evaluation_interval: 250ms}
 rule_files: [%q]
 scrape_configs: [{job_name: tcphup, static_configs: [{targets: [%s]}]}]
 alerting: {alertmanagers: [{static_configs: [{targets: [%q]}]}]}
-`, rules, strings.Join(targets, ", "), alertmanagerAddress))
+`, writeFile(t, "rules.yml", rules), strings.Join(targets, ", "), alertmanagerAddress))
 	startProcess(t, need(t, "prometheus", "prometheus"), "--config.file="+config, "--storage.tsdb.path="+t.TempDir(),
 		"--web.listen-address="+prometheusAddress, "--log.level=warn")
 	awaitPage(t, "http://"+prometheusAddress+"/-/ready")
 }
 
-// keepAliveServer counts the connections that it has accepted and that have ended.
+// keepAliveServer is an HTTP server that reports each closed connection.
 type keepAliveServer struct {
 	host, port string
 	closed     chan string
@@ -252,15 +165,11 @@ func startServer(t *testing.T, address string) *keepAliveServer {
 	return s
 }
 
-func (s *keepAliveServer) client() *exec.Cmd {
-	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), goClientVariable+"=http://"+net.JoinHostPort(s.host, s.port))
-	return cmd
-}
+func (s *keepAliveServer) client() *exec.Cmd { return goClientCommand(s.host, s.port) }
 
-// From an idle connection to a new one: Prometheus sees it, Alertmanager posts,
-// tcphup hangs it up, the application reconnects, the alert resolves. Without the
-// right credentials, nothing is closed.
+// TestPrivilegedChain covers the whole chain: Prometheus scrapes an idle connection,
+// Alertmanager posts, tcphup hangs up, the application reconnects and the alert resolves.
+// Without valid credentials, no connection is closed.
 func TestPrivilegedChain(t *testing.T) {
 	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
@@ -269,7 +178,7 @@ func TestPrivilegedChain(t *testing.T) {
 			args   []string
 			sent   string
 			closes bool
-			series string // must rise above 0
+			series string // expected above 0
 		}{
 			{
 				name: "armed", args: []string{"--alerts.token-file=" + writeFile(t, "token", token)}, sent: token, closes: true,
@@ -285,36 +194,36 @@ func TestPrivilegedChain(t *testing.T) {
 			},
 		} {
 			t.Run(tt.name, func(t *testing.T) {
-				victim, bystander := startServer(t, "127.0.0.1:0"), startServer(t, "127.0.0.1:0")
-				ask, askBystander := startClient(t, victim.client()), startClient(t, bystander.client())
+				target, bystander := startServer(t, "127.0.0.1:0"), startServer(t, "127.0.0.1:0")
+				ask, askBystander := startClient(t, target.client()), startClient(t, bystander.client())
 				first, other := ask(), askBystander()
 
 				served := serve(t, tt.args...)
 				startAlertmanager(t, alertmanagerConfig{groupBy: "alertname, destination, port", token: tt.sent})
-				startPrometheus(t, idleFlows(victim.port), tcphupAddress)
+				startPrometheus(t, idleFlows(target.port), tcphupAddress)
 
 				nstest.Eventually(t, tt.series+" rises", func() bool {
 					value, ok := sample(t, tt.series)
 					return ok && value > 0
 				})
 				if tt.closes {
-					closed := <-victim.closed
+					closed := <-target.closed
 					if "200 "+closed+" <nil>" != first {
-						t.Errorf("closed is %q, the client's connection was %q", closed, first)
+						t.Errorf("closed connection %q, want %q", closed, first)
 					}
 					if next := ask(); next == first || !strings.HasPrefix(next, "200 ") {
-						t.Errorf("the client's next request: %q, before: %q", next, first)
+						t.Errorf("response after the hang-up %q, before %q", next, first)
 					}
 					nstest.Eventually(t, "the alert resolves", func() bool {
-						ask() // the new connection is in use
+						ask() // keeps the new connection busy
 						alerts, err := get(t, "http://"+alertmanagerAddress+"/api/v2/alerts?active=true")
 						return err == nil && strings.TrimSpace(alerts) == "[]"
 					})
-				} else if again := ask(); again != first || len(victim.closed) != 0 {
-					t.Errorf("without the right credentials the client's connection was closed: %q, then %q", first, again)
+				} else if again := ask(); again != first || len(target.closed) != 0 {
+					t.Errorf("connection closed without valid credentials: %q, then %q", first, again)
 				}
 				if again := askBystander(); again != other || len(bystander.closed) != 0 {
-					t.Errorf("the bystander's connection was closed: %q, then %q", other, again)
+					t.Errorf("bystander's connection closed: %q, then %q", other, again)
 				}
 				if err := served.stop(); err != nil {
 					t.Errorf("tcphup serve after SIGTERM: %v", err)
@@ -324,7 +233,7 @@ func TestPrivilegedChain(t *testing.T) {
 	})
 }
 
-// A receiver that everyone can reach and that asks for nothing does not start.
+// TestPrivilegedRefusesToStart checks that a non-loopback receiver requires a token file.
 func TestPrivilegedRefusesToStart(t *testing.T) {
 	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
@@ -337,8 +246,8 @@ func TestPrivilegedRefusesToStart(t *testing.T) {
 	})
 }
 
-// An action that is under way when the program is told to stop ends in order, and
-// its sender gets the answer.
+// TestPrivilegedStopsGracefully checks that SIGTERM lets a running action complete, and that
+// its sender gets the response.
 func TestPrivilegedStopsGracefully(t *testing.T) {
 	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
@@ -348,29 +257,33 @@ func TestPrivilegedStopsGracefully(t *testing.T) {
 		fd := app.Connect(server.Addr(), false, false)
 		served := serveArmed(t)
 
-		answers := make(chan string, 1)
+		responses := make(chan string, 1)
 		go func() {
-			answer, err := postAlert(t, server.Addr())
-			answers <- fmt.Sprint(answer, " ", err)
+			response, err := postAlert(t, server.Addr())
+			responses <- fmt.Sprint(response, " ", err)
 		}()
-		// The peer holds its end, so the action goes on until its linger is over.
+		// The peer keeps its end open, so the action lasts for the linger time.
 		if got := app.Ask("recv %d", fd); got != "recv ok 0" {
 			t.Fatalf("application: %q", got)
 		}
 		if err := served.stop(); err != nil {
 			t.Errorf("tcphup serve after SIGTERM: %v", err)
 		}
-		if got := <-answers; !strings.HasPrefix(got, "200 OK") || !strings.Contains(got, `"half_closed":1`) {
-			t.Errorf("the answer is %q", got)
+		if got := <-responses; !strings.HasPrefix(got, "200 OK") || !strings.Contains(got, `"half_closed":1`) {
+			t.Errorf("response: %q", got)
 		}
 	})
 }
 
-// postAlert sends one alert of Alertmanager's about the destination, with the
-// token, and returns status and body of the answer.
+// postAlert posts a notification with one alert about the destination, with the token. It
+// returns status and body of the response.
 func postAlert(t testing.TB, destination netip.AddrPort) (string, error) {
 	t.Helper()
-	request := alertRequest(t, "http://"+receiverAddress+"/alerts", destination)
+	return sendWithToken(alertRequest(t, "http://"+receiverAddress+"/alerts", destination))
+}
+
+// sendWithToken adds the token to a request and returns status and body of the response.
+func sendWithToken(request *http.Request) (string, error) {
 	request.Header.Set("Authorization", "Bearer "+token)
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
@@ -381,12 +294,18 @@ func postAlert(t testing.TB, destination netip.AddrPort) (string, error) {
 	return response.Status + " " + string(answer), err
 }
 
-// alertRequest is what Alertmanager sends of one alert, without credentials.
+// alertRequest returns Alertmanager's request for one alert, without credentials.
 func alertRequest(t testing.TB, url string, destination netip.AddrPort) *http.Request {
 	t.Helper()
+	return notificationRequest(t, url, fmt.Sprintf(`"alertname":"Stale","destination":%q,"port":"%d"`, destination.Addr(), destination.Port()))
+}
+
+// notificationRequest returns Alertmanager's request for one alert with these labels, given as
+// JSON members, and the label tcphup.
+func notificationRequest(t testing.TB, url, labels string) *http.Request {
+	t.Helper()
 	body := fmt.Sprintf(`{"version":"4","status":"firing","alerts":[{"status":"firing","fingerprint":"c0ffee","startsAt":%q,
-		"labels":{"alertname":"Stale","tcphup":"hangup","destination":%q,"port":"%d"}}]}`,
-		time.Now().UTC().Format(time.RFC3339Nano), destination.Addr(), destination.Port())
+		"labels":{"tcphup":"hangup",%s}}]}`, time.Now().UTC().Format(time.RFC3339Nano), labels)
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)

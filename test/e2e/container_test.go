@@ -15,19 +15,19 @@ import (
 	"tcphup/test/kit/testapp"
 )
 
-// side is a row of the README's table of rights, and what has to come of it.
-type side struct {
-	name     string // as the table has it
+// sidecar is a row of the README's table of rights and its expected result.
+type sidecar struct {
+	name     string // first column of the table
 	user     string
 	app      string // the application's user
 	caps     []string
-	ownPIDs  bool // it does not share the application's pid namespace
+	ownPIDs  bool // pid namespace not shared with the application
 	mptcp    bool
-	method   string // that auto takes; "" when the flow is refused
-	shutdown bool   // usable, by the probe
-	destroy  bool
-	missing  string // is named by the refusal
-	fix      string // is named by the probe for each method that cannot be used and that auto wants
+	method   string // method that auto selects; "" when the flow is refused
+	shutdown bool   // usable according to the probe
+	destroy  bool   // usable according to the probe
+	missing  string // part of the refusal's detail
+	fix      string // part of the probe's advice for shutdown
 }
 
 const (
@@ -35,7 +35,7 @@ const (
 	rootUser = "0:0"
 )
 
-var sides = []side{
+var sidecars = []sidecar{
 	{name: "the application's uid and gid", user: appUser, app: appUser, caps: []string{"SYS_PTRACE"}, shutdown: true, method: "shutdown"},
 	{name: "the application's uid and gid", user: appUser, app: appUser, missing: "seccomp profile", fix: "seccomp profile"},
 	{name: "the application's uid, another gid", user: "1000:1001", app: appUser, caps: []string{"SYS_PTRACE"}, missing: "uid and gid", fix: "uid and gid"},
@@ -50,8 +50,9 @@ var sides = []side{
 	{name: "root, in a pid namespace of its own", user: rootUser, app: appUser, caps: []string{"SYS_PTRACE", "DAC_READ_SEARCH", "NET_ADMIN"}, ownPIDs: true, destroy: true, method: "destroy", fix: "pid namespace"},
 }
 
-// A side-car in a container hangs up the flows of an application in another one, or
-// says what it lacks. The probe says the same, and so does the README.
+// TestPrivilegedContainers checks that a sidecar container hangs up the flows of another
+// container's application or names the missing right, and that the probe and the README
+// agree.
 func TestPrivilegedContainers(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		noYama(t)
@@ -61,7 +62,7 @@ func TestPrivilegedContainers(t *testing.T) {
 		d.build(writeFile(t, "Dockerfile", "FROM scratch\nCOPY app /app\nENTRYPOINT [\"/app\"]\n"), "app", app)
 
 		table := []string{"| runs as | capabilities | `shutdown` | `destroy` | `auto` comes to |", "| --- | --- | --- | --- | --- |"}
-		for i, s := range sides {
+		for i, s := range sidecars {
 			t.Run(fmt.Sprint(s.name, s.caps), func(t *testing.T) {
 				if s.mptcp {
 					nstest.NeedMPTCP(t)
@@ -74,15 +75,15 @@ func TestPrivilegedContainers(t *testing.T) {
 				return strings.Contains(row, "MPTCP") && !nstest.HasMPTCP()
 			})
 			if diff := cmp.Diff(table, readme); diff != "" {
-				t.Errorf("the table of rights (-seen in containers +in the README):\n%s", diff)
+				t.Errorf("table of rights (-containers +README):\n%s", diff)
 			}
 		})
 		t.Run("image", func(t *testing.T) { checkImage(t, d) })
 	})
 }
 
-// try runs an application and the side-car, and returns the row that they make.
-func (s *side) try(t *testing.T, d *docker, name string) string {
+// try runs an application and the sidecar and returns the resulting row of the table.
+func (s *sidecar) try(t *testing.T, d *docker, name string) string {
 	app := testapp.StartCommand(t, d.container(t, name, "--user="+s.app, "--cap-drop=ALL", "app"))
 	app.Ask("ignore") // SIGPIPE
 	var server *testapp.Server
@@ -94,10 +95,10 @@ func (s *side) try(t *testing.T, d *docker, name string) string {
 	flags := s.flags(name)
 	usable, fix := probeIn(t, d, flags)
 	if usable["shutdown"] != s.shutdown || usable["destroy"] != s.destroy {
-		t.Errorf("the probe says %v, want shutdown %v, destroy %v", usable, s.shutdown, s.destroy)
+		t.Errorf("probe: %v, want shutdown %v, destroy %v", usable, s.shutdown, s.destroy)
 	}
 	if !strings.Contains(fix["shutdown"], s.fix) || !s.destroy && !strings.Contains(fix["destroy"], "CAP_NET_ADMIN") {
-		t.Errorf("the probe's advice is %v, want one with %q for shutdown", fix, s.fix)
+		t.Errorf("advice of the probe: %v, want %q for shutdown", fix, s.fix)
 	}
 
 	r := d.run(append(flags, "tcphup", "--output=json", "127.0.0.1", fmt.Sprint(server.Addr().Port()))...)
@@ -128,8 +129,8 @@ func yesOrNo(b bool) string {
 	return "no"
 }
 
-// flags are those of docker run for the side-car.
-func (s *side) flags(app string) []string {
+// flags returns the docker run command of the sidecar, without image.
+func (s *sidecar) flags(app string) []string {
 	flags := []string{
 		"run", "--rm", "--network=container:" + app, "--user=" + s.user, "--cap-drop=ALL",
 		"--security-opt=no-new-privileges", "--read-only",
@@ -143,7 +144,7 @@ func (s *side) flags(app string) []string {
 	return flags
 }
 
-// probeIn returns for each check whether it is usable, and the advice if not.
+// probeIn runs the probe in a container and returns the result and the advice by check.
 func probeIn(t *testing.T, d *docker, flags []string) (usable map[string]bool, fix map[string]string) {
 	t.Helper()
 	r := d.run(append(flags, "tcphup", "probe", "--output=json")...)
@@ -166,7 +167,7 @@ func probeIn(t *testing.T, d *docker, flags []string) (usable map[string]bool, f
 	return usable, fix
 }
 
-// readmeTable returns the lines of the table that begins with the header.
+// readmeTable returns the lines of the README's table with this header.
 func readmeTable(t *testing.T, header string) []string {
 	t.Helper()
 	readme, err := os.ReadFile("../../README.md")
@@ -178,7 +179,7 @@ func readmeTable(t *testing.T, header string) []string {
 	return append([]string{header}, strings.Split(rest, "\n")...)
 }
 
-// checkImage runs the image as it is, without any flag of its own.
+// checkImage checks the image's metadata and runs it with its default command.
 func checkImage(t *testing.T, d *docker) {
 	if got := d.inspect("tcphup", "{{.Config.User}} {{.Config.Entrypoint}} {{.Config.Cmd}}"); got != "65534:65534 [/tcphup] [serve]" {
 		t.Errorf("user, entry point and command: %s", got)

@@ -27,7 +27,7 @@ type authority struct {
 	t    testing.TB
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
-	file string // with its own certificate
+	file string // its own certificate
 }
 
 func newAuthority(t testing.TB, name string) *authority {
@@ -51,8 +51,8 @@ func newAuthority(t testing.TB, name string) *authority {
 	return &authority{t: t, cert: cert, key: key, file: writePEM(t, "CERTIFICATE", der)}
 }
 
-// issue makes a certificate for the name, or for the address, that ends at the
-// given time, and returns the files of it and of its key.
+// issue creates a certificate for a name or address that expires at until. It returns the
+// files of the certificate and of its key.
 func (a *authority) issue(name string, until time.Time) (certFile, keyFile string) {
 	a.t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -85,15 +85,15 @@ func writePEM(t testing.TB, kind string, der []byte) string {
 	return writeFile(t, "pem", string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})))
 }
 
-// clientCertificate is one row of the test below.
+// clientCertificate is a row of TestPrivilegedClientCertificates.
 type clientCertificate struct {
 	name      string
 	cert, key string // files; "" for no certificate
 	closes    bool
 }
 
-// The receiver knows Alertmanager by its client certificate. No other certificate,
-// however close, and no number of tries closes anything.
+// TestPrivilegedClientCertificates checks that the receiver accepts only Alertmanager's client
+// certificate, also after many attempts with similar ones.
 func TestPrivilegedClientCertificates(t *testing.T) {
 	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
@@ -150,7 +150,7 @@ func withCertificate(t *testing.T, ours *authority, web string, c clientCertific
 	mustSample(t, answered200, 0)
 }
 
-// wrongHandshakes posts an alert n times, each over a connection of its own.
+// wrongHandshakes posts an alert n times over separate connections; each must fail.
 func wrongHandshakes(t *testing.T, ours *authority, c clientCertificate, to netip.AddrPort, n int) {
 	t.Helper()
 	roots := x509.NewCertPool()
@@ -168,12 +168,13 @@ func wrongHandshakes(t *testing.T, ours *authority, c clientCertificate, to neti
 		response, err := client.Do(alertRequest(t, "https://"+receiverAddress+"/alerts", to))
 		if err == nil {
 			_ = response.Body.Close()
-			t.Fatalf("%s: answered %s", c.name, response.Status)
+			t.Fatalf("%s: status %s, want a failed handshake", c.name, response.Status)
 		}
 	}
 }
 
-// A thousand requests without the token are a thousand times 401, and nothing else.
+// TestPrivilegedWrongCredentials checks that 1000 requests without the token all get 401 and
+// have no effect.
 func TestPrivilegedWrongCredentials(t *testing.T) {
 	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
@@ -199,7 +200,7 @@ func TestPrivilegedWrongCredentials(t *testing.T) {
 			{"Bearer " + dir + "/token"},
 			{"Bearer " + strings.Repeat("x", 8<<10)},
 		}
-		// Tokens that are right up to a place and wrong from there.
+		// Tokens with a correct prefix of each length.
 		for i := range token {
 			headers = append(headers, []string{"Bearer " + token[:i] + strings.Repeat("#", len(token)-i)})
 		}
@@ -218,14 +219,14 @@ func TestPrivilegedWrongCredentials(t *testing.T) {
 				t.Fatalf("%q: %s", request.Header["Authorization"], response.Status)
 			}
 		}
-		// Only /alerts takes notifications.
+		// Only requests to /alerts count as notifications.
 		mustSample(t, answered401, tries/4)
 		mustSample(t, answered200, 0)
 		mustSample(t, `tcphup_paused{by="request"}`, 0)
 		server.mustCount(3, 0)
 
 		if answer, err := postAlert(t, server.addr()); err != nil || !strings.Contains(answer, `"closed":3`) {
-			t.Errorf("with the right token the answer is %q, %v", answer, err)
+			t.Errorf("response with the valid token: %q, %v", answer, err)
 		}
 		server.awaitEnded(3)
 	})

@@ -14,7 +14,7 @@ import (
 	"tcphup/test/kit/testapp"
 )
 
-// dashboard is what of Grafana's model holds queries.
+// dashboard is the part of Grafana's dashboard model that has layout and queries.
 type dashboard struct {
 	Panels []struct {
 		ID      int
@@ -34,8 +34,8 @@ type dashboard struct {
 	}
 }
 
-// Every query of the dashboard has data where a real Prometheus scrapes a real
-// tcphup that sees real sockets, TCP and MPTCP, and has hung up some of them.
+// TestPrivilegedDashboard checks that every query of the dashboard has data, given TCP and
+// MPTCP sockets and some hang-ups.
 func TestPrivilegedDashboard(t *testing.T) {
 	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
@@ -47,7 +47,7 @@ func TestPrivilegedDashboard(t *testing.T) {
 		if err := json.Unmarshal(text, &d); err != nil {
 			t.Fatal(err)
 		}
-		d.mustFit(t)
+		d.checkLayout(t)
 		binary := testapp.Build(t)
 		startProcess(t, program.Path(t), "serve", "--web.listen-address="+tcphupAddress,
 			"--alerts.listen-address="+receiverAddress, "--alerts.token-file="+writeFile(t, "token", token))
@@ -59,7 +59,7 @@ func TestPrivilegedDashboard(t *testing.T) {
 
 		for _, mptcp := range []bool{false, true} {
 			if mptcp && !nstest.HasMPTCP() {
-				continue // the queries about MPTCP are skipped below
+				continue // MPTCP queries are skipped below
 			}
 			server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0", MPTCP: mptcp})
 			app := testapp.Start(t, binary)
@@ -68,12 +68,12 @@ func TestPrivilegedDashboard(t *testing.T) {
 			if answer, err := postAlert(t, server.Addr()); err != nil || !strings.Contains(answer, `"closed":1`) {
 				t.Fatalf("%s, %v", answer, err)
 			}
-			app.Connect(server.Addr(), false, mptcp) // as it would reconnect
+			app.Connect(server.Addr(), false, mptcp) // reconnect
 		}
 
-		asked := 0
+		queries := 0
 		hasData := func(what, expr string) {
-			asked++
+			queries++
 			if !strings.Contains(expr, "tcphup_mptcp_") {
 				mustHaveData(t, what, expr)
 				return
@@ -91,7 +91,7 @@ func TestPrivilegedDashboard(t *testing.T) {
 		for _, a := range d.Annotations.List {
 			hasData("annotation "+a.Name, a.Target.Expr)
 		}
-		// Variables ask for the values of a label.
+		// Variables query label values.
 		for _, q := range regexp.MustCompile(`label_values\((.+?), (\w+)\)"`).FindAllStringSubmatch(string(text), -1) {
 			series, open := strings.CutSuffix(strings.ReplaceAll(q[1], `\"`, `"`), "}")
 			separator := "{"
@@ -100,11 +100,11 @@ func TestPrivilegedDashboard(t *testing.T) {
 			}
 			hasData("variable "+q[2], series+separator+q[2]+`!=""}`)
 		}
-		if asked < 35 {
-			t.Errorf("only %d queries", asked)
+		if queries < 35 {
+			t.Errorf("%d queries, want at least 35", queries)
 		}
-		// promtool takes the rules' metrics for granted, so they are looked up here. Those
-		// of services need one that is configured.
+		// promtool does not check that the rules' metrics exist. Service metrics are skipped:
+		// no service is configured here.
 		rules, err := os.ReadFile("../../deploy/rules.yml")
 		if err != nil {
 			t.Fatal(err)
@@ -117,8 +117,9 @@ func TestPrivilegedDashboard(t *testing.T) {
 	})
 }
 
-// mustFit checks what Grafana would show anyhow, badly.
-func (d *dashboard) mustFit(t *testing.T) {
+// checkLayout checks properties that Grafana does not reject: unique ids, queries in every
+// panel, no overlap.
+func (d *dashboard) checkLayout(t *testing.T) {
 	t.Helper()
 	seen := map[int]bool{}
 	for i, p := range d.Panels {
@@ -127,7 +128,7 @@ func (d *dashboard) mustFit(t *testing.T) {
 		}
 		seen[p.ID] = true
 		if p.Type != "row" && len(p.Targets) == 0 {
-			t.Errorf("panel %d asks for nothing", p.ID)
+			t.Errorf("panel %d has no query", p.ID)
 		}
 		g := p.GridPos
 		if g.W <= 0 || g.H <= 0 || g.X < 0 || g.X+g.W > 24 {
@@ -145,7 +146,7 @@ func (d *dashboard) mustFit(t *testing.T) {
 	}
 }
 
-// mustHaveData puts in what Grafana would for its variables, and waits for a number.
+// mustHaveData substitutes Grafana's variables and waits for a number.
 func mustHaveData(t *testing.T, what, expr string) {
 	t.Helper()
 	expr = strings.NewReplacer("$instance", ".*", "$destination", ".*", "$__rate_interval", "5m", "$__range", "5m").Replace(expr)
@@ -163,23 +164,23 @@ func mustHaveData(t *testing.T, what, expr string) {
 	})
 }
 
-// query returns the values that Prometheus answers with.
+// query returns the result values of a PromQL query.
 func query(t *testing.T, expr string) []string {
 	t.Helper()
 	page, err := get(t, "http://"+prometheusAddress+"/api/v1/query?query="+url.QueryEscape(expr))
 	if err != nil {
 		t.Fatalf("%v\n%s", err, page)
 	}
-	var answer struct {
+	var response struct {
 		Data struct {
 			Result []struct{ Value [2]any }
 		}
 	}
-	if err := json.Unmarshal([]byte(page), &answer); err != nil {
+	if err := json.Unmarshal([]byte(page), &response); err != nil {
 		t.Fatal(err)
 	}
 	var values []string
-	for _, r := range answer.Data.Result {
+	for _, r := range response.Data.Result {
 		values = append(values, fmt.Sprint(r.Value[1]))
 	}
 	return values

@@ -10,9 +10,9 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// The examples are what they say they are: one for every Alertmanager, one with a
-// template that turns what Prometheus scraped into where to send the alert. (An
-// Alertmanager that has templates in URLs reads the latter in TestPrivilegedFanOut.)
+// TestAlertmanagerExamples checks the example without templates, and the template that
+// derives the receiver's URL from the label instance. TestPrivilegedFanOut loads the
+// example with templates.
 func TestAlertmanagerExamples(t *testing.T) {
 	amtool := need(t, "amtool", "prometheus-alertmanager")
 	deploy := filepath.Join("..", "..", "deploy")
@@ -29,12 +29,13 @@ func TestAlertmanagerExamples(t *testing.T) {
 			`--template.text={{ template "tcphup.url" . }}`, "--template.data="+data)
 		r.mustExit(t, 0)
 		if r.stdout != tt.want {
-			t.Errorf("instance %s: the receiver is %q, want %q", tt.instance, r.stdout, tt.want)
+			t.Errorf("instance %s: receiver %q, want %q", tt.instance, r.stdout, tt.want)
 		}
 	}
 }
 
-// The rules do what their tests say, and each alert has its section in the runbook.
+// TestRules runs the rules' unit tests and checks that each alert has a test and a section
+// in the runbook.
 func TestRules(t *testing.T) {
 	promtool := need(t, "promtool", "prometheus")
 	rules := filepath.Join("..", "..", "deploy", "rules.yml")

@@ -11,7 +11,8 @@ import (
 	"tcphup/test/kit/program"
 )
 
-// What tcphup tries out when it starts is no destination of the host.
+// TestPrivilegedStartLeavesNoDestination checks that the sockets of the startup probe never
+// become destinations.
 func TestPrivilegedStartLeavesNoDestination(t *testing.T) {
 	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
@@ -22,18 +23,18 @@ func TestPrivilegedStartLeavesNoDestination(t *testing.T) {
 			t.Fatal(err)
 		}
 		for line := range strings.Lines(page) {
-			ours := strings.Contains(line, `port="10471"`) // this test's own connection
+			ours := strings.Contains(line, `port="10471"`) // connection of this test
 			if strings.HasPrefix(line, "tcphup_sockets{") && !ours && !strings.HasSuffix(line, " 0\n") {
 				t.Errorf("after the start: %s", line)
 			}
 		}
-		// No alert can arrive.
+		// Without a receiver, the policy is in shadow mode.
 		mustSample(t, `tcphup_policy_shadow{policy="labelled"}`, 1)
 	})
 }
 
-// A destination that a policy names is shown however few its connections are, also
-// once the configuration has been read anew.
+// TestPrivilegedPoliciesPinDestinations checks that destinations named by a policy take
+// precedence over larger ones, also after a reload.
 func TestPrivilegedPoliciesPinDestinations(t *testing.T) {
 	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
@@ -52,7 +53,7 @@ func TestPrivilegedPoliciesPinDestinations(t *testing.T) {
 		}
 		mustSample(t, sockets(few), 1)
 		if _, ok := sample(t, sockets(many)); ok {
-			t.Error("more destinations are shown than may be")
+			t.Error("destination limit exceeded")
 		}
 		if err := os.WriteFile(file, []byte(policy("127.0.0.6", many.addr().Port())), 0o600); err != nil {
 			t.Fatal(err)
@@ -60,7 +61,7 @@ func TestPrivilegedPoliciesPinDestinations(t *testing.T) {
 		mustCommand(t, "/-/reload", http.StatusOK)
 		mustSample(t, sockets(many), 3)
 		if _, ok := sample(t, sockets(few)); ok {
-			t.Error("what no policy names any more is still shown")
+			t.Error("destination of the previous configuration still exported")
 		}
 	})
 }

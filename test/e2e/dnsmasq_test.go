@@ -13,19 +13,17 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tcphup/test/kit/nstest"
-	"tcphup/test/kit/program"
 )
 
-// nameServer is a dnsmasq that answers for internal. on 127.0.0.1, and the
-// resolver settings of the test lead to it.
+// nameServer is a dnsmasq for the domain internal. on 127.0.0.1, set in resolv.conf.
 type nameServer struct {
 	*process
 	t     *testing.T
 	hosts string
 }
 
-// startNameServer makes one for the test's mount namespace; args are more of
-// dnsmasq's options.
+// startNameServer starts dnsmasq and replaces resolv.conf and hosts in the test's mount
+// namespace. args are additional options of dnsmasq.
 func startNameServer(t *testing.T, args ...string) *nameServer {
 	t.Helper()
 	dnsmasq := need(t, "dnsmasq", "dnsmasq")
@@ -44,8 +42,7 @@ func startNameServer(t *testing.T, args ...string) *nameServer {
 	return s
 }
 
-// set gives names their addresses, and takes all others from them: a name and its
-// addresses with spaces between them.
+// set replaces all records. Each argument is a name and its addresses, separated by spaces.
 func (s *nameServer) set(names ...string) {
 	s.t.Helper()
 	var hosts strings.Builder
@@ -59,7 +56,7 @@ func (s *nameServer) set(names ...string) {
 		s.t.Fatal(err)
 	}
 	if s.process != nil {
-		s.signal(syscall.SIGHUP) // reads the file again
+		s.signal(syscall.SIGHUP) // reloads the file
 	}
 }
 
@@ -70,7 +67,7 @@ func (s *nameServer) signal(sig syscall.Signal) {
 	}
 }
 
-// bind puts content in place of a file, for this test's mount namespace only.
+// bind mounts a file with this content over a path, in the test's mount namespace only.
 func bind(t *testing.T, over, content string) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), filepath.Base(over))
@@ -82,17 +79,6 @@ func bind(t *testing.T, over, content string) {
 	}
 }
 
-// serveServices runs tcphup with the arguments and returns the process.
-func serveServices(t *testing.T, args ...string) *process {
-	t.Helper()
-	p := startProcess(t, program.Path(t), append([]string{
-		"serve", "--web.listen-address=" + tcphupAddress, "--alerts.listen-address=" + receiverAddress,
-		"--alerts.token-file=" + writeFile(t, "token", token),
-	}, args...)...)
-	awaitPage(t, "http://"+tcphupAddress+"/-/ready")
-	return p
-}
-
 // becomes waits until a series has the value.
 func becomes(t *testing.T, series string, want float64) {
 	t.Helper()
@@ -102,7 +88,8 @@ func becomes(t *testing.T, series string, want float64) {
 	})
 }
 
-// addressesOf is a series of any service, socketsOf one of serviceName.
+// addressesOf returns the address series of a service, socketsOf the socket series of
+// serviceName.
 func addressesOf(service, which string) string {
 	return fmt.Sprintf(`tcphup_service_addresses{address=%q,service=%q}`, which, service)
 }

@@ -13,20 +13,20 @@ import (
 	"tcphup/test/kit/nstest"
 )
 
-// docker is a Docker engine of the test's own. It runs inside nstest.Run, so that
-// its processes and mounts end with the test at the latest.
+// docker is a private Docker engine. It runs inside nstest.Run, so its processes and mounts
+// end with the test.
 type docker struct {
 	t      *testing.T
 	dir    string
 	cgroup string
 }
 
-// startDocker runs an engine that leaves the network alone and has the default
-// seccomp profile. It and all that it ran are gone when the test ends.
+// startDocker starts an engine without networking and with the default seccomp profile. The
+// cleanup checks that its processes, mounts and control groups are gone.
 func startDocker(t *testing.T) *docker {
 	t.Helper()
 	need(t, "docker", "docker.io (and docker-cli where there is one)")
-	// Nothing of an engine that this machine may run itself is seen or used.
+	// Hides the machine's own engine.
 	if err := unix.Mount("tmpfs", "/run", "tmpfs", 0, ""); err != nil {
 		t.Fatalf("mount /run: %v", err)
 	}
@@ -50,12 +50,12 @@ func startDocker(t *testing.T) *docker {
 	return d
 }
 
-// mustBeGone checks that neither the engine nor a container is left.
+// mustBeGone checks that no process or mount of the engine remains.
 func (d *docker) mustBeGone() {
-	nstest.Eventually(d.t, "no process is left of the engine and its containers", func() bool {
+	nstest.Eventually(d.t, "all processes of the engine and its containers have exited", func() bool {
 		stats, err := filepath.Glob("/proc/[0-9]*/stat")
 		return err == nil && !slices.ContainsFunc(stats, func(path string) bool {
-			// We are the init of this pid namespace and reap no strangers' children.
+			// Orphans stay zombies: this process is init and does not reap them.
 			stat, err := os.ReadFile(path)
 			_, state, _ := strings.Cut(string(stat), ") ")
 			return err == nil && path != "/proc/1/stat" && !strings.HasPrefix(state, "Z")
@@ -63,7 +63,7 @@ func (d *docker) mustBeGone() {
 	})
 	mounts, err := os.ReadFile("/proc/self/mounts")
 	if err != nil || strings.Contains(string(mounts), d.dir) {
-		d.t.Errorf("mounts are left (%v):\n%s", err, mounts)
+		d.t.Errorf("remaining mounts (%v):\n%s", err, mounts)
 	}
 }
 
@@ -86,14 +86,14 @@ func (d *docker) command(args ...string) []string {
 	return append([]string{"docker", "--host=unix://" + d.dir + "/docker.sock"}, args...)
 }
 
-// run runs a command of the client's to its end.
+// run runs a docker command.
 func (d *docker) run(args ...string) result {
 	d.t.Helper()
 	args = d.command(args...)
 	return runProgram(d.t, nil, args[0], args[1:]...)
 }
 
-// build makes an image of a Dockerfile and of one binary, which needs no registry.
+// build builds an image from a Dockerfile and one binary, without a registry.
 func (d *docker) build(dockerfile, name, binary string, args ...string) {
 	d.t.Helper()
 	context := d.t.TempDir()
@@ -104,12 +104,12 @@ func (d *docker) build(dockerfile, name, binary string, args ...string) {
 	if err := os.WriteFile(filepath.Join(context, filepath.Base(binary)), content, 0o755); err != nil {
 		d.t.Fatal(err)
 	}
-	// The classic builder is a part of the engine; the other one may not be there.
+	// The classic builder is part of the engine; BuildKit may not be installed.
 	d.t.Setenv("DOCKER_BUILDKIT", "0")
 	d.run(append(append([]string{"build", "--file=" + dockerfile, "--tag=" + name}, args...), context)...).mustExit(d.t, 0)
 }
 
-// inspect returns what the engine says about a container or image.
+// inspect returns a property of a container or image.
 func (d *docker) inspect(name, format string) string {
 	d.t.Helper()
 	r := d.run("inspect", "--format="+format, name)
@@ -117,8 +117,8 @@ func (d *docker) inspect(name, format string) string {
 	return strings.TrimSpace(r.stdout)
 }
 
-// container runs a container until the test ends; its input and output are those of
-// the command.
+// container returns a command that runs a container, attached to its input and output. The
+// container is removed at the end of the test.
 func (d *docker) container(t *testing.T, name string, args ...string) *exec.Cmd {
 	t.Helper()
 	t.Cleanup(func() {

@@ -18,7 +18,7 @@ import (
 	"tcphup/test/kit/nstest"
 )
 
-// Roles of the test binary in the drain test.
+// Environment variables that select a role of the test binary.
 const (
 	drainServerVariable = "TCPHUP_E2E_DRAIN_SERVER"
 	drainClientVariable = "TCPHUP_E2E_DRAIN_CLIENT"
@@ -26,8 +26,8 @@ const (
 
 const drainConnections = 50
 
-// drainServer answers the first request of each connection. It prints a line when each
-// has sent a second one, which it answers after a line of input.
+// drainServer responds to the first request of each connection. It prints a line once every
+// connection has sent a second request, and responds to those after a line of input.
 func drainServer() {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -53,8 +53,8 @@ func drainServer() {
 	_, _ = io.Copy(io.Discard, os.Stdin)
 }
 
-// drainClient posts twice over each of its connections, never repeats a request, and
-// prints how many of the second ones were lost.
+// drainClient posts twice over each connection without retries and prints the number of
+// failed requests.
 func drainClient(url string) {
 	var lost atomic.Int64
 	var workers sync.WaitGroup
@@ -62,7 +62,7 @@ func drainClient(url string) {
 		workers.Go(func() {
 			client := &http.Client{Transport: &http.Transport{MaxConnsPerHost: 1}}
 			for _, path := range []string{"/first", "/second"} {
-				// net/http repeats a POST of which nothing was sent, and no other.
+				// net/http retries a POST only when no byte of it was sent.
 				response, err := client.Post(url+path, "text/plain", strings.NewReader("work"))
 				if err == nil {
 					_, err = io.Copy(io.Discard, response.Body)
@@ -71,7 +71,7 @@ func drainClient(url string) {
 				if err != nil {
 					lost.Add(1)
 				}
-				// Longer than a tick of the kernel's clock, which orders answer and request.
+				// Longer than a jiffy, so that tcp_info orders response and request.
 				time.Sleep(50 * time.Millisecond)
 			}
 		})
@@ -82,27 +82,27 @@ func drainClient(url string) {
 }
 
 // startRole runs the test binary in one of its roles.
-func startRole(t *testing.T, variable, value string) *partner {
+func startRole(t *testing.T, variable, value string) *interactive {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), variable+"="+value)
-	return startPartner(t, cmd)
+	return startInteractive(t, cmd)
 }
 
-// With drain a request that waits for its answer is not cut, on the side that asks nor
-// on the side that answers. Without drain it is.
+// TestPrivilegedDrain checks that only with drain a hang-up waits for pending responses, on
+// the client's and on the server's side.
 func TestPrivilegedDrain(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		for _, direction := range []string{"outbound", "inbound"} {
 			for _, drain := range []bool{false, true} {
-				t.Run(fmt.Sprint(direction, " drain ", drain), func(t *testing.T) { hangUpAsked(t, direction, drain) })
+				t.Run(fmt.Sprint(direction, " drain ", drain), func(t *testing.T) { hangUpPending(t, direction, drain) })
 			}
 		}
 	})
 }
 
-// hangUpAsked hangs up connections each of which has a request without an answer.
-func hangUpAsked(t *testing.T, direction string, drain bool) {
+// hangUpPending hangs up connections that all have a pending request.
+func hangUpPending(t *testing.T, direction string, drain bool) {
 	server := startRole(t, drainServerVariable, "yes")
 	host, port, err := net.SplitHostPort(server.line())
 	if err != nil {
@@ -118,18 +118,18 @@ func hangUpAsked(t *testing.T, direction string, drain bool) {
 	}
 	log := filepath.Join(t.TempDir(), "strace")
 	p := startCommand(t, tracing(t, log, "sendmsg", args...))
-	answer := func() {
-		if _, err := io.WriteString(server.stdin, "answer\n"); err != nil {
+	respond := func() {
+		if _, err := io.WriteString(server.stdin, "respond\n"); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if drain {
-		const looks = 4 * drainConnections // without a wait there are fewer than two for each flow
-		nstest.Eventually(t, "tcphup looks at the flows again and again", func() bool { return callsIn(log) > looks || p.hasExited() })
+		const polls = 4 * drainConnections // without a drain, fewer than two calls per flow
+		nstest.Eventually(t, "tcphup polls the flows", func() bool { return callsIn(log) > polls || p.hasExited() })
 		if p.hasExited() {
-			t.Error("it does not wait for the answers")
+			t.Error("exited before the responses")
 		}
-		answer()
+		respond()
 		if lost := client.line(); lost != "0" {
 			t.Errorf("%s requests lost, want none", lost)
 		}
@@ -137,9 +137,9 @@ func hangUpAsked(t *testing.T, direction string, drain bool) {
 		if lost := client.line(); lost != fmt.Sprint(drainConnections) {
 			t.Errorf("%s requests lost, want %d", lost, drainConnections)
 		}
-		answer()
+		respond()
 	}
 	if err := p.wait(); err != nil || !strings.Contains(p.logged(), fmt.Sprintf("%d closed", drainConnections)) {
-		t.Errorf("the command ended with %v", err)
+		t.Errorf("exit: %v\n%s", err, p.logged())
 	}
 }

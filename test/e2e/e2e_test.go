@@ -1,5 +1,4 @@
-// Package e2e runs the real binary against real applications, Prometheus and
-// Alertmanager.
+// Package e2e tests the tcphup binary with real applications, Prometheus and Alertmanager.
 package e2e
 
 import (
@@ -31,13 +30,13 @@ func TestMain(m *testing.M) {
 	os.Exit(program.Main(m))
 }
 
-// result is what a finished program has left.
+// result is the output and exit code of a program.
 type result struct {
 	stdout, stderr string
 	exit           int
 }
 
-// tcphup runs the binary under test to its end.
+// tcphup runs the binary under test and waits for its exit.
 func tcphup(t testing.TB, args ...string) result {
 	t.Helper()
 	return runProgram(t, nil, program.Path(t), args...)
@@ -48,7 +47,7 @@ func runProgram(t testing.TB, as *syscall.Credential, name string, args ...strin
 	return runAs(t, &syscall.SysProcAttr{Credential: as}, name, args...)
 }
 
-// runAs runs a program to its end, as another user or with other capabilities.
+// runAs runs a program as another user or with other capabilities and waits for its exit.
 func runAs(t testing.TB, attr *syscall.SysProcAttr, name string, args ...string) result {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), nstest.HangGuard)
@@ -69,7 +68,7 @@ func runAs(t testing.TB, attr *syscall.SysProcAttr, name string, args ...string)
 	return r
 }
 
-// mustExit fails the test unless the program ended with the exit code.
+// mustExit fails the test unless the exit code matches.
 func (r result) mustExit(t testing.TB, exit int) {
 	t.Helper()
 	if r.exit != exit {
@@ -77,16 +76,15 @@ func (r result) mustExit(t testing.TB, exit int) {
 	}
 }
 
-// need returns the path of a program. It fails the test when the program is missing,
-// and skips it under -short.
+// need returns the path of a program. A missing program fails the test; -short skips it.
 func need(t testing.TB, name, debianPackage string) string {
 	t.Helper()
 	if testing.Short() {
-		t.Skipf("runs %s; -short runs no program but Go", name)
+		t.Skipf("runs %s; skipped under -short", name)
 	}
 	path, err := exec.LookPath(name)
 	if err != nil {
-		t.Fatalf("%s is needed: apt-get install %s", name, debianPackage)
+		t.Fatalf("%s not found: apt-get install %s", name, debianPackage)
 	}
 	return path
 }

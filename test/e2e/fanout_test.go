@@ -14,13 +14,12 @@ import (
 	"tcphup/test/kit/program"
 )
 
-// templatingAlertmanager is an Alertmanager of the first version in which the URL of
-// a webhook may be a template. make builds it.
+// templatingAlertmanager is the first Alertmanager with templates in webhook URLs; make
+// builds it.
 const templatingAlertmanager = "bin/alertmanager-v0.31.1"
 
-// Two side-cars, in network namespaces of their own, watch applications that talk
-// to the same database. What Prometheus finds at one reaches that one alone, by
-// the examples in deploy.
+// TestPrivilegedFanOut checks the routing of the examples in deploy/: with two sidecars and
+// applications of the same database, an alert reaches only the sidecar of its instance.
 func TestPrivilegedFanOut(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		templating, err := filepath.Abs(filepath.Join("..", "..", templatingAlertmanager))
@@ -28,7 +27,7 @@ func TestPrivilegedFanOut(t *testing.T) {
 			_, err = os.Stat(templating)
 		}
 		if err != nil {
-			t.Fatalf("this test needs an Alertmanager with templates (make %s): %v", templatingAlertmanager, err)
+			t.Fatalf("no Alertmanager with templates (make %s): %v", templatingAlertmanager, err)
 		}
 		debians := need(t, "prometheus-alertmanager", "prometheus-alertmanager")
 		pods := []*pod{newPod(t, 1), newPod(t, 2)}
@@ -42,10 +41,10 @@ func TestPrivilegedFanOut(t *testing.T) {
 	})
 }
 
-// databaseAddress is where both pods can reach the test's own namespace.
+// databaseAddress is an address of the test's namespace that both pods can reach.
 const databaseAddress = "10.98.0.1"
 
-// pod is a network namespace with one address, and a way to the test's own.
+// pod is a network namespace with one address and a route to the test's namespace.
 type pod struct {
 	*nstest.Namespace
 	name, address string
@@ -70,11 +69,11 @@ func newPod(t *testing.T, number int) *pod {
 }
 
 func fanOut(t *testing.T, pods []*pod, binary, example string) {
-	const flows = 3 // of each pod, and what the alert fires at
+	const flows = 3 // per pod; threshold of the alert
 	database := startBackend(t, databaseAddress+":0")
 	var audits, targets []string
 	for i, p := range pods {
-		// The second has one flow less at first.
+		// The second pod starts below the threshold.
 		p.Do(func() { dial(t, false, flows-i, database.addr()) })
 		audits = append(audits, filepath.Join(t.TempDir(), "audit.jsonl"))
 		targets = append(targets, p.address+":10471")
@@ -83,7 +82,7 @@ func fanOut(t *testing.T, pods []*pod, binary, example string) {
 			"--alerts.token-file="+writeFile(t, "token", token), "--audit.log-file="+audits[len(audits)-1])
 		awaitPage(t, "http://"+p.address+":10471/-/ready")
 	}
-	// All that the example needs to become a test.
+	// Changes from the example: token file, short intervals, addresses.
 	config := change(t, filepath.Join("..", "..", "deploy", example),
 		"/etc/alertmanager/tcphup.token", writeFile(t, "token", token),
 		"group_wait: 5s", "group_wait: 0s", "group_interval: 30s", "group_interval: 1s", "repeat_interval: 5m", "repeat_interval: 1s")
@@ -100,7 +99,7 @@ func fanOut(t *testing.T, pods []*pod, binary, example string) {
 	startPrometheus(t, fmt.Sprintf(`tcphup_sockets{port="%d",state="established"} >= %d`, database.addr().Port(), flows), targets...)
 
 	database.awaitEnded(flows)
-	nstest.Eventually(t, "the alert about the first one resolves", func() bool {
+	nstest.Eventually(t, "the alert about the first pod resolves", func() bool {
 		alerts, err := get(t, am.url+"/api/v2/alerts?active=true")
 		return err == nil && strings.TrimSpace(alerts) == "[]"
 	})
@@ -109,16 +108,16 @@ func fanOut(t *testing.T, pods []*pod, binary, example string) {
 	pods[1].Do(func() { dial(t, false, 1, database.addr()) })
 	database.awaitEnded(2 * flows)
 	database.mustEnd(pods[1].address, flows)
-	nstest.Eventually(t, "both have written their audit", func() bool {
+	nstest.Eventually(t, "both audit logs are written", func() bool {
 		return len(fingerprints(t, audits[0])) > 0 && len(fingerprints(t, audits[1])) > 0
 	})
 	first, second := fingerprints(t, audits[0]), fingerprints(t, audits[1])
 	if len(first) != 1 || len(second) != 1 || first[0] == second[0] {
-		t.Errorf("alerts that came to the first: %v, to the second: %v; want one each", first, second)
+		t.Errorf("alerts of the first pod: %v, of the second: %v; want one different alert each", first, second)
 	}
 }
 
-// change returns the content of a file with strings replaced, which must be there.
+// change returns the content of a file with strings replaced; each must occur.
 func change(t *testing.T, path string, oldNew ...string) string {
 	t.Helper()
 	b, err := os.ReadFile(path)
@@ -128,14 +127,14 @@ func change(t *testing.T, path string, oldNew ...string) string {
 	content := string(b)
 	for i := 0; i < len(oldNew); i += 2 {
 		if !strings.Contains(content, oldNew[i]) {
-			t.Fatalf("%s has no %q any more", path, oldNew[i])
+			t.Fatalf("%s: %q not found", path, oldNew[i])
 		}
 		content = strings.ReplaceAll(content, oldNew[i], oldNew[i+1])
 	}
 	return content
 }
 
-// mustEnd fails the test unless so many connections from the client have ended.
+// mustEnd checks that n connections from the client have ended.
 func (b *backend) mustEnd(client string, n int) {
 	b.t.Helper()
 	b.mu.Lock()
@@ -148,11 +147,11 @@ func (b *backend) mustEnd(client string, n int) {
 		}
 	}
 	if got != n {
-		b.t.Errorf("%d connections of %s have ended, want %d", got, client, n)
+		b.t.Errorf("%d connections of %s ended, want %d", got, client, n)
 	}
 }
 
-// fingerprints returns which alerts an audit log speaks of.
+// fingerprints returns the distinct alert fingerprints of an audit log.
 func fingerprints(t *testing.T, log string) []string {
 	t.Helper()
 	content, err := os.ReadFile(log)

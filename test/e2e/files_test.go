@@ -14,8 +14,8 @@ import (
 	"tcphup/test/kit/program"
 )
 
-// Files that decide what is done and that somebody else could have written are
-// refused, with a word on what to do: at the start, by check-config and at a reload.
+// TestPrivilegedFilesOfOthers checks that security-relevant files writable by other users are
+// rejected with a hint: at startup, by check-config and at a reload.
 func TestPrivilegedFilesOfOthers(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		authority := newAuthority(t, "ours")
@@ -69,10 +69,10 @@ func TestPrivilegedFilesOfOthers(t *testing.T) {
 			mustChmod(t, path, 0o606)
 			mustCommand(t, "/-/reload", http.StatusInternalServerError)
 			mustSample(t, "tcphup_config_last_reload_successful", 0)
-			mustSample(t, `tcphup_policy_shadow{policy="test"}`, 0) // the old one stays
+			mustSample(t, `tcphup_policy_shadow{policy="test"}`, 0) // previous configuration
 			log, err := os.ReadFile(served.log)
 			if err != nil || !strings.Contains(string(log), "chmod o-w "+path) {
-				t.Errorf("the log does not say what to do: %s, %v", log, err)
+				t.Errorf("log without hint: %s, %v", log, err)
 			}
 			mustChmod(t, path, 0o604)
 			mustCommand(t, "/-/reload", http.StatusOK)
@@ -80,8 +80,8 @@ func TestPrivilegedFilesOfOthers(t *testing.T) {
 	})
 }
 
-// Config maps and secrets as Kubernetes mounts them: links to files of root, in a
-// directory that every user may write to by its mode, readable by a group of the pod.
+// TestPrivilegedKubernetesFiles checks that mounted ConfigMaps and Secrets are accepted:
+// symbolic links to root's files in a directory of mode 0777, readable by the pod's group.
 func TestPrivilegedKubernetesFiles(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		dir := t.TempDir()
@@ -124,7 +124,7 @@ func mustChmod(t *testing.T, path string, mode os.FileMode) {
 	}
 }
 
-// mustGive gives a file to a user, who can then get there.
+// mustGive changes the owner of a file and makes its directories accessible.
 func mustGive(t *testing.T, path string, uid int) {
 	t.Helper()
 	for _, dir := range []string{filepath.Dir(path), filepath.Dir(filepath.Dir(path))} {

@@ -11,15 +11,14 @@ import (
 	"tcphup/test/kit/nstest"
 )
 
-// Two Alertmanagers that are peers both deliver an alert when the first delivery
-// takes long. Each flow is hung up once all the same, and those that the
-// application opens meanwhile live on.
+// TestPrivilegedPair checks a slow delivery with two clustered Alertmanagers, both of which
+// then notify. Each flow is hung up only once, and new flows stay open.
 func TestPrivilegedPair(t *testing.T) {
 	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
 		for _, tt := range []struct {
 			name, settings string
-			second         string // what becomes of the second delivery
+			second         string // result of the second delivery
 		}{
 			{name: "cooldown", settings: "    limits: {rate: 5}", second: "cooldown"},
 			{
@@ -35,7 +34,7 @@ func TestPrivilegedPair(t *testing.T) {
 const secondAlertmanagerAddress = "127.0.0.1:9193"
 
 func pair(t *testing.T, settings, second string) {
-	// At 5 flows a second this takes several times as long as the second peer waits.
+	// At 5 flows a second this takes several times the second peer's wait.
 	const flows = 25
 	server := startBackend(t, "127.0.0.1:0")
 	dial(t, true, flows, server.addr())
@@ -49,7 +48,7 @@ func pair(t *testing.T, settings, second string) {
 			fmt.Sprintf("--cluster.peer=127.0.0.1:%d", other), "--cluster.peer-timeout=1s", "--cluster.settle-timeout=1s",
 		}})
 	}
-	// The first finds no peer yet and goes on without; the second finds the first.
+	// The first starts without its peer; the second joins the first.
 	one := peer(alertmanagerAddress, 9094, 9095)
 	two := peer(secondAlertmanagerAddress, 9095, 9094)
 	for _, am := range []alertmanager{one, two} {
@@ -87,20 +86,20 @@ func pair(t *testing.T, settings, second string) {
 	}
 }
 
-// awaitSeen makes tcphup see the flows to the server, and waits until it knows that
-// they are older than now.
+// awaitSeen scrapes until tcphup has a first-seen time for all flows to the server, and
+// until they are older than its resolution.
 func awaitSeen(t testing.TB, server *backend, flows int) {
 	t.Helper()
 	labels := fmt.Sprintf(`{destination=%q,port="%d"}`, server.addr().Addr(), server.addr().Port())
-	nstest.Eventually(t, "the flows are seen and have an age", func() bool {
+	nstest.Eventually(t, "the flows have an age", func() bool {
 		count, _ := sample(t, "tcphup_socket_age_seconds_count"+labels)
 		sum, _ := sample(t, "tcphup_socket_age_seconds_sum"+labels)
-		// Ages are known to a tenth of a second; the flows were seen in one pass.
+		// Ages have a resolution of 0.1 s; one dump has recorded all flows.
 		return count == float64(flows) && sum >= 0.3*float64(flows)
 	})
 }
 
-// record is a decision as the audit has it.
+// record is an audit record.
 type record struct {
 	Time        time.Time      `json:"time"`
 	Policy      string         `json:"policy"`
@@ -130,7 +129,7 @@ type flowRecord struct {
 	Detail      string   `json:"detail"`
 }
 
-// hangups returns the decisions that tcphup keeps in memory.
+// hangups returns the audit records in tcphup's memory.
 func hangups(t testing.TB) []record {
 	t.Helper()
 	body, err := get(t, "http://"+tcphupAddress+"/api/v1/hangups")

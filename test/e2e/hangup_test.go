@@ -10,22 +10,20 @@ import (
 	"syscall"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"tcphup/test/kit/nstest"
 	"tcphup/test/kit/program"
 	"tcphup/test/kit/testapp"
 )
 
-// connection is one way in which an application talks to a peer.
+// connection is a kind of connection from an application to a peer.
 type connection struct {
 	name          string
 	host          string // the peer's address
 	mapped, mptcp bool
-	named         string // what the command line names; "" means host
+	named         string // HOST argument; "" means host
 }
 
-// The command as the classic tool is used: HOST PORT, nothing else.
+// TestPrivilegedClassicUsage checks the arguments of the classic tool: HOST PORT only.
 func TestPrivilegedClassicUsage(t *testing.T) {
 	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
@@ -35,7 +33,7 @@ func TestPrivilegedClassicUsage(t *testing.T) {
 			{name: "ipv4", host: nstest.Peer4},
 			{name: "ipv6", host: nstest.Peer6},
 			{name: "mapped", host: nstest.Peer4, mapped: true},
-			{name: "mptcp by its second path", host: nstest.Peer4, mptcp: true, named: nstest.Peer4Two},
+			{name: "mptcp by its second subflow", host: nstest.Peer4, mptcp: true, named: nstest.Peer4Two},
 			{name: "name", host: nstest.Peer4, named: "service.example"},
 			{name: "prefix", host: nstest.Peer4, named: "10.99.0.0/24"},
 		}
@@ -57,7 +55,7 @@ func classicUsage(t *testing.T, peer *nstest.Peer, binary string, c connection) 
 		server = testapp.Serve(t, testapp.ServerConfig{Address: ":0", MPTCP: c.mptcp})
 		otherPort = testapp.Serve(t, testapp.ServerConfig{Address: ":0", MPTCP: c.mptcp})
 	})
-	// Another destination on the very same port.
+	// Another destination on the same port.
 	port := server.Addr().Port()
 	otherHost := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:" + strconv.Itoa(int(port))})
 
@@ -71,7 +69,7 @@ func classicUsage(t *testing.T, peer *nstest.Peer, binary string, c connection) 
 	}
 	if c.mptcp {
 		app.Ask("write %d", fd)
-		awaitPaths(t, port, 2)
+		awaitSubflows(t, port, 2)
 	}
 	before := resets(t, peer)
 
@@ -85,10 +83,10 @@ func classicUsage(t *testing.T, peer *nstest.Peer, binary string, c connection) 
 		t.Errorf("stdout: %s\nstderr: %s", r.stdout, r.stderr)
 	}
 	if got := app.Ask("recv %d", fd); got != "recv ok 0" {
-		t.Errorf("application: %q, want end of file", got)
+		t.Errorf("application: %q, want EOF", got)
 	}
 	if got := <-server.Ends; got != "eof" {
-		t.Errorf("peer: %q, want end of file", got)
+		t.Errorf("peer: %q, want EOF", got)
 	}
 	if after := resets(t, peer); after != before {
 		t.Errorf("RSTs on the wire: %s before, %s after", before, after)
@@ -100,13 +98,13 @@ func classicUsage(t *testing.T, peer *nstest.Peer, binary string, c connection) 
 	}
 	for _, s := range []*testapp.Server{otherPort, otherHost} {
 		if len(s.Ends) != 0 {
-			t.Errorf("a bystander's peer saw %q", <-s.Ends)
+			t.Errorf("bystander's peer: %q", <-s.Ends)
 		}
 	}
 	if !otherHost.Listens() {
-		t.Error("the listener on the same port is gone")
+		t.Error("listener on the same port closed")
 	}
-	// Again: nothing matches, which is said and is no failure.
+	// A second run matches no flow, which is not an error.
 	r = tcphup(t, named, strconv.Itoa(int(port)))
 	r.mustExit(t, 0)
 	if !strings.Contains(r.stderr, "no connection matches") {
@@ -114,7 +112,7 @@ func classicUsage(t *testing.T, peer *nstest.Peer, binary string, c connection) 
 	}
 }
 
-// resets counts the RSTs that both hosts have sent so far.
+// resets returns the RST counters of both hosts.
 func resets(t *testing.T, peer *nstest.Peer) string {
 	t.Helper()
 	count := func() (n string) {
@@ -134,31 +132,26 @@ func resets(t *testing.T, peer *nstest.Peer) string {
 	return own
 }
 
-func awaitPaths(t *testing.T, port uint16, n int) {
+func awaitSubflows(t *testing.T, port uint16, n int) {
 	t.Helper()
-	nstest.Eventually(t, fmt.Sprintf("%d paths", n), func() bool {
+	nstest.Eventually(t, fmt.Sprintf("%d subflows", n), func() bool {
 		out := nstest.Command(t, "ss", "-Htn", "state", "established", fmt.Sprintf("dport = :%d and not dst 127.0.0.1", port))
 		return strings.Count(out, "\n") == n
 	})
 }
 
-// nameHosts gives the addresses a name, for this test's mount namespace only.
+// nameHosts maps a name to the addresses in the hosts file of the test's mount namespace.
 func nameHosts(t *testing.T, name string, addrs ...string) {
 	t.Helper()
 	var hosts strings.Builder
 	for _, a := range addrs {
 		fmt.Fprintf(&hosts, "%s %s\n", a, name)
 	}
-	file := t.TempDir() + "/hosts"
-	if err := os.WriteFile(file, []byte(hosts.String()), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.Mount(file, "/etc/hosts", "", unix.MS_BIND, ""); err != nil {
-		t.Fatal(err)
-	}
+	bind(t, "/etc/hosts", hosts.String())
 }
 
-// Several addresses at once, as `getent hosts` prints them, and every port.
+// TestPrivilegedManyAddresses checks several HOST arguments, as printed by `getent hosts`,
+// with port 0 for every port.
 func TestPrivilegedManyAddresses(t *testing.T) {
 	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
@@ -202,7 +195,7 @@ func TestPrivilegedManyAddresses(t *testing.T) {
 	})
 }
 
-// What cannot be meant touches nothing.
+// TestPrivilegedUsageErrors checks that invalid arguments exit with 2 and close no flow.
 func TestPrivilegedUsageErrors(t *testing.T) {
 	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
@@ -250,7 +243,8 @@ func TestPrivilegedUsageErrors(t *testing.T) {
 	})
 }
 
-// Another user's socket: refused, with the right that is missing, and left alone.
+// TestPrivilegedNoRights checks that another user's flow is refused with the name of the
+// missing capability.
 func TestPrivilegedNoRights(t *testing.T) {
 	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {

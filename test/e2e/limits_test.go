@@ -8,9 +8,8 @@ import (
 	"tcphup/test/kit/nstest"
 )
 
-// A service keeps its address when it fails over: the connections that the old
-// server holds are hung up, and those that the application opens to the new one
-// under the same address survive every repeat of the alert.
+// TestPrivilegedSameAddress checks a failover behind the same address: connections to the old
+// server are hung up, and those to the new one survive all repeats of the alert.
 func TestPrivilegedSameAddress(t *testing.T) {
 	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
@@ -41,13 +40,13 @@ func TestPrivilegedSameAddress(t *testing.T) {
 			}
 		}
 		if done < 1+repeats {
-			t.Errorf("%d notifications were acted on, want the first and %d repeats", done, repeats)
+			t.Errorf("%d notifications done, want the first and %d repeats", done, repeats)
 		}
 	})
 }
 
-// An alert that is wrong about everything closes nothing beyond what the policy
-// grants, and metrics and audit say what was kept from happening.
+// TestPrivilegedWrongAlert checks that alerts about all destinations stay within the limits of
+// the policy, and that metrics and audit log record the refusals.
 func TestPrivilegedWrongAlert(t *testing.T) {
 	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
@@ -56,12 +55,12 @@ func TestPrivilegedWrongAlert(t *testing.T) {
 			name     string
 			groupBy  string
 			settings string
-			network  bool    // one alert names the network instead of one each
-			closes   int     // destinations
-			result   string  // of the alerts that close nothing
-			refused  int     // alerts
-			trips    float64 // of breakers
-			budget   float64 // flows refused by it
+			network  bool    // one alert for the network instead of one per destination
+			closes   int     // number of destinations hung up
+			result   string  // result of the refused alerts
+			refused  int     // number of refused alerts
+			trips    float64 // breaker trips
+			budget   float64 // flows refused by the budget
 		}{
 			{
 				name: "one notification names every destination", groupBy: "alertname",
@@ -109,17 +108,16 @@ func TestPrivilegedWrongAlert(t *testing.T) {
 				mustSample(t, "tcphup_breaker_trips_total", tt.trips)
 				mustSample(t, `tcphup_breakers_open{policy="test"}`, tt.trips)
 				mustSample(t, `tcphup_hangup_refusals_total{policy="test",reason="budget"}`, tt.budget)
-				mustTell(t, tt.result, tt.refused, int(tt.budget))
+				mustRecord(t, tt.result, tt.refused, int(tt.budget))
 			})
 		}
 	})
 }
 
-// mustTell looks in the audit for the alerts that were refused, and for the flows
-// that the budget saved.
-func mustTell(t *testing.T, result string, alerts, flows int) {
+// mustRecord checks the audit records of refused alerts and of flows over budget.
+func mustRecord(t *testing.T, result string, alerts, flows int) {
 	t.Helper()
-	refused, saved := 0, 0
+	refused, overBudget := 0, 0
 	for _, r := range hangups(t) {
 		switch {
 		case r.Result != result:
@@ -127,21 +125,20 @@ func mustTell(t *testing.T, result string, alerts, flows int) {
 			if r.Flow.Outcome != "refused" || r.Flow.Reason != "budget" {
 				t.Errorf("flow %s: %s %s", r.Flow.Local, r.Flow.Outcome, r.Flow.Reason)
 			}
-			saved++
+			overBudget++
 		default:
 			if r.Policy != "test" || r.Fingerprint == "" || r.Destination == "" || r.Detail == "" {
-				t.Errorf("the record does not tell enough: %+v", r)
+				t.Errorf("incomplete record: %+v", r)
 			}
 			refused++
 		}
 	}
-	if refused != alerts || saved != flows {
-		t.Errorf("the audit has %d alerts and %d flows that were refused, want %d and %d", refused, saved, alerts, flows)
+	if refused != alerts || overBudget != flows {
+		t.Errorf("audit: %d refused alerts and %d refused flows, want %d and %d", refused, overBudget, alerts, flows)
 	}
 }
 
-// A policy that hangs up the same destination again and again is stopped by its
-// breaker; another destination is still served.
+// TestPrivilegedBreaker checks that repeated hang-ups of one destination trip its breaker only.
 func TestPrivilegedBreaker(t *testing.T) {
 	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {

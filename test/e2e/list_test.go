@@ -19,7 +19,7 @@ import (
 	"tcphup/test/kit/testapp"
 )
 
-// listed is what the tests read of list --output=json.
+// listed is the part of list --output=json that the tests check.
 type listed struct {
 	Destinations []struct {
 		Direction, Address string
@@ -52,13 +52,13 @@ func listJSON(t *testing.T, args ...string) (l listed) {
 	return l
 }
 
-// A process may call itself anything: this one tries to clear the screen.
+// hostileCommand is a process name with an escape sequence that clears the screen.
 const hostileCommand = "x\x1b[2J<b>&\"\u009b'y"
 
-// shownCommand is how it is shown everywhere.
+// shownCommand is hostileCommand after escaping, as in all output.
 const shownCommand = `x\x1b[2J<b>&"\u009b'y`
 
-// hostileApp starts the application under that name.
+// hostileApp starts the application as hostileCommand.
 func hostileApp(t *testing.T, binary string) *testapp.App {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), hostileCommand)
@@ -68,7 +68,7 @@ func hostileApp(t *testing.T, binary string) *testapp.App {
 	return testapp.Start(t, path)
 }
 
-// What list says of real flows: TCP and MPTCP, idle, stalled and inbound ones.
+// TestPrivilegedList checks list with TCP and MPTCP flows: idle, stalled and inbound.
 func TestPrivilegedList(t *testing.T) {
 	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
@@ -86,13 +86,13 @@ func TestPrivilegedList(t *testing.T) {
 		app.Ask("ignore")
 		talks := app.Connect(netip.AddrPortFrom(host, plain.Addr().Port()), false, false)
 		app.Connect(netip.AddrPortFrom(host, plain.Addr().Port()), true, false)
-		paths := 0
+		subflows := 0
 		if nstest.HasMPTCP() {
-			paths = 2
+			subflows = 2
 		}
-		fd := app.Connect(netip.AddrPortFrom(host, multi.Addr().Port()), false, paths > 0)
+		fd := app.Connect(netip.AddrPortFrom(host, multi.Addr().Port()), false, subflows > 0)
 		app.Ask("write %d", fd)
-		awaitPaths(t, multi.Addr().Port(), max(paths, 1))
+		awaitSubflows(t, multi.Addr().Port(), max(subflows, 1))
 		testapp.Start(t, binary).Connect(netip.AddrPortFrom(netip.MustParseAddr(nstest.Peer6), plain.Addr().Port()), false, false)
 		blocked := testapp.Start(t, binary)
 		blocked.Block("send", blocked.Connect(netip.AddrPortFrom(host, deaf.Addr().Port()), false, false), unix.SYS_SENDTO)
@@ -106,22 +106,22 @@ func TestPrivilegedList(t *testing.T) {
 				if d.Direction != "outbound" || d.IdleP50 == nil || d.IdleMax == nil || *d.IdleP50 > *d.IdleMax {
 					t.Errorf("%+v", d)
 				}
-				got[netip.AddrPortFrom(netip.MustParseAddr(d.Address), d.Port).String()] = strconv.Itoa(d.Sockets) + " sockets, " + strconv.Itoa(d.MPTCPPaths) + " paths"
+				got[netip.AddrPortFrom(netip.MustParseAddr(d.Address), d.Port).String()] = strconv.Itoa(d.Sockets) + " sockets, " + strconv.Itoa(d.MPTCPPaths) + " subflows"
 			}
 			want := map[string]string{
-				at(plain): "2 sockets, 0 paths",
-				at(multi): "1 sockets, 0 paths",
-				at(deaf):  "1 sockets, 0 paths",
-				"[fd99::2]:" + strconv.Itoa(int(plain.Addr().Port())): "1 sockets, 0 paths",
-				inbound.Addr().String():                               "1 sockets, 0 paths",
+				at(plain): "2 sockets, 0 subflows",
+				at(multi): "1 sockets, 0 subflows",
+				at(deaf):  "1 sockets, 0 subflows",
+				"[fd99::2]:" + strconv.Itoa(int(plain.Addr().Port())): "1 sockets, 0 subflows",
+				inbound.Addr().String():                               "1 sockets, 0 subflows",
 			}
-			if paths > 0 {
-				want[at(multi)] = "1 sockets, 1 paths"
-				want[nstest.Peer4Two+":"+strconv.Itoa(int(multi.Addr().Port()))] = "1 sockets, 1 paths"
+			if subflows > 0 {
+				want[at(multi)] = "1 sockets, 1 subflows"
+				want[nstest.Peer4Two+":"+strconv.Itoa(int(multi.Addr().Port()))] = "1 sockets, 1 subflows"
 			}
-			for name, is := range want {
-				if got[name] != is {
-					t.Errorf("%s has %q, want %q", name, got[name], is)
+			for name, entry := range want {
+				if got[name] != entry {
+					t.Errorf("%s: %q, want %q", name, got[name], entry)
 				}
 			}
 			if len(got) != len(want) || l.LeftAlone != 1 {
@@ -129,7 +129,7 @@ func TestPrivilegedList(t *testing.T) {
 			}
 			for i := 1; i < len(l.Destinations); i++ {
 				if *l.Destinations[i-1].IdleMax < *l.Destinations[i].IdleMax {
-					t.Errorf("the oldest idle one is not first: %v", l.Destinations)
+					t.Errorf("not sorted by idle time: %v", l.Destinations)
 				}
 			}
 		})
@@ -167,8 +167,8 @@ func TestPrivilegedList(t *testing.T) {
 				case f.PID != blocked.PID() || f.Remote != at(deaf) || f.SendQueue == 0:
 					t.Errorf("%+v", f)
 				}
-				if f.Protocol != "tcp" || f.Subflow != (paths > 0 && f.Remote == at(multi)) {
-					t.Errorf("a subflow: %+v", f)
+				if f.Protocol != "tcp" || f.Subflow != (subflows > 0 && f.Remote == at(multi)) {
+					t.Errorf("subflow: %+v", f)
 				}
 			}
 			if len(l.Flows) != 4 || owned != 3 {
@@ -192,7 +192,7 @@ func TestPrivilegedList(t *testing.T) {
 			for f := range strings.Lines(nstest.Command(t, "ss", "-Htn", "state", "established", "dport = :"+strconv.Itoa(int(multi.Addr().Port())))) {
 				nstest.Command(t, "ss", "-HKtn", "src", strings.Fields(f)[2])
 			}
-			nstest.Eventually(t, "the connection is shown without a path", func() bool {
+			nstest.Eventually(t, "the connection is listed without a subflow", func() bool {
 				for _, d := range listJSON(t).Destinations {
 					if d.MPTCPPathless == 1 && d.MPTCPPaths == 0 && d.Sockets == 0 {
 						return true
@@ -212,11 +212,11 @@ func TestPrivilegedList(t *testing.T) {
 			}
 		})
 		t.Run("stalled", func(t *testing.T) {
-			// Without a carrier nothing is sent, and what was not sent hides who has opened
-			// the flow. The packets leave, to an address that the peer no longer has.
+			// The link stays up: without a carrier no packet is sent, and the direction of a flow
+			// with unsent data is unknown. The peer loses its address instead.
 			nstest.Command(t, "ip", "-n", "peer", "addr", "del", nstest.Peer4+"/24", "dev", "one")
 			app.Ask("write %d", talks)
-			nstest.Eventually(t, "a retransmission goes unanswered", func() bool {
+			nstest.Eventually(t, "an unanswered retransmission", func() bool {
 				for _, d := range listJSON(t, nstest.Peer4, strconv.Itoa(int(plain.Addr().Port()))).Destinations {
 					return d.Stalled == 1
 				}
@@ -226,8 +226,8 @@ func TestPrivilegedList(t *testing.T) {
 	})
 }
 
-// On a terminal: colour unless it is not wanted, and one screen that is redrawn
-// until q is pressed and leaves the terminal as it was.
+// TestPrivilegedListOnTerminal checks colour, and that list --watch redraws one screen until q
+// and then restores the terminal.
 func TestPrivilegedListOnTerminal(t *testing.T) {
 	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
@@ -259,11 +259,11 @@ func TestPrivilegedListOnTerminal(t *testing.T) {
 			t.Run("watch until "+strconv.Quote(key), func(t *testing.T) {
 				cmd := command("--watch", "--interval=100ms", "--flows")
 				screen := onTerminal(t, cmd, 24, 200)
-				watch := startTerminal(t, cmd)
+				watch := startCommand(t, cmd)
 				frames := func() int { return strings.Count(screen.text(), "\x1b[H") }
 				nstest.Eventually(t, "three frames", func() bool { return frames() >= 3 })
 				if screen.echoes(t) {
-					t.Error("keys are shown on the screen")
+					t.Error("terminal echoes keys")
 				}
 				app.Connect(server.Addr(), false, false)
 				want := strconv.Itoa(app.PID()) + "/" + shownCommand
@@ -275,28 +275,28 @@ func TestPrivilegedListOnTerminal(t *testing.T) {
 					t.Fatal(err)
 				}
 				if err := watch.wait(); err != nil {
-					t.Errorf("the end: %v", err)
+					t.Errorf("exit: %v", err)
 				}
-				nstest.Eventually(t, "the old screen is back", func() bool { return strings.HasSuffix(screen.text(), "\x1b[?1049l") })
+				nstest.Eventually(t, "the previous screen is restored", func() bool { return strings.HasSuffix(screen.text(), "\x1b[?1049l") })
 				if text := screen.text(); !strings.HasPrefix(text, "\x1b[?1049h") || strings.Contains(text, "\x1b[2J") {
 					t.Errorf("screen: %q", text)
 				}
 				if !screen.echoes(t) {
-					t.Error("the terminal was not given back")
+					t.Error("terminal not restored")
 				}
 			})
 		}
 		t.Run("small", func(t *testing.T) {
 			cmd := command("--watch", "--interval=100ms", "--flows")
 			screen := onTerminal(t, cmd, 3, 20)
-			watch := startTerminal(t, cmd)
-			nstest.Eventually(t, "what does not fit is counted", func() bool { return strings.Contains(screen.text(), " more") })
+			watch := startCommand(t, cmd)
+			nstest.Eventually(t, "hidden lines are counted", func() bool { return strings.Contains(screen.text(), " more") })
 			if err := watch.stop(); err != nil {
 				t.Errorf("after SIGTERM: %v", err)
 			}
-			nstest.Eventually(t, "the old screen is back", func() bool { return strings.HasSuffix(screen.text(), "\x1b[?1049l") })
+			nstest.Eventually(t, "the previous screen is restored", func() bool { return strings.HasSuffix(screen.text(), "\x1b[?1049l") })
 			if !screen.echoes(t) {
-				t.Error("the terminal was not given back")
+				t.Error("terminal not restored")
 			}
 		})
 		t.Run("no terminal", func(t *testing.T) {

@@ -10,8 +10,8 @@ import (
 	"tcphup/test/kit/nstest"
 )
 
-// What the DNS does when it fails changes nothing, whatever it is; /etc/hosts and
-// resolv.conf are followed.
+// TestPrivilegedLookupFailures checks that failed lookups keep the previous addresses, and that
+// changes of /etc/hosts and resolv.conf take effect.
 func TestPrivilegedLookupFailures(t *testing.T) {
 	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
@@ -22,7 +22,7 @@ func TestPrivilegedLookupFailures(t *testing.T) {
 		}
 		names := []string{serviceName + " 127.0.1.1", "flagged.internal 127.0.3.1", "many.internal " + strings.Join(many, " ")}
 		dns.set(names...)
-		serveServices(t, "--service=flagged.internal:80", "--config.file="+writeFile(t, "tcphup.yml", `
+		serveArmed(t, "--service=flagged.internal:80", "--config.file="+writeFile(t, "tcphup.yml", `
 services:
   - {name: db, port: 5432, settle: 1s, interval: 1s}
   - {name: db.internal, port: 5432, settle: 1s, interval: 1s}
@@ -37,7 +37,7 @@ services:
 			becomes(t, addressesOf(name, "current"), 1)
 		}
 		becomes(t, addressesOf("flagged.internal", "current"), 1)
-		becomes(t, addressesOf("many.internal", "current"), 200) // too many for UDP
+		becomes(t, addressesOf("many.internal", "current"), 200) // exceeds a UDP response
 		failures := func(name string) float64 {
 			n, _ := sample(t, fmt.Sprintf("tcphup_service_lookup_failures_total{service=%q}", name))
 			return n
@@ -62,7 +62,7 @@ services:
 				}
 			}
 		}
-		// Names of this kind were never found, so nothing is said about their addresses.
+		// Never resolved: no address series.
 		for _, name := range []string{"empty.internal", "gone.internal"} {
 			nstest.Eventually(t, "a failure of "+name, func() bool { return failures(name) > 0 })
 			if _, ok := sample(t, addressesOf(name, "current")); ok {
@@ -89,7 +89,7 @@ services:
 		if err := os.WriteFile("/etc/resolv.conf", []byte("nameserver 127.0.0.2\nsearch internal\n"), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		fails("a server that is not there", watched...)
+		fails("an unreachable server", watched...)
 		unchanged("no server")
 		if err := os.WriteFile("/etc/resolv.conf", []byte("nameserver 127.0.0.2\nnameserver 127.0.0.1\nsearch internal\n"), 0o644); err != nil {
 			t.Fatal(err)

@@ -17,8 +17,8 @@ import (
 	"tcphup/test/kit/program"
 )
 
-// Both packages install into a root that holds nothing else, work there, and leave it
-// as it was.
+// TestPrivilegedPackages installs both packages into an empty root, runs the program there and
+// checks that removal leaves no files.
 func TestPrivilegedPackages(t *testing.T) {
 	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
@@ -28,7 +28,7 @@ func TestPrivilegedPackages(t *testing.T) {
 		for _, tt := range []struct {
 			name, file      string
 			install, remove []string // after --root=ROOT
-			zsh             string   // where functions of packages are
+			zsh             string   // directory of the package's functions
 			prepare         func(t *testing.T, root string)
 		}{
 			{
@@ -37,7 +37,7 @@ func TestPrivilegedPackages(t *testing.T) {
 				zsh: "usr/share/zsh/vendor-completions", prepare: prepareDpkg,
 			},
 			{
-				// Of what it depends on, a shell, this root has no package.
+				// The root has no package for the dependency on a shell.
 				name: need(t, "rpm", "rpm"), file: "*.rpm",
 				install: []string{"--nodeps", "--install"}, remove: []string{"--erase", "tcphup"},
 				zsh: "usr/share/zsh/site-functions",
@@ -95,19 +95,19 @@ func TestPrivilegedPackages(t *testing.T) {
 	})
 }
 
-// checkManPage looks at the installed page.
+// checkManPage checks the installed man page.
 func checkManPage(t *testing.T, root string) {
 	t.Helper()
 	r := runProgram(t, nil, need(t, "gzip", "gzip"), "-dc", filepath.Join(root, "usr/share/man/man1/tcphup.1.gz"))
 	r.mustExit(t, 0)
 	if r.stdout != tcphup(t, "--help-man").stdout {
-		t.Error("the man page is not the one that tcphup writes")
+		t.Error("installed man page differs from --help-man")
 	}
 	formatManPage(t, r.stdout)
 }
 
-// checkCompletion has the installed scripts complete a word as the shells do, which
-// load them when they are first needed.
+// checkCompletion completes a word with the installed scripts, loaded on first use like in
+// interactive shells.
 func checkCompletion(t *testing.T, root, zshFunctions string) {
 	t.Helper()
 	program, bashScript := filepath.Join(root, "usr/bin/tcphup"), filepath.Join(root, "usr/share/bash-completion/completions/tcphup")
@@ -122,12 +122,12 @@ func checkCompletion(t *testing.T, root, zshFunctions string) {
 		r := runProgram(t, nil, shell, "-c", tt.run, program, tt.script)
 		r.mustExit(t, 0)
 		if !slices.Contains(strings.Split(r.stdout, "\n"), "--flows") {
-			t.Errorf("%s offers %q, %s", tt.shell, r.stdout, r.stderr)
+			t.Errorf("%s: %q, %s", tt.shell, r.stdout, r.stderr)
 		}
 	}
 }
 
-// prepareDpkg makes an empty database.
+// prepareDpkg creates an empty package database.
 func prepareDpkg(t *testing.T, root string) {
 	t.Helper()
 	for _, dir := range []string{"info", "updates", "triggers"} {
@@ -145,9 +145,8 @@ func mkdir(t *testing.T, path string) {
 	}
 }
 
-// cleanRoot returns a root directory with the programs of this machine, for the
-// packages' scripts, and without its files, and the directory that holds what is
-// written over those programs.
+// cleanRoot returns a root directory that has only the machine's /usr, which package scripts
+// need, as an overlay. written is the overlay's upper directory.
 func cleanRoot(t *testing.T) (root, written string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -158,7 +157,7 @@ func cleanRoot(t *testing.T) (root, written string) {
 	for _, name := range []string{"upper", "work", "root/usr", "root/etc", "root/var/lib", "root/tmp", "root/proc", "root/dev"} {
 		mkdir(t, filepath.Join(dir, name))
 	}
-	// A service's namespace wants a mount for its root.
+	// systemd's mount namespaces require that the root is a mount.
 	if err := unix.Mount(root, root, "", unix.MS_BIND, ""); err != nil {
 		t.Fatal(err)
 	}
@@ -184,14 +183,14 @@ func cleanRoot(t *testing.T) (root, written string) {
 	return root, filepath.Join(dir, "upper")
 }
 
-// The unit is well-formed, and as little exposed as it was made.
+// TestSystemdUnit checks the unit with systemd-analyze verify and its exposure level.
 func TestSystemdUnit(t *testing.T) {
 	analyze := need(t, "systemd-analyze", "systemd")
 	unit, err := os.ReadFile("../../deploy/package/tcphup.service")
 	if err != nil {
 		t.Fatal(err)
 	}
-	// verify looks for the program.
+	// verify checks that the binary exists.
 	here := writeFile(t, "tcphup.service", strings.ReplaceAll(string(unit), "/usr/bin/tcphup", program.Path(t)))
 	r := runProgram(t, nil, analyze, "verify", "--man=no", here)
 	r.mustExit(t, 0)
@@ -205,7 +204,7 @@ func TestSystemdUnit(t *testing.T) {
 	if score == nil {
 		t.Fatalf("no score in %s", r.stdout)
 	}
-	// What remains is what it is for: the network, netlink, all processes and three
+	// The remaining exposure is necessary: network, netlink, all processes and three
 	// capabilities.
 	if level, err := strconv.ParseFloat(score[1], 64); err != nil || level > 2.7 {
 		t.Errorf("exposure %s (0 is best, 10 worst), want 2.7 at most", score[1])

@@ -20,30 +20,30 @@ import (
 	"tcphup/test/kit/testapp"
 )
 
-// dockers are the capabilities that a container's root has unless told otherwise.
-var dockers = []uint{
+// dockerCapabilities are Docker's default capabilities of root.
+var dockerCapabilities = []uint{
 	unix.CAP_CHOWN, unix.CAP_DAC_OVERRIDE, unix.CAP_FOWNER, unix.CAP_FSETID, unix.CAP_KILL, unix.CAP_SETGID, unix.CAP_SETUID,
 	unix.CAP_SETPCAP, unix.CAP_NET_BIND_SERVICE, unix.CAP_NET_RAW, unix.CAP_SYS_CHROOT, unix.CAP_MKNOD, unix.CAP_AUDIT_WRITE, unix.CAP_SETFCAP,
 }
 
-// units are those that the systemd unit grants.
-var units = []uint{unix.CAP_SYS_PTRACE, unix.CAP_DAC_READ_SEARCH, unix.CAP_NET_ADMIN}
+// unitCapabilities are the capabilities granted by the systemd unit.
+var unitCapabilities = []uint{unix.CAP_SYS_PTRACE, unix.CAP_DAC_READ_SEARCH, unix.CAP_NET_ADMIN}
 
-// twoPolicies hang up in one way each, by the address.
+// twoPolicies has one policy per method, selected by the address.
 const twoPolicies = `policies:
 - {name: shutdown, match: ['destination="127.0.0.1"'], allow: [127.0.0.1], method: shutdown}
 - {name: destroy, match: ['destination="127.0.0.2"'], allow: [127.0.0.2], method: destroy}
 `
 
-// closedBy has the address that twoPolicies hang up by each method, and seen what the
-// application then sees.
+// closedBy is the address that twoPolicies hangs up by method, and seen the result of the
+// application's recv.
 var (
 	closedBy = map[string]netip.Addr{"shutdown": netip.MustParseAddr("127.0.0.1"), "destroy": netip.MustParseAddr("127.0.0.2")}
 	seen     = map[string]string{"shutdown": "recv ok 0", "destroy": "recv ECONNABORTED -1"}
 )
 
-// A running tcphup has given up every capability that it does not need, on every
-// thread, and what it may do by the rest it can: hang up, by both methods.
+// TestPrivilegedDropped checks that a running tcphup has dropped all unneeded capabilities on
+// every thread, and that hang-ups work with the rest.
 func TestPrivilegedDropped(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		noYama(t)
@@ -52,30 +52,30 @@ func TestPrivilegedDropped(t *testing.T) {
 		for _, tt := range []struct {
 			name     string
 			uid      int
-			has      []uint // as root within the bounding set, else ambient
-			app      uint32 // its user
-			appHas   []uint // as root
+			has      []uint // bounding set for root, else ambient set
+			app      uint32 // user of the application
+			appHas   []uint // bounding set of an application run by root
 			exporter bool
-			config   bool // of root, for an exporter
+			config   bool // exporter with a configuration file owned by root
 			keeps    []uint
 			bounding []uint
-			closes   []string // by these methods
+			closes   []string // methods that work
 		}{
-			{name: "root", has: everything, app: other, keeps: units, closes: []string{"shutdown", "destroy"}},
+			{name: "root", has: everything, app: other, keeps: unitCapabilities, closes: []string{"shutdown", "destroy"}},
 			{name: "root, exporter", has: everything, exporter: true},
-			{name: "root with what the manifests add", has: units, app: other, keeps: units, bounding: units, closes: []string{"shutdown", "destroy"}},
+			{name: "root with the manifests' capabilities", has: unitCapabilities, app: other, keeps: unitCapabilities, bounding: unitCapabilities, closes: []string{"shutdown", "destroy"}},
 			{
-				name: "container's root and SYS_PTRACE", has: append([]uint{unix.CAP_SYS_PTRACE}, dockers...), app: other,
+				name: "container's root and SYS_PTRACE", has: append([]uint{unix.CAP_SYS_PTRACE}, dockerCapabilities...), app: other,
 				keeps: []uint{unix.CAP_SYS_PTRACE, unix.CAP_DAC_OVERRIDE}, closes: []string{"shutdown"},
 			},
-			// The kernel lets it reach root's processes because it has what they have.
-			{name: "container's root", has: dockers, app: 0, appHas: dockers, keeps: dockers, closes: []string{"shutdown"}},
-			{name: "container's root, exporter", has: dockers, exporter: true},
+			// ptrace access to a process with the same capabilities needs no CAP_SYS_PTRACE.
+			{name: "container's root", has: dockerCapabilities, app: 0, appHas: dockerCapabilities, keeps: dockerCapabilities, closes: []string{"shutdown"}},
+			{name: "container's root, exporter", has: dockerCapabilities, exporter: true},
 			{
-				name: "systemd unit, exporter with a file of root", uid: nobody, has: units, exporter: true, config: true,
+				name: "systemd unit, exporter with a file of root", uid: nobody, has: unitCapabilities, exporter: true, config: true,
 				keeps: []uint{unix.CAP_DAC_READ_SEARCH}, bounding: everything,
 			},
-			{name: "systemd unit", uid: nobody, has: units, app: other, keeps: units, bounding: everything, closes: []string{"shutdown", "destroy"}},
+			{name: "systemd unit", uid: nobody, has: unitCapabilities, app: other, keeps: unitCapabilities, bounding: everything, closes: []string{"shutdown", "destroy"}},
 			{name: "application's user", uid: other, app: other, bounding: everything, closes: []string{"shutdown"}},
 			{name: "no rights", uid: nobody, app: other, bounding: everything},
 		} {
@@ -115,15 +115,15 @@ func TestPrivilegedDropped(t *testing.T) {
 				})
 				log, err := os.ReadFile(p.log)
 				if none := strings.Contains(string(log), "capabilities=none"); err != nil || none != (tt.keeps == nil) {
-					t.Errorf("the log does not say what is kept: %s, %v", log, err)
+					t.Errorf("log without the kept capabilities: %s, %v", log, err)
 				}
 			})
 		}
 	})
 }
 
-// The application's user, as whom a side-car may run, cannot get at its memory, its
-// files or its descriptors, though it can get at its own processes.
+// TestPrivilegedHidden checks a sidecar that runs as the application's user: other processes of
+// that user have no access to its environment, memory map, files or descriptors.
 func TestPrivilegedHidden(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		noYama(t)
@@ -139,17 +139,17 @@ func TestPrivilegedHidden(t *testing.T) {
 				t.Errorf("%v of the application: exit code %d", look, got)
 			}
 			if got := of(p.cmd.Process.Pid); got == 0 {
-				t.Errorf("%v of tcphup: it can be read", look)
+				t.Errorf("%v of tcphup: readable", look)
 			}
 		}
-		// What it tells of itself it can still read.
+		// Its own process metrics still work.
 		if n, ok := sample(t, "process_open_fds"); !ok || n < 5 {
 			t.Errorf("process_open_fds: %v, %v", n, ok)
 		}
 	})
 }
 
-// allCapabilities are those that this test has.
+// allCapabilities returns the capabilities of this process.
 func allCapabilities(t *testing.T) []uint {
 	t.Helper()
 	bits := statusOf(t, "/proc/self/status")["CapPrm"]
@@ -170,8 +170,8 @@ func mask(capabilities []uint) uint64 {
 	return bits
 }
 
-// withCapabilities runs a program as a user with these capabilities: the bounding
-// set of root, which then has all that are in it, or the ambient set of others.
+// withCapabilities returns a command that runs as a user with these capabilities: as the
+// bounding set of root, or as the ambient set of other users.
 func withCapabilities(uid int, capabilities []uint, name string, args ...string) *exec.Cmd {
 	var plus strings.Builder
 	for _, v := range capabilities {
@@ -187,8 +187,7 @@ func withCapabilities(uid int, capabilities []uint, name string, args ...string)
 	return exec.Command("setpriv", slices.Concat(flags, []string{name}, args)...)
 }
 
-// mustHave fails the test unless all threads of the process have these values in
-// their status.
+// mustHave checks fields of /proc/PID/status for all threads of a process.
 func mustHave(t *testing.T, pid int, want map[string]uint64) {
 	t.Helper()
 	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", pid))
@@ -205,7 +204,7 @@ func mustHave(t *testing.T, pid int, want map[string]uint64) {
 	}
 }
 
-// statusOf reads the capabilities in a status (proc_pid_status(5)).
+// statusOf returns the capability fields of a status file, see proc_pid_status(5).
 func statusOf(t *testing.T, path string) map[string]uint64 {
 	t.Helper()
 	content, err := os.ReadFile(path)

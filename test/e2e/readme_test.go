@@ -11,7 +11,7 @@ import (
 	"tcphup/test/kit/program"
 )
 
-// The README's first steps do what it says they do, word for word.
+// TestPrivilegedReadme runs the README's first steps verbatim.
 func TestPrivilegedReadme(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		need(t, "python3", "python3")
@@ -22,11 +22,11 @@ func TestPrivilegedReadme(t *testing.T) {
 		}
 		blocks := regexp.MustCompile("(?s)```sh\n(.*?)```").FindAllStringSubmatch(string(readme), -1)
 		if len(blocks) < 3 {
-			t.Fatalf("the README has %d blocks of commands", len(blocks))
+			t.Fatalf("README has %d command blocks, want at least 3", len(blocks))
 		}
 		connect, post := blocks[1][1], blocks[2][1]
 
-		// As `make run` does it.
+		// Like `make run`.
 		dir := t.TempDir()
 		t.Chdir(dir)
 		if err := os.WriteFile("tcphup.token", []byte(token+"\n"), 0o600); err != nil {
@@ -37,19 +37,19 @@ func TestPrivilegedReadme(t *testing.T) {
 		awaitPage(t, "http://"+tcphupAddress+"/-/ready")
 
 		client := startCommand(t, exec.Command("bash", "-c", connect+"\nwait %2\nkill %1"))
-		nstest.Eventually(t, "the connection is there", func() bool {
+		nstest.Eventually(t, "the connection is established", func() bool {
 			return strings.Count(nstest.Command(t, "ss", "-Htn", "state", "established", "dport", "=", "8000"), "\n") == 1
 		})
 		r := runProgram(t, nil, "bash", "-c", post)
 		r.mustExit(t, 0)
 		answer := strings.TrimSpace(r.stdout)
 		if answer == "" || !strings.Contains(string(readme), "`"+answer+"`") {
-			t.Errorf("the answer is %s, the README says otherwise", answer)
+			t.Errorf("response %s is not in the README", answer)
 		}
 		<-client.exited
 		log, err := os.ReadFile(client.log)
 		if err != nil || !strings.Contains(string(log), "read b''") {
-			t.Errorf("the client says %q, %v", log, err)
+			t.Errorf("client: %q, %v", log, err)
 		}
 	})
 }

@@ -14,8 +14,8 @@ import (
 	"tcphup/test/kit/testapp"
 )
 
-// A resolved alert asks for nothing, whether Alertmanager sends it or not: only
-// what still fires in the same notification is hung up.
+// TestPrivilegedResolved checks that a notification hangs up flows of firing alerts only, with
+// and without resolved alerts in it.
 func TestPrivilegedResolved(t *testing.T) {
 	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
@@ -32,8 +32,7 @@ func TestPrivilegedResolved(t *testing.T) {
 				first.awaitEnded(3)
 				awaitSample(t, alertsWith("done"), 1)
 
-				// In one request, so that they are in one notification. Repeats may have hung
-				// up the new connections until then.
+				// One request leads to one notification. Repeats may hang up new connections before.
 				alertFirst.EndsAt = time.Now()
 				am.post(alertFirst, alertAbout(second.addr()))
 				second.awaitEnded(3)
@@ -53,7 +52,7 @@ func TestPrivilegedResolved(t *testing.T) {
 	})
 }
 
-// Thirty alerts of one group, in one notification, are all dealt with.
+// TestPrivilegedGroup checks that all 30 alerts of one notification are processed.
 func TestPrivilegedGroup(t *testing.T) {
 	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
@@ -79,8 +78,8 @@ func TestPrivilegedGroup(t *testing.T) {
 	})
 }
 
-// An alert that goes on firing is sent again, and what has become stale since is
-// hung up too, but not within the cooldown.
+// TestPrivilegedRepeats checks that a repeated notification hangs up newly stale flows, except
+// within the cooldown.
 func TestPrivilegedRepeats(t *testing.T) {
 	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
@@ -108,8 +107,8 @@ func TestPrivilegedRepeats(t *testing.T) {
 	})
 }
 
-// While the receiver is paused nothing is closed and Alertmanager gets 503; once
-// it is resumed, Alertmanager's next try does the work.
+// TestPrivilegedPause checks that a paused receiver closes no flow and responds with 503, and
+// that Alertmanager's next retry succeeds after the resume.
 func TestPrivilegedPause(t *testing.T) {
 	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
@@ -144,7 +143,7 @@ func TestPrivilegedPause(t *testing.T) {
 				serveArmed(t, "--alerts.pause-file="+file)
 				tt.pause(t)
 				mustSample(t, fmt.Sprintf("tcphup_paused{by=%q}", tt.by), 1)
-				// Nothing is repeated within the test, so what comes again is a retry.
+				// The long interval prevents repeats, so further requests are retries.
 				am := startAlertmanager(t, alertmanagerConfig{groupBy: "alertname", interval: "5m", token: token})
 				am.post(alertAbout(server.addr()))
 				awaitSample(t, answered503, 2)
@@ -159,8 +158,8 @@ func TestPrivilegedPause(t *testing.T) {
 	})
 }
 
-// A pause ends an action that is under way: it starts nothing new, and what is
-// left is done after the pause.
+// TestPrivilegedPausedMidway checks that a pause interrupts a running action, which a retry
+// completes after the pause.
 func TestPrivilegedPausedMidway(t *testing.T) {
 	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
@@ -173,29 +172,29 @@ func TestPrivilegedPausedMidway(t *testing.T) {
 		server.awaitEnded(flows / 8)
 		mustCommand(t, "/-/pause", http.StatusOK)
 		awaitSample(t, alertsWith("paused"), 1)
-		nstest.Eventually(t, "the flows that were hung up have ended", func() bool {
+		nstest.Eventually(t, "all hung-up flows have ended", func() bool {
 			_, ended := server.counts()
 			return float64(ended) == hungUp(t)
 		})
 		_, before := server.counts()
 		if before >= flows {
-			t.Fatalf("all %d flows were hung up before the pause", before)
+			t.Fatalf("all %d flows hung up before the pause", before)
 		}
-		awaitSample(t, answered503, 3) // the action's, and two tries after it
+		awaitSample(t, answered503, 3) // the interrupted action and two retries
 		server.mustCount(flows-before, before)
 		mustCommand(t, "/-/resume", http.StatusOK)
 		server.awaitEnded(flows)
 		awaitSample(t, alertsWith("done"), 1)
 		server.mustCount(0, flows)
 		if n := hungUp(t); n != flows {
-			t.Errorf("%v flows were hung up, want %d once each", n, flows)
+			t.Errorf("%v hang-ups, want one for each of %d flows", n, flows)
 		}
-		t.Logf("%d flows were hung up before the pause, %d after it", before, flows-before)
+		t.Logf("%d flows hung up before the pause, %d after it", before, flows-before)
 	})
 }
 
-// hungUp returns how many flows the policy of policyFile has shut down, whether
-// their end was seen or not.
+// hungUp returns the number of flows shut down by the policy of policyFile, closed and
+// lingering.
 func hungUp(t *testing.T) float64 {
 	t.Helper()
 	closed, _ := sample(t, flowsClosed)
@@ -203,8 +202,8 @@ func hungUp(t *testing.T) float64 {
 	return closed + lingering
 }
 
-// A receiver that is killed in the middle of an action leaves it half done, and
-// Alertmanager's retry has the next one do the rest.
+// TestPrivilegedKilled checks that Alertmanager's retry completes an action after the receiver
+// was killed and restarted.
 func TestPrivilegedKilled(t *testing.T) {
 	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
@@ -229,7 +228,7 @@ func TestPrivilegedKilled(t *testing.T) {
 		am.awaitFailed(1)
 		before := flows - establishedTo(t, server)
 		if before >= flows {
-			t.Fatalf("all %d flows were hung up before the kill", before)
+			t.Fatalf("all %d flows hung up before the kill", before)
 		}
 		serveArmed(t, config)
 		server.awaitEnded(flows)
@@ -238,13 +237,13 @@ func TestPrivilegedKilled(t *testing.T) {
 		server.mustCount(0, flows)
 		other.mustCount(bystanders, 0)
 		if !app.Alive() {
-			t.Error("the application has died")
+			t.Error("application exited")
 		}
-		t.Logf("%d flows were hung up before the kill, %d after the restart", before, flows-before)
+		t.Logf("%d flows hung up before the kill, %d after the restart", before, flows-before)
 	})
 }
 
-// command posts to the receiver's listener and returns the status.
+// command posts to a path of the receiver with a token and returns the status.
 func command(t testing.TB, path, token string) int {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+receiverAddress+path, strings.NewReader(""))

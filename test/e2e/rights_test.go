@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"net/netip"
 	"os"
-	"os/exec"
 	"strconv"
 	"strings"
 	"syscall"
@@ -22,7 +21,8 @@ const (
 	other  = 12345 // an application's uid and gid
 )
 
-// What can be done with which rights, and what is said of those that are missing.
+// TestPrivilegedRights checks the method and the detail of hang-ups for combinations of users
+// and capabilities.
 func TestPrivilegedRights(t *testing.T) {
 	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
@@ -83,7 +83,8 @@ func TestPrivilegedRights(t *testing.T) {
 	})
 }
 
-// A process in a pid namespace that is not ours cannot be reached, only its flows.
+// TestPrivilegedOtherPIDNamespace checks flows of a process in another pid namespace: shutdown
+// is refused, destroy works.
 func TestPrivilegedOtherPIDNamespace(t *testing.T) {
 	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
@@ -108,8 +109,7 @@ func TestPrivilegedOtherPIDNamespace(t *testing.T) {
 			t.Errorf("auto: %+v", f)
 		}
 
-		// The /proc of another pid namespace would have us duplicate the descriptors of
-		// processes that happen to have the same numbers.
+		// With the /proc of another pid namespace, pids would refer to the wrong processes.
 		app.Connect(server.Addr(), false, false)
 		r = runProgram(t, nil, need(t, "unshare", "util-linux"), "--pid", "--fork", program.Path(t), "127.0.0.1", "0")
 		r.mustExit(t, 1)
@@ -147,16 +147,16 @@ func hangUpAs(t *testing.T, attr *syscall.SysProcAttr, exit int, args ...string)
 	return onlyFlow(t, r)
 }
 
-// noYama makes sure that the rights under test are the only ones that count.
+// noYama fails the test when Yama restricts ptrace beyond the capabilities under test.
 func noYama(t *testing.T) {
 	t.Helper()
 	const scope = "/proc/sys/kernel/yama/ptrace_scope"
 	if b, err := os.ReadFile(scope); err == nil && strings.TrimSpace(string(b)) != "0" {
-		t.Fatalf("%s is %s: these tests need 0", scope, strings.TrimSpace(string(b)))
+		t.Fatalf("%s is %s, want 0", scope, strings.TrimSpace(string(b)))
 	}
 }
 
-// The self-test says the same as the hang-up does.
+// TestPrivilegedProbe checks that the probe matches the results of hang-ups.
 func TestPrivilegedProbe(t *testing.T) {
 	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
@@ -222,14 +222,15 @@ func TestPrivilegedProbe(t *testing.T) {
 					}
 				}
 				if seen != len(tt.usable) {
-					t.Errorf("%d of %d checks are there: %s", seen, len(tt.usable), r.stdout)
+					t.Errorf("%d of %d checks found: %s", seen, len(tt.usable), r.stdout)
 				}
 			})
 		}
 	})
 }
 
-// What cannot be done is exported, and the exporter runs all the same.
+// TestPrivilegedServeWithoutRights checks that the exporter runs without rights and exports
+// unusable methods as 0.
 func TestPrivilegedServeWithoutRights(t *testing.T) {
 	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
@@ -249,12 +250,13 @@ func TestPrivilegedServeWithoutRights(t *testing.T) {
 		}
 		log, err := os.ReadFile(p.log)
 		if err != nil || !strings.Contains(string(log), "CAP_NET_ADMIN") {
-			t.Errorf("the log names no missing right: %s, %v", log, err)
+			t.Errorf("log without the missing capability: %s, %v", log, err)
 		}
 	})
 }
 
-// After a hang-up the application is seen on its new connection, or not at all.
+// TestPrivilegedReconnect checks the reported reconnect after a hang-up: same address, another
+// address or none.
 func TestPrivilegedReconnect(t *testing.T) {
 	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
@@ -277,7 +279,7 @@ func TestPrivilegedReconnect(t *testing.T) {
 					app.Ask("ignore")
 					fd := app.Connect(first, false, false)
 					app.Block("recv", fd, unix.SYS_RECVFROM)
-					// The reconnect ends the watch; without one the time does.
+					// The watch ends with the reconnect, or after its time.
 					watch := "1h"
 					if tt.next == "" {
 						watch = "1s"
@@ -289,7 +291,7 @@ func TestPrivilegedReconnect(t *testing.T) {
 					if got := app.Hear(); got != "recv ok 0" {
 						t.Fatalf("application: %q", got)
 					}
-					// Somebody else's new flow to the same port is no reconnect.
+					// A new flow of another process to the same port is no reconnect.
 					bystander.Connect(netip.AddrPortFrom(netip.MustParseAddr("127.0.0.9"), port), false, false)
 					if tt.next != "" {
 						app.Connect(netip.AddrPortFrom(netip.MustParseAddr(tt.next), port), false, false)
@@ -305,7 +307,7 @@ func TestPrivilegedReconnect(t *testing.T) {
 					}
 					f := onlyFlow(t, r)
 					if f.Reconnect == nil {
-						t.Fatalf("no word about reconnecting: %s", r.stdout)
+						t.Fatalf("report without reconnect: %s", r.stdout)
 					}
 					want := ""
 					if tt.next != "" {
@@ -318,11 +320,4 @@ func TestPrivilegedReconnect(t *testing.T) {
 			})
 		}
 	})
-}
-
-func startProcessAs(t *testing.T, attr *syscall.SysProcAttr, name string, args ...string) *process {
-	t.Helper()
-	cmd := exec.Command(name, args...)
-	cmd.SysProcAttr = attr
-	return startCommand(t, cmd)
 }

@@ -8,17 +8,17 @@ import (
 	"tcphup/test/kit/program"
 )
 
-// The completion scripts, as each shell runs them when Tab is pressed.
+// TestCompletion runs the completion scripts like each shell does on Tab.
 func TestCompletion(t *testing.T) {
 	bash := `eval "$("$0" --completion-script-bash)" && COMP_WORDS=("$0" "$@") COMP_CWORD=$# &&
 		_tcphup_bash_autocomplete && printf '%s\n' "${COMPREPLY[@]}"`
-	// What the completion system of zsh would provide.
+	// Stubs of zsh's completion system.
 	zsh := `compdef() { completes=$1 }; _files() { }; compadd() { print -rl -- "${(@P)2}" }
 		eval "$("$0" --completion-script-zsh)" && words=("$0" "$@") CURRENT=$(($# + 1)) && $completes`
 	for _, shell := range []struct {
 		name   string
 		args   []string
-		prefix bool // shows what begins with the word alone; zsh chooses by itself
+		prefix bool // the script filters by prefix; zsh filters itself
 	}{
 		{name: "bash", args: []string{"--norc", "-c", bash}, prefix: true},
 		{name: "zsh", args: []string{"-f", "-c", zsh}},
@@ -43,38 +43,38 @@ func TestCompletion(t *testing.T) {
 				r.mustExit(t, 0)
 				offered := strings.Split(strings.TrimSpace(r.stdout), "\n")
 				if !slices.Contains(offered, tt.want) || shell.prefix && slices.Contains(offered, tt.none) || r.stderr != "" {
-					t.Errorf("%q: offered %q, %s", tt.words, offered, r.stderr)
+					t.Errorf("%q: candidates %q, %s", tt.words, offered, r.stderr)
 				}
 			}
 		})
 	}
 }
 
-// The man page is one that groff has nothing to say about, and shows each command.
+// TestManPage checks that groff formats the man page without a warning, and that it has each
+// command.
 func TestManPage(t *testing.T) {
 	r := tcphup(t, "--help-man")
 	r.mustExit(t, 0)
 	shown := formatManPage(t, r.stdout)
 	for _, want := range []string{"tcphup(1)", "hangup [<flags>]", "list [<flags>]", "--alerts.token-file", "probe [<flags>]", "healthcheck [<flags>]", "version"} {
 		if !strings.Contains(shown, want) {
-			t.Errorf("the page does not show %s", want)
+			t.Errorf("man page without %s", want)
 		}
 	}
 }
 
-// formatManPage returns the page as it is read. It fails the test when groff has
-// something to say about it.
+// formatManPage returns the formatted page. A warning of groff fails the test.
 func formatManPage(t *testing.T, page string) string {
 	t.Helper()
 	r := runProgram(t, nil, need(t, "groff", "groff-base"), "-man", "-Tutf8", "-ww", "-P-c", "-P-b", "-P-u", writeFile(t, "tcphup.1", page))
 	r.mustExit(t, 0)
 	if r.stderr != "" {
-		t.Errorf("groff says: %s", r.stderr)
+		t.Errorf("groff: %s", r.stderr)
 	}
 	return strings.ReplaceAll(r.stdout, "‐", "-")
 }
 
-// Help and version are what was asked for, not a complaint.
+// TestHelpGoesToStandardOutput checks that --help and --version print to standard output.
 func TestHelpGoesToStandardOutput(t *testing.T) {
 	for _, flag := range []string{"--help", "--version", "version"} {
 		r := tcphup(t, flag)

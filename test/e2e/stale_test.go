@@ -3,11 +3,9 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -23,10 +21,10 @@ const (
 	serviceName            = "db.internal"
 )
 
-// failoverSettle is the shortest that the configuration takes.
+// failoverSettle is the shortest settle time that the configuration accepts.
 const failoverSettle = time.Second
 
-// startHTTPOn runs a server that names itself and the connection in its answer.
+// startHTTPOn starts a server whose response names its address and the connection.
 func startHTTPOn(t *testing.T, address string) (port string) {
 	t.Helper()
 	listener, err := net.Listen("tcp", address)
@@ -45,10 +43,9 @@ func startHTTPOn(t *testing.T, address string) (port string) {
 	return port
 }
 
-// The failover of a name, from the DNS to the application: metrics go from current
-// to former, the shipped alert fires, Alertmanager posts, the flows to the former
-// address are hung up, the application reconnects to the new one, the alert
-// resolves. The only thing that is not as shipped is how long the alert waits.
+// TestPrivilegedFailover covers a failover from the DNS to the application: the address becomes
+// former, the shipped alert fires, Alertmanager posts, tcphup hangs up, the application
+// reconnects and the alert resolves. Only the alert's for is changed.
 func TestPrivilegedFailover(t *testing.T) {
 	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
@@ -57,9 +54,7 @@ func TestPrivilegedFailover(t *testing.T) {
 		port := startHTTPOn(t, oldAddress+":0")
 		startHTTPOn(t, net.JoinHostPort(newAddress, port))
 
-		cmd := exec.Command(os.Args[0])
-		cmd.Env = append(os.Environ(), goClientVariable+"=http://"+net.JoinHostPort(serviceName, port))
-		ask := startClient(t, cmd)
+		ask := startClient(t, goClientCommand(serviceName, port))
 		var first string
 		nstest.Eventually(t, "the name resolves", func() bool {
 			first = ask()
@@ -73,7 +68,7 @@ policies:
     labels: {service: service}
 services: [{name: %[1]s, port: %[2]s, settle: %[3]s, interval: 1s}]
 `, serviceName, port, failoverSettle))
-		serveServices(t, "--config.file="+config)
+		serveArmed(t, "--config.file="+config)
 		becomes(t, addressesOf(serviceName, "current"), 1)
 		becomes(t, socketsOf("current"), 1)
 		becomes(t, socketsOf("former"), 0)
@@ -83,7 +78,7 @@ services: [{name: %[1]s, port: %[2]s, settle: %[3]s, interval: 1s}]
 		changed := time.Now()
 		dns.set(serviceName + " " + newAddress)
 		since := func() time.Duration { return time.Since(changed).Round(10 * time.Millisecond) }
-		// Once: the flow is hung up soon after.
+		// The flow is hung up soon after, so the socket series may never be sampled.
 		nstest.Eventually(t, "the address becomes former", func() bool {
 			former, _ := sample(t, addressesOf(serviceName, "former"))
 			return former == 1
@@ -107,18 +102,18 @@ services: [{name: %[1]s, port: %[2]s, settle: %[3]s, interval: 1s}]
 			return err == nil && strings.TrimSpace(alerts) == "[]"
 		})
 		if again := ask(); again != next {
-			t.Errorf("the new connection was not kept: %q, then %q", next, again)
+			t.Errorf("new connection not kept: %q, then %q", next, again)
 		}
 		if n, _ := sample(t, closed); n != 1 {
-			t.Errorf("%v flows were hung up", n)
+			t.Errorf("%v flows hung up, want 1", n)
 		}
-		t.Logf("after the change of the DNS (settle %s): former in %s, hung up in %s, RECONNECTED IN %s, alert resolved in %s",
+		t.Logf("after the DNS change (settle %s): former in %s, hung up in %s, RECONNECTED IN %s, alert resolved in %s",
 			failoverSettle, former, hungUp, reconnected, since())
 	})
 }
 
-// startPrometheusWithShippedRules runs it with the alerts of deploy/, which fire
-// at once.
+// startPrometheusWithShippedRules starts Prometheus with the rules of deploy/, with `for: 0s`
+// for the alert about stale sockets.
 func startPrometheusWithShippedRules(t *testing.T) {
 	t.Helper()
 	shipped, err := os.ReadFile("../../deploy/rules.yml")
@@ -127,51 +122,30 @@ func startPrometheusWithShippedRules(t *testing.T) {
 	}
 	const waits = "for: 1m"
 	if strings.Count(string(shipped), waits) != 1 {
-		t.Fatalf("the shipped rules have not one %q", waits)
+		t.Fatalf("want one %q in the shipped rules", waits)
 	}
-	rules := writeFile(t, "rules.yml", strings.Replace(string(shipped), waits, "for: 0s", 1))
-	config := writeFile(t, "prometheus.yml", fmt.Sprintf(`
-global: {scrape_interval: 250ms, scrape_timeout: 250ms, evaluation_interval: 250ms}
-rule_files: [%q]
-scrape_configs: [{job_name: tcphup, static_configs: [{targets: [%q]}]}]
-alerting: {alertmanagers: [{static_configs: [{targets: [%q]}]}]}
-`, rules, tcphupAddress, alertmanagerAddress))
-	startProcess(t, need(t, "prometheus", "prometheus"), "--config.file="+config, "--storage.tsdb.path="+t.TempDir(),
-		"--web.listen-address="+prometheusAddress, "--log.level=warn")
-	// Prometheus learns of its Alertmanager some seconds after its start.
-	nstest.Eventually(t, "Prometheus knows Alertmanager", func() bool {
+	runPrometheus(t, strings.Replace(string(shipped), waits, "for: 0s", 1), tcphupAddress)
+	// Prometheus discovers its Alertmanager some seconds after its start.
+	nstest.Eventually(t, "Prometheus has discovered Alertmanager", func() bool {
 		page, err := get(t, "http://"+prometheusAddress+"/api/v1/alertmanagers")
 		return err == nil && strings.Contains(page, alertmanagerAddress)
 	})
 }
 
-// postStale sends an alert about the service and returns the answer.
+// postStale posts an alert about the service and returns the response.
 func postStale(t *testing.T) string {
 	t.Helper()
-	body := fmt.Sprintf(`{"version":"4","status":"firing","alerts":[{"status":"firing","fingerprint":"c0ffee","startsAt":%q,
-		"labels":{"alertname":"TcphupStaleSockets","tcphup":"hangup","service":%q}}]}`, time.Now().UTC().Format(time.RFC3339Nano), serviceName)
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+receiverAddress+"/alerts", strings.NewReader(body))
-	if err != nil {
-		t.Fatal(err)
+	labels := fmt.Sprintf(`"alertname":"TcphupStaleSockets","service":%q`, serviceName)
+	response, err := sendWithToken(notificationRequest(t, "http://"+receiverAddress+"/alerts", labels))
+	if err != nil || !strings.HasPrefix(response, "200 ") {
+		t.Fatalf("response: %s, %v", response, err)
 	}
-	request.Header.Set("Authorization", "Bearer "+token)
-	request.Header.Set("Content-Type", "application/json")
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer response.Body.Close()
-	answer, err := io.ReadAll(response.Body)
-	if err != nil || response.StatusCode != http.StatusOK {
-		t.Fatalf("%s: %s, %v", response.Status, answer, err)
-	}
-	return string(answer)
+	return response
 }
 
-// Both families of one name, an IPv4-mapped socket and an MPTCP connection one of
-// whose paths leads to a former address are hung up, by the policy that applies
-// without a configuration; what leads to current addresses is not, not even when
-// the name goes back.
+// TestPrivilegedStaleFlows checks that the embedded policy hangs up flows to former addresses:
+// IPv4, IPv6, IPv4-mapped, and MPTCP with one subflow to a former address. Flows to current
+// addresses stay open, also after the name has changed back.
 func TestPrivilegedStaleFlows(t *testing.T) {
 	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
@@ -180,7 +154,7 @@ func TestPrivilegedStaleFlows(t *testing.T) {
 		var server *testapp.Server
 		peer.Do(func() { server = testapp.Serve(t, testapp.ServerConfig{Address: ":0", MPTCP: true}) })
 		port := server.Addr().Port()
-		// The peer's first addresses and its second are two hosts of the service.
+		// The peer's two addresses stand for two hosts of the service.
 		former := nstest.Peer4Two + " " + nstest.Peer6
 		dns.set(serviceName + " " + nstest.Peer4Two + " " + nstest.Peer6)
 
@@ -194,41 +168,41 @@ func TestPrivilegedStaleFlows(t *testing.T) {
 			"mapped": connect(nstest.Peer4Two, true, false),
 			"ipv6":   connect(nstest.Peer6, false, false),
 		}
-		paths := 0.0 // to each of the peer's addresses
+		subflows := 0.0 // to each of the peer's addresses
 		if nstest.HasMPTCP() {
-			stale["mptcp"] = connect(nstest.Peer4, false, true) // its second path leads to Peer4Two
+			stale["mptcp"] = connect(nstest.Peer4, false, true) // second subflow to Peer4Two
 			app.Ask("write %d", stale["mptcp"])
-			paths = 1
+			subflows = 1
 		}
-		awaitPaths(t, port, 3+2*int(paths))
+		awaitSubflows(t, port, 3+2*int(subflows))
 		kept := map[string]int{"ipv4": connect(nstest.Peer4, false, false), "mapped": connect(nstest.Peer4, true, false)}
 
 		state := t.TempDir()
 		services := fmt.Sprintf("services:\n- {name: %s, port: %d, settle: 1s, interval: 1s}\n", serviceName, port)
 		config := writeFile(t, "tcphup.yml", services)
 		args := []string{"--config.file=" + config, "--state.directory=" + state}
-		served := serveServices(t, args...)
+		served := serveArmed(t, args...)
 		becomes(t, addressesOf(serviceName, "current"), 2)
-		becomes(t, socketsOf("current"), 3+paths)
+		becomes(t, socketsOf("current"), 3+subflows)
 
-		// There and back: nothing current is ever hung up.
+		// Change the name and back: no flow to a current address is hung up.
 		dns.set(serviceName + " " + nstest.Peer4)
 		becomes(t, addressesOf(serviceName, "former"), 2)
-		becomes(t, socketsOf("former"), 3+paths)
+		becomes(t, socketsOf("former"), 3+subflows)
 		dns.set(serviceName + " " + former + " " + nstest.Peer4)
 		becomes(t, socketsOf("former"), 0)
 		if answer := postStale(t); strings.Contains(answer, `"closed":`) {
 			t.Errorf("after the name went back: %s", answer)
 		}
 		dns.set(serviceName + " " + former)
-		becomes(t, socketsOf("former"), 2+paths) // to Peer4
+		becomes(t, socketsOf("former"), 2+subflows) // to Peer4
 		dns.set(serviceName + " " + nstest.Peer4)
-		becomes(t, socketsOf("former"), 3+paths)
+		becomes(t, socketsOf("former"), 3+subflows)
 		if idle, ok := sample(t, fmt.Sprintf(`tcphup_service_former_idle_max_seconds{service=%q}`, serviceName)); !ok || idle <= 0 {
 			t.Errorf("longest idle: %v %t", idle, ok)
 		}
 
-		// One shot, from the state file: what is former, and what would be done.
+		// The command reads former addresses from the state file.
 		nstest.Eventually(t, "the state file is written", func() bool {
 			b, err := os.ReadFile(filepath.Join(state, stateFile))
 			return err == nil && strings.Count(string(b), `"former"`) == 2
@@ -248,7 +222,7 @@ func TestPrivilegedStaleFlows(t *testing.T) {
 			t.Errorf("list: %s", r.stdout)
 		}
 
-		// What is former survives a reload and a restart.
+		// Former addresses survive a reload and a restart.
 		if err := os.WriteFile(config, []byte(services+"- {name: more.internal, port: 80}\n"), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -259,23 +233,23 @@ func TestPrivilegedStaleFlows(t *testing.T) {
 			n, _ := sample(t, `tcphup_service_lookups_total{service="more.internal"}`)
 			return n > 0
 		})
-		becomes(t, socketsOf("former"), 3+paths)
+		becomes(t, socketsOf("former"), 3+subflows)
 		if err := served.stop(); err != nil {
 			t.Fatal(err)
 		}
-		served = serveServices(t, args...)
-		becomes(t, socketsOf("former"), 3+paths)
-		nstest.Eventually(t, "the service is found again, before which alerts are answered with 503", func() bool {
+		served = serveArmed(t, args...)
+		becomes(t, socketsOf("former"), 3+subflows)
+		nstest.Eventually(t, "the first lookup succeeds; alerts before get 503", func() bool {
 			lookups, _ := sample(t, fmt.Sprintf(`tcphup_service_lookups_total{service=%q}`, serviceName))
 			failures, _ := sample(t, fmt.Sprintf(`tcphup_service_lookup_failures_total{service=%q}`, serviceName))
 			return lookups >= 2 && failures == 0 // both families
 		})
 		if answer := postStale(t); !strings.Contains(answer, fmt.Sprintf(`"closed":%d`, len(stale))) {
-			t.Errorf("answer: %s", answer)
+			t.Errorf("response: %s", answer)
 		}
 		for name, fd := range stale {
 			if got := app.Ask("recv %d", fd); got != "recv ok 0" {
-				t.Errorf("%s: %q, want end of file", name, got)
+				t.Errorf("%s: %q, want EOF", name, got)
 			}
 		}
 		for name, fd := range kept {

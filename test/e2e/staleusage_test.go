@@ -15,13 +15,14 @@ import (
 // stateFile is the name of the state file in --state.directory.
 const stateFile = "services.json"
 
-// stateOf returns a state directory with this state.
+// stateOf returns a state directory with this content in the state file.
 func stateOf(t *testing.T, content string) string {
 	t.Helper()
 	return filepath.Dir(writeFile(t, stateFile, content))
 }
 
-// What --stale cannot be sure of touches nothing.
+// TestPrivilegedStaleUsage checks that --stale closes no flow unless its address is certainly
+// former.
 func TestPrivilegedStaleUsage(t *testing.T) {
 	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
@@ -54,9 +55,9 @@ func TestPrivilegedStaleUsage(t *testing.T) {
 			}
 		}
 		if _, err := os.Stat(filepath.Join(damaged, stateFile)); err != nil {
-			t.Errorf("a file that was only read was set aside: %v", err)
+			t.Errorf("damaged state file renamed by a reader: %v", err)
 		}
-		// One that has just left the name counts when it is asked for, and is told of else.
+		// An address that is not former yet counts with --former; otherwise a hint names it.
 		content := fmt.Sprintf(`{"version": 1, "services": [{"name": %q, "addresses": [{"address": %q}]}]}`, serviceName, oldAddress)
 		state := stateOf(t, content)
 		r := tcphup(t, service, "--state.directory="+state)
@@ -85,7 +86,7 @@ func TestPrivilegedStaleUsage(t *testing.T) {
 		if !strings.Contains(r.stderr, "fd00::9 left alone: cannot look up current addresses") || !strings.Contains(r.stderr, "1 planned") {
 			t.Errorf("stderr: %s", r.stderr)
 		}
-		// A current address that is named as a former one is left alone.
+		// A current address in --former is left alone.
 		r = tcphup(t, service, "--former="+oldAddress, "--former="+newAddress)
 		r.mustExit(t, 0)
 		if !strings.Contains(r.stderr, newAddress+" left alone: "+serviceName+" resolves to it") || !strings.Contains(r.stderr, "1 closed") {

@@ -15,8 +15,8 @@ import (
 	"tcphup/test/kit/testapp"
 )
 
-// The service of the package hangs up the flow of another user's process: under a
-// real systemd, with no more rights and system calls than its unit leaves it.
+// TestPrivilegedSystemdService checks that the packaged service, run by systemd with the unit's
+// restrictions, hangs up the flow of another user's process.
 func TestPrivilegedSystemdService(t *testing.T) {
 	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
@@ -33,7 +33,7 @@ func TestPrivilegedSystemdService(t *testing.T) {
 		nstest.Command(t, "dpkg", "--root="+root, "--install", packages[0])
 		put(t, root, "etc/tcphup/token", token+"\n")
 		put(t, root, "etc/default/tcphup", `TCPHUP_OPTIONS="--alerts.token-file=/etc/tcphup/token --audit.log-file=/var/log/tcphup/audit.log"`)
-		// Without what a whole machine would start before.
+		// No dependencies on units of a complete machine.
 		put(t, root, "etc/systemd/system/tcphup.service.d/alone.conf", "[Unit]\nDefaultDependencies=no\n[Service]\nStandardError=file:/log\n")
 		put(t, root, "etc/systemd/system/network-online.target", "[Unit]\nDefaultDependencies=no\n")
 		init := boot(t, root, "tcphup.service")
@@ -52,7 +52,7 @@ func TestPrivilegedSystemdService(t *testing.T) {
 			}
 		}
 		mustHave(t, onlyProcess(t, "tcphup"), map[string]uint64{
-			"CapEff": mask(units), "CapPrm": mask(units), "CapInh": 0, "CapAmb": 0, "CapBnd": mask(units), "NoNewPrivs": 1,
+			"CapEff": mask(unitCapabilities), "CapPrm": mask(unitCapabilities), "CapInh": 0, "CapAmb": 0, "CapBnd": mask(unitCapabilities), "NoNewPrivs": 1,
 		})
 		server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
 		binary := testapp.Build(t)
@@ -62,7 +62,7 @@ func TestPrivilegedSystemdService(t *testing.T) {
 		fd := app.Connect(server.Addr(), false, false)
 		answer, err := postAlert(t, server.Addr())
 		if err != nil || !strings.Contains(answer, `"closed":1`) {
-			t.Errorf("the answer is %s, %v", answer, err)
+			t.Errorf("response: %s, %v", answer, err)
 		}
 		if got := app.Ask("recv %d", fd); got != "recv ok 0" {
 			t.Errorf("application: %q", got)
@@ -78,8 +78,8 @@ func TestPrivilegedSystemdService(t *testing.T) {
 	})
 }
 
-// boot runs systemd in the root directory, as the init of a pid and control group
-// namespace of its own, and returns its process id here.
+// boot runs systemd in the root directory, as init of new pid and cgroup namespaces, and
+// returns its pid in the current namespace.
 func boot(t *testing.T, root, unit string) string {
 	t.Helper()
 	need(t, "systemctl", "systemd")
@@ -93,7 +93,7 @@ func boot(t *testing.T, root, unit string) string {
 	if err := unix.Mount("/sys", root+"/sys", "", unix.MS_BIND, ""); err != nil {
 		t.Fatal(err)
 	}
-	// Whoever is in the group when the namespace is made finds it as the root.
+	// unshare --cgroup makes the current control group the root of the new namespace.
 	const script = `set -e
 echo $$ > "$2/cgroup.procs"
 exec unshare --cgroup --mount --pid --fork --kill-child sh -c '
@@ -118,7 +118,7 @@ exec unshare --cgroup --mount --pid --fork --kill-child sh -c '
 	return init
 }
 
-// onlyProcess returns the id of the process with this name.
+// onlyProcess returns the pid of the only process with this name.
 func onlyProcess(t *testing.T, name string) int {
 	t.Helper()
 	var found []int
@@ -141,8 +141,8 @@ func onlyProcess(t *testing.T, name string) int {
 	return found[0]
 }
 
-// newGroup makes a control group of the unified hierarchy, which any kernel has
-// beside whatever else it has, and removes it and those inside when the test ends.
+// newGroup creates a control group in the unified hierarchy and removes it with its children
+// at the end of the test.
 func newGroup(t *testing.T) string {
 	t.Helper()
 	hierarchy := t.TempDir()

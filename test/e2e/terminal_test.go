@@ -12,15 +12,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// terminal is a pseudo-terminal and what was written to it so far.
+// terminal is a pseudo-terminal that records its output.
 type terminal struct {
-	keys *os.File // what is written here was typed
+	keys *os.File // master side; writes are key presses
 
 	mu     sync.Mutex
 	screen bytes.Buffer
 }
 
-// onTerminal gives the command a terminal of its own of that size.
+// onTerminal attaches the command to a new terminal of this size.
 func onTerminal(t *testing.T, cmd *exec.Cmd, rows, columns uint16) *terminal {
 	t.Helper()
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
@@ -55,7 +55,7 @@ func onTerminal(t *testing.T, cmd *exec.Cmd, rows, columns uint16) *terminal {
 			s.screen.Write(buffer[:n])
 			s.mu.Unlock()
 			if err != nil {
-				return // EIO: nobody holds the other end any more
+				return // EIO after the last close of the slave
 			}
 		}
 	}()
@@ -67,32 +67,14 @@ func onTerminal(t *testing.T, cmd *exec.Cmd, rows, columns uint16) *terminal {
 	return s
 }
 
-// startTerminal starts a command that has a terminal and runs until the test ends.
-func startTerminal(t *testing.T, cmd *exec.Cmd) *process {
-	t.Helper()
-	p := &process{t: t, cmd: cmd, exited: make(chan struct{})}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		defer close(p.exited)
-		p.err = cmd.Wait()
-	}()
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = p.wait()
-	})
-	return p
-}
-
-// text returns everything that was written so far.
+// text returns all output so far.
 func (s *terminal) text() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.screen.String()
 }
 
-// echoes reports whether the terminal shows what is typed, as a shell wants it.
+// echoes reports whether the terminal echoes typed keys.
 func (s *terminal) echoes(t *testing.T) bool {
 	t.Helper()
 	settings, err := unix.IoctlGetTermios(int(s.keys.Fd()), unix.TCGETS)

@@ -13,8 +13,8 @@ import (
 	"tcphup/test/kit/program"
 )
 
-// The bench measures, says who was left out, and writes what it prints. What is in
-// docs/ is of the same form.
+// TestPrivilegedBench checks the printed and the written report, the list of skipped
+// programs, and that docs/benchmarks.md has the same form.
 func TestPrivilegedBench(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		bench, docs := build(t, "bench"), t.TempDir()
@@ -43,10 +43,10 @@ func TestPrivilegedBench(t *testing.T) {
 		}
 		page := read(filepath.Join(docs, "benchmarks.md"))
 		if page != string(printed) {
-			t.Error("it writes something else than it prints")
+			t.Error("written and printed report differ")
 		}
 
-		// A figure is a median with a spread where there is one.
+		// A figure is a median; a spread has its minimum and maximum.
 		const figure, spread = `\d+(\.\d+)?`, `\d+(\.\d+)? \(\d+(\.\d+)?–\d+(\.\d+)?\)`
 		wants := []string{
 			`1,000 \| 20 \|( ` + spread + ` \|){4}`,
@@ -65,17 +65,17 @@ func TestPrivilegedBench(t *testing.T) {
 		if _, err := exec.LookPath("prometheus-node-exporter"); err == nil {
 			series = append(series, exporter)
 		} else {
-			wants = append(wants, `Left out: node_exporter: there is no prometheus-node-exporter; .*apt-get install`)
+			wants = append(wants, `Skipped: node_exporter: prometheus-node-exporter not found; .*apt-get install`)
 		}
 		for _, want := range wants {
 			if !regexp.MustCompile(want).MatchString(page) {
-				t.Errorf("nothing is printed like %s", want)
+				t.Errorf("report does not match %s", want)
 			}
 		}
 		figures := read(filepath.Join(docs, "benchmarks.csv"))
 		for _, name := range series {
 			if !regexp.MustCompile(`(?m)^` + name + `,1000,[0-9.]+,[0-9.]+$`).MatchString(figures) {
-				t.Errorf("the series have no %s: %s", name, figures)
+				t.Errorf("no series %s: %s", name, figures)
 			}
 		}
 		shipped := read("../../docs/benchmarks.md")
@@ -87,7 +87,7 @@ func TestPrivilegedBench(t *testing.T) {
 
 		without := command()
 		without.Env = append(os.Environ(), "PATH=/nowhere")
-		if out, err := without.CombinedOutput(); err == nil || !strings.Contains(string(out), "bench: needs: ip ss (") {
+		if out, err := without.CombinedOutput(); err == nil || !strings.Contains(string(out), "bench: missing programs: ip ss (") {
 			t.Errorf("without programs: %v, %s", err, out)
 		}
 		other := command()
@@ -97,7 +97,7 @@ func TestPrivilegedBench(t *testing.T) {
 			t.Errorf("not root: %v, %s", err, out)
 		}
 		if left := processes(t); len(left) > 0 {
-			t.Errorf("processes are left behind: %q", left)
+			t.Errorf("processes still running: %q", left)
 		}
 	})
 }

@@ -18,7 +18,7 @@ import (
 	"tcphup/test/kit/program"
 )
 
-// demo is the demo, built, and what there was before it ran.
+// demo is the built demo and the state of the system before it ran.
 type demo struct {
 	binary string
 	temp   string
@@ -28,7 +28,7 @@ type demo struct {
 func newDemo(t *testing.T) *demo {
 	t.Helper()
 	d := &demo{binary: build(t, "demo"), temp: t.TempDir()}
-	// A file that the demo would leave there is not to be mistaken for another's.
+	// An empty /dev/shm separates leftovers of the demo from other files.
 	if err := unix.Mount("tmpfs", "/dev/shm", "tmpfs", 0, ""); err != nil {
 		t.Fatal(err)
 	}
@@ -36,8 +36,8 @@ func newDemo(t *testing.T) *demo {
 	return d
 }
 
-// command runs the demo as `make demo` does, in a process group as a shell would. What
-// it prints goes to files: its end can be waited for without that of its children.
+// command returns a command that runs the demo like `make demo`, in a process group of its
+// own. The output goes to files, so Wait does not wait for children that hold a pipe.
 func (d *demo) command(t *testing.T, args ...string) (cmd *exec.Cmd, stdout, stderr func() string) {
 	t.Helper()
 	cmd = exec.CommandContext(t.Context(), d.binary, append([]string{"-tcphup=" + program.Path(t)}, args...)...)
@@ -64,8 +64,8 @@ func (d *demo) command(t *testing.T, args ...string) (cmd *exec.Cmd, stdout, std
 	return cmd, stdout, stderr
 }
 
-// traces lists what the demo could leave behind: processes, mounts, network
-// namespaces and devices, temporary files.
+// traces lists possible leftovers: processes, mounts, network namespaces and devices,
+// temporary files.
 func (d *demo) traces(t *testing.T) (traces []string) {
 	t.Helper()
 	for _, p := range processes(t) {
@@ -96,42 +96,42 @@ func (d *demo) traces(t *testing.T) (traces []string) {
 	return traces
 }
 
-// mustLeaveNothing fails the test for each trace that was not there before. One that is
-// gone does not count: a mount of the host ends here too.
-func (d *demo) mustLeaveNothing(t *testing.T) {
+// checkNoTraces fails the test for each trace that is new. A missing one is no error: a
+// mount of the host can end meanwhile.
+func (d *demo) checkNoTraces(t *testing.T) {
 	t.Helper()
 	for _, trace := range d.traces(t) {
 		if !slices.Contains(d.before, trace) {
-			t.Errorf("the demo leaves something behind: %s", trace)
+			t.Errorf("the demo left: %s", trace)
 		}
 	}
 }
 
-// The demo reaches the end that it promises, tells what happens in the order of
-// cause and effect, and leaves nothing behind. The README shows what it really says.
+// TestPrivilegedDemo checks that the demo succeeds, prints events in causal order and leaves
+// no traces, and that the README shows its current output.
 func TestPrivilegedDemo(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		d := newDemo(t)
 		cmd, stdout, stderr := d.command(t, "-without=2s")
 		err := cmd.Run()
-		told := stdout()
-		t.Log(told)
+		output := stdout()
+		t.Log(output)
 		if err != nil || stderr() != "" {
 			t.Errorf("%v: %s", err, stderr())
 		}
-		d.mustLeaveNothing(t)
+		d.checkNoTraces(t)
 
-		_, acts, _ := strings.Cut(told, "\nWith tcphup:\n")
+		_, acts, _ := strings.Cut(output, "\nWith tcphup:\n")
 		with, rest, _ := strings.Cut(acts, "\nWithout tcphup:\n")
 		without, summary, _ := strings.Cut(rest, "\n\n")
-		mustTellInOrder(t, with,
-			"failover: the old site", "DNS: api.internal leads to", "tcphup: 4 connections lead to a former address",
-			"Prometheus: alert TcphupStaleSockets fires", "Alertmanager: has the alert", "Alertmanager: notifies tcphup-192.0.2.11",
-			"tcphup: has hung up 4 connections: closed by shutdown, held by application", "Prometheus: the alert is resolved")
-		mustTellInOrder(t, with, "Alertmanager: notifies", "application: first answer from the new site",
-			"application: all 4 connections lead to the new site; it has logged 0 errors", "Prometheus: the alert is resolved")
-		mustTellInOrder(t, without, "failover: the old site", "DNS: api.internal leads to",
-			"application: 4 of its 4 connections still lead to the old site")
+		checkOrder(t, with,
+			"failover: the old site", "DNS: api.internal resolves to", "tcphup: 4 connections to a former address",
+			"Prometheus: alert TcphupStaleSockets firing", "Alertmanager: received the alert", "Alertmanager: notified tcphup-192.0.2.11",
+			"tcphup: hung up 4 connections: closed by shutdown, held by application", "Prometheus: alert TcphupStaleSockets resolved")
+		checkOrder(t, with, "Alertmanager: notified", "application: first response from the new site",
+			"application: all 4 connections on the new site, 0 errors logged", "Prometheus: alert TcphupStaleSockets resolved")
+		checkOrder(t, without, "failover: the old site", "DNS: api.internal resolves to",
+			"application: 4 of 4 connections still on the old site")
 		if strings.Contains(without, "from the new site") {
 			t.Errorf("without tcphup: %s", without)
 		}
@@ -147,29 +147,29 @@ $`
 			t.Fatal(err)
 		}
 		number := regexp.MustCompile(` *\+?[0-9]+`)
-		said := strings.Split(number.ReplaceAllString(told, "0"), "\n")
+		printed := strings.Split(number.ReplaceAllString(output, "0"), "\n")
 		_, shown, _ := strings.Cut(string(readme), "\nWith tcphup:\n")
 		shown, _, _ = strings.Cut(shown, "```")
 		if shown == "" {
 			t.Error("the README does not show the demo")
 		}
 		for line := range strings.Lines(shown) {
-			if line = strings.TrimSuffix(line, "\n"); !slices.Contains(said, number.ReplaceAllString(line, "0")) {
-				t.Errorf("the README shows %q, which the demo does not say", line)
+			if line = strings.TrimSuffix(line, "\n"); !slices.Contains(printed, number.ReplaceAllString(line, "0")) {
+				t.Errorf("README.md shows a line that the demo does not print: %q", line)
 			}
 		}
 	})
 }
 
-// mustTellInOrder looks for lines that begin like this, in this order and at times
-// that do not go back.
-func mustTellInOrder(t *testing.T, told string, lines ...string) {
+// checkOrder checks that the output has lines with these prefixes in this order, and that
+// its times never decrease.
+func checkOrder(t *testing.T, output string, lines ...string) {
 	t.Helper()
 	last := 0.0
-	for line := range strings.Lines(told) {
+	for line := range strings.Lines(output) {
 		m := regexp.MustCompile(`^ *\+(\d+\.\d) s  (.*)`).FindStringSubmatch(line)
 		if m == nil {
-			t.Errorf("a line without a time: %q", line)
+			t.Errorf("line without a time: %q", line)
 			continue
 		}
 		at, err := strconv.ParseFloat(m[1], 64)
@@ -182,12 +182,12 @@ func mustTellInOrder(t *testing.T, told string, lines ...string) {
 		}
 	}
 	if len(lines) > 0 {
-		t.Errorf("not told, or not in this order: %q", lines)
+		t.Errorf("lines missing or out of order: %q", lines)
 	}
 }
 
-// However the demo ends, everything ends with it. What it needs, and what went
-// wrong, it says.
+// TestPrivilegedDemoEnds checks that no process or mount survives the demo after a signal,
+// and that errors name the cause.
 func TestPrivilegedDemoEnds(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		d := newDemo(t)
@@ -201,7 +201,7 @@ func TestPrivilegedDemoEnds(t *testing.T) {
 					all := strings.Join(processes(t), "\n")
 					return strings.Contains(all, "(dnsmasq)") && strings.Contains(all, "(prometheus)")
 				})
-				// As Ctrl-C does, to all in the process group.
+				// Ctrl-C signals the whole process group.
 				if err := syscall.Kill(-cmd.Process.Pid, sig); err != nil {
 					t.Fatal(err)
 				}
@@ -211,13 +211,13 @@ func TestPrivilegedDemoEnds(t *testing.T) {
 				if sig == syscall.SIGKILL {
 					nstest.Eventually(t, "all processes have ended", func() bool { return len(processes(t)) == 0 })
 				} else if got := stderr(); got != "demo: interrupted\n" {
-					t.Errorf("it says %q", got)
+					t.Errorf("stderr: %q", got)
 				}
-				d.mustLeaveNothing(t)
+				d.checkNoTraces(t)
 			})
 		}
 
-		nobody := &syscall.Credential{Uid: 65534, Gid: 65534}
+		unprivileged := &syscall.Credential{Uid: 65534, Gid: 65534}
 		for _, tt := range []struct {
 			name string
 			args []string
@@ -225,9 +225,9 @@ func TestPrivilegedDemoEnds(t *testing.T) {
 			as   *syscall.Credential
 			want string
 		}{
-			{name: "missing program", path: "/nowhere", want: "needs: dnsmasq ip prometheus prometheus-alertmanager ("},
-			{name: "not root", path: os.Getenv("PATH"), as: nobody, want: "demo: must run as root"},
-			{name: "program that ends", path: os.Getenv("PATH"), args: []string{"-tcphup=/bin/false"}, want: "false has ended: exit status 1\n"},
+			{name: "missing program", path: "/nowhere", want: "missing programs: dnsmasq ip prometheus prometheus-alertmanager ("},
+			{name: "not root", path: os.Getenv("PATH"), as: unprivileged, want: "demo: must run as root"},
+			{name: "program that ends", path: os.Getenv("PATH"), args: []string{"-tcphup=/bin/false"}, want: "false exited: exit status 1\n"},
 		} {
 			t.Run(tt.name, func(t *testing.T) {
 				cmd, _, stderr := d.command(t, tt.args...)
@@ -238,9 +238,9 @@ func TestPrivilegedDemoEnds(t *testing.T) {
 				err := cmd.Run()
 				var exit *exec.ExitError
 				if !errors.As(err, &exit) || exit.ExitCode() != 1 || !strings.Contains(stderr(), tt.want) {
-					t.Errorf("%v, it says %q", err, stderr())
+					t.Errorf("%v, stderr: %q", err, stderr())
 				}
-				d.mustLeaveNothing(t)
+				d.checkNoTraces(t)
 			})
 		}
 	})

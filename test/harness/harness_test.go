@@ -1,5 +1,4 @@
-// Package harness tests the demo, the soak and the bench: programs that run tcphup and
-// are not part of it.
+// Package harness tests the demo, the soak and the bench, which run tcphup as a process.
 package harness
 
 import (
@@ -15,8 +14,7 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(program.Main(m)) }
 
-// build compiles the program in a directory of test/ and returns the path of its
-// binary, which other users can run too.
+// build compiles test/NAME and returns the path of the binary, executable by all users.
 func build(t *testing.T, name string) string {
 	t.Helper()
 	binary := filepath.Join(t.TempDir(), name)

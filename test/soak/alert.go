@@ -12,32 +12,32 @@ import (
 	"time"
 )
 
-// waits are those of Alertmanager between tries, and what then passes until it
-// sends the alert again.
+// waits are the delays between Alertmanager's retries, and the final one until it repeats
+// the notification.
 var waits = []time.Duration{
 	300 * time.Millisecond, time.Second, 2500 * time.Millisecond, 4 * time.Second, 6600 * time.Millisecond, 10 * time.Second, 10 * time.Second,
 }
 
-// alertCounts is what became of the alerts.
+// alertCounts counts alerts by result.
 type alertCounts struct{ sent, retried, repeated, lost, harmless int }
 
-// alertAll posts alerts, one each few seconds.
-func (s *soak) alertAll(ctx, busy context.Context) {
-	// From 2 to 5 seconds, but in a short run.
+// alertLoop posts an alert every few seconds until busy ends.
+func (s *soak) alertLoop(ctx, busy context.Context) {
+	// 2 to 5 seconds; less in a short run.
 	mean := min(3500*time.Millisecond, s.duration/15)
 	for n := 1; s.sleep(busy, mean*4/7+rand.N(mean*6/7)); n++ {
 		if n%5 == 0 {
 			s.waiting.Go(func() { s.alertHarmless(ctx) })
 			continue
 		}
-		victims := s.judge.victims()
-		index := victims[rand.IntN(len(victims))]
+		targets := s.checker.targets()
+		index := targets[rand.IntN(len(targets))]
 		s.waiting.Go(func() { s.alert(ctx, index) })
 	}
 }
 
-// alert posts one about a victim and tries until the flows that it is about are gone.
-// When they are there after all the tries of Alertmanager, the alert is lost.
+// alert posts an alert about a target and retries until its flows are gone. The alert is
+// lost when flows remain after all retries of Alertmanager.
 func (s *soak) alert(ctx context.Context, index int) {
 	d := &destinations[index]
 	labels := map[string]string{"alertname": d.policy, "destination": d.address.Addr().String()}
@@ -54,8 +54,7 @@ func (s *soak) alert(ctx context.Context, index int) {
 		return
 	}
 	if d.beforeAlert {
-		// That a flow is older than the alert is known once a scrape has seen it, to a
-		// tenth of a second.
+		// tcphup knows the age of a flow from its first scrape, at a resolution of 0.1 s.
 		for seen := s.scrapes.Load(); s.scrapes.Load() < seen+2; {
 			if !s.sleep(ctx, 100*time.Millisecond) {
 				return
@@ -64,11 +63,11 @@ func (s *soak) alert(ctx context.Context, index int) {
 		s.sleep(ctx, 200*time.Millisecond)
 	}
 	startsAt := time.Now()
-	s.judge.begin(index, startsAt)
-	defer s.judge.done(index)
+	s.checker.begin(index, startsAt)
+	defer s.checker.done(index)
 	body := notification(labels, startsAt)
 	s.count(func(c *counts) { c.alerts.sent++ })
-	last := ""
+	last := "" // result of the last attempt
 	for _, wait := range append([]time.Duration{0}, waits...) {
 		if !s.sleep(ctx, wait) {
 			return
@@ -80,7 +79,7 @@ func (s *soak) alert(ctx context.Context, index int) {
 			continue
 		}
 		if code != http.StatusOK {
-			s.judge.fail("alert about %v: %s", d, last)
+			s.checker.fail("alert rejected: %v: %s", d, last)
 			return
 		}
 		left, err := d.left(ctx, flows, since)
@@ -88,19 +87,19 @@ func (s *soak) alert(ctx context.Context, index int) {
 			s.fail(err)
 			return
 		}
-		if left == 0 || d.formerOnly && !s.judge.isLeft(d.address.Addr()) {
-			return // or the service has come back meanwhile
+		if left == 0 || d.formerOnly && !s.checker.vacated(d.address.Addr()) {
+			return // hung up, or the service has moved back
 		}
-		last = fmt.Sprintf("%d flows are still open after %s", left, last)
+		last = fmt.Sprintf("%d flows still open after %s", left, last)
 		s.count(func(c *counts) { c.alerts.repeated++ })
-		fmt.Fprintf(os.Stderr, "repeat alert about %v: %s\n", d, last)
+		fmt.Fprintf(os.Stderr, "repeating alert: %v: %s\n", d, last)
 	}
 	s.count(func(c *counts) { c.alerts.lost++ })
-	s.judge.fail("alert lost: about %v: %s", d, last)
+	s.checker.fail("alert lost: %v: %s", d, last)
 }
 
-// alertHarmless posts one that must close nothing: what it names is forbidden, or
-// its policy only plans.
+// alertHarmless posts an alert that must not close any flow: its destination is on the
+// never list, or its policy is a shadow policy.
 func (s *soak) alertHarmless(ctx context.Context) {
 	labels, want := map[string]string{"alertname": "forbidden", "destination": forbiddenAddress}, "denied"
 	if rand.IntN(2) == 0 {
@@ -108,16 +107,16 @@ func (s *soak) alertHarmless(ctx context.Context) {
 	}
 	code, answer, err := s.post(ctx, "/alerts", notification(labels, time.Now()))
 	if err != nil || code >= 500 {
-		return // as when paused; it need not be tried again
+		return // paused, for instance; a retry adds no coverage
 	}
 	s.count(func(c *counts) { c.alerts.harmless++ })
 	var result struct{ Alerts map[string]int }
 	if json.Unmarshal([]byte(answer), &result) != nil || result.Alerts[want] != 1 {
-		s.judge.fail("an alert that is %s got the answer %d %s", want, code, answer)
+		s.checker.fail("harmless alert: want outcome %s, got %d %s", want, code, answer)
 	}
 }
 
-// notification is what Alertmanager posts for one firing alert.
+// notification returns the body of Alertmanager's notification of one firing alert.
 func notification(labels map[string]string, startsAt time.Time) []byte {
 	body, err := json.Marshal(map[string]any{
 		"version": "4", "groupKey": fmt.Sprint(labels), "status": "firing", "receiver": "tcphup", "externalURL": "http://soak",
@@ -126,12 +125,12 @@ func notification(labels map[string]string, startsAt time.Time) []byte {
 		}},
 	})
 	if err != nil {
-		panic(err) // text and numbers alone
+		panic(err) // impossible: strings and numbers only
 	}
 	return body
 }
 
-// post asks the receiver of alerts for something, with the token.
+// post sends an authenticated POST request to the alert receiver.
 func (s *soak) post(ctx context.Context, path string, body []byte) (code int, answer string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
@@ -150,16 +149,16 @@ func (s *soak) post(ctx context.Context, path string, body []byte) (code int, an
 	return response.StatusCode, string(bytes.TrimSpace(text)), err
 }
 
-// victims are the destinations that an alert can be about now: a former address of
-// the service only when it has been one for so long that tcphup must know.
-func (j *judge) victims() (indices []int) {
-	j.mu.Lock()
-	defer j.mu.Unlock()
+// targets returns the indices of the destinations that an alert can name now. A former
+// address of the service counts once tcphup must have detected the move.
+func (c *checker) targets() (indices []int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	for i := range destinations {
 		d := &destinations[i]
-		left := j.left[d.address.Addr()]
-		surelyFormer := left.After(j.back[d.address.Addr()]) && time.Since(left) > settle+lookedUp+2*late
-		if d.victim() && (!d.formerOnly || surelyFormer) {
+		left := c.leftAt[d.address.Addr()]
+		surelyFormer := left.After(c.backAt[d.address.Addr()]) && time.Since(left) > settle+lookupDelay+2*effectDelay
+		if d.target() && (!d.formerOnly || surelyFormer) {
 			indices = append(indices, i)
 		}
 	}

@@ -16,49 +16,48 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// message is what an application tells, a line of JSON each.
+// message is a report of an application: one JSON object per line.
 type message struct {
 	End    *end    `json:",omitempty"`
 	Totals *totals `json:",omitempty"`
 }
 
-// end is that of a connection which the application did not ask for.
+// end is the end of a connection that the application did not close.
 type end struct {
 	Destination int // index
 	Local       string
-	// Opened is taken before the connection was asked for, LastData before the last
-	// data was sent, and Noticed when the end was read: every span between them is as
-	// long as it was in truth, or longer.
+	// Opened is the time before connect, LastData before the last send, and Noticed after
+	// the read that failed. No span between them is shorter than the real one.
 	Opened, LastData, Noticed time.Time
-	How                       string
-	// Late is how long before Noticed the application may have had no processor time:
-	// the end may have been there for as long.
-	Late time.Duration
-	// Mute says that an answer was missing: nothing ended, and nothing works.
-	Mute bool
+	Error                     string
+	// Starved is how long before Noticed the application may have had no processor time:
+	// the connection may have ended that much earlier.
+	Starved time.Duration
+	// Unresponsive: a response timed out on a connection that is still open.
+	Unresponsive bool
 }
 
-// totals are counts since the start of the application. Why says how a connection
-// last failed to open.
+// totals are counts since the start of the application. LastError is the error of the last
+// failed connect.
 type totals struct {
 	Opened, Closed, Failed int64
-	Why                    string
+	LastError              string
 }
 
-// tellInterval is how often an application tells its totals.
-const tellInterval = time.Second
+// totalsInterval is the interval between two reports of totals.
+const totalsInterval = time.Second
 
-// client is an application. It knows nothing of tcphup.
+// client is an application, without any knowledge of tcphup.
 type client struct {
 	mu  sync.Mutex
 	out *json.Encoder
 
 	opened, closed, failed atomic.Int64
-	why                    atomic.Value // string
+	lastError              atomic.Value // string
 	beats                  heartbeat
 }
 
-// heartbeat has the last two times at which the application had processor time.
+// heartbeat holds the last two times at which the application had processor time.
 type heartbeat struct {
 	mu             sync.Mutex
 	last, previous time.Time
@@ -72,25 +71,25 @@ func (h *heartbeat) beat() {
 	h.last, h.previous = time.Now(), h.last
 }
 
-// late returns how long before now the application may have had no processor time. The
-// last beat may be one that came at the end of that time.
-func (h *heartbeat) late(now time.Time) time.Duration {
+// starved returns how long before now the application may have had no processor time. It
+// uses the beat before the last, which may itself be delayed.
+func (h *heartbeat) starved(now time.Time) time.Duration {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return now.Sub(h.previous)
 }
 
-// habit is how a session uses a connection: so many requests, and after each of
-// them nothing for a random time.
+// habit is how a session uses a connection: a number of requests, each followed by a
+// random idle time.
 type habit struct {
 	sessions          int
 	requests          int
 	shortest, longest time.Duration
 }
 
-// habits are those of every application with every destination: passing
-// connections, a pool in use, kept-alive ones that nobody needs just now, and some
-// that nobody closes. These show when an alert is lost, for they do not go away.
+// habits apply to every application and destination: short-lived connections, a busy pool,
+// idle keep-alive connections, and connections that the application never closes. The
+// last kind reveals a lost alert.
 var habits = []habit{
 	{sessions: 2, requests: 1, longest: 200 * time.Millisecond},
 	{sessions: 4, requests: 5, shortest: 100 * time.Millisecond, longest: time.Second},
@@ -98,7 +97,7 @@ var habits = []habit{
 	{sessions: 2, requests: 1, shortest: 24 * time.Hour, longest: 48 * time.Hour},
 }
 
-// application keeps connections to all destinations until its standard input ends.
+// application keeps connections to all destinations until EOF on standard input.
 func application(options) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	c := &client{out: json.NewEncoder(os.Stdout)}
@@ -128,8 +127,8 @@ func application(options) error {
 	sessions.Go(func() {
 		for ctx.Err() == nil {
 			select {
-			case <-time.After(tellInterval):
-				c.tellTotals()
+			case <-time.After(totalsInterval):
+				c.sendTotals()
 			case <-ctx.Done():
 			}
 		}
@@ -137,19 +136,19 @@ func application(options) error {
 	_, err := io.Copy(io.Discard, os.Stdin)
 	cancel()
 	sessions.Wait()
-	c.tellTotals()
+	c.sendTotals()
 	return err
 }
 
-func (c *client) tellTotals() {
-	why, _ := c.why.Load().(string)
-	c.tell(message{Totals: &totals{c.opened.Load(), c.closed.Load(), c.failed.Load(), why}})
+func (c *client) sendTotals() {
+	lastError, _ := c.lastError.Load().(string)
+	c.send(message{Totals: &totals{c.opened.Load(), c.closed.Load(), c.failed.Load(), lastError}})
 }
 
-func (c *client) tell(m message) {
+func (c *client) send(m message) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	_ = c.out.Encode(m) // nobody listens: then standard input ends as well
+	_ = c.out.Encode(m) // fails only when the soak has ended, which ends standard input too
 }
 
 // session opens a connection, uses it and closes it.
@@ -160,19 +159,19 @@ func (c *client) session(ctx context.Context, index int, h habit) {
 	if err != nil {
 		if ctx.Err() == nil {
 			c.failed.Add(1)
-			c.why.Store(fmt.Sprintf("%v: %v", d, err))
+			c.lastError.Store(fmt.Sprintf("%v: %v", d, err))
 			time.Sleep(100 * time.Millisecond)
 		}
 		return
 	}
 	c.opened.Add(1)
 	defer conn.Close()
-	// The end of the application ends every wait.
+	// A past deadline ends reads and writes when ctx ends.
 	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
-	lastData, mute, err := opened, false, error(nil)
+	lastData, unresponsive, err := opened, false, error(nil)
 	for range h.requests {
 		lastData = time.Now()
-		if mute, err = ask(conn); err == nil {
+		if unresponsive, err = ask(conn); err == nil {
 			err = wait(ctx, conn, h.shortest+rand.N(h.longest-h.shortest))
 		}
 		if err != nil {
@@ -184,18 +183,18 @@ func (c *client) session(ctx context.Context, index int, h habit) {
 		return
 	}
 	noticed := time.Now()
-	c.tell(message{End: &end{
+	c.send(message{End: &end{
 		Destination: index, Local: conn.LocalAddr().String(), Opened: opened, LastData: lastData, Noticed: noticed,
-		How: err.Error(), Mute: mute, Late: c.beats.late(noticed),
+		Error: err.Error(), Unresponsive: unresponsive, Starved: c.beats.starved(noticed),
 	}})
 }
 
-// answerTimeout is far more than an answer takes on this host.
-const answerTimeout = 20 * time.Second
+// responseTimeout is far above the response time on one host.
+const responseTimeout = 20 * time.Second
 
-// ask sends a request and reads its answer. mute says that there was none in time.
-func ask(conn net.Conn) (mute bool, err error) {
-	if err := conn.SetDeadline(time.Now().Add(answerTimeout)); err != nil {
+// ask sends a request and reads its response. unresponsive reports a timeout.
+func ask(conn net.Conn) (unresponsive bool, err error) {
+	if err := conn.SetDeadline(time.Now().Add(responseTimeout)); err != nil {
 		return false, err
 	}
 	if _, err := conn.Write([]byte{'?'}); err != nil {
@@ -205,7 +204,7 @@ func ask(conn net.Conn) (mute bool, err error) {
 	return errors.Is(err, os.ErrDeadlineExceeded), err
 }
 
-// wait returns nil when the connection has stayed open for so long.
+// wait returns nil when the connection stays open for a duration.
 func wait(ctx context.Context, conn net.Conn, long time.Duration) error {
 	if err := conn.SetReadDeadline(time.Now().Add(long)); err != nil || ctx.Err() != nil {
 		return err
@@ -215,7 +214,7 @@ func wait(ctx context.Context, conn net.Conn, long time.Duration) error {
 		return nil
 	}
 	if err == nil {
-		err = errors.New("data that nobody asked for")
+		err = errors.New("read: unsolicited data")
 	}
 	return err
 }
@@ -239,7 +238,7 @@ func (d *destination) dial(ctx context.Context) (net.Conn, error) {
 	return conn, nil
 }
 
-// dialMapped connects as every JVM does: with an IPv6 socket.
+// dialMapped connects to an IPv4 address through an IPv6 socket, like a JVM.
 func (d *destination) dialMapped() (net.Conn, error) {
 	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {

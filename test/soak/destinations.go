@@ -7,41 +7,40 @@ import (
 	"time"
 )
 
-// kind is how an application connects.
+// kind is the kind of socket of a connection.
 type kind string
 
 const (
 	ipv4   kind = "IPv4"
 	ipv6   kind = "IPv6"
-	mapped kind = "IPv4-mapped" // an IPv6 socket that talks IPv4
+	mapped kind = "IPv4-mapped" // IPv6 socket, IPv4 addresses
 	mptcp  kind = "MPTCP"
 )
 
-// destination is where applications keep connections. One with a policy is a victim:
-// alerts name it, and connections to it may be hung up as the policy says. One
-// without is a bystander: no connection to it may ever end.
+// destination is an endpoint of the applications. With a policy, it is a target: alerts name
+// it, and the policy decides which of its connections end. Without, it is a bystander: no
+// connection to it may end.
 type destination struct {
 	kind    kind
 	address netip.AddrPort
 	policy  string
-	// from, if it is valid, is the local address of the connections.
+	// from is the local address of the connections; the zero value: chosen by the kernel.
 	from netip.Addr
-	// The policy asks for this evidence.
+	// Evidence that the policy requires.
 	idle        time.Duration
 	beforeAlert bool
-	// formerOnly: the policy reaches it only while it is a former address of the
-	// service.
+	// formerOnly: the policy applies only while this is a former address of the service.
 	formerOnly bool
 }
 
 const (
-	victimPort  = 8080
+	targetPort  = 8080
 	serviceName = "api.soak"
-	// settle is how long an address must be gone from the service to be former.
+	// settle is how long an address must be absent from the service to count as former.
 	settle = 2 * time.Second
 )
 
-// destinations are the same in every process.
+// destinations are identical in all processes, which refer to them by index.
 var destinations = []destination{
 	{kind: ipv4, address: netip.MustParseAddrPort("127.0.1.1:8080"), policy: "plain"},
 	{kind: ipv6, address: netip.MustParseAddrPort("[fd00::1:1]:8080"), policy: "before-alert", beforeAlert: true},
@@ -51,28 +50,28 @@ var destinations = []destination{
 	{kind: ipv4, address: netip.MustParseAddrPort("127.0.6.1:8080"), policy: "failover", formerOnly: true},
 	{kind: mapped, address: netip.MustParseAddrPort("127.0.6.2:8080"), policy: "failover", formerOnly: true},
 
-	// Its accepted side has the address of a victim as its peer.
+	// The peer address of the accepted flow is the address of a target.
 	{kind: ipv4, address: netip.MustParseAddrPort("127.0.1.2:8080"), from: netip.MustParseAddr("127.0.1.1")},
 	{kind: ipv6, address: netip.MustParseAddrPort("[fd00::1:2]:8080"), from: netip.MustParseAddr("fd00::1:1")},
 	{kind: mapped, address: netip.MustParseAddrPort("127.0.2.2:8080")},
 	{kind: mptcp, address: netip.MustParseAddrPort("127.0.3.2:8080")},
-	// A port of a victim that its policy does not have.
+	// A port of a target that its policy does not allow.
 	{kind: ipv4, address: netip.MustParseAddrPort("127.0.1.1:8081")},
 }
 
-// plainVictim is the index of one whose policy asks for no evidence.
-const plainVictim = 0
+// plainTarget is the index of a target whose policy requires no evidence.
+const plainTarget = 0
 
-// Bystanders that alerts name all the same: the policies forbid it, or only plan.
+// Bystanders named by harmless alerts: on the never list, and in a shadow policy.
 const (
 	forbiddenAddress = "127.0.3.2"
 	shadowAddress    = "127.0.2.2"
 )
 
-func (d *destination) victim() bool   { return d.policy != "" }
+func (d *destination) target() bool   { return d.policy != "" }
 func (d *destination) String() string { return fmt.Sprintf("%v (%s)", d.address, d.kind) }
 
-// serviceAddresses are the two between which the service moves.
+// serviceAddresses returns the two addresses between which the service moves.
 func serviceAddresses() (addresses []netip.Addr) {
 	for _, d := range destinations {
 		if d.formerOnly {
@@ -82,7 +81,7 @@ func serviceAddresses() (addresses []netip.Addr) {
 	return addresses
 }
 
-// addresses6 are those that the loopback device does not have by itself.
+// addresses6 returns the IPv6 addresses to add to the loopback device.
 func addresses6() (addresses []string) {
 	for _, d := range destinations {
 		if d.address.Addr().Is6() {
@@ -92,8 +91,8 @@ func addresses6() (addresses []string) {
 	return addresses
 }
 
-// configuration is a file for tcphup. Each version means the same for every alert
-// that is sent, and differs all the same.
+// configuration returns a version of the configuration file. All versions differ but have
+// the same effect on the alerts of the soak.
 func configuration(version int) string {
 	text := fmt.Sprintf(`# version %d
 defaults:
@@ -116,14 +115,15 @@ policies:
   - {name: failover, match: ['alertname="failover"'], allow: [%s], labels: {service: service}}
   - {name: forbidden, match: ['alertname="forbidden"'], allow: [127.0.0.0/8]}
   - {name: shadow, match: ['alertname="shadow"'], allow: [127.0.0.0/8], shadow: true}
-`, version, serviceName, victimPort, settle, serviceName)
+`, version, serviceName, targetPort, settle, serviceName)
 	if version%2 == 1 {
 		text += "  - {name: other, match: ['alertname=\"other\"'], allow: [192.0.2.0/24]}\n"
 	}
 	return text
 }
 
-// brokenConfiguration has no guard left in what can be read of it.
+// brokenConfiguration returns an invalid file whose valid part lacks all guards: applying
+// any of it would hang up bystanders.
 func brokenConfiguration() string {
 	text := configuration(0)
 	for _, guard := range []string{"  - 127.0.3.2\n", "  - fd00::1:2\n", ", shadow: true", ", ports: [8080]"} {

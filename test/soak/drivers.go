@@ -14,9 +14,8 @@ import (
 	"time"
 )
 
-// scrapeAll reads the metrics each second, as long as ctx lasts, and notes what is
-// to stay flat.
-func (s *soak) scrapeAll(ctx context.Context) {
+// scrapeLoop scrapes the metrics every second until ctx ends and records the trends.
+func (s *soak) scrapeLoop(ctx context.Context) {
 	for tick := time.NewTicker(time.Second); ; {
 		begun := time.Now()
 		page, err := s.scrape(ctx)
@@ -24,9 +23,9 @@ func (s *soak) scrapeAll(ctx context.Context) {
 			return
 		}
 		s.count(func(c *counts) { c.scrapes++ })
-		if err != nil && !s.excused(begun) {
+		if err != nil && !s.duringFault(begun) {
 			s.count(func(c *counts) { c.scrapesFailed++ })
-			s.judge.fail("scrape failed: %v", err)
+			s.checker.fail("scrape failed: %v", err)
 		}
 		if err == nil {
 			s.scrapes.Add(1)
@@ -40,7 +39,7 @@ func (s *soak) scrapeAll(ctx context.Context) {
 	}
 }
 
-// scrape reads the page of metrics, and fails when tcphup says that it is not all.
+// scrape returns the metrics by name and labels. A failed source is an error.
 func (s *soak) scrape(ctx context.Context) (map[string]float64, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.scrapeTimeout)
 	defer cancel()
@@ -58,7 +57,7 @@ func (s *soak) scrape(ctx context.Context) (map[string]float64, error) {
 		return nil, err
 	}
 	if response.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("answer %s: %s", response.Status, body)
+		return nil, fmt.Errorf("get /metrics: %s: %s", response.Status, body)
 	}
 	page := make(map[string]float64)
 	for line := range strings.Lines(string(body)) {
@@ -70,17 +69,18 @@ func (s *soak) scrape(ctx context.Context) (map[string]float64, error) {
 	}
 	for _, source := range []string{"tcp", "mptcp"} {
 		if page[`tcphup_scrape_success{source="`+source+`"}`] != 1 {
-			return nil, fmt.Errorf("%s sockets could not be read", source)
+			return nil, fmt.Errorf("scrape source %s: no success", source)
 		}
 	}
 	return page, nil
 }
 
+// sample adds memory, goroutines and descriptors of tcphup to the trends.
 func (s *soak) sample(page map[string]float64) {
 	at := time.Since(s.begun)
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.tcphup.cmd.Process.Pid))
 	if err != nil {
-		return // it has ended, which is a failure of its own
+		return // exited, which start reports
 	}
 	_, rest, _ := bytes.Cut(status, []byte("VmRSS:"))
 	resident, err := strconv.ParseFloat(string(bytes.Fields(append(rest, " ?"...))[0]), 64)
@@ -97,8 +97,8 @@ func (s *soak) sample(page map[string]float64) {
 	s.counts.breakers = int(page["tcphup_breaker_trips_total"])
 }
 
-// excused reports whether a scrape that began then was disturbed by a fault.
-func (s *soak) excused(begun time.Time) bool {
+// duringFault reports whether a fault was active when a scrape began.
+func (s *soak) duringFault(begun time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return begun.Before(s.faultUntil)
@@ -109,16 +109,16 @@ const (
 	reloadTime    = "tcphup_config_last_reload_success_timestamp_seconds"
 )
 
-// reloadAll rewrites the configuration and has it read, by HTTP and by SIGHUP; each
-// third file is broken.
-func (s *soak) reloadAll(ctx, busy context.Context) {
+// reloadLoop rewrites the configuration and reloads it, in turn by HTTP and SIGHUP. Every
+// third file is invalid.
+func (s *soak) reloadLoop(ctx, busy context.Context) {
 	for n := 1; s.sleep(busy, s.every(15*time.Second)); n++ {
 		text, broken := configuration(n), n%3 == 2
 		if broken {
 			text = brokenConfiguration()
 		}
 		if err := s.reload(ctx, text, broken, n%2 == 0); err != nil && ctx.Err() == nil {
-			s.judge.fail("reload %d: %v", n, err)
+			s.checker.fail("reload %d failed: %v", n, err)
 		}
 		s.count(func(c *counts) {
 			if c.reloads++; broken {
@@ -142,13 +142,13 @@ func (s *soak) reload(ctx context.Context, text string, broken, bySignal bool) e
 		var code int
 		code, _, err = s.post(ctx, "/-/reload", nil)
 		if want := map[bool]int{true: http.StatusInternalServerError, false: http.StatusOK}[broken]; err == nil && code != want {
-			return fmt.Errorf("the answer is %d, want %d", code, want)
+			return fmt.Errorf("post /-/reload: status %d, want %d", code, want)
 		}
 	}
 	if err != nil {
 		return err
 	}
-	return s.await(ctx, "the metrics tell of the reload", func() bool {
+	return s.await(ctx, "the metrics show the reload", func() bool {
 		page, err := s.scrape(ctx)
 		if broken {
 			return err == nil && page[reloadSuccess] == 0
@@ -157,29 +157,29 @@ func (s *soak) reload(ctx context.Context, text string, broken, bySignal bool) e
 	})
 }
 
-// pauseAll pauses everything now and then. Alerts that come meanwhile are retried;
-// one at least does.
-func (s *soak) pauseAll(ctx, busy context.Context) {
+// pauseLoop pauses tcphup at intervals and posts at least one alert during each pause, which
+// must be retried.
+func (s *soak) pauseLoop(ctx, busy context.Context) {
 	for s.sleep(busy, s.every(30*time.Second)) {
 		if code, answer, err := s.post(ctx, "/-/pause", nil); err != nil || code != http.StatusOK {
-			s.judge.fail("pause: %d %s %v", code, answer, err)
+			s.checker.fail("pause failed: %d %s %v", code, answer, err)
 			continue
 		}
-		s.judge.pause()
+		s.checker.pause()
 		long := min(4*time.Second, s.duration/10)
 		s.sleep(ctx, long/2)
-		s.waiting.Go(func() { s.alert(ctx, plainVictim) })
+		s.waiting.Go(func() { s.alert(ctx, plainTarget) })
 		s.sleep(ctx, long/2)
-		s.judge.resume()
+		s.checker.resume()
 		if code, answer, err := s.post(ctx, "/-/resume", nil); err != nil || code != http.StatusOK {
-			s.judge.fail("resume: %d %s %v", code, answer, err)
+			s.checker.fail("resume failed: %d %s %v", code, answer, err)
 		}
 		s.count(func(c *counts) { c.pauses++ })
 	}
 }
 
-// failOverAll moves the service from one address to the other and back.
-func (s *soak) failOverAll(_, busy context.Context) {
+// failoverLoop moves the service to the other address at intervals.
+func (s *soak) failoverLoop(_, busy context.Context) {
 	addresses := serviceAddresses()
 	for n := 1; s.sleep(busy, s.every(40*time.Second)); n++ {
 		if err := s.moveTo(addresses[n%2]); err != nil {
@@ -190,25 +190,23 @@ func (s *soak) failOverAll(_, busy context.Context) {
 	}
 }
 
-// moveTo gives the name of the service to one of its addresses.
+// moveTo changes the address of the service in the hosts file.
 func (s *soak) moveTo(to netip.Addr) error {
 	s.hostsMu.Lock()
 	defer s.hostsMu.Unlock()
 	if s.service != to {
-		s.judge.move(s.service, to)
+		s.checker.move(s.service, to)
 	}
 	s.service = to
 	return s.writeHosts()
 }
 
-// writeHosts writes the file /etc/hosts that the soak has to itself. The caller holds
-// the lock.
+// writeHosts writes the soak's /etc/hosts. The caller holds hostsMu.
 func (s *soak) writeHosts() error {
 	return write("hosts", s.service.String()+" "+serviceName+"\n")
 }
 
-// every returns how often something happens that is to happen at an interval: in a
-// short run more often, so that it happens at all.
+// every shortens an interval in a short run, so that every driver acts at least once.
 func (s *soak) every(interval time.Duration) time.Duration {
 	return min(interval, s.duration/5)
 }

@@ -9,8 +9,8 @@ import (
 	"tcphup/sockdiag"
 )
 
-// flows reads the established flows that lead to a destination, and for how long
-// they have been idle. The evidence of the destination's policy is asked of each.
+// flows returns the idle times of the established flows to a destination by cookie. Flows
+// that lack the evidence of the destination's policy are skipped.
 func (d *destination) flows(ctx context.Context) (map[uint64]time.Duration, error) {
 	conn, err := sockdiag.Dial()
 	if err != nil {
@@ -37,8 +37,8 @@ func (d *destination) flows(ctx context.Context) (map[uint64]time.Duration, erro
 	return found, nil
 }
 
-// left counts the flows of an earlier look, taken after the time given, that are still
-// there and have had no data since where the policy asks for idle ones.
+// left counts the flows of an earlier dump, begun after since, that are still open. With
+// idle evidence, flows with data after since do not count.
 func (d *destination) left(ctx context.Context, earlier map[uint64]time.Duration, since time.Time) (int, error) {
 	begun := time.Now()
 	now, err := d.flows(ctx)
@@ -51,7 +51,7 @@ func (d *destination) left(ctx context.Context, earlier map[uint64]time.Duration
 	return count, err
 }
 
-// listeners are the cookies of all listening sockets.
+// listeners returns the addresses of all listening sockets by cookie.
 func listeners(ctx context.Context) (map[uint64]netip.AddrPort, error) {
 	conn, err := sockdiag.Dial()
 	if err != nil {

@@ -1,16 +1,15 @@
-// The soak lets tcphup work for as long as one likes under a load that never rests,
-// and says whether it kept its promises: no wrong connection hung up, no alert lost,
-// no scrape failed, and as much memory and as many goroutines and descriptors at the
-// end as before.
+// Soak runs tcphup under continuous load for a given duration and checks its invariants: no
+// wrong connection hung up, no alert lost, no scrape failed, and no growth of memory,
+// goroutines or descriptors.
 //
-// Applications (application.go) open and close connections to the destinations of
-// destinations.go, on few ports, and tell how each of them ended. Meanwhile metrics
-// are scraped, alerts are posted, the configuration is rewritten, everything is
-// paused, and things go wrong (faults.go). What the applications tell is judged by
-// what alerts had asked for at that moment (judge.go), without asking tcphup.
+// Applications (application.go) open and close connections to a few destinations
+// (destinations.go) and report how each connection ended. Meanwhile the soak scrapes
+// metrics, posts alerts, reloads the configuration, pauses tcphup (drivers.go) and injects
+// faults (faults.go). The checker (checker.go) compares each end with the alerts active at
+// that time, independently of tcphup.
 //
-// All of it runs in network, mount and process id namespaces of its own, with a
-// tmpfs for its files, and ends with them. Run it as root: make soak DURATION=10m
+// All processes run in private network, mount and pid namespaces, with a tmpfs for their
+// files, and end with them. Run it as root: make soak DURATION=10m
 package main
 
 import (
@@ -25,9 +24,9 @@ import (
 	"tcphup/test/kit/netns"
 )
 
-// What a process of this program calls itself, apart from the first.
+// argv[0] of the child processes of this binary.
 const (
-	insideName      = "soak-inside" // in namespaces of its own
+	insideName      = "soak-inside" // in the private namespaces
 	applicationName = "soak-application"
 	serverName      = "soak-server"
 )
@@ -41,10 +40,10 @@ type options struct {
 
 func main() {
 	var o options
-	flag.StringVar(&o.tcphup, "tcphup", "tcphup", "`path` of the program to soak")
-	flag.DurationVar(&o.duration, "duration", 10*time.Minute, "how long to keep it busy")
-	flag.DurationVar(&o.scrapeTimeout, "scrape-timeout", 10*time.Second, "a scrape that takes longer has failed; Prometheus has 10s")
-	flag.StringVar(&o.report, "report", "", "`file` to which the report is written as Markdown")
+	flag.StringVar(&o.tcphup, "tcphup", "tcphup", "`path` of the program to test")
+	flag.DurationVar(&o.duration, "duration", 10*time.Minute, "duration of the load")
+	flag.DurationVar(&o.scrapeTimeout, "scrape-timeout", 10*time.Second, "timeout of a scrape; Prometheus' default is 10s")
+	flag.StringVar(&o.report, "report", "", "write the report as Markdown to this `file`")
 	flag.Parse()
 	run := outside
 	switch os.Args[0] {
@@ -65,24 +64,24 @@ func main() {
 	}
 }
 
-// outside starts this program once more, in namespaces of its own, and waits for its
-// end. Whatever ends the one inside, or both, takes along all that it has started.
+// outside starts this program again in private namespaces and waits for its end. When
+// the inner process ends, the kernel kills all other processes of its pid namespace.
 func outside(o options) error {
 	if os.Geteuid() != 0 {
-		return errors.New("must run as root: it makes namespaces of its own")
+		return errors.New("must run as root: creates namespaces")
 	}
 	if o.duration < shortest {
 		return fmt.Errorf("-duration must be at least %s", shortest)
 	}
 	for _, program := range []string{o.tcphup, "ip"} {
 		if _, err := exec.LookPath(program); err != nil {
-			return fmt.Errorf("needs %s (tcphup: make build; ip, on Debian and Ubuntu: apt-get install iproute2): %w", program, err)
+			return fmt.Errorf("missing program: %w (tcphup: make build; ip on Debian and Ubuntu: apt-get install iproute2)", err)
 		}
 	}
 	if err := netns.Reexec(insideName); errors.Is(err, netns.ErrInterrupted) {
 		return err
 	} else if err != nil {
-		return fmt.Errorf("a promise was broken: %w", err)
+		return fmt.Errorf("soak failed: %w", err)
 	}
 	return nil
 }

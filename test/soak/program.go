@@ -12,16 +12,16 @@ import (
 	"time"
 )
 
-// dir holds every file of the soak: a tmpfs of its own over a directory that all
-// systems have, in the soak's mount namespace alone.
+// dir holds all files of the soak: a tmpfs mounted in the soak's mount namespace only,
+// over a directory that exists on all systems.
 const dir = "/dev/shm"
 
-// write makes or replaces a file that is for root alone.
+// write creates or replaces a file in dir with mode 0600.
 func write(name, content string) error {
 	return os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600)
 }
 
-// program runs until it is stopped.
+// program is a child process that runs until it is stopped.
 type program struct {
 	name    string
 	cmd     *exec.Cmd
@@ -29,13 +29,13 @@ type program struct {
 	log     tail
 	reading sync.WaitGroup
 	stop    sync.Once
-	ending  chan struct{} // closed before it is stopped
-	ended   chan struct{} // closed when it has ended, after err is set
+	ending  chan struct{} // closed by end before the process is stopped
+	ended   chan struct{} // closed after the exit of the process; err is set
 	err     error
 }
 
-// start runs a program in the directory of the soak, and calls line for each line
-// that it prints. When it ends by itself, so does the soak.
+// start starts a program in dir and calls line for each line of its standard output. An
+// unexpected exit fails the soak.
 func (s *soak) start(path, name string, line func([]byte), args ...string) (*program, error) {
 	p := &program{name: name, cmd: exec.Command(path, args...), ending: make(chan struct{}), ended: make(chan struct{})}
 	p.cmd.Args[0] = name
@@ -65,39 +65,39 @@ func (s *soak) start(path, name string, line func([]byte), args ...string) (*pro
 		select {
 		case <-p.ending:
 		default:
-			s.fail(fmt.Errorf("%s has ended: %v", name, p.cmd.ProcessState))
+			s.fail(fmt.Errorf("%s exited: %v", name, p.cmd.ProcessState))
 		}
 	}()
 	return p, nil
 }
 
-// stopTimeout is longer than any of the programs gives itself.
+// stopTimeout is longer than the shutdown timeout of any program.
 const stopTimeout = 40 * time.Second
 
-// end stops a program by the end of its standard input, or by a signal, and returns
-// how it ended.
+// end closes the standard input of a program and sends signal unless it is nil. It returns
+// the error of the exit.
 func (p *program) end(signal os.Signal) error {
 	p.stop.Do(func() {
 		close(p.ending)
 		_ = p.stdin.Close()
 		if signal != nil {
-			_ = p.cmd.Process.Signal(signal) // it may have ended
+			_ = p.cmd.Process.Signal(signal) // may have exited
 		}
 	})
 	select {
 	case <-p.ended:
 	case <-time.After(stopTimeout):
-		_ = p.cmd.Process.Signal(syscall.SIGQUIT) // its log then says what it did
+		_ = p.cmd.Process.Signal(syscall.SIGQUIT) // logs the goroutine stacks
 		<-p.ended
-		return fmt.Errorf("%s did not end within %s", p.name, stopTimeout)
+		return fmt.Errorf("stop %s: still running after %s", p.name, stopTimeout)
 	}
 	if p.err != nil {
-		return fmt.Errorf("%s ended: %w", p.name, p.err)
+		return fmt.Errorf("stop %s: %w", p.name, p.err)
 	}
 	return nil
 }
 
-// tail keeps the last of what is written to it.
+// tail is a writer that keeps the last tailSize bytes.
 type tail struct {
 	mu   sync.Mutex
 	text []byte

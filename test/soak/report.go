@@ -12,20 +12,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// report is what a run has shown, as a table.
+// report is the result of a run as a table.
 type report struct {
 	options
 	date   time.Time
-	before string // load of the machine before the run
+	before string // load average before the run
 	rows   [][2]string
 }
 
 func newReport(o options) *report { return &report{options: o, date: time.Now(), before: load()} }
 
-// write prints the table, and writes it to the file that was asked for.
+// write prints the table and writes it to the file of -report, if set.
 func (r *report) write(s *soak, broken error) error {
 	r.fill(s)
-	fmt.Printf("%s\n\n", r.setting())
+	fmt.Printf("%s\n\n", r.environment())
 	table := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	for _, row := range r.rows {
 		fmt.Fprintf(table, "%s\t%s\n", row[0], row[1])
@@ -37,12 +37,12 @@ func (r *report) write(s *soak, broken error) error {
 		return nil
 	}
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "# Soak\n\n`make soak DURATION=%s` lets tcphup work under a load that never rests.\n", short(r.duration))
-	fmt.Fprintf(&b, "What it does, and how it judges: [test/soak/](../test/soak/main.go).\n\n%s\n\n| | |\n| --- | --- |\n", r.setting())
+	fmt.Fprintf(&b, "# Soak\n\n`make soak DURATION=%s` runs tcphup under continuous load and checks its invariants.\n", short(r.duration))
+	fmt.Fprintf(&b, "Load and checks are described in [test/soak/](../test/soak/main.go).\n\n%s\n\n| | |\n| --- | --- |\n", r.environment())
 	for _, row := range r.rows {
 		fmt.Fprintf(&b, "| %s | %s |\n", row[0], row[1])
 	}
-	verdict := "Every promise was kept."
+	verdict := "All invariants held."
 	if broken != nil {
 		verdict = "```\n" + broken.Error() + "\n```"
 	}
@@ -50,18 +50,18 @@ func (r *report) write(s *soak, broken error) error {
 	return os.WriteFile(r.report, b.Bytes(), 0o644)
 }
 
-// setting says where and when the run was.
-func (r *report) setting() string {
+// environment describes date, duration and machine of the run.
+func (r *report) environment() string {
 	kernel := "unknown"
 	var name unix.Utsname
 	if unix.Uname(&name) == nil {
 		kernel = unix.ByteSliceToString(name.Release[:])
 	}
-	return fmt.Sprintf("%s, %s long: Linux %s, %s, %d cores; load average %s before and %s after, that of other work on the machine included.",
+	return fmt.Sprintf("%s, %s long: Linux %s, %s, %d cores; load average %s before and %s after, other work on the machine included.",
 		r.date.UTC().Format(time.DateOnly), short(r.duration), kernel, runtime.GOARCH, runtime.NumCPU(), r.before, load())
 }
 
-// short writes a duration as people do: 10m for 10m0s.
+// short formats a duration without zero seconds: 10m for 10m0s.
 func short(d time.Duration) string {
 	text := strings.TrimSuffix(d.String(), "m0s")
 	if text != d.String() {
@@ -70,7 +70,7 @@ func short(d time.Duration) string {
 	return text
 }
 
-// load is the load average of the last minute.
+// load returns the load average of the last minute, see proc_loadavg(5).
 func load() string {
 	text, err := os.ReadFile("/proc/loadavg")
 	if err != nil {
@@ -84,36 +84,36 @@ func (r *report) add(name, format string, args ...any) {
 }
 
 func (r *report) fill(s *soak) {
-	sum := s.judge.sum()
+	sum := s.checker.sum()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.judge.mu.Lock()
-	defer s.judge.mu.Unlock()
-	victims := 0
+	s.checker.mu.Lock()
+	defer s.checker.mu.Unlock()
+	targets := 0
 	for i := range destinations {
-		if destinations[i].victim() {
-			victims++
+		if destinations[i].target() {
+			targets++
 		}
 	}
 	c := &s.counts
-	r.add("load", "%d applications, %d connections at a time to %d victims and %d bystanders; IPv4, IPv6, IPv4-mapped, MPTCP",
-		applications, applications*sessionsPerDestination()*len(destinations), victims, len(destinations)-victims)
+	r.add("load", "%d applications, %d concurrent connections to %d targets and %d bystanders; IPv4, IPv6, IPv4-mapped, MPTCP",
+		applications, applications*sessionsPerDestination()*len(destinations), targets, len(destinations)-targets)
 	r.add("connections opened", "%d", sum.Opened)
 	r.add("connections that could not be opened", "%d", sum.Failed)
 	r.add("closed by the applications", "%d", sum.Closed)
-	r.add("hung up", "%d", s.judge.hungUp)
-	r.add("wrong victims", "%d", s.judge.wrong)
-	r.add("bystanders lost", "%d", s.judge.bystanders)
+	r.add("hung up", "%d", s.checker.hungUp)
+	r.add("wrong targets", "%d", s.checker.wrong)
+	r.add("bystanders lost", "%d", s.checker.bystanders)
 	r.add("listeners lost", "%d of %d", c.listenersLost, c.listeners)
-	r.add("alerts", "%d, %d retries after 503 or no answer, %d repeats for flows that were still there", c.alerts.sent, c.alerts.retried, c.alerts.repeated)
+	r.add("alerts", "%d, %d retries after 503 or no response, %d repeats for flows still open", c.alerts.sent, c.alerts.retried, c.alerts.repeated)
 	r.add("alerts lost", "%d", c.alerts.lost)
-	r.add("alerts that may close nothing", "%d", c.alerts.harmless)
+	r.add("alerts that must not close flows", "%d", c.alerts.harmless)
 	r.add("scrapes", "%d", c.scrapes)
 	r.add("scrapes failed outside of faults", "%d", c.scrapesFailed)
-	r.add("reloads", "%d, %d of them of a broken file", c.reloads, c.broken)
+	r.add("reloads", "%d, %d with an invalid file", c.reloads, c.broken)
 	r.add("pauses", "%d", c.pauses)
 	r.add("failovers of the service", "%d", c.failovers)
-	r.add("faults", "%d: stopped for 2 s; lookups fail for 5 s; 20 scrapers, 20 senders of alerts that leave in the middle", c.faults)
+	r.add("faults", "%d: SIGSTOP for 2 s; failing lookups for 5 s; 20 aborted scrapes; 20 aborted alert posts", c.faults)
 	r.add("audit records", "%d", c.records)
 	r.add("processor time of tcphup", "%.1f s, %.1f %% of one core", c.cpu, 100*c.cpu/time.Since(s.begun).Seconds())
 	for _, t := range s.trends.all() {
@@ -124,7 +124,7 @@ func (r *report) fill(s *soak) {
 		verdict := "flat"
 		switch decided, err := t.flat(); {
 		case !decided:
-			verdict = "too short a run to tell"
+			verdict = "run too short"
 		case err != nil:
 			verdict = "**not flat**"
 		}

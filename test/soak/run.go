@@ -27,23 +27,23 @@ const (
 	metricsAddress = "127.0.0.1:10471"
 	alertsAddress  = "127.0.0.1:10472"
 
-	// applications is how many processes open connections.
+	// applications is the number of application processes.
 	applications = 3
-	// shortest is the least in which everything happens once.
+	// shortest is the shortest run in which every driver acts at least once.
 	shortest = 10 * time.Second
-	// setUpTimeout is many times what it takes on an idle machine.
+	// setUpTimeout is far above the setup time on an idle machine.
 	setUpTimeout = 3 * time.Minute
 )
 
-// settings make ports come back soon: there are few, and no TIME_WAIT to speak of.
-// The others let what a machine has set not decide.
-var settings = map[string]string{
+// sysctls force early reuse of ports by a small range and few TIME_WAIT sockets, and
+// override the machine's settings.
+var sysctls = map[string]string{
 	"net/ipv4/ip_local_port_range": "40000 40399",
 	"net/ipv4/tcp_max_tw_buckets":  "8",
 	"net/mptcp/enabled":            "1",
 }
 
-// soak is a run.
+// soak is the state of a run.
 type soak struct {
 	options
 	fail     context.CancelCauseFunc // ends the soak
@@ -52,12 +52,12 @@ type soak struct {
 	http     *http.Client
 	tcphup   *program
 	programs []*program
-	judge    *judge
-	scrapes  atomic.Int64   // that succeeded
-	waiting  sync.WaitGroup // alerts under way
+	checker  *checker
+	scrapes  atomic.Int64   // successful scrapes
+	waiting  sync.WaitGroup // alerts in flight
 
 	hostsMu sync.Mutex
-	service netip.Addr // where it is
+	service netip.Addr // current address
 
 	mu         sync.Mutex
 	counts     counts
@@ -65,13 +65,13 @@ type soak struct {
 	faultUntil time.Time
 }
 
-// counts are what the report has.
+// counts are the counters of the report.
 type counts struct {
 	alerts                                               alertCounts
 	scrapes, scrapesFailed                               int
 	reloads, broken, pauses, failovers, faults, breakers int
 	records, listeners, listenersLost                    int
-	cpu                                                  float64 // seconds that tcphup has used
+	cpu                                                  float64 // seconds used by tcphup
 }
 
 func (s *soak) count(add func(*counts)) {
@@ -80,12 +80,12 @@ func (s *soak) count(add func(*counts)) {
 	add(&s.counts)
 }
 
-// inside soaks in the namespaces that outside has made.
+// inside runs the soak in the namespaces created by outside.
 func inside(o options) error {
 	if err := netns.Prepare(); err != nil {
 		return err
 	}
-	for name, value := range settings {
+	for name, value := range sysctls {
 		if err := os.WriteFile("/proc/sys/"+name, []byte(value), 0o644); err != nil {
 			return err
 		}
@@ -93,10 +93,10 @@ func inside(o options) error {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
 	s := &soak{
-		options: o, fail: cancel, token: rand.Text(), judge: newJudge(), trends: newTrends(),
+		options: o, fail: cancel, token: rand.Text(), checker: newChecker(), trends: newTrends(),
 		http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 10}},
 	}
-	s.judge.apps = make([]totals, applications)
+	s.checker.apps = make([]totals, applications)
 	result := newReport(o)
 	err := s.setUp(ctx)
 	if err == nil {
@@ -106,7 +106,7 @@ func inside(o options) error {
 		err = context.Cause(ctx)
 	}
 	if err == nil {
-		err = s.judgeRun()
+		err = s.checkRun()
 		err = errors.Join(err, result.write(s, err))
 	}
 	if err != nil {
@@ -117,7 +117,7 @@ func inside(o options) error {
 	return err
 }
 
-// setUp starts everything, and returns when the applications are connected.
+// setUp starts all programs and waits until the applications are connected.
 func (s *soak) setUp(ctx context.Context) error {
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, ""); err != nil {
 		return fmt.Errorf("mount %s: %w", dir, err)
@@ -127,7 +127,7 @@ func (s *soak) setUp(ctx context.Context) error {
 			return fmt.Errorf("add address %s: %w: %s", a, err, out)
 		}
 	}
-	// A name server that is not there: names are in the hosts file alone.
+	// No name server listens there: names are resolved from the hosts file only.
 	files := map[string]string{"tcphup.yml": configuration(0), "tcphup.token": s.token + "\n", "resolv.conf": "nameserver 127.0.0.1\n"}
 	for name, content := range files {
 		if err := write(name, content); err != nil {
@@ -139,7 +139,7 @@ func (s *soak) setUp(ctx context.Context) error {
 	}
 	for _, name := range []string{"hosts", "resolv.conf"} {
 		if err := unix.Mount(filepath.Join(dir, name), "/etc/"+name, "", unix.MS_BIND, ""); err != nil {
-			return fmt.Errorf("put a file of the soak over /etc/%s: %w", name, err)
+			return fmt.Errorf("mount over /etc/%s: %w", name, err)
 		}
 	}
 	ready := make(chan struct{})
@@ -159,32 +159,32 @@ func (s *soak) setUp(ctx context.Context) error {
 		return err
 	}
 	for app := range applications {
-		hear := func(line []byte) {
+		record := func(line []byte) {
 			var m message
 			if err := json.Unmarshal(line, &m); err != nil {
-				s.fail(fmt.Errorf("an application says %q: %w", line, err))
+				s.fail(fmt.Errorf("parse message of application %q: %w", line, err))
 				return
 			}
-			s.judge.hear(app, m)
+			s.checker.record(app, m)
 		}
-		if _, err := s.start("/proc/self/exe", applicationName, hear); err != nil {
+		if _, err := s.start("/proc/self/exe", applicationName, record); err != nil {
 			return err
 		}
 	}
-	return s.await(ctx, "the applications are connected and tcphup sees them", func() bool {
+	return s.await(ctx, "the applications are connected and tcphup serves metrics", func() bool {
 		_, err := s.scrape(ctx)
-		return err == nil && s.judge.sum().Opened > 0
+		return err == nil && s.checker.sum().Opened > 0
 	})
 }
 
-// audit takes what tcphup says it has decided, a line of JSON each. Nothing is
-// judged by it but what it admits.
+// audit parses a line of tcphup's audit log. A hung-up bystander is a violation; the other
+// checks do not use the audit log.
 func (s *soak) audit(line []byte) {
 	var record struct {
 		Flow *struct{ Remote, Outcome string }
 	}
 	if err := json.Unmarshal(line, &record); err != nil {
-		s.judge.fail("audit record %q: %v", line, err)
+		s.checker.fail("parse audit record %q: %v", line, err)
 		return
 	}
 	s.count(func(c *counts) { c.records++ })
@@ -192,15 +192,14 @@ func (s *soak) audit(line []byte) {
 		return
 	}
 	for i := range destinations {
-		if d := &destinations[i]; !d.victim() && d.address.String() == record.Flow.Remote {
-			s.judge.fail("the audit has a bystander: %s", line)
+		if d := &destinations[i]; !d.target() && d.address.String() == record.Flow.Remote {
+			s.checker.fail("bystander in audit log: %s", line)
 		}
 	}
 }
 
-// run drives everything for as long as was asked, and then ends it in order. Each
-// driver begins nothing new when the second context ends, and finishes what it has
-// begun under the first.
+// run runs all drivers for the duration and then stops the programs in order. A driver
+// starts no new action after busy ends and completes pending ones under ctx.
 func (s *soak) run(ctx context.Context) error {
 	before, err := listeners(ctx)
 	if err != nil {
@@ -212,8 +211,8 @@ func (s *soak) run(ctx context.Context) error {
 	scraping, stopScraping := context.WithCancel(ctx)
 	defer stopScraping()
 	var drivers, scraper sync.WaitGroup
-	scraper.Go(func() { s.scrapeAll(scraping) })
-	for _, drive := range []func(ctx, busy context.Context){s.alertAll, s.reloadAll, s.pauseAll, s.failOverAll, s.faultAll} {
+	scraper.Go(func() { s.scrapeLoop(scraping) })
+	for _, drive := range []func(ctx, busy context.Context){s.alertLoop, s.reloadLoop, s.pauseLoop, s.failoverLoop, s.faultLoop} {
 		drivers.Go(func() { drive(ctx, busy) })
 	}
 	drivers.Wait()
@@ -232,10 +231,10 @@ func (s *soak) run(ctx context.Context) error {
 	for cookie, address := range before {
 		if _, there := after[cookie]; !there {
 			s.count(func(c *counts) { c.listenersLost++ })
-			s.judge.fail("listener lost: %v", address)
+			s.checker.fail("listener lost: %v", address)
 		}
 	}
-	// Applications first: the end of the server would look like a hang-up to them.
+	// Applications first: they would report the exit of the server as a hang-up.
 	var errs []error
 	for _, p := range s.programs {
 		if p.name == applicationName {
@@ -245,32 +244,32 @@ func (s *soak) run(ctx context.Context) error {
 	return errors.Join(append(errs, s.tcphup.end(syscall.SIGTERM), s.programs[0].end(nil))...)
 }
 
-// judgeRun returns every promise that was broken.
-func (s *soak) judgeRun() error {
+// checkRun checks the totals of the run and returns all violations.
+func (s *soak) checkRun() error {
 	for _, t := range s.trends.all() {
 		if _, err := t.flat(); err != nil {
-			s.judge.fail("%v", err)
+			s.checker.fail("%v", err)
 		}
 	}
-	sum := s.judge.sum()
-	s.judge.mu.Lock()
-	defer s.judge.mu.Unlock()
+	sum := s.checker.sum()
+	s.checker.mu.Lock()
+	defer s.checker.mu.Unlock()
 	if sum.Failed > 0 {
-		s.judge.note("%d connections could not be opened: %s", sum.Failed, sum.Why)
+		s.checker.add("%d connections could not be opened: %s", sum.Failed, sum.LastError)
 	}
-	if s.judge.hungUp == 0 || s.counts.alerts.sent == 0 {
-		s.judge.note("nothing was hung up: the run shows nothing")
+	if s.checker.hungUp == 0 || s.counts.alerts.sent == 0 {
+		s.checker.add("no connection was hung up: inconclusive run")
 	}
 	if s.counts.breakers > 0 {
-		s.judge.note("a breaker opened, and none is set")
+		s.checker.add("a breaker tripped, though the limits are unreachable")
 	}
-	if s.judge.failures == 0 {
+	if s.checker.failures == 0 {
 		return nil
 	}
-	return fmt.Errorf("%d broken promises, the first are:\n  %s", s.judge.failures, strings.Join(s.judge.broken, "\n  "))
+	return fmt.Errorf("%d violations, first:\n  %s", s.checker.failures, strings.Join(s.checker.messages, "\n  "))
 }
 
-// sleep returns false when ctx ends before the time is over.
+// sleep returns false when ctx ends first.
 func (s *soak) sleep(ctx context.Context, long time.Duration) bool {
 	select {
 	case <-time.After(long):
@@ -280,13 +279,13 @@ func (s *soak) sleep(ctx context.Context, long time.Duration) bool {
 	}
 }
 
-// await looks again and again until a condition holds.
+// await polls until a condition holds, for at most setUpTimeout.
 func (s *soak) await(ctx context.Context, what string, condition func() bool) error {
 	ctx, cancel := context.WithTimeout(ctx, setUpTimeout)
 	defer cancel()
 	for !condition() {
 		if !s.sleep(ctx, 50*time.Millisecond) {
-			return fmt.Errorf("waited in vain until %s: %w", what, context.Cause(ctx))
+			return fmt.Errorf("wait until %s: %w", what, context.Cause(ctx))
 		}
 	}
 	return nil

@@ -8,8 +8,8 @@ import (
 	"os"
 )
 
-// server accepts connections to all destinations and answers each byte with one,
-// until its standard input ends.
+// server accepts connections to all destinations and echoes bytes until EOF on
+// standard input.
 func server(options) error {
 	for i := range destinations {
 		var config net.ListenConfig
@@ -32,12 +32,12 @@ func accept(listener net.Listener) {
 			fmt.Fprintln(os.Stderr, "accept:", err)
 			os.Exit(1)
 		}
-		go answer(conn)
+		go echo(conn)
 	}
 }
 
-// answer never ends a connection by itself.
-func answer(conn net.Conn) {
+// echo returns each byte and never closes a connection first.
+func echo(conn net.Conn) {
 	defer conn.Close()
 	buffer := make([]byte, 1)
 	for {

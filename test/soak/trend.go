@@ -5,21 +5,21 @@ import (
 	"time"
 )
 
-// trend is how something that is to stay flat went over a run.
+// trend is the course of a value that must stay flat over a run.
 type trend struct {
 	name, unit string
-	scale      float64 // of the values, in the report
-	bound      float64 // of the drift
-	share      float64 // of the level: a drift that is less is none; 0 means not to ask
+	scale      float64 // factor from values to units of the report
+	bound      float64 // maximum drift
+	share      float64 // a drift below this share of the mean is tolerated; 0: none is
 	every      time.Duration
 	levels     []point
 }
 
-// point is the resting level of some seconds: the least that was seen. What is under
-// way at a moment comes and goes, and what leaks stays.
+// point is the minimum within one interval. Work in progress raises single samples only; a
+// leak raises the minimum.
 type point struct{ at, value float64 } // at in seconds
 
-// add notes what was seen at a time since the start of the run.
+// add adds a sample; at is the time since the start of the run.
 func (t *trend) add(at time.Duration, value float64) {
 	slot := (at / t.every * t.every).Seconds()
 	if n := len(t.levels); n > 0 && t.levels[n-1].at == slot {
@@ -29,12 +29,12 @@ func (t *trend) add(at time.Duration, value float64) {
 	t.levels = append(t.levels, point{slot, value})
 }
 
-// judged is the second half: the first is for warming up.
-func (t *trend) judged() []point { return t.levels[len(t.levels)/2:] }
+// secondHalf returns the second half of the points; the first half is the warm-up.
+func (t *trend) secondHalf() []point { return t.levels[len(t.levels)/2:] }
 
-// slope is that of the least-squares line through the second half, per second.
+// slope returns the slope per second of the least-squares line through the second half.
 func (t *trend) slope() float64 {
-	points := t.judged()
+	points := t.secondHalf()
 	var meanAt, mean float64
 	for _, p := range points {
 		meanAt += p.at / float64(len(points))
@@ -51,24 +51,23 @@ func (t *trend) slope() float64 {
 	return covariance / variance
 }
 
-// drift is how far the line rises or falls over the second half.
+// drift returns the rise of the line over the second half.
 func (t *trend) drift() float64 {
-	points := t.judged()
+	points := t.secondHalf()
 	if len(points) == 0 {
 		return 0
 	}
 	return t.slope() * (points[len(points)-1].at - points[0].at)
 }
 
-// enoughLevels is how many a judgement takes: fewer say more of the moment than of
-// the trend.
-const enoughLevels = 6
+// minPoints is the minimum number of points for a verdict.
+const minPoints = 6
 
-// flat returns an error when the level rises past the bound. decided is false when the
-// run was too short to tell.
+// flat returns an error when the drift exceeds the bound. decided is false when the run was
+// too short for a verdict.
 func (t *trend) flat() (decided bool, err error) {
-	points := t.judged()
-	if len(points) < enoughLevels {
+	points := t.secondHalf()
+	if len(points) < minPoints {
 		return false, nil
 	}
 	var mean float64
@@ -81,7 +80,7 @@ func (t *trend) flat() (decided bool, err error) {
 	return true, nil
 }
 
-// limit says the bound.
+// limit formats the bound.
 func (t *trend) limit() string {
 	text := fmt.Sprintf("%g%s", t.bound*t.scale, t.unit)
 	if t.share > 0 {
@@ -90,7 +89,7 @@ func (t *trend) limit() string {
 	return text
 }
 
-// trends are what tcphup is judged by.
+// trends are the checked resources of tcphup.
 type trends struct{ memory, goroutines, fds trend }
 
 func newTrends() *trends {

@@ -9,7 +9,7 @@ import (
 func TestFlat(t *testing.T) {
 	const mib = 1 << 20
 	random := rand.New(rand.NewPCG(1, 2))
-	// busy is what is under way at a moment: mostly nothing, at times a lot.
+	// busy models work in progress: mostly 0, at times up to most.
 	busy := func(most float64) float64 { return most * max(0, random.Float64()*2-1) }
 	tests := []struct {
 		name    string
@@ -29,8 +29,8 @@ func TestFlat(t *testing.T) {
 		{"a mebibyte a minute", memory, 10 * time.Minute, func(m float64) float64 { return 30*mib + m*mib + busy(2*mib) }, true, true},
 		{"a drift below one tenth", memory, 10 * time.Minute, func(m float64) float64 { return 100*mib + m*mib }, true, false},
 		{"memory that goes away", memory, 10 * time.Minute, func(m float64) float64 { return 60*mib - 2*m*mib }, true, false},
-		{"too short to tell", fds, 20 * time.Second, func(m float64) float64 { return 12 + 60*m }, false, false},
-		{"nothing seen", fds, 0, func(float64) float64 { return 0 }, false, false},
+		{"run too short", fds, 20 * time.Second, func(m float64) float64 { return 12 + 60*m }, false, false},
+		{"no samples", fds, 0, func(float64) float64 { return 0 }, false, false},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -50,7 +50,7 @@ func memory(t *trends) *trend     { return &t.memory }
 func goroutines(t *trends) *trend { return &t.goroutines }
 func fds(t *trends) *trend        { return &t.fds }
 
-// The slope is that of the second half, per second.
+// TestSlope checks that the slope covers only the second half, per second.
 func TestSlope(t *testing.T) {
 	series := newTrends().fds
 	for at := time.Duration(0); at < 10*time.Minute; at += time.Second {

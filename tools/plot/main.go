@@ -1,5 +1,5 @@
-// The plot draws what `make bench` has measured: it reads docs/benchmarks.csv from its
-// input and writes the picture for docs/benchmarks.md, an SVG, to its output.
+// Plot draws the results of `make bench`: it reads docs/benchmarks.csv from standard input and
+// writes the SVG of docs/benchmarks.md to standard output.
 package main
 
 import (
@@ -27,7 +27,7 @@ func main() {
 	}
 }
 
-// series is what was measured of one reader.
+// series has the measured points of one reader.
 type series struct {
 	name         string
 	time, memory plotter.XYs
@@ -46,7 +46,7 @@ func run(in io.Reader, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	// One legend is for both.
+	// The first panel has the legend of both.
 	memory.Legend = plot.NewLegend()
 
 	const width, height = 10 * vg.Inch, 4 * vg.Inch
@@ -74,7 +74,7 @@ func parse(in io.Reader) (all []series, err error) {
 		return nil, err
 	}
 	if len(lines) < 2 {
-		return nil, errors.New("nothing was measured")
+		return nil, errors.New("no data")
 	}
 	for _, line := range lines[1:] {
 		var values [3]float64
@@ -83,7 +83,7 @@ func parse(in io.Reader) (all []series, err error) {
 				return nil, err
 			}
 			if values[i] <= 0 {
-				return nil, fmt.Errorf("%s is not on a logarithmic scale", line[i+1])
+				return nil, fmt.Errorf("value %s: not positive, as a logarithmic scale requires", line[i+1])
 			}
 		}
 		if len(all) == 0 || all[len(all)-1].name != line[0] {
@@ -96,14 +96,13 @@ func parse(in io.Reader) (all []series, err error) {
 	return all, nil
 }
 
-// ink is what text and axes are drawn in; themed replaces it.
+// ink is the colour of text and axes, which themed replaces.
 var ink = color.RGBA{R: 0x1f, G: 0x23, B: 0x28, A: 0xff}
 
-// faint is a grey that lets three quarters of what is behind it through.
+// faint is a grey with an opacity of 25 %.
 var faint = color.NRGBA{R: 0x80, G: 0x80, B: 0x80, A: 0x40}
 
-// colours can be told apart by colour-blind readers too, on white and on black; so can
-// the shapes.
+// colours and shapes are distinguishable for colour-blind readers, on white and on black.
 var (
 	colours = []color.Color{
 		color.RGBA{R: 0x1f, G: 0x83, B: 0xc4, A: 0xff},
@@ -144,12 +143,12 @@ func panel(title string, all []series, of func(series) plotter.XYs) (*plot.Plot,
 		p.Add(line, points)
 		p.Legend.Add(s.name, line, points)
 	}
-	// Room around the points.
+	// Margin around the points.
 	p.Y.Min, p.Y.Max = p.Y.Min/1.5, p.Y.Max*1.5
 	return p, nil
 }
 
-// ticks are 1, 2 and 5 times each power of ten, all of them labelled.
+// ticks labels 1, 2 and 5 times each power of ten.
 type ticks struct{}
 
 func (ticks) Ticks(least, most float64) (all []plot.Tick) {
@@ -163,7 +162,7 @@ func (ticks) Ticks(least, most float64) (all []plot.Tick) {
 	return all
 }
 
-// number writes 20000 as 20k.
+// number formats 20000 as 20k.
 func number(v float64) string {
 	if v >= 1000 {
 		return strconv.FormatFloat(v/1000, 'g', 4, 64) + "k"
@@ -171,8 +170,8 @@ func number(v float64) string {
 	return strconv.FormatFloat(v, 'g', 4, 64)
 }
 
-// themed lets text and axes follow the theme of the reader's browser, dark or light, and
-// names fonts that every system has one of.
+// themed makes text and axes follow the browser's dark or light theme, and adds fallback
+// fonts.
 func themed(svg []byte) []byte {
 	const style = `<style>svg{color:#1f2328}@media(prefers-color-scheme:dark){svg{color:#e6edf3}}</style>`
 	svg = bytes.ReplaceAll(svg, fmt.Appendf(nil, "#%02X%02X%02X", ink.R, ink.G, ink.B), []byte("currentColor"))

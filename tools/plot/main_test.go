@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// The picture in docs/ shows the figures in docs/, and is well-formed.
+// TestPicture checks that docs/benchmarks.svg is well-formed and matches docs/benchmarks.csv.
 func TestPicture(t *testing.T) {
 	figures, err := os.ReadFile("../../docs/benchmarks.csv")
 	if err != nil {
@@ -25,7 +25,7 @@ func TestPicture(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(got.Bytes(), want) {
-		t.Error("docs/benchmarks.svg is not what is drawn from docs/benchmarks.csv")
+		t.Error("docs/benchmarks.svg differs from the plot of docs/benchmarks.csv")
 	}
 	var texts strings.Builder
 	for d := xml.NewDecoder(&got); ; {
@@ -42,7 +42,7 @@ func TestPicture(t *testing.T) {
 	}
 	for _, text := range []string{"Time to read all sockets, ms", "Memory, MB", "tcphup's scrape", "floor", "ss -tain", "1k", "200k", "prefers-color-scheme:dark"} {
 		if !strings.Contains(texts.String(), text) {
-			t.Errorf("the picture does not say %q", text)
+			t.Errorf("picture without %q", text)
 		}
 	}
 }

@@ -1,11 +1,11 @@
-// Words counts idioms in Go comments that a reader of the field has to translate, per
-// 1,000 words of comment, and fails where one exceeds the limit.
+// Words counts four idioms in Go comments per 1,000 words and fails when a count exceeds the
+// limit. The idioms personify code or replace a noun by a clause.
 //
 //	go run ./words -limit 0.3 ..
 //	go run ./words DIR...
 //
-// Each directory has a row for program code and one for tests. Without -limit it only
-// prints. Directories named testdata, vendor and bin are skipped.
+// Each directory has a row for program code and a row for tests. Without -limit, it only
+// prints. Directories named testdata, vendor, bin and .git are skipped.
 package main
 
 import (
@@ -22,8 +22,8 @@ import (
 	"text/tabwriter"
 )
 
-// idioms are the counted patterns, by the name of their column.
-var idioms = []struct {
+// idioms are the counted patterns and their column names.
+var idioms = [...]struct {
 	name    string
 	pattern *regexp.Regexp
 }{
@@ -33,20 +33,17 @@ var idioms = []struct {
 	{"what is", regexp.MustCompile(`(?i)\bwhat (is|was|are|has|have|had|it|they|a|the|can|could|one)\b`)},
 }
 
-// count is the result for one set of files.
+// count is the result for one set of files. The zero value is ready to use.
 type count struct {
 	words int
-	found []int // per idiom
-	lines []string
+	found [len(idioms)]int
+	lines []string // positions of all occurrences
 }
 
 func (c *count) add(position, comment string) {
 	c.words += len(strings.Fields(comment))
 	for i, idiom := range idioms {
 		n := len(idiom.pattern.FindAllString(comment, -1))
-		if c.found == nil {
-			c.found = make([]int, len(idioms))
-		}
 		c.found[i] += n
 		if n > 0 {
 			c.lines = append(c.lines, position+": "+idiom.name)
@@ -56,14 +53,14 @@ func (c *count) add(position, comment string) {
 
 // per1000 returns the occurrences of an idiom per 1,000 words, 0 without words.
 func (c *count) per1000(idiom int) float64 {
-	if c.words == 0 || c.found == nil {
+	if c.words == 0 {
 		return 0
 	}
 	return 1000 * float64(c.found[idiom]) / float64(c.words)
 }
 
 func main() {
-	limit := flag.Float64("limit", 0, "most occurrences per 1,000 words of each idiom; 0 only prints")
+	limit := flag.Float64("limit", 0, "maximum occurrences of each idiom per 1,000 words; 0 only prints")
 	list := flag.Bool("list", false, "print the position of every occurrence")
 	flag.Parse()
 	ok, err := run(os.Stdout, flag.Args(), *limit, *list)
@@ -119,8 +116,7 @@ func run(w io.Writer, roots []string, limit float64, list bool) (ok bool, err er
 	return ok, table.Flush()
 }
 
-// countTree counts the comments of all Go files below root: those of the program, and
-// those of tests.
+// countTree counts the comments of all Go files below root, separately for program and tests.
 func countTree(root string) (program, tests *count, err error) {
 	program, tests = &count{}, &count{}
 	err = filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// Program code and tests have a row each, only comments count, and a count above the
-// limit fails.
+// TestRun checks separate rows for program and tests, that only comments count, and that a count
+// above the limit fails.
 func TestRun(t *testing.T) {
 	root := t.TempDir()
 	for name, content := range map[string]string{

@@ -17,8 +17,7 @@ import (
 	"tcphup/test/kit/testapp"
 )
 
-// mount puts a file system over a directory, for the test's mount namespace only,
-// until undo is called or the test ends.
+// mount mounts a file system in the test's mount namespace until undo or the end of the test.
 func mount(t *testing.T, kind, target, options string) (undo func()) {
 	t.Helper()
 	if err := unix.Mount("none", target, kind, 0, options); err != nil {
@@ -38,8 +37,8 @@ func mount(t *testing.T, kind, target, options string) (undo func()) {
 	return undo
 }
 
-// Where /proc hides the processes of others, nobody's flow has an owner: it is refused,
-// or destroyed where that is allowed, or found with the rights that the answer names.
+// TestPrivilegedHiddenProcesses checks hidepid=2: a flow without a visible owner is refused, or
+// destroyed with CAP_NET_ADMIN. With the capabilities named in the detail it is shut down.
 func TestPrivilegedHiddenProcesses(t *testing.T) {
 	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
@@ -47,7 +46,7 @@ func TestPrivilegedHiddenProcesses(t *testing.T) {
 		if err := unix.Mount("none", "/proc", "proc", unix.MS_REMOUNT, "hidepid=2"); err != nil {
 			t.Fatal(err)
 		}
-		s := newStand(t, 1)
+		s := newFixture(t, 1)
 		for _, tt := range []struct {
 			name    string
 			caps    []uintptr
@@ -59,9 +58,9 @@ func TestPrivilegedHiddenProcesses(t *testing.T) {
 		}{
 			{name: "no rights", exit: 1, outcome: "refused", method: "none", says: "CAP_SYS_PTRACE", end: "write ok 1"},
 			{name: "destroy", caps: []uintptr{unix.CAP_NET_ADMIN}, outcome: "closed", method: "destroy", says: "shutdown refused", end: "write ECONNABORTED -1"},
-			{name: "the rights that are asked for", caps: []uintptr{unix.CAP_SYS_PTRACE, unix.CAP_DAC_READ_SEARCH}, outcome: "closed", method: "shutdown", says: "can be reached", end: "write EPIPE -1"},
+			{name: "capabilities of the hint", caps: []uintptr{unix.CAP_SYS_PTRACE, unix.CAP_DAC_READ_SEARCH}, outcome: "closed", method: "shutdown", says: "can be reached", end: "write EPIPE -1"},
 		} {
-			fd := s.app.Connect(s.victim.addr(), false, false)
+			fd := s.app.Connect(s.target.addr(), false, false)
 			attr := &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}, AmbientCaps: tt.caps}
 			f := hangUpAs(t, attr, tt.exit, append([]string{"--output=json"}, s.args()...)...)
 			if f.Outcome != tt.outcome || f.Method != tt.method || !strings.Contains(f.Detail, tt.says) {
@@ -71,28 +70,28 @@ func TestPrivilegedHiddenProcesses(t *testing.T) {
 				t.Errorf("%s: application: %q, want %q", tt.name, got, tt.end)
 			}
 			s.app.Ask("close %d", fd)
-			s.mustSpareBystander(tt.name)
+			s.mustKeepBystander(tt.name)
 		}
 	})
 }
 
-// Without a /proc nothing is hung up and nothing is shown as if it had been read; when it
-// is there again, so is all else.
+// TestPrivilegedNoProc checks that without /proc no flow is hung up and no socket series is
+// exported, and that everything works again once /proc is back.
 func TestPrivilegedNoProc(t *testing.T) {
 	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
-		s := newStand(t, 1)
+		s := newFixture(t, 1)
 		s.connect()
 		served := serveArmed(t, "--config.file="+policyFile(t, "    limits: {cooldown: 0s}"))
 		const success = `tcphup_scrape_success{source="tcp"}`
 		mustSample(t, success, 1)
 		restore := mount(t, "tmpfs", "/proc", "")
 		mustSample(t, success, 0)
-		if _, ok := sample(t, fmt.Sprintf(`tcphup_sockets{destination="127.0.0.1",port="%d",state="established"}`, s.victim.addr().Port())); ok {
-			t.Error("sockets are shown that cannot be told apart from accepted ones")
+		if _, ok := sample(t, fmt.Sprintf(`tcphup_sockets{destination="127.0.0.1",port="%d",state="established"}`, s.target.addr().Port())); ok {
+			t.Error("sockets of unknown direction exported")
 		}
-		if answer, err := postAlert(t, s.victim.addr()); err != nil || !strings.HasPrefix(answer, "503 ") || !strings.Contains(answer, `"error":1`) {
-			t.Errorf("the answer is %q, %v", answer, err)
+		if answer, err := postAlert(t, s.target.addr()); err != nil || !strings.HasPrefix(answer, "503 ") || !strings.Contains(answer, `"error":1`) {
+			t.Errorf("response: %q, %v", answer, err)
 		}
 		r := tcphup(t, s.args()...)
 		restore()
@@ -100,19 +99,19 @@ func TestPrivilegedNoProc(t *testing.T) {
 			t.Errorf("exit %d: %s", r.exit, r.stderr)
 		}
 		if !strings.Contains(served.logged(), "/proc") {
-			t.Error("the log does not tell of it")
+			t.Error("error not logged")
 		}
-		s.victim.mustCount(1, 0)
+		s.target.mustCount(1, 0)
 		mustSample(t, success, 1)
-		if answer, err := postAlert(t, s.victim.addr()); err != nil || !strings.Contains(answer, `"closed":1`) {
-			t.Errorf("the answer is %q, %v", answer, err)
+		if answer, err := postAlert(t, s.target.addr()); err != nil || !strings.Contains(answer, `"closed":1`) {
+			t.Errorf("response: %q, %v", answer, err)
 		}
-		s.mustSpareBystander("at last")
+		s.mustKeepBystander("at last")
 	})
 }
 
-// A disk without room for audit and state keeps nobody from hanging up. It is told, and
-// when there is room again both files are written, and every line can be read.
+// TestPrivilegedDiskFull checks that hang-ups work with a full disk for audit log and state.
+// Write errors are reported, and both files are valid once there is space again.
 func TestPrivilegedDiskFull(t *testing.T) {
 	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
@@ -120,8 +119,8 @@ func TestPrivilegedDiskFull(t *testing.T) {
 		mount(t, "tmpfs", dir, "size=64k")
 		audit, state, filler := filepath.Join(dir, "audit"), filepath.Join(dir, stateFile), filepath.Join(dir, "filler")
 		nameHosts(t, serviceName, "127.0.1.1")
-		s := newStand(t, 20) // more records than a page holds
-		// The audit ends in the middle of a line: an earlier run had no room, either.
+		s := newFixture(t, 20) // more records than fit into a page
+		// The audit log ends in a partial line of an earlier run.
 		if err := os.WriteFile(audit, []byte(`{"result":"earlier"}`+"\n"+`{"result":"cut o`), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -139,18 +138,18 @@ func TestPrivilegedDiskFull(t *testing.T) {
 		hangUp := func() {
 			t.Helper()
 			s.connect()
-			if answer, err := postAlert(t, s.victim.addr()); err != nil || !strings.HasPrefix(answer, "200 ") || !strings.Contains(answer, `"closed":20`) {
-				t.Errorf("the answer is %q, %v", answer, err)
+			if answer, err := postAlert(t, s.target.addr()); err != nil || !strings.HasPrefix(answer, "200 ") || !strings.Contains(answer, `"closed":20`) {
+				t.Errorf("response: %q, %v", answer, err)
 			}
 			s.finish("with a full disk")
 		}
 		hangUp()
 		lost, _ := sample(t, unwritten)
 		if lost == 0 || !strings.Contains(served.logged(), "cannot write audit record") {
-			t.Errorf("%v records could not be written", lost)
+			t.Errorf("%v write errors", lost)
 		}
 		if _, err := os.Stat(state); !os.IsNotExist(err) {
-			t.Errorf("there is a state file: %v", err)
+			t.Errorf("state file exists: %v", err)
 		}
 		if err := os.Remove(filler); err != nil {
 			t.Fatal(err)
@@ -173,23 +172,22 @@ func TestPrivilegedDiskFull(t *testing.T) {
 				torn++
 			}
 		}
-		// Every alert is a record and every flow one.
+		// One record per alert and per flow.
 		if want := 1 + 2*(1+20) - int(lost); read != want || torn > 2 {
-			t.Errorf("%d lines can be read, want %d; %d are torn, want 2 at most:\n%s", read, want, torn, content)
+			t.Errorf("%d valid lines, want %d; %d partial lines, want 2 at most:\n%s", read, want, torn, content)
 		}
-		s.mustSpareBystander("at last")
+		s.mustKeepBystander("at last")
 	})
 }
 
-// The name of the network namespace is deleted while the program runs in it, and the
-// peer's namespace with all of its devices: it sees and hangs up the flows that are
-// left, and the others live on.
+// TestPrivilegedNamespaceDeleted deletes the name of tcphup's network namespace and the peer's
+// namespace with its devices. tcphup still lists and hangs up the remaining flows.
 func TestPrivilegedNamespaceDeleted(t *testing.T) {
 	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
 		nstest.Command(t, "ip", "netns", "attach", "own", fmt.Sprint(os.Getpid()))
 		peer := nstest.NewPeer(t)
-		s := newStand(t, 1)
+		s := newFixture(t, 1)
 		var gone *testapp.Server
 		peer.Do(func() { gone = testapp.Serve(t, testapp.ServerConfig{Address: "0.0.0.0:0"}) })
 		to := netip.AddrPortFrom(netip.MustParseAddr(nstest.Peer4), gone.Addr().Port())
@@ -206,17 +204,17 @@ func TestPrivilegedNamespaceDeleted(t *testing.T) {
 		mustSample(t, sockets, 1)
 		answer, err := postAlert(t, to)
 		if err != nil || !strings.HasPrefix(answer, "200 ") || !strings.Contains(answer, `"closed":1`) {
-			t.Errorf("the answer is %q, %v", answer, err)
+			t.Errorf("response: %q, %v", answer, err)
 		}
 		if got := s.app.Hear(); got != "recv ok 0" {
-			t.Errorf("the application reads %s", got)
+			t.Errorf("application: %s", got)
 		}
 		if _, ok := sample(t, sockets); ok {
-			t.Error("the flow is still shown")
+			t.Error("flow still exported")
 		}
-		s.mustSpareBystander("at last")
+		s.mustKeepBystander("at last")
 		if err := served.stop(); err != nil {
-			t.Errorf("the end of the program: %v", err)
+			t.Errorf("exit: %v", err)
 		}
 	})
 }

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -14,14 +15,14 @@ import (
 	"tcphup/test/kit/testapp"
 )
 
-// The command is killed, or told to end, at every step on its way: between the system
-// calls that a hang-up is made of. Every flow is then as it was or has ended in order,
-// and the next run does the rest.
+// TestPrivilegedKilledAtEveryStep interrupts the command between the system calls of a hang-up,
+// by SIGKILL and SIGTERM. Each flow is then untouched or closed with a FIN, and the next run
+// closes the rest.
 func TestPrivilegedKilledAtEveryStep(t *testing.T) {
 	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
 		noYama(t)
-		s := newStand(t, 6)
+		s := newFixture(t, 6)
 		for _, tt := range []struct {
 			signal syscall.Signal
 			calls  string
@@ -34,7 +35,7 @@ func TestPrivilegedKilledAtEveryStep(t *testing.T) {
 				s.connect()
 				when := fmt.Sprintf("%v after %d calls", tt.signal, step)
 				out, exit, over := signalAfter(t, step, tt.signal, tt.calls, append([]string{"--rate=20"}, s.args()...))
-				untouched := s.mustBeWhole(when)
+				untouched := s.mustBeIntact(when)
 				if tt.signal == syscall.SIGTERM {
 					mustReport(t, when, out, exit, len(s.fds), untouched)
 				}
@@ -47,17 +48,16 @@ func TestPrivilegedKilledAtEveryStep(t *testing.T) {
 					halfway++
 				}
 			}
-			t.Logf("%v at %d steps, at %d of them in the midst of the flows", tt.signal, stopped, halfway)
+			t.Logf("%v at %d steps, %d of them between two flows", tt.signal, stopped, halfway)
 			if stopped < 5 || halfway < 2 {
-				t.Errorf("%v at %d steps, %d of them halfway: too few", tt.signal, stopped, halfway)
+				t.Errorf("%v at %d steps, %d of them between two flows: too few", tt.signal, stopped, halfway)
 			}
 		}
 	})
 }
 
-// signalAfter runs the program and sends it a signal once it has made so many of the
-// system calls, or a few more. It returns its output and exit code, -1 if it was killed,
-// and whether it was over before it came to so many.
+// signalAfter runs tcphup and signals it after at least that many of the system calls. It
+// returns output and exit code, -1 after SIGKILL. over reports an exit before the signal.
 func signalAfter(t *testing.T, many int, signal syscall.Signal, calls string, args []string) (out string, exit int, over bool) {
 	t.Helper()
 	log := filepath.Join(t.TempDir(), "strace")
@@ -66,25 +66,24 @@ func signalAfter(t *testing.T, many int, signal syscall.Signal, calls string, ar
 	for ; made < many && !p.hasExited(); time.Sleep(200 * time.Microsecond) {
 		made = callsIn(log)
 	}
-	_ = p.cmd.Process.Signal(signal) // it may have ended
+	_ = p.cmd.Process.Signal(signal) // may have exited
 	_ = p.wait()
 	return p.logged(), p.cmd.ProcessState.ExitCode(), made < many
 }
 
-// callsIn counts the system calls that have returned, of those that are traced.
+// callsIn counts the returned system calls in a log of strace.
 func callsIn(log string) int {
-	b, _ := os.ReadFile(log) // it may not be there yet
+	b, _ := os.ReadFile(log) // may not exist yet
 	return strings.Count(string(b), " = ")
 }
 
-// mustReport fails the test unless the report of a command that was told to end names
-// every flow, and those that were not reached as such.
+// mustReport checks that the report after SIGTERM has every flow, untouched ones as planned.
 func mustReport(t *testing.T, when, out string, exit, flows, untouched int) {
 	t.Helper()
 	_, out, reported := strings.Cut(out, "{")
 	if exit != 0 && !reported {
-		if untouched != flows { // it had not come to a report, and to no flow either
-			t.Errorf("%s: %d flows are untouched: %s", when, untouched, out)
+		if untouched != flows { // no report: no flow may be touched
+			t.Errorf("%s: %d flows untouched without a report: %s", when, untouched, out)
 		}
 		return
 	}
@@ -97,25 +96,25 @@ func mustReport(t *testing.T, when, out string, exit, flows, untouched int) {
 		total += n
 	}
 	if total != flows || report.Outcomes["planned"] != untouched || (exit == 0) != (report.Outcomes["closed"] == flows) && untouched > 0 {
-		t.Errorf("%s: exit %d, %v of %d flows, %d are untouched", when, exit, report.Outcomes, flows, untouched)
+		t.Errorf("%s: exit %d, %v of %d flows, %d untouched", when, exit, report.Outcomes, flows, untouched)
 	}
 }
 
-// The application is gone, has closed its socket or uses its descriptor for another
-// connection by the time of each step between the choice of a flow and its end.
+// TestPrivilegedApplicationChangesAtEveryStep checks races with the application: before each
+// system call of a hang-up, it exits, closes its socket or reuses the descriptor.
 func TestPrivilegedApplicationChangesAtEveryStep(t *testing.T) {
 	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
 		noYama(t)
 		binary := testapp.Build(t)
-		s := newStand(t, 1)
+		s := newFixture(t, 1)
 		for _, call := range []string{"pidfd_open", "pidfd_getfd", "ioctl", "shutdown", "setsockopt"} {
 			for _, change := range []string{"killed", "closed", "reused"} {
 				when := change + " at " + call
 				s.connect()
 				log := filepath.Join(t.TempDir(), "strace")
 				p := startCommand(t, injecting(t, log, call+":signal=SIGSTOP", append([]string{"--linger=1s"}, s.args()...)...))
-				nstest.Eventually(t, "the program has stopped at "+call, func() bool {
+				nstest.Eventually(t, "tcphup has stopped at "+call, func() bool {
 					b, err := os.ReadFile(log)
 					return err == nil && strings.Contains(string(b), "stopped by SIGSTOP")
 				})
@@ -127,43 +126,42 @@ func TestPrivilegedApplicationChangesAtEveryStep(t *testing.T) {
 				case "reused":
 					s.app.Ask("dup2 %d %d", s.other, s.fds[0])
 				}
-				nstest.Eventually(t, "the program ends", func() bool {
-					_ = p.cmd.Process.Signal(syscall.SIGCONT) // again, for it stops at every such call
+				nstest.Eventually(t, "tcphup exits", func() bool {
+					_ = p.cmd.Process.Signal(syscall.SIGCONT) // the injection stops it at every such call
 					return p.hasExited()
 				})
 				if err := p.wait(); err != nil {
 					t.Errorf("%s: %v: %s", when, err, p.logged())
 				}
-				// On the flow that was meant there was an end, in order, and nowhere else.
+				// Only the chosen flow has ended, with a FIN.
 				s.ended++
-				s.victim.awaitEnded(s.ended)
-				s.victim.mustCount(0, s.ended)
+				s.target.awaitEnded(s.ended)
+				s.target.mustCount(0, s.ended)
 				if change == "killed" {
 					s.bystander.awaitEnded(1)
 					s.bystander = startBackend(t, "127.0.0.2:0")
 					s.restart(binary)
 					continue
 				}
-				s.mustSpareBystander(when)
+				s.mustKeepBystander(when)
 				s.app.Ask("close %d", s.fds[0])
 			}
 		}
 	})
 }
 
-// The kernel refuses, or interrupts, one of the system calls. It is said, nothing is
-// closed that should not be, and the next run does what this one could not.
+// TestPrivilegedSystemCallFaults checks failing and interrupted system calls: the error is
+// reported, no other flow is closed, and the next run closes the rest.
 func TestPrivilegedSystemCallFaults(t *testing.T) {
 	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
 		noYama(t)
-		s := newStand(t, 3)
-		// Calls are counted for each thread by itself: 1+2 is the first of every one, and
-		// every other that follows.
+		s := newFixture(t, 3)
+		// strace counts calls per thread: 1+2 is every second call of each thread, from its first.
 		for _, tt := range []struct {
 			inject, method string
-			outcome        string // of the flows that the fault befalls; "" means of none
-			whole          bool   // the action fails before it comes to flows
+			outcome        string // outcome of the affected flows; "" means no flow is affected
+			whole          bool   // the action fails before its first flow
 			says           string
 		}{
 			{inject: "socket:error=EMFILE", whole: true, says: "too many open files"},
@@ -183,18 +181,18 @@ func TestPrivilegedSystemCallFaults(t *testing.T) {
 		} {
 			s.connect()
 			when := tt.inject + " " + tt.method
-			r := runInjecting(t, tt.inject, append([]string{"--output=json", "--method=" + orAuto(tt.method)}, s.args()...)...)
-			untouched := s.mustBeWhole(when)
+			r := runInjecting(t, tt.inject, append([]string{"--output=json", "--method=" + cmp.Or(tt.method, "auto")}, s.args()...)...)
+			untouched := s.mustBeIntact(when)
 			s.finish(when)
-			if said := r.stdout + r.stderr; !strings.Contains(said, tt.says) {
-				t.Errorf("%s: want %q:\n%s", when, tt.says, said)
+			if output := r.stdout + r.stderr; !strings.Contains(output, tt.says) {
+				t.Errorf("%s: want %q:\n%s", when, tt.says, output)
 			}
 			if failed := tt.whole || tt.outcome == "failed" || tt.outcome == "refused"; failed != (r.exit == 1) {
 				t.Errorf("%s: exit %d:\n%s%s", when, r.exit, r.stdout, r.stderr)
 			}
 			if tt.whole {
 				if untouched != len(s.fds) || r.stdout != "" {
-					t.Errorf("%s: %d flows are untouched:\n%s", when, untouched, r.stdout)
+					t.Errorf("%s: %d flows untouched:\n%s", when, untouched, r.stdout)
 				}
 				continue
 			}
@@ -203,15 +201,8 @@ func TestPrivilegedSystemCallFaults(t *testing.T) {
 				t.Fatalf("%s: %v in %s%s", when, err, r.stdout, r.stderr)
 			}
 			if report.Outcomes[tt.outcome] != untouched || (untouched > 0) != (tt.outcome != "") {
-				t.Errorf("%s: %v, and %d flows are untouched", when, report.Outcomes, untouched)
+				t.Errorf("%s: %v, %d flows untouched", when, report.Outcomes, untouched)
 			}
 		}
 	})
-}
-
-func orAuto(method string) string {
-	if method == "" {
-		return "auto"
-	}
-	return method
 }

@@ -11,14 +11,15 @@ import (
 	"tcphup/test/kit/nstest"
 )
 
-// partner is a program that a test talks with, line by line, until the test ends.
-type partner struct {
+// interactive is a child process with line-based input and output that runs until the test
+// ends.
+type interactive struct {
 	t     *testing.T
 	stdin io.WriteCloser
 	lines chan string
 }
 
-func startPartner(t *testing.T, cmd *exec.Cmd) *partner {
+func startInteractive(t *testing.T, cmd *exec.Cmd) *interactive {
 	t.Helper()
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
@@ -36,7 +37,7 @@ func startPartner(t *testing.T, cmd *exec.Cmd) *partner {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	})
-	p := &partner{t: t, stdin: stdin, lines: make(chan string, 16)}
+	p := &interactive{t: t, stdin: stdin, lines: make(chan string, 16)}
 	go func() {
 		defer close(p.lines)
 		for scanner := bufio.NewScanner(stdout); scanner.Scan(); {
@@ -47,16 +48,16 @@ func startPartner(t *testing.T, cmd *exec.Cmd) *partner {
 }
 
 // line waits for the next line of output.
-func (p *partner) line() string {
+func (p *interactive) line() string {
 	p.t.Helper()
 	select {
 	case line, ok := <-p.lines:
 		if !ok {
-			p.t.Fatal("the program has ended")
+			p.t.Fatal("program exited")
 		}
 		return line
 	case <-time.After(nstest.HangGuard):
-		p.t.Fatalf("timed out after %v: no line of the program", nstest.HangGuard)
+		p.t.Fatalf("no line of output for %v", nstest.HangGuard)
 		return ""
 	}
 }

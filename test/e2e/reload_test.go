@@ -20,8 +20,8 @@ import (
 	"tcphup/test/kit/testapp"
 )
 
-// The configuration is read again by SIGHUP and on request. A file with a mistake
-// changes nothing but the metric that says so.
+// TestPrivilegedReload checks reloads by SIGHUP and by request. An invalid file changes only the
+// metric of the reload.
 func TestPrivilegedReload(t *testing.T) {
 	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
@@ -51,7 +51,7 @@ func TestPrivilegedReload(t *testing.T) {
 			t.Helper()
 			answer, err := postAlert(t, server.addr())
 			if err != nil || !strings.HasPrefix(answer, "200 ") || !strings.Contains(answer, want) {
-				t.Errorf("the answer is %q, %v, want %s", answer, err, want)
+				t.Errorf("response: %q, %v, want %s", answer, err, want)
 			}
 			ended += closes
 			server.awaitEnded(ended)
@@ -61,10 +61,10 @@ func TestPrivilegedReload(t *testing.T) {
 		mustAnswer(`"not_allowed":1`, 0)
 
 		write(here)
-		mustAnswer(`"not_allowed":1`, 0) // not read yet
+		mustAnswer(`"not_allowed":1`, 0) // not reloaded yet
 		before, _ := sample(t, when)
 		hup()
-		nstest.Eventually(t, "the file is read after SIGHUP", func() bool {
+		nstest.Eventually(t, "the file is reloaded after SIGHUP", func() bool {
 			now, ok := sample(t, when)
 			return ok && now > before
 		})
@@ -73,7 +73,7 @@ func TestPrivilegedReload(t *testing.T) {
 		write(here + "surprise: true\n")
 		before, _ = sample(t, when)
 		hup()
-		nstest.Eventually(t, "the mistake is noticed", func() bool {
+		nstest.Eventually(t, "the failed reload is exported", func() bool {
 			value, ok := sample(t, successful)
 			return ok && value == 0
 		})
@@ -95,8 +95,8 @@ func TestPrivilegedReload(t *testing.T) {
 	})
 }
 
-// The audit log has every decision with its grounds, keeps what an earlier run has
-// written, and says what /api/v1/hangups says.
+// TestPrivilegedAuditLog checks that the audit log has every decision with its evidence, keeps
+// the records of earlier runs, and equals /api/v1/hangups.
 func TestPrivilegedAuditLog(t *testing.T) {
 	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
@@ -114,7 +114,7 @@ func TestPrivilegedAuditLog(t *testing.T) {
 		config := policyText(`never: ["127.0.0.5:5432"]`)
 		served := serveArmed(t, "--config.file="+writeFile(t, "tcphup.yml", config), "--audit.log-file="+log)
 		am := startAlertmanager(t, alertmanagerConfig{groupBy: "destination", interval: "5m", token: token})
-		// Alertmanager keeps milliseconds.
+		// Alertmanager truncates to milliseconds.
 		first, second := alertAbout(server.addr()), alertAbout(denied)
 		first.StartsAt = first.StartsAt.UTC().Truncate(time.Millisecond)
 		second.StartsAt = first.StartsAt
@@ -135,7 +135,7 @@ func TestPrivilegedAuditLog(t *testing.T) {
 		}
 		lines := strings.Split(strings.TrimSuffix(string(content), "\n"), "\n")
 		if lines[0] != earlier {
-			t.Errorf("the first line was overwritten: %s", lines[0])
+			t.Errorf("record of the earlier run overwritten: %s", lines[0])
 		}
 		var got []record
 		for _, line := range lines[1:] {
@@ -146,7 +146,7 @@ func TestPrivilegedAuditLog(t *testing.T) {
 			got = append(got, r)
 		}
 		if diff := cmp.Diff(got, inMemory); diff != "" {
-			t.Errorf("in the file and at /api/v1/hangups (-file +page):\n%s", diff)
+			t.Errorf("audit log and /api/v1/hangups (-file +page):\n%s", diff)
 		}
 		common := record{Policy: "test", ExternalURL: am.url, StartsAt: first.StartsAt}
 		done, flow, refused := common, common, common
@@ -169,16 +169,16 @@ func TestPrivilegedAuditLog(t *testing.T) {
 				t.Errorf("fingerprint %q, time %s", r.Fingerprint, r.Time)
 			}
 			if r.Flow != nil && (r.Flow.IdleSeconds == nil || *r.Flow.IdleSeconds <= 0) {
-				t.Errorf("the evidence is missing: %+v", r.Flow)
+				t.Errorf("missing evidence: %+v", r.Flow)
 			}
 		}
 		if got[0].Fingerprint != got[1].Fingerprint || got[0].Fingerprint == got[2].Fingerprint {
-			t.Errorf("fingerprints %s and %s of one alert, %s of another", got[0].Fingerprint, got[1].Fingerprint, got[2].Fingerprint)
+			t.Errorf("fingerprints %s and %s of one alert, %s of the other", got[0].Fingerprint, got[1].Fingerprint, got[2].Fingerprint)
 		}
 	})
 }
 
-// cookieOf returns the cookie of the only connection to the server, as ss shows it.
+// cookieOf returns the cookie of the only connection to the server, read with ss.
 func cookieOf(t testing.TB, server *backend) string {
 	t.Helper()
 	out := nstest.Command(t, "ss", "-Htne", "state", "established", "dport", "=", strconv.Itoa(int(server.addr().Port())))

@@ -17,22 +17,21 @@ import (
 	"tcphup/test/kit/testapp"
 )
 
-// The program gets no CPU for two seconds in the middle of an action, and afterwards
-// does what is left of it. The same befalls Alertmanager: its notification is dealt
-// with, and the answer waits.
+// TestPrivilegedStopped stops tcphup for two seconds during an action, which then completes.
+// With Alertmanager stopped instead, the action continues and the response waits.
 func TestPrivilegedStopped(t *testing.T) {
 	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
 		const flows, pause = 40, 2 * time.Second
-		for _, who := range []string{"tcphup", "alertmanager"} {
-			t.Run(who, func(t *testing.T) {
-				s := newStand(t, flows)
+		for _, name := range []string{"tcphup", "alertmanager"} {
+			t.Run(name, func(t *testing.T) {
+				s := newFixture(t, flows)
 				s.connect()
 				served := serveArmed(t, "--config.file="+policyFile(t, "    limits: {rate: 10}"))
 				am := startAlertmanager(t, alertmanagerConfig{groupBy: "alertname", interval: "5m", token: token})
-				am.post(alertAbout(s.victim.addr()))
-				s.victim.awaitEnded(flows / 8)
-				stopped := map[string]*process{"tcphup": served, "alertmanager": am.process}[who].cmd.Process
+				am.post(alertAbout(s.target.addr()))
+				s.target.awaitEnded(flows / 8)
+				stopped := map[string]*process{"tcphup": served, "alertmanager": am.process}[name].cmd.Process
 				signal := func(signal syscall.Signal) {
 					if err := stopped.Signal(signal); err != nil {
 						t.Fatal(err)
@@ -40,18 +39,18 @@ func TestPrivilegedStopped(t *testing.T) {
 				}
 				signal(syscall.SIGSTOP)
 				awaitStopped(t, stopped.Pid)
-				before := establishedTo(t, s.victim)
-				time.Sleep(pause) // the stop itself: no assertion depends on its length
-				if after := establishedTo(t, s.victim); who == "tcphup" && (after != before || before == 0) {
-					t.Errorf("%d flows were open when it was stopped and %d after that", before, after)
+				before := establishedTo(t, s.target)
+				time.Sleep(pause) // length of the stop; no assertion depends on it
+				if after := establishedTo(t, s.target); name == "tcphup" && (after != before || before == 0) {
+					t.Errorf("%d flows open at the stop and %d after it", before, after)
 				}
 				signal(syscall.SIGCONT)
-				s.victim.awaitEnded(flows)
+				s.target.awaitEnded(flows)
 				awaitSample(t, alertsWith("done"), 1)
 				awaitSample(t, answered200, 1)
 				mustSample(t, flowsClosed, flows)
-				s.victim.mustCount(0, flows)
-				s.mustSpareBystander("after the stop")
+				s.target.mustCount(0, flows)
+				s.mustKeepBystander("after the stop")
 			})
 		}
 	})
@@ -69,13 +68,13 @@ func awaitStopped(t *testing.T, pid int) {
 	})
 }
 
-// The sender of an alert resets its connection while the action is under way: what has
-// not begun is left, for the next notification, and nothing is left behind.
+// TestPrivilegedSenderResets checks a sender that resets its connection during the action: the
+// next notification closes the remaining flows, and no descriptor or goroutine leaks.
 func TestPrivilegedSenderResets(t *testing.T) {
 	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
 		const flows = 40
-		s := newStand(t, flows)
+		s := newFixture(t, flows)
 		s.connect()
 		serveArmed(t, "--watch-reconnect=0s", "--config.file="+policyFile(t, "    limits: {rate: 10, cooldown: 0s}"))
 		const fds, goroutines = "process_open_fds", "go_goroutines"
@@ -83,7 +82,7 @@ func TestPrivilegedSenderResets(t *testing.T) {
 		fdsBefore, _ := sample(t, fds)
 		goroutinesBefore, _ := sample(t, goroutines)
 
-		request := alertRequest(t, "http://"+receiverAddress+"/alerts", s.victim.addr())
+		request := alertRequest(t, "http://"+receiverAddress+"/alerts", s.target.addr())
 		request.Header.Set("Authorization", "Bearer "+token)
 		var wire bytes.Buffer
 		if err := request.Write(&wire); err != nil {
@@ -96,32 +95,32 @@ func TestPrivilegedSenderResets(t *testing.T) {
 		if _, err := conn.Write(wire.Bytes()); err != nil {
 			t.Fatal(err)
 		}
-		s.victim.awaitEnded(flows / 8)
+		s.target.awaitEnded(flows / 8)
 		if err := conn.(*net.TCPConn).SetLinger(0); err != nil { // close sends RST
 			t.Fatal(err)
 		}
 		conn.Close()
 		awaitSample(t, alertsWith("unfinished"), 1)
 		mustSample(t, answered503, 1)
-		nstest.Eventually(t, "the flows that were hung up have ended", func() bool {
-			_, ended := s.victim.counts()
+		nstest.Eventually(t, "all hung-up flows have ended", func() bool {
+			_, ended := s.target.counts()
 			return float64(ended) == hungUp(t)
 		})
-		_, before := s.victim.counts()
+		_, before := s.target.counts()
 		if before == 0 || before >= flows {
-			t.Fatalf("%d of %d flows were hung up before the reset", before, flows)
+			t.Fatalf("%d of %d flows hung up before the reset", before, flows)
 		}
-		s.victim.mustCount(flows-before, before)
+		s.target.mustCount(flows-before, before)
 
-		answer, err := postAlert(t, s.victim.addr())
+		answer, err := postAlert(t, s.target.addr())
 		if err != nil || !strings.HasPrefix(answer, "200 ") || !strings.Contains(answer, fmt.Sprintf(`"closed":%d`, flows-before)) {
-			t.Errorf("the next answer is %q, %v, want %d closed", answer, err, flows-before)
+			t.Errorf("next response: %q, %v, want %d closed", answer, err, flows-before)
 		}
-		s.victim.awaitEnded(flows)
-		s.victim.mustCount(0, flows)
-		s.mustSpareBystander("after the reset")
+		s.target.awaitEnded(flows)
+		s.target.mustCount(0, flows)
+		s.mustKeepBystander("after the reset")
 		http.DefaultClient.CloseIdleConnections()
-		nstest.Eventually(t, "descriptors and goroutines are what they were", func() bool {
+		nstest.Eventually(t, "descriptors and goroutines are released", func() bool {
 			f, _ := sample(t, fds)
 			g, _ := sample(t, goroutines)
 			return f <= fdsBefore && g <= goroutinesBefore
@@ -129,67 +128,67 @@ func TestPrivilegedSenderResets(t *testing.T) {
 	})
 }
 
-// Nobody else's descriptors are left to the program when its table is full: scrapes and
-// alerts say so, flows end in order or not at all, and when there is room again so does
-// what was asked for.
+// TestPrivilegedDescriptorTableFull checks a full descriptor table: scrapes and alerts report
+// the failure, flows are untouched or closed with a FIN, and the next alert succeeds once
+// descriptors are available.
 func TestPrivilegedDescriptorTableFull(t *testing.T) {
 	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
-		s := newStand(t, 4)
+		s := newFixture(t, 4)
 		served := serveArmed(t, "--watch-reconnect=0s", "--config.file="+policyFile(t, "    limits: {cooldown: 0s, breaker: {actions: 1000}}"))
 		const success, fds = `tcphup_scrape_success{source="tcp"}`, "process_open_fds"
 		mustSample(t, success, 1)
-		if _, err := postAlert(t, s.victim.addr()); err != nil { // opens the connection that is kept
+		if _, err := postAlert(t, s.target.addr()); err != nil { // opens the keep-alive connection
 			t.Fatal(err)
 		}
 		before, _ := sample(t, fds)
 		failed, blind := 0, 0
-		for spare := range 10 {
+		for free := range 10 {
 			s.connect()
-			lift := nstest.LimitDescriptors(t, served.cmd.Process.Pid, spare)
+			lift := nstest.LimitDescriptors(t, served.cmd.Process.Pid, free)
 			if value, ok := sample(t, success); ok && value == 0 {
 				blind++
 			}
-			answer, err := postAlert(t, s.victim.addr())
+			answer, err := postAlert(t, s.target.addr())
 			if err != nil {
 				t.Fatal(err)
 			}
-			when := fmt.Sprintf("%d descriptors to spare: %s", spare, answer)
-			untouched := s.mustBeWhole(when)
+			when := fmt.Sprintf("%d free descriptors: %s", free, answer)
+			untouched := s.mustBeIntact(when)
 			if untouched > 0 {
 				failed++
 			}
-			if said := !strings.Contains(answer, fmt.Sprintf(`"closed":%d`, len(s.fds))); said != (untouched > 0) {
-				t.Errorf("%d flows are untouched; %s", untouched, when)
+			if reported := !strings.Contains(answer, fmt.Sprintf(`"closed":%d`, len(s.fds))); reported != (untouched > 0) {
+				t.Errorf("%d flows untouched; %s", untouched, when)
 			}
 			lift()
 			if untouched > 0 {
-				answer, err := postAlert(t, s.victim.addr())
+				answer, err := postAlert(t, s.target.addr())
 				if err != nil || !strings.HasPrefix(answer, "200 ") || !strings.Contains(answer, fmt.Sprintf(`"closed":%d`, untouched)) {
-					t.Errorf("afterwards: %q, %v", answer, err)
+					t.Errorf("next response: %q, %v", answer, err)
 				}
 			}
 			s.finish(when)
 			mustSample(t, success, 1)
 		}
-		t.Logf("with up to 9 descriptors to spare %d scrapes and %d alerts failed", blind, failed)
+		t.Logf("with up to 9 free descriptors %d scrapes and %d alerts failed", blind, failed)
 		if failed == 0 || blind == 0 || failed == 10 {
-			t.Error("the limits were too low or too high to try anything")
+			t.Error("limits too low or too high to cover both results")
 		}
 		if !strings.Contains(served.logged(), "too many open files") {
-			t.Errorf("the log does not tell of it")
+			t.Error("error not logged")
 		}
-		s.mustSpareBystander("at last")
-		nstest.Eventually(t, "descriptors are what they were", func() bool { now, _ := sample(t, fds); return now <= before })
+		s.mustKeepBystander("at last")
+		nstest.Eventually(t, "descriptors are released", func() bool { now, _ := sample(t, fds); return now <= before })
 	})
 }
 
-// Sixty-four megabytes are enough to watch tens of thousands of connections, and to
-// hang some of them up, again and again.
+// TestPrivilegedMemory checks that resident memory stays below 64 MiB with 12,400 connections,
+// repeated scrapes and hang-ups.
 func TestPrivilegedMemory(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		const limit, others = 64 << 10, 12400 // kB, connections
-		s := newStand(t, 100)
+		s := newFixture(t, 100)
 		addr, _ := testapp.Load(t, testapp.Build(t), s.bystander.addr().Addr(), others)
 		served := serveArmed(t, "--watch-reconnect=1s", "--config.file="+policyFile(t, "    limits: {cooldown: 0s, breaker: {actions: 1000}}"))
 		for range 3 {
@@ -200,16 +199,16 @@ func TestPrivilegedMemory(t *testing.T) {
 					t.Error(err)
 				}
 			}
-			if answer, err := postAlert(t, s.victim.addr()); err != nil || !strings.Contains(answer, `"closed":100`) {
+			if answer, err := postAlert(t, s.target.addr()); err != nil || !strings.Contains(answer, `"closed":100`) {
 				t.Errorf("%q, %v", answer, err)
 			}
 			s.finish("after the alert")
 		}
 		mustSample(t, fmt.Sprintf(`tcphup_sockets{destination=%q,port="%d",state="established"}`, addr.Addr(), addr.Port()), others)
 		peak := peakMemory(t, served.cmd.Process.Pid)
-		t.Logf("%d sockets, scraped again and again, 300 flows hung up: at most %d kB resident", 2*others, peak)
+		t.Logf("%d sockets, repeated scrapes, 300 flows hung up: peak %d kB resident", 2*others, peak)
 		if peak > limit {
-			t.Errorf("at most %d kB resident, want %d or less", peak, limit)
+			t.Errorf("peak %d kB resident, want at most %d", peak, limit)
 		}
 	})
 }

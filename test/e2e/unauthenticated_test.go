@@ -20,10 +20,10 @@ import (
 	"tcphup/test/kit/nstest"
 )
 
-// Strangers who open connections by the hundred, send nothing or read nothing, keep
-// it neither from hanging up nor from being scraped and found healthy, and do not
-// make it outgrow the memory that the manifests give it.
-func TestPrivilegedStrangers(t *testing.T) {
+// TestPrivilegedUnauthenticatedClients checks that hundreds of idle or slow connections without
+// credentials block neither hang-ups nor scrapes nor the health check, and that memory
+// stays below the manifests' limit.
+func TestPrivilegedUnauthenticatedClients(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		const (
 			destinations   = 500
@@ -52,12 +52,12 @@ func TestPrivilegedStrangers(t *testing.T) {
 		for range slow {
 			openConnection(t, tcphupAddress, slowRequest)
 		}
-		// An idle connection may stay for longer than this.
+		// The connection limit closes the oldest idle connection.
 		if err := first.SetReadDeadline(time.Now().Add(nstest.HangGuard)); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := first.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
-			t.Errorf("the oldest connection is still there: %v", err)
+			t.Errorf("oldest connection still open: %v", err)
 		}
 
 		if r := tcphup(t, "healthcheck", "--timeout=1m"); r.exit != 0 {
@@ -65,23 +65,22 @@ func TestPrivilegedStrangers(t *testing.T) {
 		}
 		closes, err := postAlert(t, netip.AddrPortFrom(netip.MustParseAddr("127.1.0.1"), server.addr().Port()))
 		if err != nil || !strings.Contains(closes, `"closed":1`) {
-			t.Errorf("the answer is %s, %v", closes, err)
+			t.Errorf("response: %s, %v", closes, err)
 		}
 		const closed = `tcphup_hangups_total{method="shutdown",outcome="closed",policy="labelled"} 1`
-		nstest.Eventually(t, "a scrape is answered and has the hang-up", func() bool {
+		nstest.Eventually(t, "a scrape succeeds and has the hang-up", func() bool {
 			page, err := get(t, "http://"+tcphupAddress+"/metrics")
 			return err == nil && strings.Contains(page, closed)
 		})
 		if size := peakMemory(t, p.cmd.Process.Pid); size > limit {
-			t.Errorf("it took %d kB, want %d at most", size, limit)
+			t.Errorf("peak %d kB resident, want at most %d", size, limit)
 		} else {
-			t.Logf("it took %d kB", size)
+			t.Logf("peak %d kB resident", size)
 		}
 	})
 }
 
-// openConnection opens a connection that takes next to nothing unless it is read,
-// and sends.
+// openConnection opens a connection with a minimal receive buffer and sends a request.
 func openConnection(t *testing.T, address, send string) net.Conn {
 	t.Helper()
 	dialer := net.Dialer{Control: func(_, _ string, raw syscall.RawConn) error {
@@ -101,7 +100,7 @@ func openConnection(t *testing.T, address, send string) net.Conn {
 	return c
 }
 
-// peakMemory is the most that a process has had resident, in kB.
+// peakMemory returns VmHWM, the peak resident memory of a process in kB.
 func peakMemory(t *testing.T, pid int) int {
 	t.Helper()
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
