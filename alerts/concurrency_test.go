@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -158,28 +157,40 @@ func TestSenderGone(t *testing.T) {
 	})
 }
 
-// More notifications than are worked on at once wait, and are sent away in time.
+// Notifications over the limit wait for a slot and get 503 when their time is over.
+// The running actions outlast them: on one deadline for all, a freed slot and the end
+// of the wait coincide, and select takes either.
 func TestNotificationBound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, DefaultRules(), func(c *Config) { c.MaxNotifications = 2 })
-		f.hang.hangUp = untilDone
-		var busy atomic.Int32
-		var wait sync.WaitGroup
-		for range 5 {
-			wait.Go(func() {
-				got := f.post(t, notify(staleAlert("10.0.0.5", "80")))
-				if got.code != http.StatusServiceUnavailable {
-					t.Errorf("code %d", got.code)
-				}
-				if got.answer.Error != "" {
-					busy.Add(1)
+		finish := make(chan struct{})
+		f.hang.hangUp = func(context.Context, hangup.Request) (*hangup.Report, error) {
+			<-finish
+			return outcome(hangup.Closed, 1), nil
+		}
+		var running, waiting sync.WaitGroup
+		for _, destination := range []string{"10.0.0.1", "10.0.0.2"} {
+			running.Go(func() {
+				f.post(t, notify(staleAlert(destination, "80"))).want(t, http.StatusOK, map[string]int{resultDone: 1})
+			})
+		}
+		synctest.Wait()
+		for range 3 {
+			waiting.Go(func() {
+				got := f.post(t, notify(staleAlert("10.0.0.3", "80")))
+				got.want(t, http.StatusServiceUnavailable, nil)
+				if got.answer.Error != "too many notifications at once" {
+					t.Errorf("error %q", got.answer.Error)
 				}
 			})
 		}
-		wait.Wait()
-		if n := busy.Load(); n < 1 {
-			t.Errorf("%d were sent away", n)
+		waiting.Wait()
+		close(finish)
+		running.Wait()
+		if n := len(f.hang.seen()); n != 2 {
+			t.Errorf("%d actions, want 2", n)
 		}
+		f.post(t, notify(staleAlert("10.0.0.3", "80"))).want(t, http.StatusOK, map[string]int{resultDone: 1})
 	})
 }
 
