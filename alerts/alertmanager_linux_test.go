@@ -21,14 +21,15 @@ import (
 	"tcphup/test/kit/nstest"
 )
 
-// listen serves the fixture on loopback and returns the URL of its receiver.
-func (f *fixture) listen(t *testing.T) string {
+// listen serves a handler on loopback with the server limits of the fixture and returns
+// its URL.
+func (f *fixture) listen(t *testing.T, h http.Handler) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &http.Server{Handler: f}
+	s := &http.Server{Handler: h}
 	f.ConfigureServer(s)
 	go func() { _ = s.Serve(l) }()
 	t.Cleanup(func() { _ = s.Close() })
@@ -152,7 +153,7 @@ func TestPrivilegedAlertmanager(t *testing.T) {
 				defer running.Add(-1)
 				return outcome(hangup.Closed, 1), nil
 			}
-			am := startAlertmanager(t, f.listen(t), testToken, 9093)
+			am := startAlertmanager(t, f.listen(t, f), testToken, 9093)
 			var destinations []string
 			for i := range 30 {
 				destinations = append(destinations, fmt.Sprintf("10.0.0.%d", i+1))
@@ -168,7 +169,7 @@ func TestPrivilegedAlertmanager(t *testing.T) {
 		t.Run("paused and resumed", func(t *testing.T) {
 			f := liveFixture(t, nil)
 			f.Pause()
-			am := startAlertmanager(t, f.listen(t), testToken, 9093)
+			am := startAlertmanager(t, f.listen(t, f), testToken, 9093)
 			am.fire(t, "10.0.0.5")
 			f.eventually(t, `tcphup_notifications_total{code="503"}`, 2) // with a retry
 			if err := f.Resume(); err != nil {
@@ -181,7 +182,7 @@ func TestPrivilegedAlertmanager(t *testing.T) {
 			if err := os.Chmod(f.config.TokenFile, 0o644); err != nil {
 				t.Fatal(err)
 			}
-			am := startAlertmanager(t, f.listen(t), testToken, 9093)
+			am := startAlertmanager(t, f.listen(t, f), testToken, 9093)
 			am.fire(t, "10.0.0.5")
 			f.eventually(t, `tcphup_notifications_total{code="503"}`, 1)
 			if err := os.Chmod(f.config.TokenFile, 0o600); err != nil {
@@ -191,7 +192,7 @@ func TestPrivilegedAlertmanager(t *testing.T) {
 		})
 		t.Run("wrong token", func(t *testing.T) {
 			f := liveFixture(t, nil)
-			am := startAlertmanager(t, f.listen(t), otherToken, 9093)
+			am := startAlertmanager(t, f.listen(t, f), otherToken, 9093)
 			am.fire(t, "10.0.0.5")
 			f.eventually(t, `tcphup_notifications_total{code="401"}`, 1)
 			if seen := f.hang.seen(); len(seen) > 0 {
@@ -209,7 +210,7 @@ func TestPrivilegedAlertmanager(t *testing.T) {
 				}
 				return unfinished(1, n), nil
 			}
-			am := startAlertmanager(t, f.listen(t), testToken, 9093)
+			am := startAlertmanager(t, f.listen(t, f), testToken, 9093)
 			am.fire(t, "10.0.0.5")
 			f.eventually(t, `tcphup_alerts_total{result="done"}`, 1)
 			if n := f.count(t, `tcphup_alerts_total{result="unfinished"}`); n < 2 { // may be more on a slow machine
@@ -228,21 +229,13 @@ func TestPrivilegedAlertmanager(t *testing.T) {
 				}
 			}
 			var arrived atomic.Int32
-			receiver := f.Receiver
 			counting := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if arrived.Add(1) == 2 {
 					close(both)
 				}
-				receiver.ServeHTTP(w, r)
+				f.ServeHTTP(w, r)
 			})
-			l, err := net.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
-				t.Fatal(err)
-			}
-			s := &http.Server{Handler: counting}
-			go func() { _ = s.Serve(l) }()
-			t.Cleanup(func() { _ = s.Close() })
-			url := "http://" + l.Addr().String()
+			url := f.listen(t, counting)
 			pair := func(port, own, peer int) alertmanager {
 				return startAlertmanager(t, url, testToken, port,
 					fmt.Sprintf("--cluster.listen-address=127.0.0.1:%d", own),

@@ -25,10 +25,10 @@ import (
 // HangUpper hangs up flows.
 type HangUpper interface {
 	// HangUp closes the flows that match the request and reports the outcome of each.
-	// When ctx ends first, it starts no further flow, returns soon and reports the rest as
-	// Planned without an error. An error means that no flow could be read or closed.
-	// Concurrent calls never overlap in destination and port. HangUp must not change the
-	// slices of the request.
+	// When ctx ends first, it closes no further flow, returns soon and reports the rest as
+	// Planned without an error. An error concerns the whole action, such as a failed dump;
+	// errors of single flows are in the report. Concurrent calls never overlap in
+	// destination and port. HangUp must not change the slices of the request.
 	HangUp(ctx context.Context, request hangup.Request) (*hangup.Report, error)
 }
 
@@ -45,7 +45,7 @@ type Endpoint struct {
 	Port   uint16 // 0 means every port
 }
 
-// selector matches every flow to e.
+// selector returns a selector of every flow to e.
 func (e Endpoint) selector() sockdiag.Selector {
 	s := sockdiag.Selector{Destinations: []netip.Prefix{e.Prefix}}
 	if e.Port != 0 {

@@ -18,7 +18,7 @@ import (
 const (
 	// maxTokenFile limits the size of a token file, in bytes.
 	maxTokenFile = 64 << 10
-	// minToken is the minimum length of a token, against guessing.
+	// minToken is the minimum length of a token in bytes, against guessing.
 	minToken = 16
 )
 

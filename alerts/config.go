@@ -21,8 +21,7 @@ type Config struct {
 	// configuration that changes at run time; an error rejects the request with 503. nil
 	// means that the configuration is fixed.
 	CheckListener func() error
-	// Shadow puts every policy in shadow mode: flows are planned and reported, none is
-	// closed.
+	// Shadow puts every policy in shadow mode, see Policy.Shadow.
 	Shadow bool
 	// NoListener is set when no listener serves the receiver. Every policy is in shadow
 	// mode and the mode is exporter.

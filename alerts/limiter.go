@@ -32,8 +32,8 @@ type destinationState struct {
 	unfinished action
 }
 
-// action is the state of an action, which may take several attempts. flows counts the
-// flows closed so far.
+// action is the start of an action and the number of flows closed so far. An action may
+// take several attempts.
 type action struct {
 	began time.Time
 	flows int

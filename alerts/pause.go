@@ -43,8 +43,8 @@ func (p *pause) byRequest() bool {
 	return p.on
 }
 
-// byFile reports whether the pause file exists. Errors other than os.ErrNotExist count as
-// existing, to be on the safe side.
+// byFile reports whether the pause file exists. Errors other than fs.ErrNotExist count as
+// existing: in doubt no flow is closed.
 func (p *pause) byFile() bool {
 	if p.file == "" {
 		return false
@@ -97,7 +97,7 @@ func (p *pause) watch(ctx context.Context, interval time.Duration) (context.Cont
 	return ctx, func() { cancel(nil) }
 }
 
-// Pause stops alert actions until Resume: running actions start no further flow, and
+// Pause stops alert actions until Resume: running actions close no further flow, and
 // notifications get 503, on which Alertmanager retries. A restart ends the pause; the
 // pause file outlasts restarts.
 func (r *Receiver) Pause() {

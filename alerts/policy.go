@@ -55,8 +55,8 @@ type Policy struct {
 	Drain    Drain
 	// Linger is how long the peer has to acknowledge the FIN.
 	Linger time.Duration
-	// Shadow is shadow mode: flows are planned and reported, none is closed. It is the dry
-	// run of the command line for a policy.
+	// Shadow is shadow mode: every action of the policy is a dry run, which plans and
+	// reports flows and closes none.
 	Shadow bool
 }
 
@@ -97,7 +97,8 @@ type Limits struct {
 	Fraction float64
 	// Rate is in flows per second; 0 means no pacing.
 	Rate float64
-	// Cooldown is the minimum time between actions on a destination.
+	// Cooldown is how long alerts for a destination are refused after an action that closed
+	// flows to it.
 	Cooldown time.Duration
 	// MaxAlertAge refuses alerts that fire for longer; 0 means no limit.
 	MaxAlertAge time.Duration

@@ -3,7 +3,7 @@ package alerts
 // PolicyStatus is the state of a policy.
 type PolicyStatus struct {
 	Name string
-	// Shadow is set in shadow mode: flows are planned and reported, none is closed.
+	// Shadow is set in shadow mode, for any of the reasons in Receiver.Mode.
 	Shadow bool
 	// OpenBreakers counts the open circuit breakers.
 	OpenBreakers int

@@ -57,9 +57,10 @@ const (
 )
 
 // update applies the addresses of one family; an empty list means that the name has none.
-// The first update of a family does not set changed. An address becomes former when it was
-// missing for settle, and in more consecutive responses than rotation of the name's
-// addresses explains. Failed lookups and time without lookups do not count.
+// The first update of a family does not set changed, unless the history is from a state
+// file. An address becomes former when it was missing for settle, and in more consecutive
+// responses than rotation of the family's addresses explains. Failed lookups and time
+// without lookups do not count.
 func (h *history) update(now time.Time, f family, addrs []netip.Addr) (events []event) {
 	first := !h.answered[f] && !h.loaded
 	h.answered[f] = true
