@@ -21,25 +21,26 @@ import (
 	"tcphup/test/kit/nstest"
 )
 
-// listen serves the fixture on loopback and returns its URL.
-func (f *fixture) listen(t *testing.T) string {
+// listen serves a handler on loopback with the server limits of the fixture and returns
+// its URL.
+func (f *fixture) listen(t *testing.T, h http.Handler) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &http.Server{Handler: f}
+	s := &http.Server{Handler: h}
 	f.ConfigureServer(s)
 	go func() { _ = s.Serve(l) }()
 	t.Cleanup(func() { _ = s.Close() })
 	return "http://" + l.Addr().String() + "/alerts"
 }
 
-// alertmanager is a running one.
+// alertmanager is a running Alertmanager.
 type alertmanager struct{ api string }
 
-// startAlertmanager runs an Alertmanager that sends every alert as a group of its
-// own to url. Nothing is sent twice within the test but by a retry.
+// startAlertmanager runs an Alertmanager that sends each alert to url as a separate group.
+// Only a retry sends an alert again within the test.
 func startAlertmanager(t *testing.T, url, token string, port int, args ...string) alertmanager {
 	t.Helper()
 	dir := t.TempDir()
@@ -63,13 +64,13 @@ receivers:
 	var output bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &output, &output
 	if err := cmd.Start(); err != nil {
-		t.Fatalf("start Alertmanager, which Debian's package prometheus-alertmanager has: %v", err)
+		t.Fatalf("start Alertmanager (Debian package prometheus-alertmanager): %v", err)
 	}
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 		if t.Failed() {
-			t.Logf("Alertmanager wrote:\n%s", output.String())
+			t.Logf("output of Alertmanager:\n%s", output.String())
 		}
 	})
 	nstest.Eventually(t, "Alertmanager is ready", func() bool {
@@ -83,7 +84,7 @@ receivers:
 	return a
 }
 
-// fire makes alerts for these destinations fire.
+// fire posts a firing alert for each destination.
 func (a alertmanager) fire(t *testing.T, destinations ...string) {
 	t.Helper()
 	type posted struct {
@@ -104,7 +105,7 @@ func (a alertmanager) fire(t *testing.T, destinations ...string) {
 	}
 	_ = resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		t.Fatalf("Alertmanager answered %s", resp.Status)
+		t.Fatalf("response of Alertmanager: %s", resp.Status)
 	}
 }
 
@@ -138,11 +139,11 @@ func liveFixture(t *testing.T, change func(*Config)) *fixture {
 	})
 }
 
-// A real Alertmanager: what it sends is understood, what is answered makes it do
-// what the answer is meant to.
+// A real Alertmanager parses the responses as intended: it retries on 503 and not on 200
+// or 401.
 func TestPrivilegedAlertmanager(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
-		t.Run("groups at once", func(t *testing.T) {
+		t.Run("concurrent groups", func(t *testing.T) {
 			f := liveFixture(t, nil)
 			var most, running atomic.Int32
 			f.hang.hangUp = func(context.Context, hangup.Request) (*hangup.Report, error) {
@@ -152,36 +153,36 @@ func TestPrivilegedAlertmanager(t *testing.T) {
 				defer running.Add(-1)
 				return outcome(hangup.Closed, 1), nil
 			}
-			am := startAlertmanager(t, f.listen(t), testToken, 9093)
+			am := startAlertmanager(t, f.listen(t, f), testToken, 9093)
 			var destinations []string
 			for i := range 30 {
 				destinations = append(destinations, fmt.Sprintf("10.0.0.%d", i+1))
 			}
 			am.fire(t, destinations...)
 			f.eventually(t, `tcphup_notifications_total{code="200"}`, 30)
-			// 20 destinations an hour are hung up; then the breaker is open.
+			// The limit is 20 destinations per hour; then the breaker opens.
 			done, open := f.count(t, `tcphup_alerts_total{result="done"}`), f.count(t, `tcphup_alerts_total{result="breaker_open"}`)
 			if done != 20 || open != 10 || most.Load() > int32(f.config.MaxActions) {
-				t.Errorf("%d done, %d refused by the breaker, %d at once", done, open, most.Load())
+				t.Errorf("%d done, %d refused by the breaker, %d concurrent", done, open, most.Load())
 			}
 		})
 		t.Run("paused and resumed", func(t *testing.T) {
 			f := liveFixture(t, nil)
 			f.Pause()
-			am := startAlertmanager(t, f.listen(t), testToken, 9093)
+			am := startAlertmanager(t, f.listen(t, f), testToken, 9093)
 			am.fire(t, "10.0.0.5")
-			f.eventually(t, `tcphup_notifications_total{code="503"}`, 2) // sent, and sent again
+			f.eventually(t, `tcphup_notifications_total{code="503"}`, 2) // with a retry
 			if err := f.Resume(); err != nil {
 				t.Fatal(err)
 			}
 			f.eventually(t, `tcphup_alerts_total{result="done"}`, 1)
 		})
-		t.Run("token file mended", func(t *testing.T) {
+		t.Run("token file repaired", func(t *testing.T) {
 			f := liveFixture(t, nil)
 			if err := os.Chmod(f.config.TokenFile, 0o644); err != nil {
 				t.Fatal(err)
 			}
-			am := startAlertmanager(t, f.listen(t), testToken, 9093)
+			am := startAlertmanager(t, f.listen(t, f), testToken, 9093)
 			am.fire(t, "10.0.0.5")
 			f.eventually(t, `tcphup_notifications_total{code="503"}`, 1)
 			if err := os.Chmod(f.config.TokenFile, 0o600); err != nil {
@@ -191,11 +192,11 @@ func TestPrivilegedAlertmanager(t *testing.T) {
 		})
 		t.Run("wrong token", func(t *testing.T) {
 			f := liveFixture(t, nil)
-			am := startAlertmanager(t, f.listen(t), otherToken, 9093)
+			am := startAlertmanager(t, f.listen(t, f), otherToken, 9093)
 			am.fire(t, "10.0.0.5")
 			f.eventually(t, `tcphup_notifications_total{code="401"}`, 1)
 			if seen := f.hang.seen(); len(seen) > 0 {
-				t.Errorf("was hung up: %v", seen)
+				t.Errorf("actions: %v", seen)
 			}
 		})
 		t.Run("finished by retries", func(t *testing.T) {
@@ -209,10 +210,10 @@ func TestPrivilegedAlertmanager(t *testing.T) {
 				}
 				return unfinished(1, n), nil
 			}
-			am := startAlertmanager(t, f.listen(t), testToken, 9093)
+			am := startAlertmanager(t, f.listen(t, f), testToken, 9093)
 			am.fire(t, "10.0.0.5")
 			f.eventually(t, `tcphup_alerts_total{result="done"}`, 1)
-			if n := f.count(t, `tcphup_alerts_total{result="unfinished"}`); n < 2 { // more on a slow machine
+			if n := f.count(t, `tcphup_alerts_total{result="unfinished"}`); n < 2 { // may be more on a slow machine
 				t.Errorf("%d unfinished, want 2 at least", n)
 			}
 		})
@@ -221,28 +222,20 @@ func TestPrivilegedAlertmanager(t *testing.T) {
 			both := make(chan struct{})
 			f.hang.hangUp = func(ctx context.Context, _ hangup.Request) (*hangup.Report, error) {
 				select {
-				case <-both: // the notification of the second one has come
+				case <-both: // the notification of the second Alertmanager arrived
 					return outcome(hangup.Closed, 3), nil
 				case <-ctx.Done():
-					return nil, errors.New("the second Alertmanager sent nothing")
+					return nil, errors.New("no notification from the second Alertmanager")
 				}
 			}
 			var arrived atomic.Int32
-			receiver := f.Receiver
 			counting := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if arrived.Add(1) == 2 {
 					close(both)
 				}
-				receiver.ServeHTTP(w, r)
+				f.ServeHTTP(w, r)
 			})
-			l, err := net.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
-				t.Fatal(err)
-			}
-			s := &http.Server{Handler: counting}
-			go func() { _ = s.Serve(l) }()
-			t.Cleanup(func() { _ = s.Close() })
-			url := "http://" + l.Addr().String()
+			url := f.listen(t, counting)
 			pair := func(port, own, peer int) alertmanager {
 				return startAlertmanager(t, url, testToken, port,
 					fmt.Sprintf("--cluster.listen-address=127.0.0.1:%d", own),
@@ -255,10 +248,10 @@ func TestPrivilegedAlertmanager(t *testing.T) {
 			two.fire(t, "10.0.0.5")
 			f.eventually(t, `tcphup_notifications_total{code="200"}`, 2)
 			if seen := f.hang.seen(); len(seen) != 1 {
-				t.Errorf("hung up %d times: %v", len(seen), seen)
+				t.Errorf("%d actions: %v", len(seen), seen)
 			}
 			if n := f.count(t, `tcphup_alerts_total{result="cooldown"}`); n != 1 {
-				t.Errorf("%d found the work done, want 1", n)
+				t.Errorf("%d results cooldown, want 1", n)
 			}
 		})
 	})

@@ -1,22 +1,22 @@
-// Package alerts receives Alertmanager's webhook notifications and turns them,
-// by rules that an operator wrote, into requests to hang up flows.
+// Package alerts receives Alertmanager's webhook notifications and maps them, by the
+// operator's policies, to requests to hang up flows.
 //
-// An alert is a request to bring the host to a state: no flow that the alert
-// names and that shows the evidence is open. Every notification reconciles to
-// that state and is answered when it holds, so a repeat, a retry, the twin of a
-// highly available pair or a restart half way finds less to do. There is no queue
-// and no ledger: Alertmanager keeps the alert and repeats it while it fires.
+// An alert describes the wanted state: no open flow to its destination meets the
+// policy's evidence. Each notification reconciles the host to that state and gets its
+// response when the state is reached. Handling is idempotent: repeats, retries and the
+// second instance of a highly available pair find less to do. The package has no queue:
+// Alertmanager stores the alert and repeats it while it fires.
 //
-// Nothing in an alert can widen what is done. Its labels choose a policy and name
-// a destination inside what the policy allows; whatever is missing, unreadable or
-// outside is refused with a reason, counted, recorded and answered. Annotations
-// are never read. Without credentials everything is shadow: planned and reported,
-// nothing closed.
+// An alert cannot widen a policy. Its labels select the policy and one of the allowed
+// destinations. A missing, invalid or disallowed label is refused with a reason, counted
+// and recorded. Annotations are never read. Without credentials every policy is in shadow
+// mode: flows are planned and reported, and none is closed.
 package alerts
 
 import (
 	"context"
 	"net/netip"
+	"slices"
 
 	"tcphup/hangup"
 	"tcphup/sockdiag"
@@ -24,31 +24,28 @@ import (
 
 // HangUpper hangs up flows.
 type HangUpper interface {
-	// HangUp brings the host to the state that the request describes, within the time
-	// of ctx, and reports the outcome of each flow. When ctx ends first, it starts
-	// nothing new, returns soon and reports the rest as Planned; that is not an error.
-	// On an error the state of the host could not be read or changed as a whole. It is
-	// called from several goroutines, never at the same time for requests whose
-	// destinations and ports overlap, and must not change the slices of the request.
+	// HangUp closes the flows that match the request and reports the outcome of each.
+	// When ctx ends first, it closes no further flow, returns soon and reports the rest as
+	// Planned without an error. An error concerns the whole action, such as a failed dump;
+	// errors of single flows are in the report. Concurrent calls never overlap in
+	// destination and port. HangUp must not change the slices of the request.
 	HangUp(ctx context.Context, request hangup.Request) (*hangup.Report, error)
 }
 
-// Names knows the addresses of names. It is what this package needs of a resolver
-// that watches them.
+// Names returns the addresses of watched names.
 type Names interface {
-	// Addresses returns the addresses that the name has now and those that it had
-	// before and has no more. Both are empty for a name that is not known or was
-	// never resolved. It must not block on the network.
+	// Addresses returns the current and the former addresses of the name. Both are empty
+	// for a name that is not watched or not resolved yet. It must not block on the network.
 	Addresses(name string) (current, former []netip.Addr)
 }
 
-// Endpoint is a range of destinations with one port or with every port.
+// Endpoint is a prefix with one port or every port.
 type Endpoint struct {
 	Prefix netip.Prefix
 	Port   uint16 // 0 means every port
 }
 
-// selector matches every flow to e.
+// selector returns a selector of every flow to e.
 func (e Endpoint) selector() sockdiag.Selector {
 	s := sockdiag.Selector{Destinations: []netip.Prefix{e.Prefix}}
 	if e.Port != 0 {
@@ -57,25 +54,16 @@ func (e Endpoint) selector() sockdiag.Selector {
 	return s
 }
 
-// covers reports whether everything that the target names lies inside e.
+// covers reports whether e includes every prefix and port of the target.
 func (e Endpoint) covers(t *target) bool {
-	for _, p := range t.prefixes {
-		if !contains(e.Prefix, p) {
-			return false
-		}
+	if slices.ContainsFunc(t.prefixes, func(p netip.Prefix) bool { return !contains(e.Prefix, p) }) {
+		return false
 	}
-	if e.Port == 0 {
-		return true
-	}
-	for _, port := range t.ports {
-		if port != e.Port {
-			return false
-		}
-	}
-	return len(t.ports) > 0
+	return e.Port == 0 ||
+		len(t.ports) > 0 && !slices.ContainsFunc(t.ports, func(port uint16) bool { return port != e.Port })
 }
 
-// contains reports whether outer holds all of inner. The families never mix.
+// contains reports whether outer includes inner. Different families never match.
 func contains(outer, inner netip.Prefix) bool {
 	return outer.Bits() <= inner.Bits() && outer.Contains(inner.Addr())
 }

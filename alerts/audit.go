@@ -13,43 +13,40 @@ import (
 // DefaultAuditSize is how many records an Audit keeps in memory.
 const DefaultAuditSize = 1000
 
-// Record is one decision: about one flow, or about an alert as a whole when Flow
-// is nil.
+// Record is the decision about one flow, or about an alert when Flow is nil.
 type Record struct {
 	Time        time.Time              `json:"time"`
-	Policy      string                 `json:"policy,omitempty"` // empty: no policy is for the alert
+	Policy      string                 `json:"policy,omitempty"` // empty: no policy matched
 	Fingerprint string                 `json:"fingerprint"`
 	StartsAt    time.Time              `json:"starts_at,omitzero"`
 	ExternalURL string                 `json:"external_url,omitempty"`
 	Destination string                 `json:"destination,omitempty"`
 	Port        string                 `json:"port,omitempty"`
 	Result      string                 `json:"result"`           // of the alert
-	Detail      string                 `json:"detail,omitempty"` // why, for people
+	Detail      string                 `json:"detail,omitempty"` // reason as text
 	Shadow      bool                   `json:"shadow,omitempty"`
 	Flows       map[hangup.Outcome]int `json:"flows,omitempty"` // of the alert, by outcome
 	Flow        *hangup.ResultJSON     `json:"flow,omitempty"`
 }
 
-// Audit keeps the last records in memory, oldest first, and writes every record as
-// a line of JSON. It serves those in memory over HTTP.
+// Audit keeps the last DefaultAuditSize records in memory, writes every record as a line
+// of JSON and serves the records in memory over HTTP. It is safe for concurrent use.
 type Audit struct {
 	mu     sync.Mutex
 	writer io.Writer
 	ring   []Record
-	next   int // where the next record goes once the ring is full
+	next   int // index of the oldest record once the ring is full
 	errors uint64
-	torn   bool // the last line that was written has no end
+	torn   bool // the last line is incomplete
 }
 
-// NewAudit returns an empty Audit that writes to w as well; nil means to memory
-// only. Each record is one call of Write, so a file opened for appending may be
-// shared. A record of which only a part could be written, to a disk that was full
-// say, gets a line of its own: those before and after it can be read.
+// NewAudit returns an empty Audit that also writes to w; nil means memory only. Each
+// record is one call of Write, so a file opened for appending may be shared. After a
+// partial write, for example on a full disk, the next record starts on a new line.
 func NewAudit(w io.Writer) *Audit { return &Audit{writer: w} }
 
-// SetWriter makes later records go to w, for a log file that was rotated, and
-// returns the writer that was used until now. After it has returned that one is
-// not used any more.
+// SetWriter replaces the writer, after log rotation, and returns the previous one, which
+// the caller may close. The error count is kept.
 func (a *Audit) SetWriter(w io.Writer) (old io.Writer) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -57,23 +54,22 @@ func (a *Audit) SetWriter(w io.Writer) (old io.Writer) {
 	return old
 }
 
-// EndLine makes the next record begin on a line of its own, for a writer whose last
-// line is cut off.
+// EndLine starts the next record on a new line, for a file whose last line is incomplete.
 func (a *Audit) EndLine() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.torn = true
 }
 
-// Errors returns how many records could not be written.
+// Errors returns the number of records that could not be written.
 func (a *Audit) Errors() uint64 {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.errors
 }
 
-// Add keeps and writes a record. The error is of the writer; the record is in
-// memory all the same.
+// Add stores and writes a record. It returns the error of the writer; the record stays in
+// memory.
 func (a *Audit) Add(r Record) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -96,7 +92,7 @@ func (a *Audit) Add(r Record) error {
 	return err
 }
 
-// writeLine writes one line, after the end of the last one if that was cut off. The
+// writeLine writes one line, preceded by a newline if the last line is incomplete. The
 // caller holds the lock.
 func (a *Audit) writeLine(line []byte) error {
 	if a.torn {
@@ -118,12 +114,12 @@ func (a *Audit) Records() []Record {
 	return append(records, a.ring[:a.next]...)
 }
 
-// ServeHTTP answers GET with {"records": […]}, oldest first. The records name
-// processes and peers: who may read them is for the caller to say.
+// ServeHTTP responds to GET with {"records": […]}, oldest first. Records contain
+// processes and peer addresses: the caller restricts access.
 func (a *Audit) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		w.Header().Set("Allow", "GET, HEAD")
-		writeJSON(w, http.StatusMethodNotAllowed, sayNo(0, "use GET"))
+		writeJSON(w, http.StatusMethodNotAllowed, reject(0, "use GET"))
 		return
 	}
 	writeJSON(w, http.StatusOK, struct {

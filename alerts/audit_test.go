@@ -30,7 +30,7 @@ import (
 
 var update = flag.Bool("update", false, "rewrite the golden files")
 
-// golden compares got with a file.
+// golden compares got with a file in testdata; -update rewrites it.
 func golden(t *testing.T, name, got string) {
 	t.Helper()
 	if *update {
@@ -56,8 +56,8 @@ func auditedResult() hangup.Result {
 	return r
 }
 
-// Every decision is a line: what was done, what was refused and why. What asks for
-// nothing is not a decision.
+// Every decision is one line of JSON with outcome and reason. Resolved and unmatched
+// alerts have no record.
 func TestAuditLog(t *testing.T) {
 	var file bytes.Buffer
 	f := newFixture(t, DefaultRules(), func(c *Config) { c.Audit = NewAudit(&file) })
@@ -89,8 +89,8 @@ func TestAuditLog(t *testing.T) {
 	}
 }
 
-// What an alert says is one line of the log and one of the audit, and nothing in it
-// reaches a terminal as it is.
+// Text of an alert cannot start a new line in the log or the audit, and control characters
+// are escaped.
 func TestLogCannotBeForged(t *testing.T) {
 	const forged = "x\nlevel=ERROR msg=\"alert handled\" result=done\u009b2J\x1b[2J\u202e"
 	asJSON, err := json.Marshal(forged)
@@ -118,13 +118,13 @@ func TestLogCannotBeForged(t *testing.T) {
 				t.Errorf("%s: %d lines for 3 alerts and 2 flows:\n%s", name, lines, written)
 			}
 			if strings.ContainsAny(written, "\u009b\x1b\u202e") {
-				t.Errorf("%s: what an alert says is not spelt out: %q", name, written)
+				t.Errorf("%s: control characters are not escaped: %q", name, written)
 			}
 		}
 	}
 }
 
-func TestAuditKeepsTheLast(t *testing.T) {
+func TestAuditKeepsLast(t *testing.T) {
 	a := NewAudit(nil)
 	for i := range DefaultAuditSize + 250 {
 		if err := a.Add(Record{Time: testNow.Add(time.Duration(i) * time.Second)}); err != nil {
@@ -137,7 +137,7 @@ func TestAuditKeepsTheLast(t *testing.T) {
 	}
 	for i, r := range records {
 		if want := testNow.Add(time.Duration(i+250) * time.Second); !r.Time.Equal(want) {
-			t.Fatalf("record %d is of %s, want %s", i, r.Time, want)
+			t.Fatalf("record %d: time %s, want %s", i, r.Time, want)
 		}
 	}
 }
@@ -146,13 +146,13 @@ type brokenWriter struct{}
 
 func (brokenWriter) Write([]byte) (int, error) { return 0, errors.New("no space left on device") }
 
-// A full disk keeps nobody from hanging up, and is told once.
+// A full disk does not stop actions and is logged once per minute.
 func TestAuditCannotBeWritten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
 		f := newFixture(t, DefaultRules(), func(c *Config) { c.Audit = NewAudit(brokenWriter{}) })
 		f.log = slog.New(slog.NewTextHandler(&log, nil))
-		// The limit of the log has the real clock, which the bubble replaces.
+		// The rate-limited log uses the clock of the bubble, the fixture its own.
 		advance := func(d time.Duration) {
 			f.advance(d)
 			time.Sleep(d)
@@ -167,20 +167,20 @@ func TestAuditCannotBeWritten(t *testing.T) {
 			t.Errorf("%d errors counted, want 12", n)
 		}
 		if n := strings.Count(log.String(), "cannot write audit record"); n != 3 {
-			t.Errorf("told %d times in 3 minutes:\n%s", n, log.String())
+			t.Errorf("logged %d times in 3 minutes:\n%s", n, log.String())
 		}
 		var file bytes.Buffer
 		if old := f.config.Audit.SetWriter(&file); old != (brokenWriter{}) {
-			t.Errorf("the old writer was %v", old)
+			t.Errorf("old writer: %v", old)
 		}
 		f.post(t, notify(staleAlert("10.0.0.7", "80")))
 		if strings.Count(file.String(), "\n") != 1+2 {
-			t.Errorf("the new file holds %q", file.String())
+			t.Errorf("content of the new file: %q", file.String())
 		}
 	})
 }
 
-// nearlyFull takes so many bytes more, as a file does on a disk with little room.
+// nearlyFull accepts room more bytes, like a file on an almost full disk.
 type nearlyFull struct {
 	bytes.Buffer
 	room int
@@ -194,12 +194,12 @@ func (w *nearlyFull) Write(b []byte) (int, error) {
 	return n, nil
 }
 
-// A disk that is full in the middle of a record costs that record and those for which
-// there is no room, and none that was written before or is after.
+// On a full disk only the partial record and the records without space are lost; earlier
+// and later records stay readable.
 func TestAuditTornLine(t *testing.T) {
 	file := &nearlyFull{room: 230}
 	a := NewAudit(file)
-	a.EndLine() // an earlier run left half a line
+	a.EndLine() // a previous process wrote half a line
 	file.WriteString(`{"time":"20`)
 	for i, room := range []int{230, 0, 1, 1000, 1000} {
 		file.room = room
@@ -216,11 +216,11 @@ func TestAuditTornLine(t *testing.T) {
 		}
 	}
 	if diff := cmp.Diff([]string{"3", "4"}, whole); diff != "" || a.Errors() != 3 {
-		t.Errorf("%d errors, records that can be read (-want +got):\n%s\n%s", a.Errors(), diff, file.String())
+		t.Errorf("%d errors, readable records (-want +got):\n%s\n%s", a.Errors(), diff, file.String())
 	}
 }
 
-// metricsText returns everything the receiver reports.
+// metricsText returns the receiver's metrics as text, linted.
 func metricsText(t *testing.T, f *fixture) string {
 	t.Helper()
 	registry := prometheus.NewPedanticRegistry()
@@ -235,7 +235,7 @@ func metricsText(t *testing.T, f *fixture) string {
 	var b strings.Builder
 	for _, family := range families {
 		if family.GetName() == "tcphup_notification_duration_seconds" {
-			// The time taken differs from run to run; how often does not.
+			// Durations vary between runs, the count does not.
 			for _, m := range family.GetMetric() {
 				h := m.GetHistogram()
 				h.SampleSum = nil

@@ -16,39 +16,36 @@ import (
 )
 
 const (
-	// maxTokenFile is how much of a token file is read at most.
+	// maxTokenFile limits the size of a token file, in bytes.
 	maxTokenFile = 64 << 10
-	// minToken keeps guessable tokens out.
+	// minToken is the minimum length of a token in bytes, against guessing.
 	minToken = 16
 )
 
-// errUnauthorized means that the request showed no valid token.
-var errUnauthorized = errors.New("a valid bearer token is needed")
+// errUnauthorized means that the request has no valid token.
+var errUnauthorized = errors.New("valid bearer token required")
 
-// tokenFile is the path of a file with tokens, one a line; empty lines and lines
-// that begin with # do not count. The file is read for every request, so that a
-// rotation (add the new token, change the sender, remove the old token) needs no
-// restart and a token that was removed is refused from that moment on.
+// tokenFile is the path of a file with one token per line; empty lines and lines that
+// start with # are skipped. The file is read for every request: token rotation needs no
+// restart, and a removed token is rejected at once.
 type tokenFile string
 
-// authorize returns nil when the request shows one of the file's tokens,
-// errUnauthorized when it does not, and another error when the file cannot be
-// used.
+// authorize returns nil if the request has one of the file's tokens, errUnauthorized if
+// not, and another error if the file cannot be used.
 //
-// What is compared is the SHA-256 digest of the token shown with those of all the
-// tokens in the file, each compared to its end and none left out. The time taken
-// therefore depends on the length of what the sender sent and on the file's size
-// and never on how many leading bytes of a token are right.
+// It compares the SHA-256 digest of the request's token with the digest of every token in
+// the file, in constant time. The duration depends on the size of the request's token and
+// of the file, not on the number of correct leading bytes.
 func (f tokenFile) authorize(r *http.Request) error {
 	tokens, err := f.read()
 	if err != nil {
 		return err
 	}
-	shown, ok := bearer(r)
+	token, ok := bearer(r)
 	if !ok {
 		return errUnauthorized
 	}
-	digest := sha256.Sum256([]byte(shown))
+	digest := sha256.Sum256([]byte(token))
 	found := 0
 	for i := range tokens {
 		found |= subtle.ConstantTimeCompare(tokens[i][:], digest[:])
@@ -69,31 +66,30 @@ func bearer(r *http.Request) (string, bool) {
 	return strings.TrimSpace(token), ok && strings.EqualFold(scheme, "Bearer")
 }
 
-// read returns the digests of the tokens in the file. The error never quotes what
-// the file holds.
+// read returns the digests of the tokens in the file. Errors never quote its content.
 func (f tokenFile) read() ([][sha256.Size]byte, error) {
-	// Without O_NONBLOCK the open of a FIFO would wait for a writer.
+	// Without O_NONBLOCK, opening a FIFO blocks until a writer opens it (fifo(7)).
 	file, err := os.OpenFile(string(f), os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, fmt.Errorf("read token file: %w", err)
 	}
-	defer func() { _ = file.Close() }() // nothing was written
-	// The rights are those of the file that is open, not of whatever has the name.
+	defer func() { _ = file.Close() }() // read only
+	// fstat of the open file: the path may be replaced at any time.
 	info, err := file.Stat()
 	if err != nil {
 		return nil, fmt.Errorf("read token file: %w", err)
 	}
 	switch mode := info.Mode(); {
 	case !mode.IsRegular():
-		return nil, fmt.Errorf("token file %s is not a regular file", f)
+		return nil, fmt.Errorf("check token file %s: not a regular file", f)
 	case mode.Perm()&0o007 != 0:
-		return nil, fmt.Errorf("token file %s is open to every user (mode %#o): "+
-			"chmod it to 0640 or less; for a Kubernetes secret set defaultMode: 0440", f, mode.Perm())
+		return nil, fmt.Errorf("check token file %s: accessible to other users (mode %#o); "+
+			"chmod it to 0640 or less, for a Kubernetes secret set defaultMode: 0440", f, mode.Perm())
 	case mode.Perm()&0o020 != 0:
-		return nil, fmt.Errorf("token file %s may be written by its group (mode %#o): "+
+		return nil, fmt.Errorf("check token file %s: writable by its group (mode %#o); "+
 			"chmod it to 0640 or less", f, mode.Perm())
 	case info.Size() > maxTokenFile:
-		return nil, fmt.Errorf("token file %s is larger than %d bytes", f, maxTokenFile)
+		return nil, fmt.Errorf("check token file %s: larger than %d bytes", f, maxTokenFile)
 	}
 	if err := safefile.Check(file); err != nil {
 		return nil, fmt.Errorf("read token file: %w", err)
@@ -115,16 +111,16 @@ func (f tokenFile) parse(content []byte) ([][sha256.Size]byte, error) {
 			continue
 		}
 		if len(token) < minToken {
-			return nil, fmt.Errorf("%s:%d: the token has %d characters, at least %d are needed: "+
-				"make one with openssl rand -hex 32", f, line, len(token), minToken)
+			return nil, fmt.Errorf("%s:%d: token has %d characters, want at least %d; "+
+				"generate one with openssl rand -hex 32", f, line, len(token), minToken)
 		}
 		if i := bytes.IndexFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }); i >= 0 {
-			return nil, fmt.Errorf("%s:%d: character %d of the token cannot be sent in a header", f, line, i+1)
+			return nil, fmt.Errorf("%s:%d: character %d of the token is not allowed in a header", f, line, i+1)
 		}
 		tokens = append(tokens, sha256.Sum256(token))
 	}
 	if len(tokens) == 0 {
-		return nil, fmt.Errorf("token file %s holds no token", f)
+		return nil, fmt.Errorf("parse token file %s: no token", f)
 	}
 	return tokens, nil
 }

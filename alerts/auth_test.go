@@ -12,7 +12,7 @@ import (
 	"tcphup/hangup"
 )
 
-// A rotation: the new token is added, the sender changes over, the old one goes.
+// Rotation: add the new token, change the sender, remove the old token.
 func TestTokenRotation(t *testing.T) {
 	path := writeTokens(t, "# tokens of the two Alertmanagers", "", testToken)
 	f := newFixture(t, DefaultRules(), func(c *Config) { c.TokenFile = path })
@@ -23,19 +23,19 @@ func TestTokenRotation(t *testing.T) {
 		return send(t, f, req).code
 	}
 	steps := []struct {
-		file       string // empty: the file is gone
+		file       string // empty: no file
 		mode       os.FileMode
 		first, new int
 	}{
 		{testToken + "\n", 0o600, 200, 401},
 		{testToken + "\r\n" + otherToken + "\r\n", 0o640, 200, 200},
 		{otherToken, 0o400, 401, 200},
-		{"", 0, 503, 503},                             // half way through a rename: the sender tries again
-		{"\n# none\n", 0o600, 503, 503},               // half written
-		{otherToken + "\n", 0o644, 503, 503},          // everyone knows it now
-		{otherToken + "\nshort\n", 0o600, 503, 503},   // a mistake must not go unnoticed
-		{otherToken + "\n", 0o600, 401, 200},          // mended
-		{"  " + testToken + "  \n", 0o600, 200, 401},  // blanks are not part of a token
+		{"", 0, 503, 503},                             // during a rename: the sender retries
+		{"\n# none\n", 0o600, 503, 503},               // partially written
+		{otherToken + "\n", 0o644, 503, 503},          // readable by every user
+		{otherToken + "\nshort\n", 0o600, 503, 503},   // an invalid line is an error
+		{otherToken + "\n", 0o600, 401, 200},          // repaired
+		{"  " + testToken + "  \n", 0o600, 200, 401},  // surrounding spaces are trimmed
 		{strings.Repeat("#", 70000), 0o600, 503, 503}, // not a token file
 	}
 	for i, step := range steps {
@@ -73,11 +73,11 @@ func TestTokenFileRefused(t *testing.T) {
 		{"missing", filepath.Join(dir, "missing"), "", 0, "no such file"},
 		{"directory", dir, "", 0, "not a regular file"},
 		{"fifo", fifo, "", 0, "not a regular file"},
-		{"world-readable", "", testToken, 0o604, "open to every user (mode 0604)"},
-		{"world-writable", "", testToken, 0o602, "open to every user"},
-		{"group-writable", "", testToken, 0o660, "written by its group"},
-		{"empty", "", "", 0o600, "holds no token"},
-		{"short", "", testToken + "\nabc\n", 0o600, "tokens:2: the token has 3 characters"},
+		{"world-readable", "", testToken, 0o604, "accessible to other users (mode 0604)"},
+		{"world-writable", "", testToken, 0o602, "accessible to other users"},
+		{"group-writable", "", testToken, 0o660, "writable by its group"},
+		{"empty", "", "", 0o600, "no token"},
+		{"short", "", testToken + "\nabc\n", 0o600, "tokens:2: token has 3 characters"},
 		{"two words", "", testToken + " " + otherToken, 0o600, "tokens:1: character 33"},
 		{"not ASCII", "", strings.Repeat("é", 20), 0o600, "tokens:1: character 1"},
 	}
@@ -96,13 +96,13 @@ func TestTokenFileRefused(t *testing.T) {
 				t.Fatalf("got %v, want an error with %q", err, tt.want)
 			}
 			if strings.Contains(err.Error(), testToken) {
-				t.Errorf("the error shows a token: %v", err)
+				t.Errorf("the error contains a token: %v", err)
 			}
 		})
 	}
 }
 
-// No number of wrong tries closes anything.
+// Wrong tokens never start an action.
 func TestTokenGuesses(t *testing.T) {
 	f := newFixture(t, DefaultRules(), nil)
 	for i := range 1000 {
@@ -114,11 +114,11 @@ func TestTokenGuesses(t *testing.T) {
 		}
 	}
 	if seen := f.hang.seen(); len(seen) > 0 {
-		t.Errorf("was hung up: %v", seen)
+		t.Errorf("actions: %v", seen)
 	}
 }
 
-// Whoever has no credentials to show gets a plan.
+// Without credentials and with shadow set, flows are planned and none is closed.
 func TestShadow(t *testing.T) {
 	tests := []struct {
 		name   string
@@ -144,22 +144,22 @@ func TestShadow(t *testing.T) {
 			if tt.shadow {
 				result, flow = resultShadow, hangup.Planned
 			}
-			if got.code != 200 || got.answer.Alerts[result] != 1 || got.answer.Flows[flow] != 2 {
+			if got.code != 200 || got.response.Alerts[result] != 1 || got.response.Flows[flow] != 2 {
 				t.Errorf("got %d %s", got.code, got.text)
 			}
 			if a := f.hang.actions[0]; a.DryRun != tt.shadow {
-				t.Errorf("action has shadow %t", a.DryRun)
+				t.Errorf("dry run %t", a.DryRun)
 			}
-			// A plan changes nothing, so the next one is made at once.
+			// A plan starts no cooldown.
 			got = f.post(t, notify(staleAlert("10.0.0.5", "80")))
-			if want := map[bool]string{true: resultShadow, false: resultCooldown}[tt.shadow]; got.answer.Alerts[want] != 1 {
+			if want := map[bool]string{true: resultShadow, false: resultCooldown}[tt.shadow]; got.response.Alerts[want] != 1 {
 				t.Errorf("second time: %s", got.text)
 			}
 		})
 	}
 }
 
-// A listener whose web configuration has lost its users is closed, not open.
+// A web configuration without users rejects requests.
 func TestListenerLosesCredentials(t *testing.T) {
 	var lost error
 	f := newFixture(t, DefaultRules(), func(c *Config) {
@@ -173,6 +173,6 @@ func TestListenerLosesCredentials(t *testing.T) {
 		t.Errorf("resume: code %d", got.code)
 	}
 	if n := len(f.hang.seen()); n != 1 {
-		t.Errorf("hung up %d times", n)
+		t.Errorf("%d actions, want 1", n)
 	}
 }

@@ -5,11 +5,8 @@ import (
 	"errors"
 	"net/http"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,15 +14,15 @@ import (
 	"tcphup/hangup"
 )
 
-// overlapGuard fails the test when two actions on the same flows run at once.
-type overlapGuard struct {
+// overlapChecker fails the test if actions on overlapping targets run concurrently.
+type overlapChecker struct {
 	t       *testing.T
 	mu      sync.Mutex
 	running []hangup.Request
 	most    int
 }
 
-func (g *overlapGuard) hangUp(ctx context.Context, a hangup.Request) (*hangup.Report, error) {
+func (g *overlapChecker) hangUp(ctx context.Context, a hangup.Request) (*hangup.Report, error) {
 	g.mu.Lock()
 	for _, other := range g.running {
 		ports := len(a.Selector.Ports) == 0 || len(other.Selector.Ports) == 0 ||
@@ -33,14 +30,14 @@ func (g *overlapGuard) hangUp(ctx context.Context, a hangup.Request) (*hangup.Re
 		if ports && slices.ContainsFunc(a.Selector.Destinations, func(p netip.Prefix) bool {
 			return slices.ContainsFunc(other.Selector.Destinations, p.Overlaps)
 		}) {
-			g.t.Errorf("%v runs while %v does", a.Selector, other.Selector)
+			g.t.Errorf("%v overlaps the running %v", a.Selector, other.Selector)
 		}
 	}
 	g.running = append(g.running, a)
 	g.most = max(g.most, len(g.running))
 	g.mu.Unlock()
 	select {
-	case <-time.After(100 * time.Millisecond): // the bubble's clock, no real time passes
+	case <-time.After(100 * time.Millisecond): // fake clock
 	case <-ctx.Done():
 	}
 	g.mu.Lock()
@@ -52,8 +49,8 @@ func (g *overlapGuard) hangUp(ctx context.Context, a hangup.Request) (*hangup.Re
 	return outcome(hangup.Closed, 1), nil
 }
 
-// The same destination is never worked on twice at once, by no policy and by no
-// prefix that overlaps; others are, within the bound.
+// Actions on overlapping destinations never run concurrently, across policies and
+// prefixes; other actions do, up to MaxActions.
 func TestSerialised(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rules := DefaultRules()
@@ -68,7 +65,7 @@ func TestSerialised(t *testing.T) {
 			rules.Policies[i].Limits.MaxAlertAge = 0
 		}
 		f := newFixture(t, rules, func(c *Config) { c.MaxActions = 2 })
-		guard := &overlapGuard{t: t}
+		guard := &overlapChecker{t: t}
 		f.hang.hangUp = guard.hangUp
 		network := func(destination, port string) testAlert {
 			a := staleAlert(destination, port)
@@ -89,66 +86,65 @@ func TestSerialised(t *testing.T) {
 		}
 		wait.Wait()
 		if guard.most != 2 {
-			t.Errorf("%d actions ran at once, want 2 at most", guard.most)
+			t.Errorf("%d concurrent actions, want 2", guard.most)
 		}
-		if n := len(f.claims.held); n != 0 {
-			t.Errorf("%d claims are still held", n)
+		if n := len(f.locks.held); n != 0 {
+			t.Errorf("%d targets still locked", n)
 		}
 	})
 }
 
-// The twin of a highly available pair waits and finds the work done.
-func TestTwins(t *testing.T) {
+// The second notification of a highly available pair waits and gets the result cooldown.
+func TestHAPair(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, DefaultRules(), nil)
-		f.hang.hangUp = (&overlapGuard{t: t}).hangUp
+		f.hang.hangUp = (&overlapChecker{t: t}).hangUp
 		results := make(chan map[string]int, 2)
 		for range 2 {
-			go func() { results <- f.post(t, notify(staleAlert("10.0.0.5", "80"))).answer.Alerts }()
+			go func() { results <- f.post(t, notify(staleAlert("10.0.0.5", "80"))).response.Alerts }()
 		}
 		first, second := <-results, <-results
 		if first[resultDone]+second[resultDone] != 1 || first[resultCooldown]+second[resultCooldown] != 1 {
 			t.Errorf("got %v and %v", first, second)
 		}
 		if n := len(f.hang.seen()); n != 1 {
-			t.Errorf("hung up %d times", n)
+			t.Errorf("%d actions, want 1", n)
 		}
 	})
 }
 
-// untilDone hangs up for as long as it may.
-func untilDone(ctx context.Context, _ hangup.Request) (*hangup.Report, error) {
+// blockUntilCancelled runs until ctx ends and leaves flows unfinished.
+func blockUntilCancelled(ctx context.Context, _ hangup.Request) (*hangup.Report, error) {
 	<-ctx.Done()
 	return unfinished(2, 3), nil
 }
 
-// The answer comes before Alertmanager gives up, and says what is left.
+// The response arrives before Alertmanager's timeout and counts the remaining flows.
 func TestTimeOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, DefaultRules(), func(c *Config) { c.MaxActions = 1; c.Timeout = 9 * time.Second })
-		f.hang.hangUp = untilDone
+		f.hang.hangUp = blockUntilCancelled
 		begun := time.Now()
 		const alerts = 20
 		got := f.post(t, notify(slices.Repeat([]testAlert{staleAlert("10.0.0.5", "80"), staleAlert("10.0.0.6", "80")}, alerts/2)...))
 		got.want(t, 503, map[string]int{resultUnfinished: alerts})
-		if got.answer.Flows[hangup.Closed] != 2 || got.answer.Unfinished != 3 {
+		if got.response.Flows[hangup.Closed] != 2 || got.response.Unfinished != 3 {
 			t.Errorf("got %s", got.text)
 		}
 		if took := time.Since(begun); took < 8*time.Second || took >= 9*time.Second {
 			t.Errorf("took %s", took)
 		}
 		if n := len(f.hang.seen()); n != 1 {
-			t.Errorf("%d actions, want 1: the others had no time left", n)
+			t.Errorf("%d actions, want 1", n)
 		}
 	})
 }
 
-// A sender that hangs up itself ends its action; what is left is left for its
-// next try.
+// A canceled request ends its action; the next notification continues it.
 func TestSenderGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, DefaultRules(), nil)
-		f.hang.hangUp = untilDone
+		f.hang.hangUp = blockUntilCancelled
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		send(t, f, newRequest(notify(staleAlert("10.0.0.5", "80"))).WithContext(ctx)).
@@ -158,164 +154,59 @@ func TestSenderGone(t *testing.T) {
 	})
 }
 
-// More notifications than are worked on at once wait, and are sent away in time.
+// Notifications over the limit wait for a slot and get 503 when their time is over.
+// The running actions outlast them: on one deadline for all, a freed slot and the end
+// of the wait coincide, and select takes either.
 func TestNotificationBound(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, DefaultRules(), func(c *Config) { c.MaxNotifications = 2 })
-		f.hang.hangUp = untilDone
-		var busy atomic.Int32
-		var wait sync.WaitGroup
-		for range 5 {
-			wait.Go(func() {
-				got := f.post(t, notify(staleAlert("10.0.0.5", "80")))
-				if got.code != http.StatusServiceUnavailable {
-					t.Errorf("code %d", got.code)
-				}
-				if got.answer.Error != "" {
-					busy.Add(1)
+		finish := make(chan struct{})
+		f.hang.hangUp = func(context.Context, hangup.Request) (*hangup.Report, error) {
+			<-finish
+			return outcome(hangup.Closed, 1), nil
+		}
+		var running, waiting sync.WaitGroup
+		for _, destination := range []string{"10.0.0.1", "10.0.0.2"} {
+			running.Go(func() {
+				f.post(t, notify(staleAlert(destination, "80"))).want(t, http.StatusOK, map[string]int{resultDone: 1})
+			})
+		}
+		synctest.Wait()
+		for range 3 {
+			waiting.Go(func() {
+				got := f.post(t, notify(staleAlert("10.0.0.3", "80")))
+				got.want(t, http.StatusServiceUnavailable, nil)
+				if got.response.Error != "too many notifications at once" {
+					t.Errorf("error %q", got.response.Error)
 				}
 			})
 		}
-		wait.Wait()
-		if n := busy.Load(); n < 1 {
-			t.Errorf("%d were sent away", n)
+		waiting.Wait()
+		close(finish)
+		running.Wait()
+		if n := len(f.hang.seen()); n != 2 {
+			t.Errorf("%d actions, want 2", n)
 		}
+		f.post(t, notify(staleAlert("10.0.0.3", "80"))).want(t, http.StatusOK, map[string]int{resultDone: 1})
 	})
-}
-
-func TestPause(t *testing.T) {
-	f := newFixture(t, DefaultRules(), nil)
-	post := func(path string) int {
-		t.Helper()
-		req := newRequest(nil)
-		req.URL.Path = path
-		handler := map[string]http.Handler{"/-/pause": f.PauseHandler(), "/-/resume": f.ResumeHandler()}[path]
-		return send(t, handler, req).code
-	}
-	body := notify(staleAlert("10.0.0.5", "80"))
-	if code := post("/-/pause"); code != 200 || !f.Paused() {
-		t.Fatalf("pause: code %d", code)
-	}
-	got := f.post(t, body)
-	got.want(t, 503, nil)
-	if got.answer.Error != "paused by request" {
-		t.Errorf("got %s", got.text)
-	}
-	if seen := f.hang.seen(); len(seen) > 0 {
-		t.Errorf("was hung up: %v", seen)
-	}
-	if code := post("/-/resume"); code != 200 || f.Paused() {
-		t.Fatalf("resume: code %d", code)
-	}
-	f.post(t, body).want(t, 200, map[string]int{resultDone: 1})
-	for _, handler := range []http.Handler{f.PauseHandler(), f.ResumeHandler()} {
-		req := newRequest(nil)
-		req.Header.Del("Authorization")
-		if got := send(t, handler, req); got.code != 401 || f.Paused() {
-			t.Errorf("without a token: code %d, paused %t", got.code, f.Paused())
-		}
-		req = newRequest(nil)
-		req.Method = http.MethodGet
-		if got := send(t, handler, req); got.code != 405 {
-			t.Errorf("GET: code %d", got.code)
-		}
-	}
-}
-
-func TestPauseFile(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "pause")
-	f := newFixture(t, DefaultRules(), func(c *Config) { c.PauseFile = file })
-	body := notify(staleAlert("10.0.0.5", "80"))
-	writeFile(t, file, "")
-	f.post(t, body).want(t, 503, nil)
-	if got := send(t, f.ResumeHandler(), newRequest(nil)); got.code != http.StatusConflict {
-		t.Errorf("resume with the file there: code %d", got.code)
-	}
-	if err := os.Remove(file); err != nil {
-		t.Fatal(err)
-	}
-	f.post(t, body).want(t, 200, map[string]int{resultDone: 1})
-
-	// A link to nowhere is there too, and a file that cannot be looked at may be.
-	if err := os.Symlink("nowhere", file); err != nil {
-		t.Fatal(err)
-	}
-	f.post(t, body).want(t, 503, nil)
-	f = newFixture(t, DefaultRules(), func(c *Config) { c.PauseFile = writeTokens(t) + "/pause" })
-	f.post(t, body).want(t, 503, nil)
-}
-
-// A pause ends what is under way, and the next try goes on with it.
-func TestPauseDuringAction(t *testing.T) {
-	tests := []struct {
-		name  string
-		pause func(f *fixture, file string)
-		goOn  func(f *fixture, file string)
-	}{
-		{
-			"by request",
-			func(f *fixture, _ string) { f.Pause() },
-			func(f *fixture, _ string) { _ = f.Resume() },
-		},
-		{
-			"by file",
-			func(_ *fixture, file string) { _ = os.WriteFile(file, nil, 0o600) },
-			func(_ *fixture, file string) { _ = os.Remove(file) },
-		},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			file := filepath.Join(t.TempDir(), "pause")
-			synctest.Test(t, func(t *testing.T) {
-				f := newFixture(t, DefaultRules(), func(c *Config) { c.PauseFile = file })
-				f.hang.hangUp = func(ctx context.Context, a hangup.Request) (*hangup.Report, error) {
-					r, _ := untilDone(ctx, a)
-					return r, context.Cause(ctx)
-				}
-				begun := time.Now()
-				time.AfterFunc(time.Second, func() { tt.pause(f, file) })
-				got := f.post(t, notify(staleAlert("10.0.0.5", "80"), staleAlert("10.0.0.6", "80")))
-				got.want(t, 503, map[string]int{resultPaused: 2})
-				if took := time.Since(begun); took > 2*time.Second {
-					t.Errorf("took %s", took)
-				}
-				f.post(t, notify(staleAlert("10.0.0.5", "80"))).want(t, 503, nil)
-				tt.goOn(f, file)
-				f.hang.hangUp = nil
-				f.post(t, notify(staleAlert("10.0.0.5", "80"))).want(t, 200, map[string]int{resultDone: 1})
-			})
-		})
-	}
-}
-
-// The pause file counts from the moment it is there, not from when it is looked for.
-func TestPauseFileBetweenActions(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "pause")
-	f := newFixture(t, DefaultRules(), func(c *Config) { c.PauseFile, c.MaxActions = file, 1 })
-	f.hang.hangUp = func(context.Context, hangup.Request) (*hangup.Report, error) {
-		writeFile(t, file, "")
-		return outcome(hangup.Closed, 1), nil
-	}
-	f.post(t, notify(staleAlert("10.0.0.5", "80"), staleAlert("10.0.0.6", "80"))).
-		want(t, 503, map[string]int{resultDone: 1, resultPaused: 1})
 }
 
 func TestStop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, DefaultRules(), nil)
-		f.hang.hangUp = (&overlapGuard{t: t}).hangUp
+		f.hang.hangUp = (&overlapChecker{t: t}).hangUp
 		first := make(chan reply)
 		go func() { first <- f.post(t, notify(staleAlert("10.0.0.5", "80"))) }()
 		synctest.Wait()
 		f.Stop()
 		f.post(t, notify(staleAlert("10.0.0.6", "80"))).want(t, 503, nil)
 		got := <-first
-		got.want(t, 200, map[string]int{resultDone: 1}) // what had begun ends as it should
+		got.want(t, 200, map[string]int{resultDone: 1}) // a running action finishes
 	})
 }
 
-// Reloading while notifications arrive: every alert is decided by one set of rules,
-// and bad rules change nothing.
+// Reload concurrently with notifications: one set of rules decides each alert, and invalid
+// rules keep the old ones.
 func TestReload(t *testing.T) {
 	f := newFixture(t, DefaultRules(), nil)
 	if err := f.Reload(Rules{Policies: []Policy{{Name: "everything"}}}); err == nil {
@@ -337,7 +228,7 @@ func TestReload(t *testing.T) {
 	}
 	wait.Wait()
 	if n := len(f.hang.seen()); n != 1 {
-		t.Errorf("hung up %d times, want 1: a reload must not forget the cooldown", n)
+		t.Errorf("%d actions, want 1: cooldown lost by a reload", n)
 	}
 	if err := f.Reload(Rules{}); err != nil {
 		t.Fatal(err)
@@ -345,8 +236,7 @@ func TestReload(t *testing.T) {
 	f.post(t, notify(staleAlert("10.0.0.6", "80"))).want(t, 200, map[string]int{resultUnmatched: 1})
 }
 
-// A caller's error that has nothing to do with time is not taken for the end of
-// the time.
+// An error before the deadline is not a timeout.
 func TestErrorBeforeTimeOver(t *testing.T) {
 	f := newFixture(t, DefaultRules(), nil)
 	f.hang.hangUp = func(context.Context, hangup.Request) (*hangup.Report, error) {

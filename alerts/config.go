@@ -7,53 +7,53 @@ import (
 	"time"
 )
 
-// Config is what a Receiver keeps for its whole life; what may be reloaded is in
-// Rules. The zero Config is valid: without credentials, everything in shadow.
+// Config configures a Receiver for its lifetime; Rules are reloadable. The zero Config is
+// valid: without credentials every policy is in shadow mode.
 type Config struct {
-	// TokenFile holds the bearer tokens that are accepted, one a line; empty means
-	// that none is asked for. It must not be readable by other users.
+	// TokenFile is the file of accepted bearer tokens, one per line; empty requires no
+	// token. It must not be readable by other users.
 	TokenFile string
-	// ListenerAuthenticates says that the listener lets only authenticated clients
-	// through (client certificates or basic auth in its web configuration). With a
-	// TokenFile as well, both are needed.
+	// ListenerAuthenticates is set when the listener authenticates clients: client
+	// certificates or basic auth in its web configuration. With a TokenFile, both are
+	// required.
 	ListenerAuthenticates bool
-	// CheckListener is asked before every request whether ListenerAuthenticates still
-	// holds, for a listener whose configuration may change while it runs; an error
-	// turns the request away with 503. nil means that it cannot change.
+	// CheckListener verifies ListenerAuthenticates before every request, for a web
+	// configuration that changes at run time; an error rejects the request with 503. nil
+	// means that the configuration is fixed.
 	CheckListener func() error
-	// Shadow plans and reports and closes nothing, whatever the policies say.
+	// Shadow puts every policy in shadow mode, see Policy.Shadow.
 	Shadow bool
-	// NoListener is set where no listener serves the receiver. The policies are then in
-	// shadow and the mode is exporter.
+	// NoListener is set when no listener serves the receiver. Every policy is in shadow
+	// mode and the mode is exporter.
 	NoListener bool
-	// PauseFile pauses everything while it exists; empty means that there is none.
+	// PauseFile is the path of a file that pauses all actions while it exists; empty
+	// disables it.
 	PauseFile string
 
-	// Timeout is how long a request may take, from its arrival to its answer; 0 means
-	// 9 s, because Alertmanager gives every attempt at least 10 s.
+	// Timeout bounds a request from arrival to response; 0 means 9 s: Alertmanager waits
+	// at least 10 s for each attempt.
 	Timeout time.Duration
-	// MaxNotifications is how many notifications are worked on at once, MaxActions
-	// how many alerts over all of them; the others wait. 0 means 64 and 4.
+	// MaxNotifications limits concurrent notifications, MaxActions concurrent actions of
+	// all notifications; the others wait. 0 means 64 and 4.
 	MaxNotifications int
 	MaxActions       int
-	// ClockSkew is how far in the future an alert may have started; 0 means 30 s.
+	// ClockSkew is how far startsAt may be in the future; 0 means 30 s.
 	ClockSkew time.Duration
 
-	// WatchReconnect is how long new flows of the applications are watched for after a
-	// hang-up, for the log and the metrics; 0 disables the watch.
+	// WatchReconnect is how long to watch for new flows of the applications after an
+	// action, for the log and the metrics; 0 disables it.
 	WatchReconnect time.Duration
 
-	// Names resolves the names in Rules; nil when they have none.
+	// Names resolves the names in Rules; required only if they have names.
 	Names Names
-	// Audit records decisions; nil means that only the last DefaultAuditSize are
-	// kept, in memory.
+	// Audit records decisions; nil means an Audit in memory only.
 	Audit *Audit
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 }
 
-// HasCredentials reports whether clients must show who they are. Without, nothing
-// is ever closed, and the receiver belongs on loopback only.
+// HasCredentials reports whether clients must authenticate. Without credentials no flow
+// is ever closed, and the receiver should listen on loopback only.
 func (c *Config) HasCredentials() bool { return c.TokenFile != "" || c.ListenerAuthenticates }
 
 func (c *Config) withDefaults() (Config, error) {
@@ -89,7 +89,7 @@ func (c *Config) checkRules(rules *Rules) error {
 	}
 	for i := range rules.Policies {
 		if p := &rules.Policies[i]; len(p.Allow.Names) > 0 || p.Labels.Service != "" {
-			return fmt.Errorf("check rules: policy %q uses names, and nothing here resolves names", p.Name)
+			return fmt.Errorf("check rules: policy %q needs a resolver for its names", p.Name)
 		}
 	}
 	return nil

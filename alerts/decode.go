@@ -13,21 +13,21 @@ import (
 )
 
 const (
-	// maxBody is more than a thousand alerts take.
+	// maxBody limits the request body, in bytes; a thousand alerts need less.
 	maxBody = 1 << 20
-	// maxDepth is far more than the four levels of a notification, so that fields
-	// which are still to be invented have room.
+	// maxDepth limits JSON nesting; notifications have four levels, new fields may have
+	// more.
 	maxDepth = 32
-	// payloadVersion is the one that Alertmanager has sent since 0.6.
+	// payloadVersion is the webhook payload version of Alertmanager 0.6 and later.
 	payloadVersion = "4"
 )
 
-// notification is what Alertmanager posts, as far as it decides anything here.
-// Annotations and group labels are left out on purpose.
+// notification has the fields of Alertmanager's webhook payload that select an action.
+// Annotations and group labels are ignored by design.
 type notification struct {
 	externalURL string
 	groupKey    string
-	truncated   uint64 // alerts that Alertmanager left out (max_alerts)
+	truncated   uint64 // alerts omitted because of max_alerts
 	alerts      []alert
 }
 
@@ -38,9 +38,9 @@ type alert struct {
 	fingerprint string
 }
 
-// decode reads a notification. Unknown fields are ignored, for newer versions of
-// Alertmanager add some under the same version; everything that could be read in
-// two ways is an error: invalid UTF-8, a key that appears twice, a second value.
+// decode parses a notification. Unknown fields are ignored: newer Alertmanagers add fields
+// under the same version. Ambiguous input is an error: invalid UTF-8, duplicate keys, more
+// than one value.
 func decode(body []byte) (*notification, error) {
 	if err := checkJSON(body); err != nil {
 		return nil, err
@@ -62,10 +62,10 @@ func decode(body []byte) (*notification, error) {
 		return nil, err
 	}
 	if version != payloadVersion {
-		return nil, fmt.Errorf("version is %s, want %q", text.Quote(version), payloadVersion)
+		return nil, fmt.Errorf("version %s, want %q", text.Quote(version), payloadVersion)
 	}
 	if list == nil {
-		return nil, errors.New("alerts is missing")
+		return nil, errors.New("alerts missing")
 	}
 	n.alerts = make([]alert, len(list))
 	for i, raw := range list {
@@ -89,8 +89,8 @@ func (a *alert) decode(raw []byte) error {
 	)
 }
 
-// object is a JSON object whose keys are compared exactly: encoding/json would
-// take "Status" for "status".
+// object is a JSON object with case-sensitive keys: encoding/json matches "Status" to
+// "status".
 type object map[string]json.RawMessage
 
 func decodeObject(raw []byte) (object, error) {
@@ -99,13 +99,13 @@ func decodeObject(raw []byte) (object, error) {
 		return nil, plain(err)
 	}
 	if o == nil {
-		return nil, errors.New("is null, want an object")
+		return nil, errors.New("null, want an object")
 	}
 	return o, nil
 }
 
-// read decodes the field into the value that is pointed to, and leaves that alone
-// when the field is absent.
+// read decodes a field into the value that to points to; an absent field leaves it
+// unchanged.
 func (o object) read(field string, to any) error {
 	raw, ok := o[field]
 	if !ok {
@@ -117,23 +117,23 @@ func (o object) read(field string, to any) error {
 	return nil
 }
 
-// plain makes an error of encoding/json say what the sender did, without names of
-// Go types and without quoting the input.
+// plain converts an error of encoding/json to one without Go type names and without quoted
+// input.
 func plain(err error) error {
 	var wrong *json.UnmarshalTypeError
 	var syntax *json.SyntaxError
 	switch {
 	case errors.As(err, &wrong):
-		return fmt.Errorf("is of the wrong type: %s", wrong.Value)
+		return fmt.Errorf("wrong type: %s", wrong.Value)
 	case errors.As(err, &syntax):
 		return fmt.Errorf("not JSON at byte %d", syntax.Offset)
 	default:
-		return errors.New("cannot be read")
+		return errors.New("invalid value")
 	}
 }
 
-// checkJSON refuses what is ambiguous or too deep. Whether the rest is JSON is for
-// the decoder to say.
+// checkJSON rejects invalid UTF-8, duplicate keys and deep nesting. It does not validate
+// the rest, which the decoder does.
 func checkJSON(body []byte) error {
 	if !utf8.Valid(body) {
 		return errors.New("not valid UTF-8")
@@ -165,8 +165,8 @@ func checkJSON(body []byte) error {
 		if top != nil && top.keys != nil {
 			if top.wantKey {
 				key, _ := token.(string)
-				if _, twice := top.keys[key]; twice {
-					return fmt.Errorf("the key %s appears twice", text.Quote(key))
+				if _, ok := top.keys[key]; ok {
+					return fmt.Errorf("duplicate key %s", text.Quote(key))
 				}
 				top.keys[key] = struct{}{}
 			}

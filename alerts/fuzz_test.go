@@ -14,7 +14,7 @@ import (
 	"tcphup/hangup"
 )
 
-// last returns the last address of a prefix, bit by bit.
+// last returns the last address of a prefix.
 func last(p netip.Prefix) netip.Addr {
 	bytes := p.Addr().AsSlice()
 	for bit := p.Bits(); bit < p.Addr().BitLen(); bit++ {
@@ -24,8 +24,8 @@ func last(p netip.Prefix) netip.Addr {
 	return addr
 }
 
-// withinOne reports whether both ends of p lie in one of the allowed prefixes. It
-// is written without the code that it checks.
+// withinOne reports whether both ends of p are inside one of the allowed prefixes,
+// independently of the tested code.
 func withinOne(p netip.Prefix, allowed []netip.Prefix) bool {
 	return slices.ContainsFunc(allowed, func(a netip.Prefix) bool {
 		first, end := a.Masked().Addr(), last(a)
@@ -35,8 +35,7 @@ func withinOne(p netip.Prefix, allowed []netip.Prefix) bool {
 
 var fuzzNames = fakeNames{"db.internal": {{"10.99.0.1", "::ffff:10.99.0.2"}, {"10.99.0.7", "2001:db8:99::7"}}}
 
-// checkAction is the oracle: whatever an alert says, no action reaches further than
-// its policy.
+// checkAction is the oracle: no action exceeds its policy, for any alert.
 func checkAction(t *testing.T, rules Rules, a hangup.Request) {
 	t.Helper()
 	i := slices.IndexFunc(rules.Policies, func(p Policy) bool { return p.Name == a.Policy })
@@ -59,7 +58,7 @@ func checkAction(t *testing.T, rules Rules, a hangup.Request) {
 	for _, d := range a.Selector.Destinations {
 		switch {
 		case !d.IsValid() || d != d.Masked() || d.Addr().Is4In6() || d.Addr().Zone() != "":
-			t.Errorf("destination %s is not in its plain form", d)
+			t.Errorf("destination %s is not canonical", d)
 		case d.Addr().IsUnspecified() && d.IsSingleIP() || d.Bits() == 0:
 			t.Errorf("destination %s", d)
 		case p.Allow.AnyAddress && d.Bits() == d.Addr().BitLen():
@@ -73,11 +72,11 @@ func checkAction(t *testing.T, rules Rules, a hangup.Request) {
 		}
 	}
 	if len(a.Selector.Ports) == 0 && len(p.Ports) > 0 {
-		t.Errorf("every port, and only %v are allowed", p.Ports)
+		t.Errorf("every port, want only %v", p.Ports)
 	}
 	if a.Policy == "evidence" {
 		if a.Selector.MinIdle == 0 || !a.Selector.Stalled || a.EstablishedBefore.IsZero() || a.EstablishedBefore.After(testNow) {
-			t.Errorf("the evidence was lost: %+v", a)
+			t.Errorf("evidence missing: %+v", a)
 		}
 	}
 }
@@ -108,8 +107,8 @@ func fuzzReceiver(t testing.TB, rules Rules, check func(hangup.Request)) *Receiv
 	return r
 }
 
-// FuzzNotification posts any body. It is answered with a code of the contract, and
-// no action is wider than its policy.
+// FuzzNotification posts any body. The response has a documented status code, and no
+// action exceeds its policy.
 func FuzzNotification(f *testing.F) {
 	files, err := filepath.Glob("testdata/alertmanager-*.json")
 	if err != nil || len(files) == 0 {
@@ -136,7 +135,7 @@ func FuzzNotification(f *testing.F) {
 	})
 }
 
-// FuzzDestination gives every policy any destination and port.
+// FuzzDestination evaluates any destination and port against every policy.
 func FuzzDestination(f *testing.F) {
 	for _, destination := range hostileDestinations {
 		f.Add(destination, "5432", "db.internal")
@@ -158,8 +157,8 @@ func FuzzDestination(f *testing.F) {
 				continue
 			}
 			a := alert{labels: labels, startsAt: testNow}
-			checkAction(t, rules, r.newRequest(&job{alert: &a, policy: p, target: got}, &rules, testNow, work{began: testNow}))
-			// What is shown to people and remembered means the same again.
+			checkAction(t, rules, r.newRequest(&job{alert: &a, policy: p, target: got}, &rules, testNow, action{began: testNow}))
+			// The canonical text parses to the same prefix.
 			if p.Labels.Service == "" {
 				again, err := parseDestination(got.destination)
 				if err != nil || again != got.prefixes[0] {

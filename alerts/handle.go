@@ -17,27 +17,27 @@ import (
 	"tcphup/sockdiag"
 )
 
-// job is one alert on its way: first what it asks for, then what became of it.
+// job is the handling of one alert: the plan, then the result.
 type job struct {
 	alert  *alert
-	policy *Policy // nil: none is for it
-	target *target // nil: refused before it was known
+	policy *Policy // nil: none matched
+	target *target // nil: refused before
 	shadow bool
 
 	result string // empty: not decided yet
 	detail string
-	report hangup.Report // empty: no action was begun
+	report hangup.Report // empty: no action started
 }
 
 func (j *job) decide(result, format string, args ...any) {
 	j.result, j.detail = result, fmt.Sprintf(format, args...)
 }
 
-func (j *job) refuse(no *refusal) { j.result, j.detail = no.result, no.detail }
+func (j *job) refuse(r *refusal) { j.result, j.detail = r.result, r.detail }
 
-// handle works on the alerts of a notification side by side and returns when
-// everything is decided.
-func (r *Receiver) handle(ctx context.Context, n *notification) *answer {
+// handle handles the alerts of a notification concurrently and returns when each has a
+// result.
+func (r *Receiver) handle(ctx context.Context, n *notification) *response {
 	rules := r.rules.Load()
 	jobs := make([]job, len(n.alerts))
 	for i := range n.alerts {
@@ -63,79 +63,73 @@ func (r *Receiver) handle(ctx context.Context, n *notification) *answer {
 	close(next)
 	wait.Wait()
 
-	a := &answer{code: http.StatusOK, Shadow: r.modeUnder(rules) != ModeArmed}
+	resp := &response{code: http.StatusOK, Shadow: r.modeUnder(rules) != ModeArmed}
 	for i := range jobs {
 		j := &jobs[i]
-		a.add(j)
+		resp.add(j)
 		r.metrics.alerts.WithLabelValues(j.result).Inc()
 		r.record(j, n)
 	}
 	if n.truncated > 0 {
 		r.metrics.truncated.Add(float64(n.truncated))
-		r.log.Warn("alertmanager left alerts out, its max_alerts should be 0",
-			"alerts", n.truncated, "external_url", n.externalURL)
+		r.log.Warn("alertmanager omitted alerts",
+			"alerts", n.truncated, "external_url", n.externalURL, "hint", "set max_alerts to 0")
 	}
-	return a
+	return resp
 }
 
-// plan decides what can be decided from the alert and the rules alone.
+// plan selects policy and target, or decides the result from the alert and the rules.
 func (r *Receiver) plan(j *job, rules *Rules) {
 	switch a := j.alert; {
 	case a.status == "resolved":
-		j.decide(resultResolved, "it does not fire any more")
+		j.decide(resultResolved, "alert is resolved")
 		return
 	case a.status != "firing":
-		j.decide(resultMalformed, "status is %s", text.Quote(a.status))
+		j.decide(resultMalformed, "unknown status %s", text.Quote(a.status))
 		return
 	}
-	for i := range rules.Policies {
-		if rules.Policies[i].matches(j.alert.labels) {
-			j.policy = &rules.Policies[i]
-			break
-		}
-	}
-	if j.policy == nil {
-		j.decide(resultUnmatched, "no policy is for it")
+	i := slices.IndexFunc(rules.Policies, func(p Policy) bool { return p.matches(j.alert.labels) })
+	if i < 0 {
+		j.decide(resultUnmatched, "no policy matched")
 		return
 	}
+	j.policy = &rules.Policies[i]
 	j.shadow = r.shadow(j.policy)
-	if no := r.checkAge(j.alert, j.policy); no != nil {
-		j.refuse(no)
+	if refusal := r.checkAge(j.alert, j.policy); refusal != nil {
+		j.refuse(refusal)
 		return
 	}
-	t, no := j.policy.target(j.alert.labels, rules.Services, r.config.Names)
-	if no != nil {
-		j.refuse(no)
+	t, refusal := j.policy.target(j.alert.labels, rules.Services, r.config.Names)
+	if refusal != nil {
+		j.refuse(refusal)
 		return
 	}
 	j.target = t
-	for _, never := range rules.Never {
-		if len(t.prefixes) > 0 && never.covers(t) {
-			j.decide(resultDenied, "the never list holds it")
-			return
-		}
+	if len(t.prefixes) > 0 && slices.ContainsFunc(rules.Never, func(e Endpoint) bool { return e.covers(t) }) {
+		j.decide(resultDenied, "destination is on the never list")
 	}
 }
 
+// checkAge refuses alerts with a missing, future or old startsAt.
 func (r *Receiver) checkAge(a *alert, p *Policy) *refusal {
-	// An absent startsAt must not pass for one that is very long ago, nor for
-	// evidence that every flow came up after it.
+	// The zero time is a missing startsAt: neither a very old alert nor a limit for
+	// EstablishedBeforeAlert.
 	if a.startsAt.Year() < 2000 {
 		return refuse(resultMalformed, "startsAt is missing")
 	}
 	now := r.config.Now()
 	if ahead := a.startsAt.Sub(now); ahead > r.config.ClockSkew {
-		return refuse(resultFuture, "startsAt is %s in the future: compare the clocks", ahead.Round(time.Second))
+		return refuse(resultFuture, "startsAt is %s in the future; check the clocks", ahead.Round(time.Second))
 	}
 	if age := now.Sub(a.startsAt); p.Limits.MaxAlertAge > 0 && age > p.Limits.MaxAlertAge {
-		return refuse(resultTooOld, "firing for %s, and max_alert_age is %s",
+		return refuse(resultTooOld, "firing for %s, max_alert_age is %s",
 			age.Round(time.Second), p.Limits.MaxAlertAge)
 	}
 	return nil
 }
 
-// checkSpread opens the breaker of a policy when one notification alone names
-// more destinations than the policy may hang up, before it has hung up any.
+// checkSpread opens the breaker of a policy before any action when one notification has
+// more destinations than the breaker allows.
 func (r *Receiver) checkSpread(jobs []job) {
 	named := make(map[*Policy]map[string]bool)
 	for i := range jobs {
@@ -151,19 +145,19 @@ func (r *Receiver) checkSpread(jobs []job) {
 		if limit == 0 || len(destinations) <= limit {
 			continue
 		}
-		until := r.history.trip(r.config.Now(), p)
+		until := r.limiter.openPolicy(r.config.Now(), p)
 		for i := range jobs {
 			if j := &jobs[i]; j.result == "" && j.policy == p {
-				j.decide(resultBreakerOpen, "one notification names %d destinations and %d are allowed: "+
-					"the breaker of the policy opens until %s", len(destinations), limit, stamp(until))
+				j.decide(resultBreakerOpen, "notification has %d destinations, limit is %d; "+
+					"policy breaker open until %s", len(destinations), limit, stamp(until))
 			}
 		}
 	}
 }
 
-// run hangs up what the job asks for, alone on its destination.
+// run performs the action of the job, under the lock of its target.
 func (r *Receiver) run(ctx context.Context, j *job, rules *Rules) {
-	release, err := r.claims.acquire(ctx, j.target)
+	release, err := r.locks.acquire(ctx, j.target)
 	if err != nil {
 		j.interrupted(err, "waiting for another action on the same destination")
 		return
@@ -177,60 +171,59 @@ func (r *Receiver) run(ctx context.Context, j *job, rules *Rules) {
 		return
 	}
 	if ctx.Err() != nil {
-		j.interrupted(context.Cause(ctx), "before it began")
+		j.interrupted(context.Cause(ctx), "before the action")
 		return
 	}
-	if err := r.pause.why(); err != nil {
-		j.interrupted(err, "before it began")
+	if err := r.pause.cause(); err != nil {
+		j.interrupted(err, "before the action")
 		return
 	}
-	if no := r.targetNow(j, rules); no != nil {
-		j.refuse(no)
+	if refusal := r.targetNow(j, rules); refusal != nil {
+		j.refuse(refusal)
 		return
 	}
 	if len(j.target.prefixes) == 0 {
-		j.decide(resultDone, "the service has left no address behind")
+		j.decide(resultDone, "service has no former address")
 		return
 	}
 	now := r.config.Now()
-	w := work{began: now}
+	act := action{began: now}
 	if !j.shadow {
-		var no *refusal
-		if w, no = r.history.begin(now, j.policy, j.target); no != nil {
-			j.refuse(no)
+		var refusal *refusal
+		if act, refusal = r.limiter.begin(now, j.policy, j.target); refusal != nil {
+			j.refuse(refusal)
 			return
 		}
 	}
-	if most := j.policy.Limits.Flows; most > 0 && w.flows >= most {
-		j.decide(resultOverBudget, "%d flows have been hung up in several tries, as many as the budget allows", w.flows)
+	if most := j.policy.Limits.Flows; most > 0 && act.flows >= most {
+		j.decide(resultOverBudget, "%d flows closed in earlier attempts, budget exhausted", act.flows)
 	} else {
-		report, err := r.hang.HangUp(ctx, r.newRequest(j, rules, now, w))
+		report, err := r.hang.HangUp(ctx, r.newRequest(j, rules, now, act))
 		if err == nil {
 			j.report = *report
 		}
 		j.classify(ctx, err)
 	}
 	if !j.shadow {
-		r.history.end(r.config.Now(), w, j.policy, j.target, j.acted(), again(j.result))
+		r.limiter.end(r.config.Now(), act, j.policy, j.target, j.acted(), retryable(j.result))
 	}
 }
 
-// targetNow leaves out the addresses that have come back to their service while the job
-// waited for its turn.
+// targetNow removes the addresses that became current again while the job waited.
 func (r *Receiver) targetNow(j *job, rules *Rules) *refusal {
-	now, no := j.policy.target(j.alert.labels, rules.Services, r.config.Names)
-	if no != nil {
-		return no
+	now, refusal := j.policy.target(j.alert.labels, rules.Services, r.config.Names)
+	if refusal != nil {
+		return refusal
 	}
-	t := *j.target // others may be looking at it
+	t := *j.target // the lock reads the original concurrently
 	t.prefixes = slices.DeleteFunc(slices.Clone(t.prefixes), func(p netip.Prefix) bool { return !slices.Contains(now.prefixes, p) })
 	j.target = &t
 	return nil
 }
 
-// newRequest translates the job. The tries of one work share its budget and its time
-// to drain.
-func (r *Receiver) newRequest(j *job, rules *Rules, now time.Time, w work) hangup.Request {
+// newRequest returns the request of the job. All attempts of an action share its budget and
+// its drain deadline.
+func (r *Receiver) newRequest(j *job, rules *Rules, now time.Time, act action) hangup.Request {
 	p := j.policy
 	request := hangup.Request{
 		Policy: p.Name,
@@ -256,27 +249,23 @@ func (r *Receiver) newRequest(j *job, rules *Rules, now time.Time, w work) hangu
 		request.Never = append(request.Never, e.selector())
 	}
 	if request.MaxFlows > 0 {
-		request.MaxFlows -= w.flows
+		request.MaxFlows -= act.flows
 	}
 	if p.Evidence.EstablishedBeforeAlert {
-		request.EstablishedBefore = j.alert.startsAt
-		if now.Before(request.EstablishedBefore) {
-			request.EstablishedBefore = now
-		}
+		request.EstablishedBefore = slices.MinFunc([]time.Time{j.alert.startsAt, now}, time.Time.Compare)
 	}
-	if left := p.Drain.Deadline - now.Sub(w.began); p.Drain.Quiet > 0 && left > 0 {
+	if left := p.Drain.Deadline - now.Sub(act.began); p.Drain.Quiet > 0 && left > 0 {
 		request.DrainQuiet, request.DrainDeadline = p.Drain.Quiet, left
 	}
 	return request
 }
 
-// acted returns how many flows were hung up.
+// acted returns the number of closed flows.
 func (j *job) acted() int {
 	return j.report.Count(hangup.Closed, hangup.HalfClosed, hangup.Lingering)
 }
 
-// unfinished returns how many flows were to be hung up and were not, because time ran
-// out.
+// unfinished returns the number of flows that remain because the time was over.
 func (j *job) unfinished() int {
 	if j.shadow {
 		return 0
@@ -284,14 +273,14 @@ func (j *job) unfinished() int {
 	return j.report.Count(hangup.Planned)
 }
 
-// refused returns how many flows were to be hung up and were refused. Flows that do
-// not show the evidence, or that a never rule covers, were not to be hung up.
+// refused returns the number of refused flows, without those that lack evidence or are on
+// the never list.
 func (j *job) refused() int {
 	refusals := j.report.Refusals()
 	return j.report.Count(hangup.Refused) - refusals[hangup.ReasonEvidence] - refusals[hangup.ReasonDenied]
 }
 
-// classify decides the job's result from what the hang-up returned.
+// classify decides the job's result from the report or the error of HangUp.
 func (j *job) classify(ctx context.Context, err error) {
 	unfinished, failed, overBudget := j.unfinished(), j.report.Count(hangup.Failed), j.report.Refusals()[hangup.ReasonBudget]
 	switch {
@@ -304,29 +293,29 @@ func (j *job) classify(ctx context.Context, err error) {
 	case unfinished > 0:
 		j.decide(resultUnfinished, "%d flows left", unfinished)
 	case overBudget > 0:
-		j.decide(resultOverBudget, "%d flows match, more than the budget allows: nothing was closed", overBudget)
+		j.decide(resultOverBudget, "%d flows exceed the budget, none closed", overBudget)
 	case j.shadow:
 		j.decide(resultShadow, "%d flows would be hung up", j.report.Count(hangup.Planned))
 	case failed > 0:
 		j.decide(resultFailed, "%d flows failed", failed)
 	case j.refused() > 0:
-		j.decide(resultRefused, "%d flows were refused", j.refused())
+		j.decide(resultRefused, "%d flows refused", j.refused())
 	default:
 		j.decide(resultDone, "%d flows hung up", j.acted())
 	}
 }
 
-// interrupted decides a job that the end of its context has cut short.
-func (j *job) interrupted(cause error, during string) {
+// interrupted decides the result of a job whose context ended.
+func (j *job) interrupted(cause error, detail string) {
 	if errors.Is(cause, errPaused) {
-		j.decide(resultPaused, "%v, %s", cause, during)
+		j.decide(resultPaused, "%v, %s", cause, detail)
 		return
 	}
-	j.decide(resultUnfinished, "no time left, %s", during)
+	j.decide(resultUnfinished, "timed out, %s", detail)
 }
 
-// record writes what became of the alert to the log and to the audit: a record of
-// the decision and one for each flow. Alerts that ask for nothing are not decisions.
+// record logs and audits the alert and each of its flows. Resolved and unmatched alerts
+// are logged at debug level and not audited.
 func (r *Receiver) record(j *job, n *notification) {
 	level := slog.LevelInfo
 	switch j.result {
@@ -352,7 +341,7 @@ func (r *Receiver) record(j *job, n *notification) {
 	if j.target != nil {
 		rec.Destination, rec.Port = j.target.destination, j.target.port
 	}
-	// The log outlives the caller: a client that has gone changes nothing.
+	// The context of the request may have ended.
 	ctx := context.Background()
 	r.log.Log(ctx, level, "alert handled", "policy", rec.Policy, "fingerprint", rec.Fingerprint,
 		"starts_at", rec.StartsAt, "external_url", rec.ExternalURL, "destination", rec.Destination,
@@ -378,5 +367,5 @@ func (r *Receiver) audit(rec Record) {
 	}
 }
 
-// clipLimit is how many bytes of a sender's text the log and the audit hold.
+// clipLimit is the maximum length in bytes of text from the sender in logs and records.
 const clipLimit = 512

@@ -24,10 +24,10 @@ const (
 	otherToken = "fedcba9876543210fedcba9876543210"
 )
 
-// testNow is a few minutes after the recorded alerts started.
+// testNow is a few minutes after startsAt of the recorded alerts.
 var testNow = time.Date(2026, 11, 22, 7, 20, 0, 0, time.UTC)
 
-// fakeHangUpper records the actions it is asked for.
+// fakeHangUpper records requests.
 type fakeHangUpper struct {
 	hangUp func(ctx context.Context, a hangup.Request) (*hangup.Report, error)
 
@@ -48,7 +48,7 @@ func (f *fakeHangUpper) HangUp(ctx context.Context, a hangup.Request) (*hangup.R
 	return outcome(hangup.Closed, 2), nil
 }
 
-// seen returns the actions so far, each as "policy destination/bits:ports".
+// seen returns the requests as "policy prefix... port... [shadow]".
 func (f *fakeHangUpper) seen() []string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -70,7 +70,7 @@ func (f *fakeHangUpper) seen() []string {
 	return seen
 }
 
-// outcome is a report about n flows that all had it.
+// outcome returns a report of n flows with this outcome.
 func outcome(o hangup.Outcome, n int) *hangup.Report {
 	r := &hangup.Report{Results: make([]hangup.Result, n)}
 	for i := range r.Results {
@@ -79,7 +79,7 @@ func outcome(o hangup.Outcome, n int) *hangup.Report {
 	return r
 }
 
-// unfinished is a report about flows of which some were not reached in time.
+// unfinished returns a report of closed flows and of flows left by a timeout.
 func unfinished(closed, left int) *hangup.Report {
 	return &hangup.Report{Results: append(outcome(hangup.Closed, closed).Results, outcome(hangup.Planned, left).Results...)}
 }
@@ -105,8 +105,8 @@ func (f *fixture) advance(d time.Duration) {
 	f.now = f.now.Add(d)
 }
 
-// newFixture returns a receiver that asks for testToken, unless the change to its
-// configuration says otherwise.
+// newFixture returns a receiver that requires testToken; change modifies its
+// configuration.
 func newFixture(t *testing.T, rules Rules, change func(*Config)) *fixture {
 	t.Helper()
 	f := &fixture{hang: new(fakeHangUpper), now: testNow}
@@ -145,8 +145,7 @@ func recorded(t testing.TB, name string) []byte {
 	return body
 }
 
-// testAlert is an alert to build a notification from; unset fields have values
-// that make it a good one.
+// testAlert is an alert of a notification; notify sets valid values for empty fields.
 type testAlert struct {
 	Status      string            `json:"status"`
 	Labels      map[string]string `json:"labels"`
@@ -156,7 +155,7 @@ type testAlert struct {
 	Fingerprint string            `json:"fingerprint"`
 }
 
-// staleAlert returns an alert for the policy labelled.
+// staleAlert returns an alert that matches the policy Labelled.
 func staleAlert(destination, port string) testAlert {
 	return testAlert{Labels: map[string]string{
 		"alertname": "Stale", "tcphup": "hangup", "destination": destination, "port": port,
@@ -191,12 +190,12 @@ func newRequest(body []byte) *http.Request {
 	return req
 }
 
-// reply is an answer as the sender sees it.
+// reply is a response as the client receives it.
 type reply struct {
-	code   int
-	answer answer
-	text   string
-	header http.Header
+	code     int
+	response response
+	text     string
+	header   http.Header
 }
 
 func send(t testing.TB, h http.Handler, req *http.Request) reply {
@@ -208,8 +207,8 @@ func send(t testing.TB, h http.Handler, req *http.Request) reply {
 		t.Fatal(err)
 	}
 	got := reply{code: w.Code, text: string(text), header: w.Result().Header}
-	if err := json.Unmarshal(text, &got.answer); err != nil {
-		t.Fatalf("the answer is not JSON: %v\n%s", err, text)
+	if err := json.Unmarshal(text, &got.response); err != nil {
+		t.Fatalf("response is not JSON: %v\n%s", err, text)
 	}
 	return got
 }

@@ -7,8 +7,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// answerCodes is the closed set of the label code of tcphup_notifications_total.
-var answerCodes = []int{
+// responseCodes are the values of the label code of tcphup_notifications_total.
+var responseCodes = []int{
 	http.StatusOK, http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden,
 	http.StatusMethodNotAllowed, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType,
 	http.StatusServiceUnavailable,
@@ -27,34 +27,34 @@ func newMetrics() *metrics {
 	m := &metrics{
 		notifications: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tcphup_notifications_total",
-			Help: "Notifications that Alertmanager posted, by the status code of the answer.",
+			Help: "Notifications received from Alertmanager, by HTTP status code of the response.",
 		}, []string{"code"}),
 		alerts: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tcphup_alerts_total",
-			Help: "Alerts in the notifications that were accepted, by what was done about them.",
+			Help: "Alerts in accepted notifications, by result.",
 		}, []string{"result"}),
 		truncated: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "tcphup_alerts_truncated_total",
-			Help: "Alerts that Alertmanager left out of its notifications because of its max_alerts.",
+			Help: "Alerts that Alertmanager omitted from notifications because of max_alerts.",
 		}),
 		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "tcphup_notification_duration_seconds",
-			Help:    "Time from the arrival of an authenticated notification to its answer.",
+			Help:    "Time from the arrival of an authenticated notification to the response.",
 			Buckets: []float64{0.001, 0.005, 0.025, 0.1, 0.5, 1, 2.5, 5, 10},
 		}),
 		trips: prometheus.NewDesc("tcphup_breaker_trips_total",
-			"Times that a breaker opened because a policy hung up too often.", nil, nil),
+			"Circuit breaker openings because a policy exceeded its limit of actions or destinations.", nil, nil),
 		paused: prometheus.NewDesc("tcphup_paused",
-			"Whether hanging up by alerts is paused, by request or by the pause file.", []string{"by"}, nil),
+			"Whether alert actions are paused, by request or by the pause file.", []string{"by"}, nil),
 		breakers: prometheus.NewDesc("tcphup_breakers_open",
-			"Breakers that are open now and refuse the alerts of the policy.", []string{"policy"}, nil),
+			"Open circuit breakers of the policy, which refuse its alerts.", []string{"policy"}, nil),
 		shadow: prometheus.NewDesc("tcphup_policy_shadow",
-			"Whether the policy only plans and reports, because it says so or for want of credentials.",
+			"Whether the policy is in shadow mode (plans and reports, closes nothing), by configuration or without credentials.",
 			[]string{"policy"}, nil),
 		auditErrors: prometheus.NewDesc("tcphup_audit_write_errors_total",
 			"Audit records that could not be written to the audit log file.", nil, nil),
 	}
-	for _, code := range answerCodes {
+	for _, code := range responseCodes {
 		m.notifications.WithLabelValues(strconv.Itoa(code))
 	}
 	for _, result := range allResults {
@@ -92,7 +92,7 @@ func (r *Receiver) Collect(ch chan<- prometheus.Metric) {
 	counter := func(d *prometheus.Desc, value uint64) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(value))
 	}
-	counter(m.trips, r.history.tripped())
+	counter(m.trips, r.limiter.tripCount())
 	counter(m.auditErrors, r.config.Audit.Errors())
 }
 

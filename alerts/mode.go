@@ -2,18 +2,18 @@ package alerts
 
 import "slices"
 
-// Mode is the effect that alerts can have.
+// Mode is the effect of alerts.
 type Mode string
 
 // The modes.
 const (
-	ModeExporter Mode = "exporter" // no alert is received
-	ModeShadow   Mode = "shadow"   // alerts are evaluated and reported, no connection is closed
-	ModeArmed    Mode = "armed"    // alerts close connections
+	ModeExporter Mode = "exporter" // no alerts are received
+	ModeShadow   Mode = "shadow"   // alerts are evaluated and reported, no flow is closed
+	ModeArmed    Mode = "armed"    // alerts close flows
 )
 
-// Mode returns the mode under the rules in force: armed needs credentials and at least
-// one policy that is not in shadow. A pause does not change the mode.
+// Mode returns the mode under the current rules. ModeArmed requires credentials and a
+// policy that is not in shadow mode. A pause does not change the mode.
 func (r *Receiver) Mode() Mode { return r.modeUnder(r.rules.Load()) }
 
 func (r *Receiver) modeUnder(rules *Rules) Mode {
@@ -27,7 +27,7 @@ func (r *Receiver) modeUnder(rules *Rules) Mode {
 	}
 }
 
-// shadow reports whether alerts of the policy close nothing.
+// shadow reports whether the policy is in shadow mode.
 func (r *Receiver) shadow(p *Policy) bool {
 	return p.Shadow || r.config.Shadow || r.config.NoListener || !r.config.HasCredentials()
 }

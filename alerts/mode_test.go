@@ -24,11 +24,11 @@ func TestMode(t *testing.T) {
 			if got := f.Mode(); got != tt.want || f.Status().Mode != tt.want {
 				t.Errorf("mode %s, status %+v, want %s", got, f.Status(), tt.want)
 			}
-			// A notification is answered by the same mode.
+			// The response has the same mode.
 			if tt.want != ModeExporter {
-				answer := f.post(t, notify(staleAlert("10.0.0.5", "80"))).answer
-				if answer.Shadow != (tt.want == ModeShadow) {
-					t.Errorf("answer: shadow %t, mode %s", answer.Shadow, tt.want)
+				response := f.post(t, notify(staleAlert("10.0.0.5", "80"))).response
+				if response.Shadow != (tt.want == ModeShadow) {
+					t.Errorf("answer: shadow %t, mode %s", response.Shadow, tt.want)
 				}
 			}
 		})

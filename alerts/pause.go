@@ -5,27 +5,27 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/http"
 	"os"
 	"sync"
 	"time"
 )
 
-// errPaused is the cause of contexts that a pause has ended.
+// errPaused is the cause of contexts that a pause canceled.
 var errPaused = errors.New("paused")
 
-// pause is the switch that stops everything which alerts may do. It is on when
-// someone asked for it or when the pause file exists.
+// pause is the pause state of alert actions: on by request or while the pause file exists.
 type pause struct {
-	file string // empty: no file
+	file string // empty disables it
 
 	mu       sync.Mutex
 	on       bool
-	turnedOn chan struct{} // closed and replaced whenever the switch is turned on
+	turnedOn chan struct{} // closed and replaced when a request pauses
 }
 
 func newPause(file string) *pause { return &pause{file: file, turnedOn: make(chan struct{})} }
 
-// set turns the switch on or off. On ends the actions that are under way.
+// set pauses or resumes by request. A pause cancels running actions.
 func (p *pause) set(on bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -36,15 +36,15 @@ func (p *pause) set(on bool) {
 	p.on = on
 }
 
-// byRequest reports whether someone asked for the pause.
+// byRequest reports whether a request paused.
 func (p *pause) byRequest() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.on
 }
 
-// byFile reports whether the pause file exists. When that cannot be told it
-// reports true: whoever made the file wanted nothing to happen.
+// byFile reports whether the pause file exists. Errors other than fs.ErrNotExist count as
+// existing: in doubt no flow is closed.
 func (p *pause) byFile() bool {
 	if p.file == "" {
 		return false
@@ -53,8 +53,8 @@ func (p *pause) byFile() bool {
 	return !errors.Is(err, fs.ErrNotExist)
 }
 
-// why returns what pauses, or nil when nothing does.
-func (p *pause) why() error {
+// cause returns an error that wraps errPaused and has the source, or nil if not paused.
+func (p *pause) cause() error {
 	switch {
 	case p.byRequest():
 		return fmt.Errorf("%w by request", errPaused)
@@ -65,8 +65,8 @@ func (p *pause) why() error {
 	}
 }
 
-// watch returns a context that ends with errPaused as its cause when the switch is
-// turned on from now on. The file is looked at every interval.
+// watch returns a context that a later pause cancels with the cause errPaused. It checks
+// the file at each interval.
 func (p *pause) watch(ctx context.Context, interval time.Duration) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	p.mu.Lock()
@@ -95,4 +95,51 @@ func (p *pause) watch(ctx context.Context, interval time.Duration) (context.Cont
 		}
 	}()
 	return ctx, func() { cancel(nil) }
+}
+
+// Pause stops alert actions until Resume: running actions close no further flow, and
+// notifications get 503, on which Alertmanager retries. A restart ends the pause; the
+// pause file outlasts restarts.
+func (r *Receiver) Pause() {
+	r.pause.set(true)
+	r.log.Warn("alert actions paused")
+}
+
+// Resume ends a Pause. It returns an error while the pause file exists.
+func (r *Receiver) Resume() error {
+	r.pause.set(false)
+	if err := r.pause.cause(); err != nil {
+		return err
+	}
+	r.log.Info("alert actions resumed")
+	return nil
+}
+
+// Paused reports whether alert actions are paused, by Pause or by the pause file.
+func (r *Receiver) Paused() bool { return r.pause.cause() != nil }
+
+// pauseState is the JSON body of the responses below.
+type pauseState struct {
+	Paused bool   `json:"paused"`
+	Why    string `json:"why,omitempty"`
+}
+
+// PauseHandler handles POST /-/pause: 200 when paused.
+func (r *Receiver) PauseHandler() http.Handler {
+	return r.Protect(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		r.Pause()
+		writeJSON(w, http.StatusOK, pauseState{Paused: true})
+	}))
+}
+
+// ResumeHandler handles POST /-/resume: 200 when resumed, 409 while the pause file exists,
+// which only a user of the host can remove.
+func (r *Receiver) ResumeHandler() http.Handler {
+	return r.Protect(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if err := r.Resume(); err != nil {
+			writeJSON(w, http.StatusConflict, pauseState{Paused: true, Why: err.Error()})
+			return
+		}
+		writeJSON(w, http.StatusOK, pauseState{})
+	}))
 }

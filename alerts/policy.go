@@ -13,119 +13,118 @@ import (
 	"tcphup/internal/address"
 )
 
-// Rules is the part of the configuration that may change while the receiver
-// runs.
+// Rules is the reloadable part of the configuration.
 type Rules struct {
-	// Policies are tried in order; the first that matches an alert decides about it,
-	// also when it refuses. None means that no alert does anything.
+	// Policies are matched in order; the first match handles the alert, even if it refuses.
+	// Without policies no alert has an effect.
 	Policies []Policy
-	// Never holds what no policy may touch.
+	// Never lists destinations that no policy may act on.
 	Never []Endpoint
-	// Services are the names that a policy with a service label knows.
+	// Services are the allowed values of a service label.
 	Services []Service
 }
 
-// DefaultRules is what applies without a configuration: the policy Labelled.
+// DefaultRules returns the rules without a configuration: the policy Labelled.
 func DefaultRules() Rules { return Rules{Policies: []Policy{Labelled()}} }
 
-// Service is a name with the port that it is served on.
+// Service is a name with its port.
 type Service struct {
 	Name string
 	Port uint16
 }
 
-// Policy says which alerts it accepts, which destinations they may touch, with
-// what evidence and within what limits.
+// Policy defines the alerts that it matches, the allowed destinations, the required
+// evidence and the limits.
 type Policy struct {
-	// Name is the value of the label policy in metrics and records.
+	// Name is the value of the label policy in metrics and records; it is unique.
 	Name string
-	// Match must all match the alert's labels, where a missing label counts as an
-	// empty one. At least one must need a label that is there.
+	// Match are matchers that must all match the alert's labels; a missing label is empty.
+	// At least one must not match the empty value.
 	Match labels.Matchers
-	// Allow says which destinations the policy may touch.
+	// Allow are the allowed destinations.
 	Allow Allow
-	// Ports holds the ports it may touch; none means every port.
+	// Ports are the allowed ports; empty allows every port.
 	Ports []uint16
-	// Labels says where an alert names its destination.
+	// Labels are the names of the alert labels with the destination.
 	Labels LabelNames
-	// Evidence is what a flow's own state must show.
+	// Evidence is the socket state that a flow must have.
 	Evidence Evidence
 	Method   hangup.Method    // Auto when empty
 	MPTCP    hangup.MPTCPMode // Connection when empty
 	Limits   Limits
 	Drain    Drain
-	// Linger is how long a flow may take to end.
+	// Linger is how long the peer has to acknowledge the FIN.
 	Linger time.Duration
-	// Shadow plans and reports and closes nothing.
+	// Shadow is shadow mode: every action of the policy is a dry run, which plans and
+	// reports flows and closes none.
 	Shadow bool
 }
 
-// Allow is a set of destinations. An alert names a subset of it or is refused.
+// Allow is a set of destinations. An alert for any other destination is refused.
 type Allow struct {
-	// Prefixes may be named whole or in part.
+	// Prefixes allows the prefixes and every part of them.
 	Prefixes []netip.Prefix
-	// Names allow the addresses that the name has now or had before, one at a time.
+	// Names allows single current and former addresses of the names.
 	Names []string
-	// AnyAddress allows every single address, and no prefix wider than that.
+	// AnyAddress allows every single address but no wider prefix.
 	AnyAddress bool
 }
 
-// LabelNames are the names of the labels that carry the destination. Empty ones
-// mean "destination" and "port".
+// LabelNames are the names of the labels with the destination. Empty names mean
+// "destination" and "port".
 type LabelNames struct {
 	Destination, Port string
-	// Service, when it is not empty, replaces both: the label has the name of a
-	// service, and the destination is what the service has left behind, its former
-	// addresses, with the service's port.
+	// Service replaces both unless it is empty: the label has the name of a service, and
+	// the destination is its former addresses with its port.
 	Service string
 }
 
-// Evidence restricts a policy to flows that look stale by themselves. Zero values
-// ask for nothing.
+// Evidence restricts a policy to flows with a stale socket state. Zero values require
+// nothing.
 type Evidence struct {
 	Idle        time.Duration // no data in either direction for this long
 	PeerSilence time.Duration // nothing acknowledged for this long
 	Stalled     bool          // probes or retransmissions go unanswered
-	// EstablishedBeforeAlert keeps flows that came up after the alert's startsAt.
+	// EstablishedBeforeAlert excludes flows established after the alert's startsAt.
 	EstablishedBeforeAlert bool
 }
 
-// Limits bound what one alert, and alerts over time, can do.
+// Limits bound the effect of one alert and of alerts over time.
 type Limits struct {
-	// Flows and Fraction are the budget of one action; with more, nothing is closed.
+	// Flows and Fraction are the budget of one action; if more flows match, none is closed.
 	// 0 means no limit.
 	Flows    int
 	Fraction float64
-	// Rate is in flows a second; 0 means no pacing.
+	// Rate is in flows per second; 0 means no pacing.
 	Rate float64
-	// Cooldown is how long a destination is left alone after flows to it were hung
-	// up.
+	// Cooldown is how long alerts for a destination are refused after an action that closed
+	// flows to it.
 	Cooldown time.Duration
-	// MaxAlertAge refuses alerts that have been firing for longer; 0 means never.
+	// MaxAlertAge refuses alerts that fire for longer; 0 means no limit.
 	MaxAlertAge time.Duration
-	// Breaker opens when a policy acts too often.
+	// Breaker is the circuit breaker of the policy.
 	Breaker Breaker
 }
 
-// Breaker stops a policy that keeps on hanging up. While it is open everything is
-// refused; it closes Window after it has opened.
+// Breaker is a circuit breaker. While it is open it refuses alerts; it closes Window after
+// it opened.
 type Breaker struct {
-	// Actions is how often flows to one destination may be hung up within Window;
-	// one more opens the breaker of that destination. 0 means no limit.
+	// Actions limits the actions on one destination within Window; the next one opens the
+	// breaker of the destination. 0 means no limit.
 	Actions int
-	// Destinations is how many different destinations the policy may hang up within
-	// Window, and how many one notification may name; one more opens the breaker
-	// of the whole policy. 0 means no limit.
+	// Destinations limits the destinations of the policy within Window and in one
+	// notification; the next one opens the breaker of the policy. 0 means no limit.
 	Destinations int
 	Window       time.Duration
 }
 
-// Drain is the patience with busy flows.
+// Drain is how long to wait for busy flows: until no data was sent or received for Quiet,
+// but no longer than Deadline. 0 disables it.
 type Drain struct {
 	Quiet, Deadline time.Duration
 }
 
-// DefaultLimits returns the limits of a policy that names none.
+// DefaultLimits returns the limits of a policy without limits of its own.
 func DefaultLimits() Limits {
 	return Limits{
 		Flows:       500,
@@ -140,12 +139,10 @@ func DefaultLimits() Limits {
 // LabelledName is the name of the policy that Labelled returns.
 const LabelledName = "labelled"
 
-// Labelled returns the embedded policy that applies when there is no
-// configuration: alerts with the label tcphup="hangup" may name any single
-// address, loopback included, because whoever can set that label on an alert and
-// holds a token of the receiver has said exactly what to hang up. A prefix wider
-// than one address is refused: an operator who wants that writes a policy and
-// says in it how far it goes.
+// Labelled returns the built-in policy, which applies without a configuration. It matches
+// the label tcphup="hangup" and allows any single address, loopback included: the sender
+// has a token and set the label for exactly this destination. A wider prefix is refused,
+// because it needs a policy with explicit limits.
 func Labelled() Policy {
 	return Policy{
 		Name:   LabelledName,
@@ -156,37 +153,32 @@ func Labelled() Policy {
 	}
 }
 
-// ParseMatchers parses Alertmanager's matcher syntax: one matcher, or several
-// with commas between them.
+// ParseMatchers parses Alertmanager's matcher syntax: one or more matchers, separated by
+// commas. An empty list is an error.
 func ParseMatchers(text string) (labels.Matchers, error) {
 	parsed, err := labels.ParseMatchers(text)
 	if err != nil {
 		return nil, err
 	}
 	if len(parsed) == 0 {
-		return nil, errors.New("no matcher in it")
+		return nil, errors.New("no matcher")
 	}
 	return parsed, nil
 }
 
-// matches reports whether the policy is for an alert with these labels.
+// matches reports whether all matchers match the labels.
 func (p *Policy) matches(alert map[string]string) bool {
-	for _, m := range p.Match {
-		if !m.Matches(alert[m.Name]) {
-			return false
-		}
-	}
-	return true
+	return !slices.ContainsFunc(p.Match, func(m *labels.Matcher) bool { return !m.Matches(alert[m.Name]) })
 }
 
-// Validate returns what is wrong with the rules, all of it, or nil.
+// Validate returns all errors in the rules, joined.
 func (r *Rules) Validate() error {
 	var errs []error
 	seen := make(map[string]bool)
 	for i := range r.Policies {
 		p := &r.Policies[i]
 		if seen[p.Name] {
-			errs = append(errs, fmt.Errorf("policy %q: the name is used twice", p.Name))
+			errs = append(errs, fmt.Errorf("policy %q: duplicate name", p.Name))
 		}
 		seen[p.Name] = true
 		if err := p.Validate(); err != nil {
@@ -201,14 +193,14 @@ func (r *Rules) Validate() error {
 	services := make(map[string]bool)
 	for _, s := range r.Services {
 		if s.Name == "" || s.Port == 0 || services[s.Name] {
-			errs = append(errs, fmt.Errorf("service %q: needs a name of its own and a port", s.Name))
+			errs = append(errs, fmt.Errorf("service %q: name must be unique, port must be set", s.Name))
 		}
 		services[s.Name] = true
 	}
 	return errors.Join(errs...)
 }
 
-// Validate returns what is wrong with the policy, all of it, or nil.
+// Validate returns all errors in the policy, joined.
 func (p *Policy) Validate() error {
 	var errs []error
 	check := func(ok bool, message string) {
@@ -245,7 +237,7 @@ func (p *Policy) Validate() error {
 func validatePrefix(p netip.Prefix) error {
 	canonical, err := address.FromPrefix(p)
 	if err == nil && canonical != p {
-		err = fmt.Errorf("%s is IPv4 written as IPv6, write it as IPv4: %s", p, canonical)
+		err = fmt.Errorf("%s is IPv4-mapped IPv6; write %s", p, canonical)
 	}
 	return err
 }

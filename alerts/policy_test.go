@@ -34,7 +34,7 @@ func prefixes(texts ...string) []netip.Prefix {
 	return all
 }
 
-// fakeNames is a resolver's state: name to current and former addresses.
+// fakeNames maps a name to its current and former addresses.
 type fakeNames map[string][2][]string
 
 func (n fakeNames) Addresses(name string) (current, former []netip.Addr) {
@@ -123,7 +123,7 @@ func TestPolicies(t *testing.T) {
 		{"never at one of all ports", alert("peer", "192.0.2.53"), resultDone, "fleet 192.0.2.53/32"},
 		{"first match decides", pay("192.0.2.1", "5432"), resultNotAllowed, ""},
 		{"second policy", alert("peer", "192.0.2.1", "peer_port", "99"), resultDone, "fleet 192.0.2.1/32 99"},
-		{"usual labels do not count", alert("destination", "192.0.2.1"), resultNoDestination, ""},
+		{"default labels are ignored", alert("destination", "192.0.2.1"), resultNoDestination, ""},
 		{
 			"negative matcher", alert("team", "payments", "env", "test", "peer", "192.0.2.1"),
 			resultDone, "fleet 192.0.2.1/32",
@@ -134,7 +134,7 @@ func TestPolicies(t *testing.T) {
 			resultDone, "service 10.99.0.7/32 2001:db8:99::7/128 5432",
 		},
 		{
-			"service decides alone", alert("alertname", "FormerAddress", "service", "db.internal", "destination", "10.0.0.1", "port", "1"),
+			"service overrides other labels", alert("alertname", "FormerAddress", "service", "db.internal", "destination", "10.0.0.1", "port", "1"),
 			resultDone, "service 10.99.0.7/32 2001:db8:99::7/128 5432",
 		},
 		{"service with nothing left", alert("alertname", "FormerAddress", "service", "quiet.internal"), resultDone, ""},
@@ -158,7 +158,7 @@ func TestPolicies(t *testing.T) {
 	}
 }
 
-// Everything that a policy says reaches the action.
+// Every field of a policy is in the request.
 func TestActionHasAllOfPolicy(t *testing.T) {
 	starts := testNow.Add(-time.Minute)
 	p := Policy{
@@ -196,7 +196,7 @@ func TestActionHasAllOfPolicy(t *testing.T) {
 	if diff := cmp.Diff([]hangup.Request{want}, f.hang.actions, compare); diff != "" {
 		t.Errorf("actions (-want +got):\n%s", diff)
 	}
-	// With clocks apart, evidence from before the alert is evidence from before now.
+	// If startsAt is in the future by clock skew, the limit is now.
 	f = newFixture(t, Rules{Policies: []Policy{p}}, nil)
 	ahead := staleAlert("10.0.0.5", "80")
 	ahead.StartsAt = testNow.Add(10 * time.Second).Format(time.RFC3339)
@@ -214,12 +214,12 @@ func TestValidate(t *testing.T) {
 	}{
 		{"unchanged", func(*Rules, *Policy) {}, ""},
 		{"no name", func(_ *Rules, p *Policy) { p.Name = "" }, "name is missing"},
-		{"name twice", func(r *Rules, p *Policy) { r.Policies = append(r.Policies, *p) }, "used twice"},
+		{"name twice", func(r *Rules, p *Policy) { r.Policies = append(r.Policies, *p) }, "duplicate name"},
 		{"no match", func(_ *Rules, p *Policy) { p.Match = nil }, "match needs"},
 		{"matches everything", func(_ *Rules, p *Policy) { p.Match = mustMatch(t, `a!="b"`, `c=~".*"`) }, "match needs"},
 		{"no allow", func(_ *Rules, p *Policy) { p.Allow = Allow{} }, "allow is missing"},
 		{"host bits", func(_ *Rules, p *Policy) { p.Allow.Prefixes = prefixes("10.0.0.1/8") }, "write 10.0.0.0/8"},
-		{"mapped", func(_ *Rules, p *Policy) { p.Allow.Prefixes = prefixes("::ffff:10.0.0.0/104") }, "write it as IPv4"},
+		{"mapped", func(_ *Rules, p *Policy) { p.Allow.Prefixes = prefixes("::ffff:10.0.0.0/104") }, "write 10.0.0.0/8"},
 		{"unspecified", func(_ *Rules, p *Policy) { p.Allow.Prefixes = prefixes("0.0.0.0/32") }, "unspecified"},
 		{"multicast", func(r *Rules, _ *Policy) { r.Never = []Endpoint{{Prefix: prefixes("224.0.0.0/4")[0]}} }, "never: \"224.0.0.0/4\" is multicast"},
 		{"no prefix", func(_ *Rules, p *Policy) { p.Allow.Prefixes = []netip.Prefix{{}} }, "not a prefix"},
@@ -233,8 +233,8 @@ func TestValidate(t *testing.T) {
 		{"never", func(r *Rules, _ *Policy) { r.Never = []Endpoint{{}} }, "never: not a prefix"},
 		{"service without port", func(r *Rules, _ *Policy) { r.Services = []Service{{Name: "x"}} }, `service "x"`},
 		{"service twice", func(r *Rules, _ *Policy) { r.Services = []Service{{"x", 1}, {"x", 2}} }, `service "x"`},
-		{"names without resolver", func(_ *Rules, p *Policy) { p.Allow.Names = []string{"x"} }, "resolves names"},
-		{"service without resolver", func(_ *Rules, p *Policy) { p.Labels.Service = "x" }, "resolves names"},
+		{"names without resolver", func(_ *Rules, p *Policy) { p.Allow.Names = []string{"x"} }, "needs a resolver"},
+		{"service without resolver", func(_ *Rules, p *Policy) { p.Labels.Service = "x" }, "needs a resolver"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -19,8 +19,8 @@ import (
 	"tcphup/internal/text"
 )
 
-// Receiver is the handler of POST /alerts, and a prometheus.Collector of what it
-// has done. It is safe for concurrent use.
+// Receiver handles POST /alerts and implements prometheus.Collector. It is safe for
+// concurrent use.
 type Receiver struct {
 	config Config
 	hang   HangUpper
@@ -29,18 +29,18 @@ type Receiver struct {
 	rules    atomic.Pointer[Rules]
 	stopping atomic.Bool
 	pause    *pause
-	history  *history
-	claims   claims
+	limiter  *limiter
+	locks    keyedLock
 	metrics  *metrics
 
-	notifications chan struct{} // one element for each that is being worked on
-	actions       chan struct{} // one element for each that is under way
+	notifications chan struct{} // semaphore of MaxNotifications
+	actions       chan struct{} // semaphore of MaxActions
 	// Rate-limited logs.
 	credentials, auditFailed, rejected rate.Sometimes
 }
 
-// NewReceiver returns a receiver that acts by these rules. It fails when the rules
-// or the configuration are not valid, and when the token file cannot be used.
+// NewReceiver returns a Receiver with these rules. It returns an error if the rules, the
+// configuration or the token file are invalid.
 func NewReceiver(config Config, rules Rules, hang HangUpper, log *slog.Logger) (*Receiver, error) {
 	config, err := config.withDefaults()
 	if err != nil {
@@ -51,7 +51,7 @@ func NewReceiver(config Config, rules Rules, hang HangUpper, log *slog.Logger) (
 		hang:          hang,
 		log:           log,
 		pause:         newPause(config.PauseFile),
-		history:       newHistory(),
+		limiter:       newLimiter(),
 		metrics:       newMetrics(),
 		notifications: make(chan struct{}, config.MaxNotifications),
 		actions:       make(chan struct{}, config.MaxActions),
@@ -65,9 +65,8 @@ func NewReceiver(config Config, rules Rules, hang HangUpper, log *slog.Logger) (
 	return r, nil
 }
 
-// Reload replaces the rules for the notifications that arrive from now on; those
-// under way end by the old ones. Rules that are not valid change nothing. What
-// was hung up lately stays remembered by the names of the policies.
+// Reload replaces the rules for later notifications; running ones keep the old rules. On
+// an error the old rules stay. Cooldowns and breakers persist by policy name.
 func (r *Receiver) Reload(rules Rules) error {
 	if err := r.config.checkRules(&rules); err != nil {
 		return err
@@ -76,9 +75,9 @@ func (r *Receiver) Reload(rules Rules) error {
 	return nil
 }
 
-// Allows reports whether a policy in force names any of the addresses, with this port,
-// among what it may touch. One that may touch every address names none. Names are not
-// looked at. It is fast enough to be asked for each flow.
+// Allows reports whether the prefix overlaps an allowed prefix of a current policy that
+// allows the port. Allow.AnyAddress and Allow.Names do not count. It is cheap enough to
+// call for every flow.
 func (r *Receiver) Allows(addresses netip.Prefix, port uint16) bool {
 	policies := r.rules.Load().Policies
 	for i := range policies {
@@ -89,20 +88,20 @@ func (r *Receiver) Allows(addresses netip.Prefix, port uint16) bool {
 	return false
 }
 
-// Stop makes the receiver answer 503 from now on. Notifications under way end as
-// they would have; http.Server.Shutdown waits for them.
+// Stop rejects later notifications with 503. Running ones continue; http.Server.Shutdown
+// waits for them.
 func (r *Receiver) Stop() { r.stopping.Store(true) }
 
-// ConfigureServer sets the limits that keep slow and huge clients from harming the
-// server that the receiver runs in.
+// ConfigureServer sets the server's timeouts and header limit against slow clients and
+// large requests.
 func (r *Receiver) ConfigureServer(s *http.Server) {
 	s.ReadHeaderTimeout = headerTimeout
-	// For bodies of requests that are turned away unread. It does not end an action:
-	// net/http lifts it once the body has been read.
+	// For rejected requests with an unread body. It does not end an action: net/http resets
+	// the deadline after the body was read.
 	s.ReadTimeout = headerTimeout + bodyTimeout
 	s.IdleTimeout = idleTimeout
 	s.MaxHeaderBytes = 16 << 10
-	// From the end of the header: the work, and some time to send the answer.
+	// From the end of the header: the action, and time to send the response.
 	s.WriteTimeout = r.config.Timeout + bodyTimeout + headerTimeout
 }
 
@@ -110,93 +109,90 @@ const (
 	headerTimeout = 5 * time.Second
 	bodyTimeout   = 5 * time.Second
 	idleTimeout   = 2 * time.Minute
-	// pauseInterval is how often the pause file is looked for during an action.
+	// pauseInterval is the interval of checks for the pause file during an action.
 	pauseInterval = 500 * time.Millisecond
-	// logInterval is the shortest time between two log messages about the same fault.
+	// logInterval is the minimum time between log messages about the same error.
 	logInterval = time.Minute
 )
 
-// ServeHTTP handles a notification and answers when the state that it asks for
-// holds or its time is over.
+// ServeHTTP handles a notification and responds when its actions are finished or Timeout
+// is over.
 //
-// 200: it holds, or nothing can be done about it; the body counts what became of
-// the alerts and flows. 400, 413, 415: it cannot be read. 401, 403, 405: it is not
-// allowed. 503: it should be sent again soon; the next one goes on where this one
-// stopped. There are no other codes: Alertmanager loses an alert on any redirect
-// and does not try again on 429.
+// Status codes: 200 if every alert was handled or a retry is useless; the body counts
+// alerts and flows. 400, 413, 415 for invalid requests. 401, 403, 405 for forbidden ones.
+// 503 if Alertmanager should retry; unfinished actions continue then. Other codes are
+// not used: Alertmanager drops the notification on a redirect and does not retry on 429.
 func (r *Receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
-	a := r.receive(w, req)
-	r.metrics.notifications.WithLabelValues(strconv.Itoa(a.code)).Inc()
-	r.logRejected(req, a)
-	writeJSON(w, a.code, a)
+	resp := r.receive(w, req)
+	r.metrics.notifications.WithLabelValues(strconv.Itoa(resp.code)).Inc()
+	r.logRejected(req, resp)
+	writeJSON(w, resp.code, resp)
 }
 
-func (r *Receiver) receive(w http.ResponseWriter, req *http.Request) *answer {
-	if no := r.admit(w, req); no != nil {
-		return no
+func (r *Receiver) receive(w http.ResponseWriter, req *http.Request) *response {
+	if rejected := r.admit(w, req); rejected != nil {
+		return rejected
 	}
 	begun := time.Now()
 	defer func() { r.metrics.duration.Observe(time.Since(begun).Seconds()) }()
-	// A twentieth of the time is for the answer.
+	// A twentieth of the time is reserved for the response.
 	ctx, cancel := context.WithTimeout(req.Context(), r.config.Timeout-r.config.Timeout/20)
 	defer cancel()
 
-	if err := r.closed(); err != nil {
-		return sayNo(http.StatusServiceUnavailable, err.Error())
+	if err := r.unavailable(); err != nil {
+		return reject(http.StatusServiceUnavailable, err.Error())
 	}
 	if err := checkType(req.Header); err != nil {
-		return sayNo(http.StatusUnsupportedMediaType, err.Error())
+		return reject(http.StatusUnsupportedMediaType, err.Error())
 	}
 	select {
 	case r.notifications <- struct{}{}:
 		defer func() { <-r.notifications }()
 	case <-ctx.Done():
-		return sayNo(http.StatusServiceUnavailable, "too many notifications at once")
+		return reject(http.StatusServiceUnavailable, "too many notifications at once")
 	}
-	body, no := readBody(w, req)
-	if no != nil {
-		return no
+	body, rejected := readBody(w, req)
+	if rejected != nil {
+		return rejected
 	}
 	n, err := decode(body)
 	if err != nil {
-		return sayNo(http.StatusBadRequest, "not a notification of Alertmanager: "+err.Error())
+		return reject(http.StatusBadRequest, "parse notification: "+err.Error())
 	}
 	ctx, stop := r.pause.watch(ctx, pauseInterval)
 	defer stop()
 	return r.handle(ctx, n)
 }
 
-// closed returns why no notification is worked on now, or nil.
-func (r *Receiver) closed() error {
+// unavailable returns the reason for rejecting all notifications now, or nil.
+func (r *Receiver) unavailable() error {
 	if r.stopping.Load() {
 		return errors.New("shutting down")
 	}
-	return r.pause.why()
+	return r.pause.cause()
 }
 
-// logRejected tells, once a minute, of a request that was turned away for its sender's
-// fault: a wrong token, or no notification.
-func (r *Receiver) logRejected(req *http.Request, a *answer) {
-	if a.code < http.StatusBadRequest || a.code >= http.StatusInternalServerError {
+// logRejected logs a request with a 4xx status code, at most once per logInterval.
+func (r *Receiver) logRejected(req *http.Request, resp *response) {
+	if resp.code < http.StatusBadRequest || resp.code >= http.StatusInternalServerError {
 		return
 	}
 	r.rejected.Do(func() {
-		r.log.Warn("request rejected; others within a minute are not logged",
-			"client", req.RemoteAddr, "path", text.Clip(req.URL.Path, clipLimit), "code", a.code, "detail", text.Clip(a.Error, clipLimit))
+		r.log.Warn("request rejected", "client", req.RemoteAddr, "path", text.Clip(req.URL.Path, clipLimit),
+			"code", resp.code, "detail", text.Clip(resp.Error, clipLimit), "log_interval", logInterval)
 	})
 }
 
-// admit returns an answer when the request is not a POST of a client that may do
-// that, and nil when it is.
-func (r *Receiver) admit(w http.ResponseWriter, req *http.Request) *answer {
+// admit returns the rejection of a request that is not an authorized POST, or nil.
+func (r *Receiver) admit(w http.ResponseWriter, req *http.Request) *response {
 	if req.Method != http.MethodPost {
 		w.Header().Set("Allow", http.MethodPost)
-		return sayNo(http.StatusMethodNotAllowed, "use POST")
+		return reject(http.StatusMethodNotAllowed, "use POST")
 	}
-	// Browsers send one of these with every POST, and nothing else does. It keeps a
-	// web page from reaching a receiver on its visitor's loopback.
+	// Browsers send one of these headers with every POST, Alertmanager none: a web page
+	// cannot post to a receiver on the loopback address of its visitor.
 	if req.Header.Get("Origin") != "" || req.Header.Get("Sec-Fetch-Site") != "" {
-		return sayNo(http.StatusForbidden, "not for browsers")
+		return reject(http.StatusForbidden, "browser requests are not allowed")
 	}
 	err := r.authorize(req)
 	switch {
@@ -204,16 +200,15 @@ func (r *Receiver) admit(w http.ResponseWriter, req *http.Request) *answer {
 		return nil
 	case errors.Is(err, errUnauthorized):
 		w.Header().Set("WWW-Authenticate", `Bearer realm="tcphup"`)
-		return sayNo(http.StatusUnauthorized, err.Error())
+		return reject(http.StatusUnauthorized, err.Error())
 	default:
-		// The operator's mistake, or a rotation half way: the sender shall try again.
+		// A configuration error or a rotation in progress: Alertmanager retries.
 		r.credentials.Do(func() { r.log.Error("cannot check credentials", "err", err) })
-		return sayNo(http.StatusServiceUnavailable, "credentials cannot be checked now")
+		return reject(http.StatusServiceUnavailable, "cannot check credentials")
 	}
 }
 
-// authorize returns nil when the request shows the credentials that are asked for,
-// or when none are.
+// authorize returns nil if the request has the required credentials or none are required.
 func (r *Receiver) authorize(req *http.Request) error {
 	if r.config.ListenerAuthenticates && r.config.CheckListener != nil {
 		if err := r.config.CheckListener(); err != nil {
@@ -226,42 +221,43 @@ func (r *Receiver) authorize(req *http.Request) error {
 	return tokenFile(r.config.TokenFile).authorize(req)
 }
 
-// Protect asks of every request what ServeHTTP asks: POST, and the credentials.
-// It is for the other handlers on the same listener that change something.
+// Protect wraps a handler with the checks of ServeHTTP: POST and credentials. Use it for
+// the other state-changing handlers of the same listener.
 func (r *Receiver) Protect(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		if no := r.admit(w, req); no != nil {
-			r.logRejected(req, no)
-			writeJSON(w, no.code, no)
+		if rejected := r.admit(w, req); rejected != nil {
+			r.logRejected(req, rejected)
+			writeJSON(w, rejected.code, rejected)
 			return
 		}
 		next.ServeHTTP(w, req)
 	})
 }
 
+// checkType returns an error unless the body is unencoded JSON in UTF-8.
 func checkType(header http.Header) error {
 	media, params, err := mime.ParseMediaType(header.Get("Content-Type"))
 	if err != nil || media != "application/json" {
-		return errors.New("the content type must be application/json")
+		return errors.New("Content-Type must be application/json")
 	}
 	switch cmp.Or(params["charset"], "utf-8") {
 	case "utf-8", "UTF-8":
 	default:
-		return errors.New("the character set must be UTF-8")
+		return errors.New("charset must be UTF-8")
 	}
 	if encoding := header.Get("Content-Encoding"); encoding != "" && encoding != "identity" {
-		return errors.New("the content must not be encoded")
+		return errors.New("Content-Encoding is not supported")
 	}
 	return nil
 }
 
-// readBody reads the body, within its limits of size and time.
-func readBody(w http.ResponseWriter, req *http.Request) ([]byte, *answer) {
-	tooLarge := sayNo(http.StatusRequestEntityTooLarge, "a notification has 1 MiB at most")
+// readBody reads the body within maxBody and bodyTimeout.
+func readBody(w http.ResponseWriter, req *http.Request) ([]byte, *response) {
+	tooLarge := reject(http.StatusRequestEntityTooLarge, "body exceeds 1 MiB")
 	if req.ContentLength > maxBody {
 		return nil, tooLarge
 	}
-	// A recorder in a test has no deadline, and needs none.
+	// Without effect on writers without a deadline, such as a recorder in a test.
 	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))
 	body, err := io.ReadAll(http.MaxBytesReader(w, req.Body, maxBody))
 	var large *http.MaxBytesError
@@ -269,7 +265,7 @@ func readBody(w http.ResponseWriter, req *http.Request) ([]byte, *answer) {
 	case errors.As(err, &large):
 		return nil, tooLarge
 	case err != nil:
-		return nil, sayNo(http.StatusServiceUnavailable, "the body did not arrive in time")
+		return nil, reject(http.StatusServiceUnavailable, "read body: timeout or connection closed")
 	}
 	return body, nil
 }

@@ -2,15 +2,18 @@ package alerts
 
 import (
 	"fmt"
+	"log/slog"
 	"net/http"
+	"net/http/httptest"
+	"net/netip"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"tcphup/hangup"
-	"tcphup/test/kit/addresses"
 )
 
 func TestReceiverRecorded(t *testing.T) {
@@ -33,7 +36,7 @@ func TestReceiverRecorded(t *testing.T) {
 				if got.code != http.StatusOK {
 					t.Errorf("code %d: %s", got.code, got.text)
 				}
-				if diff := cmp.Diff(tt.alerts, got.answer.Alerts); diff != "" {
+				if diff := cmp.Diff(tt.alerts, got.response.Alerts); diff != "" {
 					t.Errorf("alerts (-want +got):\n%s", diff)
 				}
 				if diff := cmp.Diff(tt.hung, f.hang.seen()); diff != "" {
@@ -44,9 +47,8 @@ func TestReceiverRecorded(t *testing.T) {
 	}
 }
 
-// What does not get as far as the alerts: nothing is hung up, and the answer has
-// the right code.
-func TestReceiverTurnsAway(t *testing.T) {
+// A rejected request starts no action and gets the right status code.
+func TestReceiverRejects(t *testing.T) {
 	good := notify(staleAlert("10.0.0.5", "5432"))
 	header := func(key, value string) func(*http.Request) {
 		return func(r *http.Request) { r.Header.Set(key, value) }
@@ -120,14 +122,14 @@ func TestReceiverTurnsAway(t *testing.T) {
 			if got.code != tt.code {
 				t.Errorf("code %d, want %d: %s", got.code, tt.code, got.text)
 			}
-			if got.answer.Error == "" || len(got.text) > 300 {
-				t.Errorf("the answer should say why, in short: %s", got.text)
+			if got.response.Error == "" || len(got.text) > 300 {
+				t.Errorf("want a short reason in the response: %s", got.text)
 			}
 			if strings.Contains(got.text, testToken) {
-				t.Errorf("the answer holds the token: %s", got.text)
+				t.Errorf("the response contains the token: %s", got.text)
 			}
 			if seen := f.hang.seen(); len(seen) > 0 {
-				t.Errorf("was hung up: %v", seen)
+				t.Errorf("actions: %v", seen)
 			}
 			if allow := got.header.Get("Allow"); (tt.code == 405) != (allow == "POST") {
 				t.Errorf("Allow is %q", allow)
@@ -139,7 +141,7 @@ func TestReceiverTurnsAway(t *testing.T) {
 	}
 }
 
-// manyAlerts is a notification of n alerts, each for another destination.
+// manyAlerts returns a notification of n alerts for n destinations.
 func manyAlerts(n int) []byte {
 	alerts := make([]testAlert, n)
 	for i := range alerts {
@@ -148,7 +150,7 @@ func manyAlerts(n int) []byte {
 	return notify(alerts...)
 }
 
-// What each kind of alert comes to under the embedded policy.
+// The result of each kind of alert under the policy Labelled.
 func TestReceiverAlerts(t *testing.T) {
 	with := func(a testAlert, change func(*testAlert)) testAlert {
 		change(&a)
@@ -247,7 +249,7 @@ func TestReceiverAlerts(t *testing.T) {
 			if got.code != http.StatusOK {
 				t.Errorf("code %d: %s", got.code, got.text)
 			}
-			if diff := cmp.Diff(map[string]int{tt.result: 1}, got.answer.Alerts); diff != "" {
+			if diff := cmp.Diff(map[string]int{tt.result: 1}, got.response.Alerts); diff != "" {
 				t.Errorf("alerts (-want +got):\n%s", diff)
 			}
 			want := []string{}
@@ -261,8 +263,8 @@ func TestReceiverAlerts(t *testing.T) {
 	}
 }
 
-// What the receiver adds to the time that it takes to hang up: from the arrival of
-// one alert to the action, and back to the answer.
+// BenchmarkReceiver measures the overhead of the receiver: from the request to the action
+// and to the response.
 func BenchmarkReceiver(b *testing.B) {
 	rules := DefaultRules()
 	rules.Policies[0].Limits.Cooldown = 0
@@ -281,20 +283,47 @@ func BenchmarkReceiver(b *testing.B) {
 	}
 }
 
-// Labels take the same addresses as every other input, /0 excepted.
-func TestDestinationSharedInputs(t *testing.T) {
-	for _, tt := range addresses.Inputs() {
-		if strings.HasSuffix(tt.Want, "/0") {
-			tt.Fails = "covers every address"
-		}
-		got, err := parseDestination(tt.Text)
-		switch {
-		case tt.Fails != "":
-			if err == nil || !strings.Contains(err.Error(), tt.Fails) {
-				t.Errorf("%s: got %v, %v; want an error with %q", tt.Text, got, err, tt.Fails)
-			}
-		case err != nil || got.String() != tt.Want:
-			t.Errorf("%s: got %v, %v; want %s", tt.Text, got, err, tt.Want)
+// Allows matches the prefixes and ports of policies.
+func TestAllows(t *testing.T) {
+	rules := testRules(t) // 10.20.0.0/16 on 5432 and 6432 among others
+	f := newFixture(t, rules, func(c *Config) { c.Names = fakeNames{} })
+	for _, tt := range []struct {
+		prefix string
+		port   uint16
+		want   bool
+	}{
+		{"10.20.3.4/32", 5432, true},
+		{"10.20.3.4/32", 80, false},
+		{"10.20.3.0/24", 6432, true},
+		{"10.0.0.0/8", 5432, true},    // overlaps
+		{"10.99.0.1/32", 5432, false}, // allowed by name only
+	} {
+		if got := f.Allows(netip.MustParsePrefix(tt.prefix), tt.port); got != tt.want {
+			t.Errorf("%s port %d: %t", tt.prefix, tt.port, got)
 		}
 	}
+	anywhere := newFixture(t, DefaultRules(), nil)
+	if anywhere.Allows(netip.MustParsePrefix("10.20.3.4/32"), 5432) {
+		t.Error("Allow.AnyAddress counts as an allowed prefix")
+	}
+}
+
+// A rejected request is logged, at most once per logInterval.
+func TestRejectedIsLogged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log strings.Builder
+		f := newFixture(t, DefaultRules(), nil)
+		f.log = slog.New(slog.NewTextHandler(&log, nil))
+		for range 3 {
+			f.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, "/alerts", strings.NewReader("{}")))
+		}
+		if n := strings.Count(log.String(), "level=WARN"); n != 1 || !strings.Contains(log.String(), "client=192.0.2.1:1234") || !strings.Contains(log.String(), "code=401") {
+			t.Errorf("logged: %s", log.String())
+		}
+		time.Sleep(time.Minute)
+		f.Protect(http.NotFoundHandler()).ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, "/-/reload", nil))
+		if n := strings.Count(log.String(), "level=WARN"); n != 2 || !strings.Contains(log.String(), "path=/-/reload") {
+			t.Errorf("logged: %s", log.String())
+		}
+	})
 }

@@ -1,28 +1,27 @@
 package alerts
 
-// The results of one alert, the closed set of the label result of
-// tcphup_alerts_total.
+// The results of an alert: the values of the label result of tcphup_alerts_total.
 const (
-	resultDone           = "done"            // the state holds
-	resultShadow         = "shadow"          // planned and reported, nothing closed
-	resultResolved       = "resolved"        // the alert does not fire any more
-	resultUnmatched      = "unmatched"       // no policy is for it
-	resultMalformed      = "malformed"       // its status or startsAt is missing or unknown
-	resultNoDestination  = "no_destination"  // it names none
-	resultBadDestination = "bad_destination" // it names something else
-	resultBadPort        = "bad_port"        // its port is not a port
-	resultNotAllowed     = "not_allowed"     // its policy does not allow that
-	resultDenied         = "denied"          // the never list holds all of it
+	resultDone           = "done"            // no open flow meets the evidence
+	resultShadow         = "shadow"          // planned and reported, no flow closed
+	resultResolved       = "resolved"        // the alert is resolved
+	resultUnmatched      = "unmatched"       // no policy matched
+	resultMalformed      = "malformed"       // status or startsAt is missing or unknown
+	resultNoDestination  = "no_destination"  // no destination label
+	resultBadDestination = "bad_destination" // invalid destination label
+	resultBadPort        = "bad_port"        // invalid port label
+	resultNotAllowed     = "not_allowed"     // destination or port not allowed by the policy
+	resultDenied         = "denied"          // the whole destination is on the never list
 	resultTooOld         = "too_old"         // firing for longer than max_alert_age
 	resultFuture         = "future"          // startsAt is in the future
-	resultCooldown       = "cooldown"        // its destination was hung up just now
-	resultBreakerOpen    = "breaker_open"    // its policy has acted too often
-	resultOverBudget     = "over_budget"     // too many flows: nothing was closed
-	resultRefused        = "refused"         // a guard refused some of the flows
-	resultFailed         = "failed"          // the kernel refused, and will again
-	resultError          = "error"           // could not be tried; worth another try
+	resultCooldown       = "cooldown"        // an earlier action on the destination is too recent
+	resultBreakerOpen    = "breaker_open"    // a circuit breaker is open
+	resultOverBudget     = "over_budget"     // more flows than the budget: none closed
+	resultRefused        = "refused"         // a safety check refused some flows
+	resultFailed         = "failed"          // a system call failed; a retry is useless
+	resultError          = "error"           // not attempted; a retry may succeed
 	resultUnfinished     = "unfinished"      // time ran out
-	resultPaused         = "paused"          // the pause switch is on
+	resultPaused         = "paused"          // alert actions are paused
 )
 
 var allResults = []string{
@@ -32,7 +31,7 @@ var allResults = []string{
 	resultUnfinished, resultPaused,
 }
 
-// again reports whether the sender should send the notification again soon.
-func again(result string) bool {
+// retryable reports whether the response is 503, on which Alertmanager retries.
+func retryable(result string) bool {
 	return result == resultError || result == resultUnfinished || result == resultPaused
 }

@@ -15,8 +15,8 @@ import (
 	"tcphup/hangup"
 )
 
-// pipeListener hands out in-memory connections, so that a server can run on the
-// bubble's clock.
+// pipeListener accepts in-memory connections, so that a server can run in a synctest
+// bubble.
 type pipeListener struct {
 	conns  chan net.Conn
 	closed chan struct{}
@@ -58,7 +58,7 @@ func serveBubble(t *testing.T, f *fixture) *pipeListener {
 	t.Cleanup(func() {
 		_ = s.Close()
 		<-done
-		time.Sleep(time.Second) // of the bubble: connections linger after an early answer
+		time.Sleep(time.Second) // fake clock: connections linger after an early response
 	})
 	return l
 }
@@ -68,8 +68,8 @@ func requestHead(token string, length int) string {
 		"Authorization: Bearer %s\r\nContent-Length: %d\r\n\r\n", token, length)
 }
 
-// exchange sends text and returns the status of the answer and how long it took
-// to come; 0 when the server closed the connection without one.
+// exchange sends text and returns the status code of the response and its delay; 0 if the
+// server closed the connection without a response.
 func exchange(t *testing.T, c net.Conn, text string) (status int, took time.Duration) {
 	t.Helper()
 	begun := time.Now()
@@ -84,8 +84,7 @@ func exchange(t *testing.T, c net.Conn, text string) (status int, took time.Dura
 	return resp.StatusCode, took
 }
 
-// Clients that are slow, on purpose or not, are let go soon, and those that are
-// not known sooner.
+// The server disconnects slow clients after the header or body timeout.
 func TestSlowClients(t *testing.T) {
 	body := string(notify(staleAlert("10.0.0.5", "80")))
 	tests := []struct {
@@ -100,7 +99,7 @@ func TestSlowClients(t *testing.T) {
 		{"no body", requestHead(testToken, len(body)), 503, bodyTimeout + time.Second},
 		{"no body, wrong token", requestHead(otherToken, len(body)), 401, headerTimeout + bodyTimeout + time.Second},
 		{"huge header", "POST /alerts HTTP/1.1\r\nHost: x\r\nX: " + strings.Repeat("x", 64<<10), 431, time.Second},
-		{"huge body promised", requestHead(testToken, 10<<20) + body, 413, time.Second},
+		{"huge Content-Length", requestHead(testToken, 10<<20) + body, 413, time.Second},
 		{"good", requestHead(testToken, len(body)) + body, 200, time.Second},
 	}
 	for _, tt := range tests {
@@ -114,14 +113,14 @@ func TestSlowClients(t *testing.T) {
 					t.Errorf("status %d after %s, want %d within %s", status, took, tt.status, tt.within)
 				}
 				if tt.status != 200 && len(f.hang.seen()) > 0 {
-					t.Errorf("was hung up: %v", f.hang.seen())
+					t.Errorf("actions: %v", f.hang.seen())
 				}
 			})
 		})
 	}
 }
 
-// A client that does not read its answer is let go, too.
+// The server disconnects a client that does not read its response.
 func TestClientDoesNotRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, DefaultRules(), nil)
@@ -131,16 +130,16 @@ func TestClientDoesNotRead(t *testing.T) {
 		if _, err := io.WriteString(c, requestHead(testToken, len(body))+body); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Minute) // of the bubble
+		time.Sleep(time.Minute) // fake clock
 		if n, err := io.Copy(io.Discard, c); n != 0 || err != nil {
-			t.Errorf("after a minute there were still %d bytes to read, %v", n, err)
+			t.Errorf("%d bytes to read after a minute, %v", n, err)
 		}
 	})
 }
 
-// The deadlines that guard the reading do not end an action that takes longer, and
-// the connection stays good for the next notification.
-func TestLongActionOverKeptConnection(t *testing.T) {
+// Read deadlines do not end a longer action, and the keep-alive connection serves the next
+// notification.
+func TestLongActionOnKeepAliveConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, DefaultRules(), func(c *Config) { c.Timeout = time.Minute })
 		f.hang.hangUp = func(ctx context.Context, _ hangup.Request) (*hangup.Report, error) {
@@ -164,13 +163,13 @@ func TestLongActionOverKeptConnection(t *testing.T) {
 	})
 }
 
-// When the sender closes its connection, the action ends.
+// A closed connection cancels the action.
 func TestSenderClosesConnection(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, DefaultRules(), nil)
 		ended := make(chan time.Time, 1)
 		f.hang.hangUp = func(ctx context.Context, a hangup.Request) (*hangup.Report, error) {
-			r, err := untilDone(ctx, a)
+			r, err := blockUntilCancelled(ctx, a)
 			ended <- time.Now()
 			return r, err
 		}
@@ -183,7 +182,7 @@ func TestSenderClosesConnection(t *testing.T) {
 		begun := time.Now()
 		_ = c.Close()
 		if took := (<-ended).Sub(begun); took != 0 {
-			t.Errorf("the action went on for %s", took)
+			t.Errorf("the action continued for %s", took)
 		}
 	})
 }

@@ -15,10 +15,10 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(nstest.Main(m)) }
 
-// BenchmarkCounting compares the ways to count the flows of services for a scrape,
-// which reads all sockets anyway: looking on meanwhile, or a second dump that the
-// kernel filters by the services' addresses, as far as those fit a filter. Both are
-// told as what they add to the dump of a scrape, of which floor is the time.
+// BenchmarkCounting compares two ways to count the flows of services during a scrape:
+// observing the scrape's dump, or a second dump that the kernel filters by the services'
+// addresses, as far as they fit a filter. It reports the floor, the time of the scrape's
+// dump, and the additional time of each way.
 func BenchmarkCounting(b *testing.B) {
 	const processes, connections = 5, 5_000
 	binary := testapp.Build(b)
@@ -51,7 +51,7 @@ func benchmarkCounting(b *testing.B, to netip.AddrPort, services int) {
 		if i > 0 {
 			a = a[1:]
 		}
-		take(&w.watches[fmt.Sprintf("service-%d.internal", i)].history, time.Now(), a, false, false)
+		updateAll(&w.watches[fmt.Sprintf("service-%d.internal", i)].history, time.Now(), a, false, false)
 		for _, addr := range a {
 			selector.Destinations = append(selector.Destinations, netip.PrefixFrom(addr, addr.BitLen()))
 		}

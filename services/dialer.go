@@ -20,16 +20,15 @@ const (
 	codeRefused        = 5
 )
 
-// dialer dials name servers for one lookup. package net continues with the next name
-// of the search list after every error response but SERVFAIL: a server that refuses
-// AAAA queries would let "not found" of another name stand in for the refusal. The
-// connections of a dialer turn all error responses but NXDOMAIN into SERVFAIL.
+// dialer dials name servers for one lookup. After every error response except SERVFAIL,
+// package net continues with the next name of the search list: the "not found" of that name
+// would hide that a server refuses AAAA queries. Connections of a dialer therefore change
+// all error responses except NXDOMAIN to SERVFAIL.
 type dialer struct {
-	code atomic.Int32 // of the last error response; 0: none
+	code atomic.Int32 // response code of the last error; 0 without one
 }
 
-// resolver returns a resolver for one lookup. Its servers are those of
-// /etc/resolv.conf.
+// resolver returns a resolver for one lookup with the servers of /etc/resolv.conf.
 func (d *dialer) resolver() *net.Resolver {
 	return &net.Resolver{PreferGo: true, StrictErrors: true, Dial: d.dial}
 }
@@ -45,12 +44,11 @@ func (d *dialer) dial(ctx context.Context, network, address string) (net.Conn, e
 	return &streamConn{Conn: conn, dialer: d, reader: bufio.NewReader(conn)}, nil
 }
 
-// headerSize is the size of a DNS message's header.
+// headerSize is the size of a DNS header in bytes (RFC 1035, section 4.1.1).
 const headerSize = 12
 
-// check changes the response code in the header of a message. A response without an
-// answer from a server that neither recurses nor is authoritative counts as an error:
-// it refers to other servers.
+// check changes the response code in the header of a message. A referral, an empty response
+// from a server that is neither recursive nor authoritative, counts as an error.
 func (d *dialer) check(header []byte) {
 	if len(header) < headerSize {
 		return
@@ -65,8 +63,7 @@ func (d *dialer) check(header []byte) {
 	header[3] = header[3]&0xf0 | codeServerFailure
 }
 
-// packetConn is a connection over UDP. The embedded type implements net.PacketConn, by
-// which package net recognizes it.
+// packetConn is a UDP connection. Package net detects it by the embedded net.PacketConn.
 type packetConn struct {
 	*net.UDPConn
 	dialer *dialer
@@ -78,7 +75,7 @@ func (c *packetConn) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// streamConn is a connection over TCP, for one response.
+// streamConn is a TCP connection for one response.
 type streamConn struct {
 	net.Conn
 	dialer *dialer
@@ -89,7 +86,7 @@ type streamConn struct {
 func (c *streamConn) Read(b []byte) (int, error) {
 	if !c.begun {
 		c.begun = true
-		// A message follows its length in two bytes.
+		// Two bytes of length precede the message (RFC 1035, section 4.2.2).
 		if head, err := c.reader.Peek(2 + headerSize); err == nil {
 			c.dialer.check(head[2:])
 		}
@@ -97,15 +94,15 @@ func (c *streamConn) Read(b []byte) (int, error) {
 	return c.reader.Read(b)
 }
 
-// explain returns a failed lookup as an error with a reason.
+// explain adds a reason to the error of a lookup.
 func (d *dialer) explain(err error) error {
 	var dnsErr *net.DNSError
 	var addrErr *net.AddrError
 	code := d.code.Load()
 	switch {
 	case errors.As(err, &addrErr):
-		// /etc/hosts has the name with addresses of the other family alone, or all AAAA
-		// records are IPv4-mapped addresses.
+		// /etc/hosts has only addresses of the other family, or all AAAA records are
+		// IPv4-mapped addresses.
 		return fail("no suitable address", "lookup %s: addresses of the other family only", addrErr.Addr)
 	case !errors.As(err, &dnsErr):
 		return err

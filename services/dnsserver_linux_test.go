@@ -15,28 +15,28 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// reply is a name server's reply to one question.
+// reply is a name server's response to one question.
 type reply struct {
 	code      dnsmessage.RCode
 	records   []dnsmessage.ResourceBody
 	truncated bool
 	referral  bool
-	dropped   bool // no reply
-	otherName bool // to another question
+	dropped   bool // no response
+	otherName bool // for another question
 }
 
-// handler answers questions for a canonical name without the dot at its end.
+// handler returns the reply to a question; name is canonical, without the trailing dot.
 type handler func(name string, kind dnsmessage.Type, tcp bool) reply
 
-// dnsServer is a name server on port 53 of the loopback device.
+// dnsServer is a name server on port 53 of the loopback interface.
 type dnsServer struct {
 	mu     sync.Mutex
 	handle handler
-	seen   []string // questions, as "db.internal A"
+	seen   []string // questions such as "db.internal A"
 }
 
-// serveDNS starts a name server for this test's namespaces, with /etc/resolv.conf and
-// /etc/hosts that have these lines.
+// serveDNS starts a name server in the namespaces of the test and replaces /etc/hosts and
+// the options of /etc/resolv.conf.
 func serveDNS(t *testing.T, hosts, options string, handle handler) *dnsServer {
 	t.Helper()
 	s := &dnsServer{handle: handle}
@@ -92,7 +92,7 @@ func (s *dnsServer) set(handle handler) {
 	s.handle = handle
 }
 
-// asked returns how often a question was asked.
+// asked returns how often the server received a question.
 func (s *dnsServer) asked(question string) (n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -104,7 +104,7 @@ func (s *dnsServer) asked(question string) (n int) {
 	return n
 }
 
-// answer returns the response to a message; nil if there is none.
+// answer returns the response to a message; nil without a response.
 func (s *dnsServer) answer(b []byte, tcp bool) []byte {
 	var m dnsmessage.Message
 	if m.Unpack(b) != nil || len(m.Questions) != 1 {
@@ -141,7 +141,7 @@ func (s *dnsServer) answer(b []byte, tcp bool) []byte {
 	return packed
 }
 
-// records returns the A or AAAA records of addresses with spaces between them.
+// records returns the A or AAAA records of space-separated addresses.
 func records(kind dnsmessage.Type, text string) (list []dnsmessage.ResourceBody) {
 	for _, word := range strings.Fields(text) {
 		switch a := netip.MustParseAddr(word); {
@@ -154,7 +154,7 @@ func records(kind dnsmessage.Type, text string) (list []dnsmessage.ResourceBody)
 	return list
 }
 
-// zone answers for names with these addresses; other names do not exist.
+// zone returns a handler with these names and addresses; other names do not exist.
 func zone(addresses map[string]string) handler {
 	return func(name string, kind dnsmessage.Type, _ bool) reply {
 		text, ok := addresses[name]
@@ -165,7 +165,7 @@ func zone(addresses map[string]string) handler {
 	}
 }
 
-// bind puts content in place of a file, for this test's mount namespace only.
+// bind mounts a file with this content over another file, in the test's mount namespace.
 func bind(t *testing.T, over, content string) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), filepath.Base(over))

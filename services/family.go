@@ -10,7 +10,7 @@ const (
 	ipv6
 )
 
-// families are all address families. An array indexed by family has this length.
+// families are all address families, the indexes of arrays per family.
 var families = [...]family{ipv4, ipv6}
 
 func familyOf(a netip.Addr) family {

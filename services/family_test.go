@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// A family whose lookups fail, whatever the way, does not delay the other, and keeps its
-// own addresses. The other family's former addresses are known all the same.
+// A family with failing lookups keeps its addresses and does not delay the other family,
+// whose old addresses become former.
 func TestFamiliesApart(t *testing.T) {
 	for name, six := range map[string]func(context.Context) error{
 		"refused": func(context.Context) error { return fail("REFUSED", "server misbehaving") },
@@ -20,9 +20,9 @@ func TestFamiliesApart(t *testing.T) {
 		for _, settle := range []time.Duration{3 * time.Second, time.Minute, 10 * time.Minute} {
 			t.Run(fmt.Sprintf("%s/%s", name, settle), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					dns := &names{answer: says(t, "10.0.0.1 fd00::1")}
+					dns := &fakeResolver{answer: fixedAnswer(t, "10.0.0.1 fd00::1")}
 					var broken atomic.Bool
-					w := start(t, one(settle), func(ctx context.Context, s Service, f family) ([]netip.Addr, error) {
+					w := start(t, oneService(settle), func(ctx context.Context, s Service, f family) ([]netip.Addr, error) {
 						if broken.Load() && f == ipv6 {
 							return nil, six(ctx)
 						}
@@ -30,32 +30,32 @@ func TestFamiliesApart(t *testing.T) {
 					})
 					time.Sleep(time.Hour)
 					broken.Store(true)
-					dns.set(says(t, "10.0.0.2"))
+					dns.set(fixedAnswer(t, "10.0.0.2"))
 					time.Sleep(DefaultInterval*6/5 + settle + max(settle/lookupsPerSettle, minPause)*6/5)
-					is(t, w, "db.internal", "10.0.0.2 fd00::1", "10.0.0.1")
+					wantAddresses(t, w, "db.internal", "10.0.0.2 fd00::1", "10.0.0.1")
 					time.Sleep(time.Hour)
-					is(t, w, "db.internal", "10.0.0.2 fd00::1", "10.0.0.1")
+					wantAddresses(t, w, "db.internal", "10.0.0.2 fd00::1", "10.0.0.1")
 					if err := w.Status()[0].Err; err == nil {
-						t.Error("the status has no failure")
+						t.Error("no error in the status")
 					}
 					broken.Store(false)
 					time.Sleep(20*time.Second + 2*settle)
-					is(t, w, "db.internal", "10.0.0.2", "10.0.0.1 fd00::1")
+					wantAddresses(t, w, "db.internal", "10.0.0.2", "10.0.0.1 fd00::1")
 				})
 			})
 		}
 	}
 }
 
-// Of a family that was not answered since the start nothing in the state file counts.
+// Addresses excludes a family without a successful lookup since the start.
 func TestFamilyNotAnswered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := one(time.Minute)
+		c := oneService(time.Minute)
 		c.StateDirectory = t.TempDir()
-		before := known(t, "10.0.0.2 fd00::2", "10.0.0.1 fd00::1")
+		before := newWatcher(t, "10.0.0.2 fd00::2", "10.0.0.1 fd00::1")
 		before.state, before.dirty = stateIn(c.StateDirectory), true
 		before.save()
-		dns := &names{answer: says(t, "10.0.0.2")}
+		dns := &fakeResolver{answer: fixedAnswer(t, "10.0.0.2")}
 		w := start(t, c, func(ctx context.Context, s Service, f family) ([]netip.Addr, error) {
 			if f == ipv6 {
 				return nil, fail("REFUSED", "server misbehaving")
@@ -63,21 +63,21 @@ func TestFamilyNotAnswered(t *testing.T) {
 			return dns.lookup(ctx, s, f)
 		})
 		time.Sleep(time.Hour)
-		is(t, w, "db.internal", "10.0.0.2 fd00::2", "10.0.0.1 fd00::1")
+		wantAddresses(t, w, "db.internal", "10.0.0.2 fd00::2", "10.0.0.1 fd00::1")
 		if current, former := w.Addresses("db.internal"); texts(current) != "10.0.0.2" || texts(former) != "10.0.0.1" {
 			t.Errorf("current %v, former %v", current, former)
 		}
 	})
 }
 
-// Hundreds of names of which one family hangs: the other is looked up as often as ever.
+// Hanging lookups of hundreds of names in one family do not delay the other family.
 func TestHangingFamily(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var c Config
 		for i := range 400 {
 			c.Services = append(c.Services, Service{Name: fmt.Sprintf("service-%d.internal", i), Port: 5432})
 		}
-		dns := &names{answer: says(t, "10.0.0.1")}
+		dns := &fakeResolver{answer: fixedAnswer(t, "10.0.0.1")}
 		w := start(t, c, func(ctx context.Context, s Service, f family) ([]netip.Addr, error) {
 			if f == ipv6 {
 				<-ctx.Done()
@@ -86,10 +86,10 @@ func TestHangingFamily(t *testing.T) {
 			return dns.lookup(ctx, s, f)
 		})
 		time.Sleep(time.Minute)
-		dns.set(says(t, "10.0.0.2"))
+		dns.set(fixedAnswer(t, "10.0.0.2"))
 		time.Sleep(85 * time.Second)
 		for i := range 400 {
-			is(t, w, fmt.Sprintf("service-%d.internal", i), "10.0.0.2", "10.0.0.1")
+			wantAddresses(t, w, fmt.Sprintf("service-%d.internal", i), "10.0.0.2", "10.0.0.1")
 		}
 	})
 }

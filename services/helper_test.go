@@ -14,24 +14,24 @@ import (
 	"tcphup/sockdiag"
 )
 
-// names are the answers of a fake resolver, for times that are too long for a real one.
-// An answer has the addresses of both families.
-type names struct {
+// fakeResolver is a resolver for synctest bubbles. A response has the addresses of both
+// families.
+type fakeResolver struct {
 	mu      sync.Mutex
 	answer  func(service string) ([]netip.Addr, error)
 	lookups []time.Time
 }
 
-func (n *names) lookup(_ context.Context, s Service, f family) ([]netip.Addr, error) {
+func (n *fakeResolver) lookup(_ context.Context, s Service, f family) ([]netip.Addr, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.lookups = append(n.lookups, time.Now())
 	addrs, err := n.answer(s.Name)
-	return of(f, addrs, err)
+	return ofFamily(f, addrs, err)
 }
 
-// of returns the part of an answer for one family.
-func of(f family, addrs []netip.Addr, err error) ([]netip.Addr, error) {
+// ofFamily returns the part of a response for one family.
+func ofFamily(f family, addrs []netip.Addr, err error) ([]netip.Addr, error) {
 	var out []netip.Addr
 	for _, a := range addrs {
 		if familyOf(a) == f {
@@ -44,14 +44,14 @@ func of(f family, addrs []netip.Addr, err error) ([]netip.Addr, error) {
 	return out, err
 }
 
-func (n *names) set(answer func(service string) ([]netip.Addr, error)) {
+func (n *fakeResolver) set(answer func(service string) ([]netip.Addr, error)) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.answer = answer
 }
 
-// says is a fixed answer.
-func says(t testing.TB, text string) func(string) ([]netip.Addr, error) {
+// fixedAnswer returns a constant response.
+func fixedAnswer(t testing.TB, text string) func(string) ([]netip.Addr, error) {
 	a := addrs(t, text)
 	return func(string) ([]netip.Addr, error) { return a, nil }
 }
@@ -59,7 +59,7 @@ func says(t testing.TB, text string) func(string) ([]netip.Addr, error) {
 // lookupFunc is the type of Watcher.lookup.
 type lookupFunc = func(context.Context, Service, family) ([]netip.Addr, error)
 
-// start runs a Watcher with these names until the test ends.
+// start runs a Watcher until the test ends.
 func start(t *testing.T, c Config, lookup lookupFunc) *Watcher {
 	t.Helper()
 	w, stop := run(t, c, lookup)
@@ -67,7 +67,7 @@ func start(t *testing.T, c Config, lookup lookupFunc) *Watcher {
 	return w
 }
 
-// run is start for one that is to be stopped before the test ends.
+// run is like start and returns a function that stops the Watcher.
 func run(t *testing.T, c Config, lookup lookupFunc) (w *Watcher, stop func()) {
 	t.Helper()
 	w, err := New(c)
@@ -87,8 +87,8 @@ func run(t *testing.T, c Config, lookup lookupFunc) (w *Watcher, stop func()) {
 	}
 }
 
-// is fails the test unless the addresses that are remembered of a name are these.
-func is(t *testing.T, w *Watcher, name, current, former string) {
+// wantAddresses checks the current and former addresses of a name.
+func wantAddresses(t *testing.T, w *Watcher, name, current, former string) {
 	t.Helper()
 	var c, f []netip.Addr
 	w.mu.Lock()
@@ -101,16 +101,15 @@ func is(t *testing.T, w *Watcher, name, current, former string) {
 	}
 }
 
-func one(settle time.Duration) Config {
+func oneService(settle time.Duration) Config {
 	return Config{Services: []Service{{Name: "db.internal", Port: 5432, Settle: settle}}}
 }
 
-// gather returns the Watcher's metrics with those of a pass over the flows, as
-// text by series.
+// gather returns the metrics of the Watcher and of a scan of the flows, by series.
 func gather(t *testing.T, w *Watcher, flows ...sockdiag.Flow) map[string]float64 {
 	t.Helper()
 	registry := prometheus.NewPedanticRegistry()
-	for _, c := range []prometheus.Collector{w, passCollector{w.Sockets(), flows}} {
+	for _, c := range []prometheus.Collector{w, scanCollector{w.Sockets(), flows}} {
 		if err := registry.Register(c); err != nil {
 			t.Fatal(err)
 		}
@@ -143,15 +142,15 @@ func metric(t *testing.T, w *Watcher, name string) (sum float64) {
 	return sum
 }
 
-// passCollector shows a pass over fixed flows.
-type passCollector struct {
+// scanCollector collects the metrics of a scan of flows.
+type scanCollector struct {
 	Sockets
 	flows []sockdiag.Flow
 }
 
-func (p passCollector) Describe(chan<- *prometheus.Desc) {}
+func (p scanCollector) Describe(chan<- *prometheus.Desc) {}
 
-func (p passCollector) Collect(ch chan<- prometheus.Metric) {
+func (p scanCollector) Collect(ch chan<- prometheus.Metric) {
 	see, done := p.Observe()
 	for i := range p.flows {
 		see(&p.flows[i])

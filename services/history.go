@@ -2,6 +2,7 @@ package services
 
 import (
 	"cmp"
+	"maps"
 	"math"
 	"net/netip"
 	"slices"
@@ -9,60 +10,58 @@ import (
 )
 
 const (
-	// mistake is how likely it may be that an address which a name still has in
-	// rotation is taken for one that it has given up.
-	mistake = 1e-6
+	// falseFormer is the accepted probability that an address in rotation is taken for a
+	// former one.
+	falseFormer = 1e-6
 
-	// maxAddresses bounds what is remembered of one name. A single answer has
-	// maxAnswer addresses at most.
+	// maxAddresses limits the addresses of a name, maxAnswer those of one response.
 	maxAddresses = 512
 	maxAnswer    = 256
 )
 
-// history is what is known of the addresses of a name. It has no clock and no
-// lock of its own. The zero history knows nothing.
+// history holds the current and former addresses of a name. It has no clock and no lock.
+// The zero history is empty and ready to use.
 type history struct {
 	settle    time.Duration
 	addresses map[netip.Addr]*address
-	changed   time.Time // when an address last came or went; zero: never
+	changed   time.Time // last change of an address; zero without one
 	answered  [len(families)]bool
 	loaded    bool // from a state file
 }
 
-// address is one that the name has or had.
+// address is a current or former address of a name.
 type address struct {
 	former bool
-	// missing counts the answers in a row without the address, the first of them
-	// at absent. They do not count any more for a former one.
+	// missing counts the consecutive responses without a current address, absent is the
+	// time of the first. Both are zero for a former address.
 	missing int
 	absent  time.Time
-	// since is when it became former; zero: it is current, or nobody has noted when.
+	// since is when it became former; zero for a current address or if unknown.
 	since time.Time
-	// lastFlow is when a flow to the former address was last seen, or else when it
-	// became former.
+	// lastFlow is the last time a flow to the former address was observed, initially since.
 	lastFlow time.Time
-	sockets  uint32 // that lead to it, by the last pass over the flows
+	sockets  uint32 // sockets to the address in the last scan
 }
 
-// event is a change of one address.
+// event is the change of an address.
 type event struct {
 	addr netip.Addr
 	kind string
 }
 
-// The kinds of events.
+// The kinds of events, which are log keys.
 const (
-	came     = "came"     // never seen before, or forgotten
-	cameBack = "returned" // was former
-	left     = "left"     // is former now
+	added    = "added"    // new or expired before
+	returned = "returned" // former before
+	removed  = "removed"  // former now
 )
 
-// take records the addresses of one family; none means that the name has none. The
-// first answer of a family is no change. An address becomes former when it has been
-// missing for settle, and from so many answers in a row that rotation among all of the
-// name's addresses of its family does not explain it. Failed lookups and times without
-// lookups do not count.
-func (h *history) take(now time.Time, f family, addrs []netip.Addr) (events []event) {
+// update applies the addresses of one family; an empty list means that the name has none.
+// The first update of a family does not set changed, unless the history is from a state
+// file. An address becomes former when it was missing for settle, and in more consecutive
+// responses than rotation of the family's addresses explains. Failed lookups and time
+// without lookups do not count.
+func (h *history) update(now time.Time, f family, addrs []netip.Addr) (events []event) {
 	first := !h.answered[f] && !h.loaded
 	h.answered[f] = true
 	if h.addresses == nil {
@@ -71,34 +70,34 @@ func (h *history) take(now time.Time, f family, addrs []netip.Addr) (events []ev
 	here := make(map[netip.Addr]bool, len(addrs))
 	for _, addr := range addrs {
 		here[addr] = true
-		switch known := h.addresses[addr]; {
-		case known == nil:
+		switch a := h.addresses[addr]; {
+		case a == nil:
 			h.addresses[addr] = &address{}
-			events = append(events, event{addr, came})
-		case known.former:
-			*known = address{sockets: known.sockets}
-			events = append(events, event{addr, cameBack})
+			events = append(events, event{addr, added})
+		case a.former:
+			*a = address{sockets: a.sockets}
+			events = append(events, event{addr, returned})
 		default:
-			known.missing = 0
+			a.missing = 0
 		}
 	}
 	all := 0
-	for addr, known := range h.addresses {
-		if !known.former && familyOf(addr) == f {
+	for addr, a := range h.addresses {
+		if !a.former && familyOf(addr) == f {
 			all++
 		}
 	}
-	for addr, known := range h.addresses {
-		if known.former || here[addr] || familyOf(addr) != f {
+	for addr, a := range h.addresses {
+		if a.former || here[addr] || familyOf(addr) != f {
 			continue
 		}
-		if known.missing == 0 {
-			known.absent = now
+		if a.missing == 0 {
+			a.absent = now
 		}
-		known.missing++
-		if now.Sub(known.absent) >= h.settle && known.missing >= enough(len(addrs), all) {
-			*known = address{former: true, since: now, lastFlow: now, sockets: known.sockets}
-			events = append(events, event{addr, left})
+		a.missing++
+		if now.Sub(a.absent) >= h.settle && a.missing >= requiredMisses(len(addrs), all) {
+			*a = address{former: true, since: now, lastFlow: now, sockets: a.sockets}
+			events = append(events, event{addr, removed})
 		}
 	}
 	h.trim()
@@ -108,27 +107,27 @@ func (h *history) take(now time.Time, f family, addrs []netip.Addr) (events []ev
 	return events
 }
 
-// enough returns in how many answers in a row an address must be missing, when
-// each holds so many of all of them: as many as make it a mistake's chance that
-// answers drawn at random would all have left it out.
-func enough(per, all int) int {
+// requiredMisses returns the number of consecutive responses without an address that make
+// it former, where each response has per of all addresses. With responses drawn at random,
+// the probability that all of them lack the address is at most falseFormer.
+func requiredMisses(per, all int) int {
 	if per >= all || per == 0 {
 		return 1
 	}
-	return int(math.Ceil(math.Log(mistake) / math.Log1p(-float64(per)/float64(all))))
+	return int(math.Ceil(math.Log(falseFormer) / math.Log1p(-float64(per)/float64(all))))
 }
 
-// unsure reports whether an address of the family is missing and not yet former.
-func (h *history) unsure(f family) bool {
-	for addr, known := range h.addresses {
-		if known.missing > 0 && familyOf(addr) == f {
+// pending reports whether an address of the family is missing but not yet former.
+func (h *history) pending(f family) bool {
+	for addr, a := range h.addresses {
+		if a.missing > 0 && familyOf(addr) == f {
 			return true
 		}
 	}
 	return false
 }
 
-// count notes how many sockets were seen to lead to the address.
+// count sets the number of sockets to the address.
 func (a *address) count(now time.Time, sockets uint32) {
 	a.sockets = sockets
 	if a.former && sockets > 0 {
@@ -136,28 +135,25 @@ func (a *address) count(now time.Time, sockets uint32) {
 	}
 }
 
-// forget drops the former addresses that had no flow for so long and reports
-// whether there were any.
-func (h *history) forget(now time.Time, keep time.Duration) bool {
+// expire deletes former addresses without a flow for longer than keep and reports whether
+// it deleted any.
+func (h *history) expire(now time.Time, keep time.Duration) bool {
 	before := len(h.addresses)
-	for addr, known := range h.addresses {
-		if known.former && now.Sub(known.lastFlow) > keep {
-			delete(h.addresses, addr)
-		}
-	}
+	maps.DeleteFunc(h.addresses, func(_ netip.Addr, a *address) bool {
+		return a.former && now.Sub(a.lastFlow) > keep
+	})
 	return len(h.addresses) < before
 }
 
-// trim keeps the history within maxAddresses: what goes first has been missing, or
-// as a former address without a flow, for longest. What is in the last answer
-// stays.
+// trim limits the history to maxAddresses. It deletes the addresses that were missing or
+// without a flow for longest. Addresses of the last response stay.
 func (h *history) trim() {
 	if len(h.addresses) <= maxAddresses {
 		return
 	}
 	var gone []netip.Addr
-	for addr, known := range h.addresses {
-		if known.former || known.missing > 0 {
+	for addr, a := range h.addresses {
+		if a.former || a.missing > 0 {
 			gone = append(gone, addr)
 		}
 	}
@@ -170,7 +166,7 @@ func (h *history) trim() {
 	}
 }
 
-// lastUse is when an address that is not in the last answer was last of use.
+// lastUse orders the addresses that are not in the last response, for trim.
 func (a *address) lastUse() time.Time {
 	if a.former {
 		return a.lastFlow
@@ -178,18 +174,18 @@ func (a *address) lastUse() time.Time {
 	return a.absent
 }
 
-// answers returns the addresses of the families that were answered since the start, both
-// sorted. What a state file has of the others may be out of date.
+// answers returns current and former addresses, sorted, of the families with a successful
+// lookup since the start.
 func (h *history) answers() (current, former []netip.Addr) {
 	unanswered := func(a netip.Addr) bool { return !h.answered[familyOf(a)] }
 	current, former = h.list()
 	return slices.DeleteFunc(current, unanswered), slices.DeleteFunc(former, unanswered)
 }
 
-// list returns the addresses, sorted.
+// list returns the current and former addresses, sorted.
 func (h *history) list() (current, former []netip.Addr) {
-	for addr, known := range h.addresses {
-		if known.former {
+	for addr, a := range h.addresses {
+		if a.former {
 			former = append(former, addr)
 		} else {
 			current = append(current, addr)

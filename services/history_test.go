@@ -13,7 +13,7 @@ import (
 	"tcphup/test/kit/nstest"
 )
 
-// addrs reads addresses with spaces between them.
+// addrs parses space-separated addresses.
 func addrs(t testing.TB, text string) []netip.Addr {
 	t.Helper()
 	var out []netip.Addr
@@ -27,6 +27,7 @@ func addrs(t testing.TB, text string) []netip.Addr {
 	return distinct(out)
 }
 
+// texts is the inverse of addrs.
 func texts(addrs []netip.Addr) string {
 	var words []string
 	for _, a := range addrs {
@@ -35,16 +36,16 @@ func texts(addrs []netip.Addr) string {
 	return strings.Join(words, " ")
 }
 
-// take has the history take an answer for the families that have one; one without any
-// address is a failure of both.
-func take(h *history, now time.Time, all []netip.Addr, no4, no6 bool) (events []event) {
+// updateAll updates the families of a history except failed ones; an empty response is a
+// failure of both.
+func updateAll(h *history, now time.Time, all []netip.Addr, no4, no6 bool) (events []event) {
 	if len(all) == 0 {
 		return nil
 	}
 	for _, f := range families {
 		if failed := [...]bool{no4, no6}; !failed[f] {
-			addrs, _ := of(f, all, nil)
-			events = append(events, h.take(now, f, addrs)...)
+			addrs, _ := ofFamily(f, all, nil)
+			events = append(events, h.update(now, f, addrs)...)
 		}
 	}
 	slices.SortStableFunc(events, func(a, b event) int { return strings.Compare(a.kind, b.kind) })
@@ -52,73 +53,73 @@ func take(h *history, now time.Time, all []netip.Addr, no4, no6 bool) (events []
 }
 
 func TestHistory(t *testing.T) {
-	// A step is so many answers, one every two seconds; settle is a minute.
+	// A step is a number of equal responses at intervals of two seconds; settle is a minute.
 	type step struct {
 		times           int
 		answer          string
 		no4, no6        bool
-		pause           time.Duration // before
-		current, former string        // after
-		events          string        // of all its answers
+		pause           time.Duration // before the step
+		current, former string        // after the step
+		events          string        // of the step
 	}
 	tests := []struct {
 		name  string
 		steps []step
 	}{
 		{"stays", []step{
-			{times: 100, answer: "10.0.0.1 10.0.0.2", current: "10.0.0.1 10.0.0.2", events: "came came"},
+			{times: 100, answer: "10.0.0.1 10.0.0.2", current: "10.0.0.1 10.0.0.2", events: "added added"},
 		}},
 		{"failover", []step{
-			{times: 1, answer: "10.0.0.1", current: "10.0.0.1", events: "came"},
-			{times: 30, answer: "10.0.0.2", current: "10.0.0.1 10.0.0.2", events: "came"},
-			{times: 1, answer: "10.0.0.2", current: "10.0.0.2", former: "10.0.0.1", events: "left"},
+			{times: 1, answer: "10.0.0.1", current: "10.0.0.1", events: "added"},
+			{times: 30, answer: "10.0.0.2", current: "10.0.0.1 10.0.0.2", events: "added"},
+			{times: 1, answer: "10.0.0.2", current: "10.0.0.2", former: "10.0.0.1", events: "removed"},
 			{times: 100, answer: "10.0.0.2", current: "10.0.0.2", former: "10.0.0.1"},
 		}},
 		{"one of three goes", []step{
-			{times: 5, answer: "10.0.0.1 10.0.0.2 10.0.0.3", current: "10.0.0.1 10.0.0.2 10.0.0.3", events: "came came came"},
-			{times: 31, answer: "10.0.0.1 10.0.0.3", current: "10.0.0.1 10.0.0.3", former: "10.0.0.2", events: "left"},
+			{times: 5, answer: "10.0.0.1 10.0.0.2 10.0.0.3", current: "10.0.0.1 10.0.0.2 10.0.0.3", events: "added added added"},
+			{times: 31, answer: "10.0.0.1 10.0.0.3", current: "10.0.0.1 10.0.0.3", former: "10.0.0.2", events: "removed"},
 		}},
 		{"back before settle", []step{
-			{times: 1, answer: "10.0.0.1", current: "10.0.0.1", events: "came"},
-			{times: 29, answer: "10.0.0.2", current: "10.0.0.1 10.0.0.2", events: "came"},
+			{times: 1, answer: "10.0.0.1", current: "10.0.0.1", events: "added"},
+			{times: 29, answer: "10.0.0.2", current: "10.0.0.1 10.0.0.2", events: "added"},
 			{times: 1, answer: "10.0.0.1", current: "10.0.0.1 10.0.0.2"},
 			{times: 29, answer: "10.0.0.2", current: "10.0.0.1 10.0.0.2"},
 		}},
 		{"back after settle is current at once", []step{
-			{times: 1, answer: "10.0.0.1", current: "10.0.0.1", events: "came"},
-			{times: 31, answer: "10.0.0.2", current: "10.0.0.2", former: "10.0.0.1", events: "came left"},
+			{times: 1, answer: "10.0.0.1", current: "10.0.0.1", events: "added"},
+			{times: 31, answer: "10.0.0.2", current: "10.0.0.2", former: "10.0.0.1", events: "added removed"},
 			{times: 1, answer: "10.0.0.1", current: "10.0.0.1 10.0.0.2", events: "returned"},
-			{times: 30, answer: "10.0.0.1", current: "10.0.0.1", former: "10.0.0.2", events: "left"},
+			{times: 30, answer: "10.0.0.1", current: "10.0.0.1", former: "10.0.0.2", events: "removed"},
 		}},
-		{"nobody asked for an hour", []step{
-			{times: 1, answer: "10.0.0.1", current: "10.0.0.1", events: "came"},
-			{times: 1, answer: "10.0.0.2", current: "10.0.0.1 10.0.0.2", events: "came"},
+		{"no lookups for an hour", []step{
+			{times: 1, answer: "10.0.0.1", current: "10.0.0.1", events: "added"},
+			{times: 1, answer: "10.0.0.2", current: "10.0.0.1 10.0.0.2", events: "added"},
 			{times: 18, answer: "10.0.0.2", pause: time.Hour, current: "10.0.0.1 10.0.0.2"},
-			{times: 1, answer: "10.0.0.2", current: "10.0.0.2", former: "10.0.0.1", events: "left"},
+			{times: 1, answer: "10.0.0.2", current: "10.0.0.2", former: "10.0.0.1", events: "removed"},
 		}},
 		{"empty answers change nothing", []step{
-			{times: 1, answer: "10.0.0.1", current: "10.0.0.1", events: "came"},
+			{times: 1, answer: "10.0.0.1", current: "10.0.0.1", events: "added"},
 			{times: 500, answer: "", current: "10.0.0.1"},
-			{times: 30, answer: "10.0.0.2", current: "10.0.0.1 10.0.0.2", events: "came"},
+			{times: 30, answer: "10.0.0.2", current: "10.0.0.1 10.0.0.2", events: "added"},
 			{times: 500, answer: "", current: "10.0.0.1 10.0.0.2"},
 		}},
-		{"a family that was not answered", []step{
-			{times: 1, answer: "10.0.0.1 fd00::1", current: "10.0.0.1 fd00::1", events: "came came"},
-			{times: 500, answer: "fd00::2", no4: true, current: "10.0.0.1 fd00::2", former: "fd00::1", events: "came left"},
-			{times: 500, answer: "10.0.0.2", no6: true, current: "10.0.0.2 fd00::2", former: "10.0.0.1 fd00::1", events: "came left"},
+		{"one family fails", []step{
+			{times: 1, answer: "10.0.0.1 fd00::1", current: "10.0.0.1 fd00::1", events: "added added"},
+			{times: 500, answer: "fd00::2", no4: true, current: "10.0.0.1 fd00::2", former: "fd00::1", events: "added removed"},
+			{times: 500, answer: "10.0.0.2", no6: true, current: "10.0.0.2 fd00::2", former: "10.0.0.1 fd00::1", events: "added removed"},
 		}},
 		{"both families move", []step{
-			{times: 1, answer: "10.0.0.1 fd00::1", current: "10.0.0.1 fd00::1", events: "came came"},
-			{times: 31, answer: "10.0.0.2 fd00::2", current: "10.0.0.2 fd00::2", former: "10.0.0.1 fd00::1", events: "came came left left"},
+			{times: 1, answer: "10.0.0.1 fd00::1", current: "10.0.0.1 fd00::1", events: "added added"},
+			{times: 31, answer: "10.0.0.2 fd00::2", current: "10.0.0.2 fd00::2", former: "10.0.0.1 fd00::1", events: "added added removed removed"},
 		}},
-		{"a family goes", []step{
-			{times: 1, answer: "10.0.0.1 fd00::1", current: "10.0.0.1 fd00::1", events: "came came"},
-			{times: 31, answer: "10.0.0.1", current: "10.0.0.1", former: "fd00::1", events: "left"},
+		{"one family removed", []step{
+			{times: 1, answer: "10.0.0.1 fd00::1", current: "10.0.0.1 fd00::1", events: "added added"},
+			{times: 31, answer: "10.0.0.1", current: "10.0.0.1", former: "fd00::1", events: "removed"},
 		}},
 		{"two of eight in turn", []step{
-			{times: 1, answer: "10.0.0.1 10.0.0.2", current: "10.0.0.1 10.0.0.2", events: "came came"},
-			{times: 1, answer: "10.0.0.3 10.0.0.4", current: "10.0.0.1 10.0.0.2 10.0.0.3 10.0.0.4", events: "came came"},
-			{times: 32, answer: "10.0.0.5 10.0.0.6", current: "10.0.0.1 10.0.0.2 10.0.0.3 10.0.0.4 10.0.0.5 10.0.0.6", events: "came came"},
+			{times: 1, answer: "10.0.0.1 10.0.0.2", current: "10.0.0.1 10.0.0.2", events: "added added"},
+			{times: 1, answer: "10.0.0.3 10.0.0.4", current: "10.0.0.1 10.0.0.2 10.0.0.3 10.0.0.4", events: "added added"},
+			{times: 32, answer: "10.0.0.5 10.0.0.6", current: "10.0.0.1 10.0.0.2 10.0.0.3 10.0.0.4 10.0.0.5 10.0.0.6", events: "added added"},
 			{times: 1, answer: "10.0.0.1 10.0.0.3", current: "10.0.0.1 10.0.0.2 10.0.0.3 10.0.0.4 10.0.0.5 10.0.0.6"},
 		}},
 	}
@@ -130,7 +131,7 @@ func TestHistory(t *testing.T) {
 				var events []string
 				now = now.Add(s.pause)
 				for range s.times {
-					for _, e := range take(&h, now, addrs(t, s.answer), s.no4, s.no6) {
+					for _, e := range updateAll(&h, now, addrs(t, s.answer), s.no4, s.no6) {
 						events = append(events, e.kind)
 					}
 					now = now.Add(2 * time.Second)
@@ -145,17 +146,17 @@ func TestHistory(t *testing.T) {
 	}
 }
 
-func TestEnough(t *testing.T) {
+func TestRequiredMisses(t *testing.T) {
 	for _, tt := range []struct{ per, all, want int }{
 		{1, 1, 1}, {1, 2, 20}, {2, 3, 13}, {2, 8, 49}, {1, 8, 104},
 	} {
-		if got := enough(tt.per, tt.all); got != tt.want {
-			t.Errorf("%d of %d: %d answers, want %d", tt.per, tt.all, got, tt.want)
+		if got := requiredMisses(tt.per, tt.all); got != tt.want {
+			t.Errorf("%d of %d: %d responses, want %d", tt.per, tt.all, got, tt.want)
 		}
 	}
 }
 
-// A former address is kept as long as flows to it are seen, and for keep longer.
+// A former address expires when it had no flow for keep.
 func TestKeep(t *testing.T) {
 	now := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
 	old := addrs(t, "10.0.0.1")[0]
@@ -163,45 +164,45 @@ func TestKeep(t *testing.T) {
 	for range 100 {
 		now = now.Add(23 * time.Hour)
 		h.addresses[old].count(now, 1)
-		if h.forget(now, 24*time.Hour) {
-			t.Fatal("forgotten while flows to it were seen")
+		if h.expire(now, 24*time.Hour) {
+			t.Fatal("expired although it had flows")
 		}
 	}
-	if h.forget(now.Add(24*time.Hour), 24*time.Hour) {
-		t.Error("forgotten too soon")
+	if h.expire(now.Add(24*time.Hour), 24*time.Hour) {
+		t.Error("expired too early")
 	}
-	if now = now.Add(24*time.Hour + 1); !h.forget(now, 24*time.Hour) {
-		t.Error("not forgotten")
+	if now = now.Add(24*time.Hour + 1); !h.expire(now, 24*time.Hour) {
+		t.Error("not expired")
 	}
 	if current, former := h.list(); texts(current) != "10.0.0.2" || former != nil {
 		t.Errorf("current %v, former %v", current, former)
 	}
 }
 
-// A name that goes through any number of addresses is remembered in part: the last
-// answer always, of the rest what had flows last.
+// The addresses of a name are limited: the last response stays, then the addresses with
+// the latest flows.
 func TestBounded(t *testing.T) {
 	h := history{settle: time.Minute}
 	now := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
-	precious := addrs(t, "10.255.0.1")[0]
-	take(&h, now, []netip.Addr{precious}, false, false)
-	h.addresses[precious].former = true
+	busy := addrs(t, "10.255.0.1")[0]
+	updateAll(&h, now, []netip.Addr{busy}, false, false)
+	h.addresses[busy].former = true
 	for i := range 1500 {
 		now = now.Add(time.Second)
 		last := netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)})
-		h.addresses[precious].count(now, 1)
-		take(&h, now, []netip.Addr{last}, false, false)
+		h.addresses[busy].count(now, 1)
+		updateAll(&h, now, []netip.Addr{last}, false, false)
 		if h.addresses[last] == nil || len(h.addresses) > maxAddresses {
-			t.Fatalf("after %d answers: %d addresses", i, len(h.addresses))
+			t.Fatalf("after %d responses: %d addresses", i, len(h.addresses))
 		}
 	}
-	if h.addresses[precious] == nil {
-		t.Error("the address with flows was forgotten first")
+	if h.addresses[busy] == nil {
+		t.Error("the address with flows was deleted")
 	}
 }
 
-// Random subsets, as many services hand out, for a long time, also where addresses of
-// the other family are always there.
+// Random subsets of the addresses never become former, with and without addresses of the
+// other family.
 func TestRandomSubsets(t *testing.T) {
 	for _, others := range []string{"", "2001:db8::1 2001:db8::2 2001:db8::3 2001:db8::4 2001:db8::5 2001:db8::6 2001:db8::7 2001:db8::8"} {
 		t.Run(others, func(t *testing.T) { randomSubsets(t, addrs(t, others)) })
@@ -215,42 +216,41 @@ func randomSubsets(t *testing.T, others []netip.Addr) {
 	h := history{settle: time.Minute}
 	now := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
 	wrong := 0
-	for range 10 * 60 * 30 { // ten hours, an answer every two seconds
+	for range 10 * 60 * 30 { // ten hours, a response every two seconds
 		r.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
-		for _, e := range take(&h, now, slices.Concat(all[:2], others), false, false) {
-			if e.kind == left {
+		for _, e := range updateAll(&h, now, slices.Concat(all[:2], others), false, false) {
+			if e.kind == removed {
 				wrong++
 			}
 		}
 		now = now.Add(2 * time.Second)
 	}
-	t.Logf("%d addresses taken for former in 10 hours", wrong)
+	t.Logf("%d addresses in rotation became former in 10 hours", wrong)
 	if wrong > 1 {
-		t.Errorf("%d addresses of a rotation were taken for former", wrong)
+		t.Errorf("%d addresses in rotation became former", wrong)
 	}
 }
 
-// Neither a clock that is set forward nor one that is set back makes an address former
-// before its time, or keeps it from becoming so.
+// A changed wall clock neither shortens nor extends settle.
 func TestHistoryClockSet(t *testing.T) {
 	h := history{settle: 20 * time.Millisecond}
 	var set time.Duration
 	clock := func() time.Time { return nstest.ClockSet(t, time.Now(), set) }
 	one, two := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2")
-	take(&h, clock(), []netip.Addr{one}, false, false)
+	updateAll(&h, clock(), []netip.Addr{one}, false, false)
 	begun := time.Now()
-	take(&h, clock(), []netip.Addr{two}, false, false)
+	updateAll(&h, clock(), []netip.Addr{two}, false, false)
 	set = time.Hour
 	for time.Since(begun) < h.settle {
 		now := clock()
-		events := take(&h, now, []netip.Addr{two}, false, false)
+		events := updateAll(&h, now, []netip.Addr{two}, false, false)
 		if len(events) > 0 && now.Sub(begun) < h.settle {
 			t.Fatalf("after %v: %v", now.Sub(begun), events)
 		}
 	}
 	set = -time.Hour
-	for range 10 { // the loop may have had the time for one answer only, which is not enough
-		take(&h, clock(), []netip.Addr{two}, false, false)
+	for range 10 { // the loop above may have had one response only
+		updateAll(&h, clock(), []netip.Addr{two}, false, false)
 	}
 	if _, former := h.list(); len(former) != 1 || former[0] != one {
 		t.Errorf("former: %v", former)

@@ -10,10 +10,10 @@ import (
 	"sync"
 )
 
-// maxTargets bounds the targets of an SRV answer that are looked up.
+// maxTargets limits the targets of SRV records.
 const maxTargets = 64
 
-// lookupError is a failed lookup. Its reason is the same for all failures of a kind.
+// lookupError is a failed lookup. The reason identifies the kind of failure.
 type lookupError struct {
 	reason string
 	err    error
@@ -27,11 +27,11 @@ func fail(reason, format string, args ...any) error {
 	return &lookupError{reason, fmt.Errorf(format, args...)}
 }
 
-// notFound is the reason for an answer without an address of the family: the name does
-// not exist, or it has no such record. The resolver does not distinguish these.
+// notFound is the reason for a response without an address of the family: the name or the
+// record does not exist. The resolver does not distinguish them.
 const notFound = "not found"
 
-// reason returns the reason for a failed lookup; "" when err is nil.
+// reason returns the reason of a failed lookup; "" if err is nil.
 func reason(err error) string {
 	var lookup *lookupError
 	switch {
@@ -44,8 +44,8 @@ func reason(err error) string {
 	}
 }
 
-// lookup returns the addresses of a service in one family, distinct and sorted. The
-// system's resolver settings apply: /etc/hosts, /etc/resolv.conf and the order in
+// lookup returns the addresses of a service in one family, distinct and sorted. It uses the
+// system's resolver settings: /etc/hosts, /etc/resolv.conf and the order of
 // /etc/nsswitch.conf.
 func lookup(ctx context.Context, s Service, f family) (addrs []netip.Addr, err error) {
 	name := canonical(s.Name)
@@ -63,6 +63,7 @@ func lookup(ctx context.Context, s Service, f family) (addrs []netip.Addr, err e
 	return addrs, nil
 }
 
+// lookupHost returns the addresses of a host name in one family.
 func lookupHost(ctx context.Context, name string, f family) ([]netip.Addr, error) {
 	var d dialer
 	addrs, err := d.resolver().LookupNetIP(ctx, f.network(), name)
@@ -71,16 +72,16 @@ func lookupHost(ctx context.Context, name string, f family) ([]netip.Addr, error
 	}
 	found := distinct(addrs)
 	for _, a := range addrs {
-		// An address that needs a zone has lost it here, as in a line of /etc/hosts.
+		// LookupNetIP drops the zone of a link-local address, for example in /etc/hosts.
 		if !slices.Contains(found, a.Unmap()) || a.Is6() && a.IsLinkLocalUnicast() {
-			return nil, fail("unusable address", "lookup %s: %s is not an address to connect to", name, a)
+			return nil, fail("unusable address", "lookup %s: cannot connect to address %s", name, a)
 		}
 	}
 	return found, nil
 }
 
-// lookupTargets returns the addresses of all targets of SRV records with the port; 0
-// selects all records. Targets that are not found are skipped.
+// lookupTargets returns the addresses of all targets of the SRV records with this port; 0
+// selects all records. It skips targets that are not found.
 func lookupTargets(ctx context.Context, name string, port uint16, f family) ([]netip.Addr, error) {
 	var d dialer
 	_, records, err := d.resolver().LookupSRV(ctx, "", "", name)
@@ -89,7 +90,7 @@ func lookupTargets(ctx context.Context, name string, port uint16, f family) ([]n
 	}
 	var targets []string
 	for _, srv := range records {
-		// The target "." means that there is no such service.
+		// The target "." means that the service is not available (RFC 2782).
 		if srv.Target != "." && (port == 0 || srv.Port == port) {
 			targets = append(targets, srv.Target)
 		}
@@ -111,14 +112,14 @@ func lookupTargets(ctx context.Context, name string, port uint16, f family) ([]n
 	return distinct(all), nil
 }
 
-// isSRV reports whether the name is that of SRV records (RFC 2782).
+// isSRV reports whether the name is an SRV name (RFC 2782).
 func isSRV(name string) bool {
 	first, rest, _ := strings.Cut(name, ".")
 	return strings.HasPrefix(first, "_") && strings.HasPrefix(rest, "_tcp.")
 }
 
-// distinct returns the addresses that a flow can lead to, each once, sorted and
-// never IPv4-mapped.
+// distinct returns the unicast addresses without duplicates, sorted, with IPv4-mapped
+// addresses as IPv4.
 func distinct(addrs []netip.Addr) []netip.Addr {
 	var out []netip.Addr
 	for _, a := range addrs {
@@ -130,13 +131,13 @@ func distinct(addrs []netip.Addr) []netip.Addr {
 	return slices.Compact(out)
 }
 
-// result is the result of the lookup of one family.
+// result is the result of a lookup in one family.
 type result struct {
 	addrs []netip.Addr
 	err   error
 }
 
-// round is one lookup of a name, in each family that was idle when it began.
+// round is one lookup of a name in the families without a running lookup.
 type round struct {
 	asked, done, taken [len(families)]bool
 	results            [len(families)]result
@@ -145,9 +146,9 @@ type round struct {
 // finish stores the result of a family.
 func (r *round) finish(f family, of result) { r.results[f], r.done[f] = of, true }
 
-// take returns the result of a family, once. "Not found" means that the family has no
-// addresses if the other family has some in the same round, and a failure otherwise;
-// take returns false until the other family is done.
+// take returns the result of a family, once. "Not found" is an empty result if the other
+// family has addresses in the same round, otherwise a failure. Take returns false until
+// this is decided.
 func (r *round) take(f family) (result, bool) {
 	if !r.done[f] || r.taken[f] {
 		return result{}, false
@@ -172,11 +173,11 @@ type Resolved struct {
 	errs  [len(families)]error
 }
 
-// Err returns why the lookup of the address's family failed; nil if Addrs has all
-// addresses of that family.
+// Err returns the error of the lookup in the address's family; nil if Addrs has all
+// addresses of the family.
 func (r *Resolved) Err(a netip.Addr) error { return r.errs[familyOf(a)] }
 
-// Resolve looks a name up once, as Run does. It fails if no address is found.
+// Resolve looks up a name once, like Run. It returns an error if no address is found.
 func Resolve(ctx context.Context, s Service) (Resolved, error) {
 	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
 	defer cancel()
@@ -200,7 +201,7 @@ func Resolve(ctx context.Context, s Service) (Resolved, error) {
 	return found, nil
 }
 
-// joined returns the errors of both families as one in one line; nil if there is none.
+// joined combines the errors of both families in one line; nil without errors.
 func joined(a, b error) error {
 	switch {
 	case a == nil:

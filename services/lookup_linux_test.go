@@ -15,8 +15,7 @@ import (
 	"tcphup/test/kit/nstest"
 )
 
-// What the system's resolver returns for names in /etc/hosts and in the DNS. Each family
-// has its own result.
+// Results of the system's resolver for names in /etc/hosts and DNS, per family.
 func TestPrivilegedLookup(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		srv := map[string][]dnsmessage.SRVResource{
@@ -105,7 +104,7 @@ fe80::1%lo linked
 			{name: "silent.internal", wants: [...]string{"timeout", "timeout"}},
 			{name: "forged.internal", wants: [...]string{"timeout", "timeout"}},
 			{name: "formerr.internal", wants: [...]string{"FORMERR", "FORMERR"}},
-			// Another name of the search list does not stand in for a failure.
+			// A failure is not hidden by the next name of the search list.
 			{name: "servfail", wants: [...]string{"SERVFAIL", "SERVFAIL"}},
 			{name: "refused", wants: [...]string{"REFUSED", "REFUSED"}},
 			{name: "notimp", wants: [...]string{"NOTIMP", "NOTIMP"}},
@@ -133,19 +132,19 @@ fe80::1%lo linked
 		begin := time.Now()
 		time.AfterFunc(50*time.Millisecond, cancel)
 		if _, err := lookup(ctx, Service{Name: "silent.internal"}, ipv4); err == nil || time.Since(begin) > 500*time.Millisecond {
-			t.Errorf("after the end of the context: %v, in %s", err, time.Since(begin))
+			t.Errorf("canceled lookup: %v after %s", err, time.Since(begin))
 		}
 		for _, tt := range []struct {
-			name, addrs, says string
-			err4, err6        bool
+			name, addrs, wantErr string
+			err4, err6           bool
 		}{
 			{name: "four.internal", addrs: "10.0.0.4"},
 			{name: "half.internal", addrs: "10.0.0.7", err6: true},
-			{name: "gone.internal", says: "A: lookup gone.internal on 127.0.0.1:53: no such host; AAAA: "},
+			{name: "gone.internal", wantErr: "A: lookup gone.internal on 127.0.0.1:53: no such host; AAAA: "},
 		} {
 			found, err := Resolve(t.Context(), Service{Name: tt.name})
 			err4, err6 := found.Err(netip.MustParseAddr("10.0.0.1")), found.Err(netip.MustParseAddr("fd00::1"))
-			if (err == nil) != (tt.says == "") || err != nil && !strings.Contains(err.Error(), tt.says) ||
+			if (err == nil) != (tt.wantErr == "") || err != nil && !strings.Contains(err.Error(), tt.wantErr) ||
 				texts(found.Addrs) != tt.addrs || (err4 != nil) != tt.err4 || (err6 != nil) != tt.err6 {
 				t.Errorf("resolve %s: %+v, %v", tt.name, found, err)
 			}
@@ -153,8 +152,8 @@ fe80::1%lo linked
 	})
 }
 
-// Whatever a server does with AAAA queries, the former IPv4 address is known after
-// settle, and the IPv6 address stays.
+// If a server fails AAAA queries, the old IPv4 address becomes former after settle, and the
+// IPv6 address stays current.
 func TestPrivilegedFamilyFails(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		const settle = 3 * time.Second
@@ -167,11 +166,11 @@ func TestPrivilegedFamilyFails(t *testing.T) {
 			name := kind + ".one.internal"
 			before[name], after[name] = "10.0.0.1 fd00::1", "10.0.0.2"
 			c.Services = append(c.Services, Service{Name: name, Port: 5432, Settle: settle, Interval: time.Second},
-				// By its short name the last question is for "refused.", which does not exist.
+				// The last query for the short name is "refused.", which does not exist.
 				Service{Name: kind, Port: 5432, Settle: settle, Interval: time.Second})
 		}
-		// The timeout is as long as that of a lookup: a server that drops queries is asked for
-		// as long as possible.
+		// The timeout equals lookupTimeout: queries to a server that drops them last as long
+		// as possible.
 		dns := serveDNS(t, "", "search one.internal two.internal\noptions timeout:10 attempts:1\n", zone(before))
 		w := start(t, c, lookup)
 		for _, s := range c.Services {
@@ -199,14 +198,14 @@ func TestPrivilegedFamilyFails(t *testing.T) {
 				t.Errorf("no AAAA query for %s", kind)
 			}
 		}
-		nstest.Eventually(t, "the status has a failure of each service", func() bool {
+		nstest.Eventually(t, "an error in the status of each service", func() bool {
 			return !slices.ContainsFunc(w.Status(), func(s Status) bool { return s.Err == nil })
 		})
 	})
 }
 
-// A name that does not exist any more, and lines of /etc/hosts that no connection can
-// follow, change nothing. A line with an address counts before the DNS.
+// Deleted names and unusable lines of /etc/hosts keep the addresses. A usable line of
+// /etc/hosts takes precedence over DNS.
 func TestPrivilegedHosts(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		const settle = time.Second
@@ -241,16 +240,16 @@ func TestPrivilegedHosts(t *testing.T) {
 			}
 		}
 		time.Sleep(3 * settle)
-		is(t, w, "gone.internal", "10.0.0.1 fd00::1", "")
-		is(t, w, "zoned.internal", "10.0.0.1", "")
-		is(t, w, "zero.internal", "10.0.0.1", "")
+		wantAddresses(t, w, "gone.internal", "10.0.0.1 fd00::1", "")
+		wantAddresses(t, w, "zoned.internal", "10.0.0.1", "")
+		wantAddresses(t, w, "zero.internal", "10.0.0.1", "")
 		if n := failures(); n == 0 {
-			t.Error("no failures are counted")
+			t.Error("no failure counted")
 		}
 	})
 }
 
-// awaitAddresses waits until these are the addresses that are known of a name.
+// awaitAddresses waits for the current and former addresses of a name.
 func awaitAddresses(t *testing.T, w *Watcher, name, current, former string) {
 	t.Helper()
 	nstest.Eventually(t, fmt.Sprintf("%s has %q and had %q", name, current, former), func() bool {

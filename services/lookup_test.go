@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// "Not found" of one family means that it has no addresses if the other family has some
-// in the same round, whichever result comes first; otherwise it is a failure.
+// "Not found" is an empty result if the other family has addresses in the same round, in
+// any order; otherwise it is a failure.
 func TestRound(t *testing.T) {
 	missing, broken := result{err: fail(notFound, "no such host")}, result{err: fail("timeout", "timeout")}
 	some := result{addrs: addrs(t, "10.0.0.1")}

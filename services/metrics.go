@@ -6,7 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// The values of the label address.
+// Values of the label address.
 const (
 	labelCurrent = "current"
 	labelFormer  = "former"
@@ -23,22 +23,21 @@ func newDescs() descs {
 	}
 	return descs{
 		addresses: desc("addresses",
-			"Addresses of the service by whether its name has them now or had them before.", "address"),
+			"Addresses of the service: current, or former if lookups no longer return them.", "address"),
 		lookups: desc("lookups_total",
-			"Lookups of the service's name, one for each address family."),
+			"Lookups of the service's name, counted per address family."),
 		failures: desc("lookup_failures_total",
-			"Lookups of an address family of the service's name that failed; they change nothing. A name without addresses in either family counts as failed in both."),
+			"Failed lookups of the service's name, counted per address family; addresses stay unchanged. A name without any address counts as failed in both families."),
 		changed: desc("last_change_timestamp_seconds",
-			"When an address of the service last came or went, in seconds since 1970. Missing if that never happened."),
+			"Unix timestamp of the last change of the service's addresses. Missing without a change."),
 		sockets: desc("sockets",
-			"Outbound TCP sockets to the service's port, subflows of MPTCP connections included, by whether the name has the address now or had it before. Sockets that this side has closed do not count.", "address"),
+			"Outbound TCP sockets to the service's port at current and former addresses, including MPTCP subflows, without sockets closed locally.", "address"),
 		idle: desc("former_idle_max_seconds",
-			"Longest time without data in either direction among the sockets to former addresses of the service. Missing if there are none."),
+			"Longest time without data in either direction of the sockets to former addresses of the service. Missing without such sockets."),
 	}
 }
 
-// Describe implements prometheus.Collector. It includes the metrics of Sockets, which a
-// scrape collects.
+// Describe implements prometheus.Collector, including the metrics of Sockets.
 func (w *Watcher) Describe(ch chan<- *prometheus.Desc) {
 	d := &w.metrics
 	for _, desc := range []*prometheus.Desc{d.addresses, d.lookups, d.failures, d.changed, d.sockets, d.idle} {
@@ -46,32 +45,32 @@ func (w *Watcher) Describe(ch chan<- *prometheus.Desc) {
 	}
 }
 
-// Collect implements prometheus.Collector with what lookups have found. What flows
-// show is in Sockets.
+// Collect implements prometheus.Collector with the metrics of lookups. Sockets has those
+// of flows.
 func (w *Watcher) Collect(ch chan<- prometheus.Metric) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	d := &w.metrics
-	for name, known := range w.watches {
+	for name, entry := range w.watches {
 		var lookups, failures uint64
-		for _, l := range known.lookups {
+		for _, l := range entry.lookups {
 			lookups += l.total
 			failures += l.failures
 		}
 		ch <- counter(d.lookups, lookups, name)
 		ch <- counter(d.failures, failures, name)
-		if len(known.history.addresses) == 0 {
-			continue // nothing is known yet
+		if len(entry.history.addresses) == 0 {
+			continue // no successful lookup yet
 		}
 		former := 0
-		for _, a := range known.history.addresses {
+		for _, a := range entry.history.addresses {
 			if a.former {
 				former++
 			}
 		}
-		ch <- gauge(d.addresses, float64(len(known.history.addresses)-former), name, labelCurrent)
+		ch <- gauge(d.addresses, float64(len(entry.history.addresses)-former), name, labelCurrent)
 		ch <- gauge(d.addresses, float64(former), name, labelFormer)
-		if changed := known.history.changed; !changed.IsZero() {
+		if changed := entry.history.changed; !changed.IsZero() {
 			ch <- gauge(d.changed, float64(changed.UnixNano())/float64(time.Second), name)
 		}
 	}

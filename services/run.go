@@ -11,33 +11,32 @@ import (
 )
 
 const (
-	// maxLookups is how many lookups of a family run at once, so that those of one family
-	// that hang do not delay the other. lookupGap is the least time from the lookup of one
-	// name to that of the next.
+	// maxLookups limits the concurrent lookups of each family, so that hanging lookups in
+	// one family do not delay the other. lookupGap is the minimum time between the lookups
+	// of two names.
 	maxLookups = 32
 	lookupGap  = 5 * time.Millisecond
 
-	// lookupTimeout bounds one lookup with all its questions.
+	// lookupTimeout bounds one lookup with all its queries.
 	lookupTimeout = 10 * time.Second
 
-	// After a failed lookup the next comes soon, and later with every one that fails
-	// too.
+	// firstRetry is the pause after the first failed lookup; it doubles up to Interval.
 	firstRetry = time.Second
 
-	// While an address is missing there are so many lookups within settle, which is
-	// enough for a name that has moved from one address to another; but none sooner
-	// than minPause after the last.
+	// lookupsPerSettle is the number of lookups within Settle while an address is missing,
+	// enough for a name that changed from one address to another. minPause is the minimum
+	// time between them.
 	lookupsPerSettle = 25
 	minPause         = 50 * time.Millisecond
 
-	// jitter lengthens every pause by up to this part of it.
+	// jitter is the maximum random extension of a pause, as a fraction.
 	jitter = 0.2
 
 	// saveInterval is the time between writes of the state file.
 	saveInterval = 2 * time.Second
 )
 
-// Run looks names up until ctx ends, and then writes the state file once more.
+// Run looks up names until ctx ends, and then writes the state file.
 func (w *Watcher) Run(ctx context.Context) {
 	var lookups sync.WaitGroup
 	defer w.save()
@@ -47,7 +46,7 @@ func (w *Watcher) Run(ctx context.Context) {
 	next := time.NewTimer(0)
 	defer next.Stop()
 
-	var last time.Time // start of a lookup
+	var last time.Time // start of the last lookup
 	for {
 		select {
 		case <-ctx.Done():
@@ -62,12 +61,12 @@ func (w *Watcher) Run(ctx context.Context) {
 			next.Reset(wait)
 			continue
 		}
-		due, r, wait := w.take(now)
+		due, r, wait := w.next(now)
 		if due != nil {
 			last, wait = now, lookupGap
 			for _, f := range families {
 				if r.asked[f] {
-					lookups.Go(func() { w.look(ctx, due, r, f) })
+					lookups.Go(func() { w.lookUp(ctx, due, r, f) })
 				}
 			}
 		}
@@ -75,19 +74,19 @@ func (w *Watcher) Run(ctx context.Context) {
 	}
 }
 
-// take returns the name whose lookup is due, with a round of all families that can be
-// looked up, which it marks as running; or else nil and for how long nothing is due.
-func (w *Watcher) take(now time.Time) (due *watch, r *round, wait time.Duration) {
+// next returns the name whose lookup is due, with a round of its idle families, which it
+// marks as running. Without a due lookup it returns nil and the time until the next.
+func (w *Watcher) next(now time.Time) (due *watch, r *round, wait time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	wait = time.Hour
-	var free [len(families)]bool // the end of a lookup wakes Run
+	var free [len(families)]bool // when a lookup ends, it wakes Run
 	for f := range free {
 		free[f] = w.running[f] < maxLookups
 	}
-	for _, known := range w.watches {
-		if at, idle := known.due(free); idle && at.Sub(now) < wait {
-			due, wait = known, at.Sub(now)
+	for _, entry := range w.watches {
+		if at, idle := entry.due(free); idle && at.Sub(now) < wait {
+			due, wait = entry, at.Sub(now)
 		}
 	}
 	if due == nil || wait > 0 {
@@ -103,10 +102,10 @@ func (w *Watcher) take(now time.Time) (due *watch, r *round, wait time.Duration)
 	return due, r, 0
 }
 
-// look looks up one family of a name and records every result that this completes.
-func (w *Watcher) look(ctx context.Context, known *watch, r *round, f family) {
+// lookUp looks up one family of a name and records the results that are now complete.
+func (w *Watcher) lookUp(ctx context.Context, entry *watch, r *round, f family) {
 	w.mu.Lock()
-	service := known.service
+	service := entry.service
 	w.mu.Unlock()
 	bounded, cancel := context.WithTimeout(ctx, lookupTimeout)
 	addrs, err := w.lookup(bounded, service, f)
@@ -117,62 +116,61 @@ func (w *Watcher) look(ctx context.Context, known *watch, r *round, f family) {
 	defer w.wakeUp()
 	w.running[f]--
 	if ctx.Err() != nil {
-		return // the failure is ours
+		return // canceled, not failed
 	}
 	r.finish(f, result{addrs, err})
 	for _, f := range families {
 		if of, ok := r.take(f); ok {
-			w.record(ctx, known, f, of)
+			w.record(ctx, entry, f, of)
 		}
 	}
 }
 
 // record applies the result of a lookup and schedules the next. w.mu must be held.
-func (w *Watcher) record(ctx context.Context, known *watch, f family, of result) {
+func (w *Watcher) record(ctx context.Context, entry *watch, f family, of result) {
 	now := time.Now()
-	known.lookedUp = now
-	l := &known.lookups[f]
+	entry.lookedUp = now
+	l := &entry.lookups[f]
 	l.running = false
 	l.total++
-	w.logFailure(ctx, known, f, of.err)
+	w.logFailure(ctx, entry, f, of.err)
 	l.err = of.err
 	if of.err != nil {
 		l.failures++
-		l.inARow++
+		l.consecutive++
 	} else {
-		l.inARow = 0
-		if events := known.history.take(now, f, of.addrs); len(events) > 0 {
+		l.consecutive = 0
+		if events := entry.history.update(now, f, of.addrs); len(events) > 0 {
 			w.dirty = true
 			w.flows.Store(nil)
-			w.logEvents(ctx, known.service.Name, events)
+			w.logEvents(ctx, entry.service.Name, events)
 		}
 	}
-	l.due = now.Add(pause(known, f))
+	l.due = now.Add(pause(entry, f))
 }
 
 // pause returns the time until the next lookup of a family.
-func pause(known *watch, f family) time.Duration {
-	l, service := &known.lookups[f], &known.service
+func pause(entry *watch, f family) time.Duration {
+	l, service := &entry.lookups[f], &entry.service
 	pause := service.Interval
 	switch {
 	case l.err != nil:
-		pause = min(pause, firstRetry<<min(l.inARow-1, 16))
-	case known.history.unsure(f):
+		pause = min(pause, firstRetry<<min(l.consecutive-1, 16))
+	case entry.history.pending(f):
 		pause = min(pause, max(service.Settle/lookupsPerSettle, minPause))
 	}
 	if l.total == 1 {
-		// All names are looked up at once when a process starts; from then on they are
-		// spread.
-		return time.Duration(known.phase * float64(pause))
+		// The first lookups of all names start together, the later ones are spread.
+		return time.Duration(entry.phase * float64(pause))
 	}
 	return pause + time.Duration(rand.Float64()*jitter*float64(pause))
 }
 
-// logEvents says in one line what has changed, and names the first few addresses.
+// logEvents logs address changes in one line, with the first few addresses of each kind.
 func (w *Watcher) logEvents(ctx context.Context, service string, events []event) {
 	const few = 10
 	attrs := []slog.Attr{slog.String("service", service)}
-	for _, kind := range []string{came, cameBack, left} {
+	for _, kind := range []string{added, returned, removed} {
 		var addrs []string
 		count := 0
 		for _, e := range events {
@@ -190,19 +188,19 @@ func (w *Watcher) logEvents(ctx context.Context, service string, events []event)
 			attrs = append(attrs, slog.String(kind, strings.Join(addrs, " ")))
 		}
 	}
-	w.logger.LogAttrs(ctx, slog.LevelInfo, "addresses of service have changed", attrs...)
+	w.logger.LogAttrs(ctx, slog.LevelInfo, "service addresses changed", attrs...)
 }
 
-// logFailure logs when lookups of a family begin to fail, fail for another reason or
+// logFailure logs when lookups in a family start to fail, fail for another reason or
 // succeed again.
-func (w *Watcher) logFailure(ctx context.Context, known *watch, f family, err error) {
-	before := known.lookups[f].err
-	attrs := []slog.Attr{slog.String("service", known.service.Name), slog.String("record", f.String())}
+func (w *Watcher) logFailure(ctx context.Context, entry *watch, f family, err error) {
+	before := entry.lookups[f].err
+	attrs := []slog.Attr{slog.String("service", entry.service.Name), slog.String("record", f.String())}
 	switch {
 	case reason(err) == reason(before):
 	case err != nil:
 		w.logger.LogAttrs(ctx, slog.LevelWarn, "service lookup failed, keeping previous addresses", append(attrs, slog.Any("err", err))...)
 	default:
-		w.logger.LogAttrs(ctx, slog.LevelInfo, "service lookup succeeded again", attrs...)
+		w.logger.LogAttrs(ctx, slog.LevelInfo, "service lookup recovered", attrs...)
 	}
 }

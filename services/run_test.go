@@ -21,7 +21,7 @@ func TestFailover(t *testing.T) {
 	for _, tt := range []struct {
 		name             string
 		settle, interval time.Duration
-		atMost           time.Duration // from the change of the DNS
+		atMost           time.Duration // after the DNS change
 	}{
 		{name: "defaults", atMost: 85 * time.Second},
 		{name: "a minute, looked up every second", settle: time.Minute, interval: time.Second, atMost: 64 * time.Second},
@@ -31,13 +31,13 @@ func TestFailover(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				dns := &names{answer: says(t, "10.0.0.1 fd00::1")}
-				c := one(tt.settle)
+				dns := &fakeResolver{answer: fixedAnswer(t, "10.0.0.1 fd00::1")}
+				c := oneService(tt.settle)
 				c.Services[0].Interval = tt.interval
 				w := start(t, c, dns.lookup)
 				time.Sleep(time.Hour)
-				is(t, w, "DB.internal", "10.0.0.1 fd00::1", "")
-				dns.set(says(t, "10.0.0.2 fd00::2"))
+				wantAddresses(t, w, "DB.internal", "10.0.0.1 fd00::1", "")
+				dns.set(fixedAnswer(t, "10.0.0.2 fd00::2"))
 				changed := time.Now()
 				for {
 					_, former := w.Addresses("db.internal")
@@ -51,14 +51,14 @@ func TestFailover(t *testing.T) {
 				if took < cmp.Or(tt.settle, DefaultSettle) || took > tt.atMost {
 					t.Errorf("former after %s, want from %s to %s", took, cmp.Or(tt.settle, DefaultSettle), tt.atMost)
 				}
-				is(t, w, "db.internal", "10.0.0.2 fd00::2", "10.0.0.1 fd00::1")
+				wantAddresses(t, w, "db.internal", "10.0.0.2 fd00::2", "10.0.0.1 fd00::1")
 			})
 		})
 	}
 }
 
-// Two of eight addresses in every answer, in turn and at random: for ten minutes
-// none becomes former.
+// Responses with two of eight addresses, in turn or at random: none becomes former in ten
+// minutes.
 func TestRoundRobin(t *testing.T) {
 	for _, tt := range []struct {
 		name string
@@ -74,12 +74,12 @@ func TestRoundRobin(t *testing.T) {
 			for _, interval := range []time.Duration{time.Second, 5 * time.Second, 15 * time.Second, time.Minute} {
 				synctest.Test(t, func(t *testing.T) {
 					n := 0
-					dns := &names{answer: func(string) ([]netip.Addr, error) {
+					dns := &fakeResolver{answer: func(string) ([]netip.Addr, error) {
 						n++
 						a, b := tt.pick(n)
 						return addrs(t, fmt.Sprintf("10.0.0.%d 10.0.0.%d", a, b)), nil
 					}}
-					c := one(time.Minute)
+					c := oneService(time.Minute)
 					c.Services[0].Interval = interval
 					w := start(t, c, func(ctx context.Context, s Service, f family) ([]netip.Addr, error) {
 						if f == ipv6 {
@@ -90,47 +90,47 @@ func TestRoundRobin(t *testing.T) {
 					for range 600 {
 						time.Sleep(time.Second)
 						if _, former := w.Addresses("db.internal"); len(former) > 0 {
-							t.Fatalf("former after %d answers: %v", n, former)
+							t.Fatalf("former after %d responses: %v", n, former)
 						}
 					}
 					if current, _ := w.Addresses("db.internal"); len(current) != 8 {
 						t.Errorf("current: %v", current)
 					}
-					t.Logf("interval %s: %d answers in 10 minutes", interval, n)
+					t.Logf("interval %s: %d responses in 10 minutes", interval, n)
 				})
 			}
 		})
 	}
 }
 
-// old, new, old again: whatever is current is not former, at any moment.
+// After old, new and old again, a current address is never former.
 func TestFlap(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		dns := &names{answer: says(t, "10.0.0.1")}
-		w := start(t, one(time.Minute), dns.lookup)
+		dns := &fakeResolver{answer: fixedAnswer(t, "10.0.0.1")}
+		w := start(t, oneService(time.Minute), dns.lookup)
 		time.Sleep(time.Minute)
-		dns.set(says(t, "10.0.0.2"))
+		dns.set(fixedAnswer(t, "10.0.0.2"))
 		time.Sleep(30 * time.Second)
-		dns.set(says(t, "10.0.0.1"))
+		dns.set(fixedAnswer(t, "10.0.0.1"))
 		for range 55 {
 			time.Sleep(time.Second)
-			is(t, w, "db.internal", "10.0.0.1 10.0.0.2", "")
+			wantAddresses(t, w, "db.internal", "10.0.0.1 10.0.0.2", "")
 		}
 		time.Sleep(20 * time.Second)
-		is(t, w, "db.internal", "10.0.0.1", "10.0.0.2")
-		dns.set(says(t, "10.0.0.2"))
+		wantAddresses(t, w, "db.internal", "10.0.0.1", "10.0.0.2")
+		dns.set(fixedAnswer(t, "10.0.0.2"))
 		time.Sleep(7 * time.Second)
-		is(t, w, "db.internal", "10.0.0.1 10.0.0.2", "")
+		wantAddresses(t, w, "db.internal", "10.0.0.1 10.0.0.2", "")
 	})
 }
 
-// Failures of every kind for hours: nothing changes, and each is counted.
+// Failed lookups of every kind change no address, and each is counted.
 func TestFailuresChangeNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		dns := &names{answer: says(t, "10.0.0.1")}
-		w := start(t, one(time.Minute), dns.lookup)
+		dns := &fakeResolver{answer: fixedAnswer(t, "10.0.0.1")}
+		w := start(t, oneService(time.Minute), dns.lookup)
 		time.Sleep(time.Minute)
-		dns.set(says(t, "10.0.0.2"))
+		dns.set(fixedAnswer(t, "10.0.0.2"))
 		time.Sleep(20 * time.Second) // 10.0.0.1 is missing, not yet former
 		before := metric(t, w, "tcphup_service_lookup_failures_total")
 		for _, failure := range []func(string) ([]netip.Addr, error){
@@ -141,22 +141,21 @@ func TestFailuresChangeNothing(t *testing.T) {
 		} {
 			dns.set(failure)
 			time.Sleep(time.Hour)
-			is(t, w, "db.internal", "10.0.0.1 10.0.0.2", "")
+			wantAddresses(t, w, "db.internal", "10.0.0.1 10.0.0.2", "")
 		}
 		if after := metric(t, w, "tcphup_service_lookup_failures_total"); after-before < 4*100 {
 			t.Errorf("%v failures counted", after-before)
 		}
-		// What the failures have bridged does not count: settle has to pass in answers.
-		dns.set(says(t, "10.0.0.2"))
+		// Time with failed lookups does not count towards settle.
+		dns.set(fixedAnswer(t, "10.0.0.2"))
 		time.Sleep(20 * time.Second)
-		is(t, w, "db.internal", "10.0.0.1 10.0.0.2", "")
+		wantAddresses(t, w, "db.internal", "10.0.0.1 10.0.0.2", "")
 		time.Sleep(90 * time.Second)
-		is(t, w, "db.internal", "10.0.0.2", "10.0.0.1")
+		wantAddresses(t, w, "db.internal", "10.0.0.2", "10.0.0.1")
 	})
 }
 
-// A thousand names: their lookups are spread, and what is kept and shown of them
-// is bounded.
+// A thousand names: lookups are spread, series and memory are limited.
 func TestThousandNames(t *testing.T) {
 	const services = 1000
 	var c Config
@@ -167,7 +166,7 @@ func TestThousandNames(t *testing.T) {
 	runtime.GC()
 	runtime.ReadMemStats(&before)
 	synctest.Test(t, func(t *testing.T) {
-		dns := &names{}
+		dns := &fakeResolver{}
 		dns.answer = func(name string) ([]netip.Addr, error) {
 			var n int
 			var a []netip.Addr
@@ -186,7 +185,7 @@ func TestThousandNames(t *testing.T) {
 			}
 			most = max(most, i-j+1)
 		}
-		steady := 0 // in the last minute, the most in one second
+		steady := 0 // maximum per second in the last minute
 		last := dns.lookups[len(dns.lookups)-1].Add(-time.Minute)
 		for i, j := 0, 0; i < len(dns.lookups); i++ {
 			for ; dns.lookups[i].Sub(dns.lookups[j]) >= time.Second; j++ {
@@ -215,8 +214,7 @@ func TestThousandNames(t *testing.T) {
 	})
 }
 
-// Lookups that hang hold up nobody: not scrapes, not alerts, not reloads, and not
-// more of them than there may be at once.
+// Hanging lookups do not block scrapes, alerts and reloads, and their number is limited.
 func TestHangingLookups(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var c Config
@@ -244,63 +242,63 @@ func TestHangingLookups(t *testing.T) {
 		if err := w.Reload(c.Services[:500]); err != nil {
 			t.Error(err)
 		}
-		if took := time.Since(begin); took != 0 { // of the bubble's clock: it waited for nothing
+		if took := time.Since(begin); took != 0 { // fake clock: any wait shows
 			t.Errorf("took %s", took)
 		}
 		time.Sleep(time.Minute)
 		mu.Lock()
 		defer mu.Unlock()
 		if most != 2*maxLookups {
-			t.Errorf("%d lookups at once, want %d", most, 2*maxLookups)
+			t.Errorf("%d concurrent lookups, want %d", most, 2*maxLookups)
 		}
 	})
 }
 
-// Over a reload what is known stays known, and over a restart too.
+// Addresses survive a reload and a restart.
 func TestReloadAndRestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := one(time.Minute)
+		c := oneService(time.Minute)
 		c.StateDirectory = t.TempDir()
-		dns := &names{answer: says(t, "10.0.0.1")}
+		dns := &fakeResolver{answer: fixedAnswer(t, "10.0.0.1")}
 		w, stop := run(t, c, dns.lookup)
 		time.Sleep(time.Minute)
-		dns.set(says(t, "10.0.0.2 10.0.0.3"))
+		dns.set(fixedAnswer(t, "10.0.0.2 10.0.0.3"))
 		time.Sleep(2 * time.Minute)
-		is(t, w, "db.internal", "10.0.0.2 10.0.0.3", "10.0.0.1")
+		wantAddresses(t, w, "db.internal", "10.0.0.2 10.0.0.3", "10.0.0.1")
 		more := append(slices.Clone(c.Services), Service{Name: "web.internal", Port: 80})
 		if err := w.Reload(more); err != nil {
 			t.Fatal(err)
 		}
-		is(t, w, "db.internal", "10.0.0.2 10.0.0.3", "10.0.0.1")
+		wantAddresses(t, w, "db.internal", "10.0.0.2 10.0.0.3", "10.0.0.1")
 		time.Sleep(time.Second)
-		is(t, w, "web.internal", "10.0.0.2 10.0.0.3", "")
+		wantAddresses(t, w, "web.internal", "10.0.0.2 10.0.0.3", "")
 		if err := w.Reload(slices.Concat(more, more)); err == nil {
-			t.Error("a name twice was taken")
+			t.Error("duplicate name accepted")
 		}
-		is(t, w, "web.internal", "10.0.0.2 10.0.0.3", "")
+		wantAddresses(t, w, "web.internal", "10.0.0.2 10.0.0.3", "")
 		stop()
 		time.Sleep(time.Hour)
 		known, err := ReadState(c.StateDirectory, "db.internal")
 		if err != nil || known.Port != 5432 || texts(known.Current) != "10.0.0.2 10.0.0.3" || texts(known.Former) != "10.0.0.1" {
 			t.Errorf("state file: %+v, %v", known, err)
 		}
-		// While nobody watched, an address may have been in rotation.
-		dns.set(says(t, "10.0.0.2"))
+		// An address may have been in rotation before the restart.
+		dns.set(fixedAnswer(t, "10.0.0.2"))
 		w = start(t, c, dns.lookup)
 		time.Sleep(50 * time.Second)
-		is(t, w, "db.internal", "10.0.0.2 10.0.0.3", "10.0.0.1")
+		wantAddresses(t, w, "db.internal", "10.0.0.2 10.0.0.3", "10.0.0.1")
 		time.Sleep(time.Minute)
-		is(t, w, "db.internal", "10.0.0.2", "10.0.0.1 10.0.0.3")
+		wantAddresses(t, w, "db.internal", "10.0.0.2", "10.0.0.1 10.0.0.3")
 		if changed := metric(t, w, "tcphup_service_last_change_timestamp_seconds"); time.Since(time.Unix(int64(changed), 0)) > 2*time.Minute {
 			t.Errorf("last change %v", changed)
 		}
 	})
 }
 
-// What a state file says of a name counts when the name has been found again, and not
-// before: it may have moved meanwhile.
-func TestAddressesBeforeTheFirstAnswer(t *testing.T) {
-	w := known(t, "10.0.0.2", "10.0.0.1")
+// Addresses from the state file are returned only after a successful lookup: the name may
+// have changed in between.
+func TestAddressesBeforeFirstLookup(t *testing.T) {
+	w := newWatcher(t, "10.0.0.2", "10.0.0.1")
 	answers := make(chan []netip.Addr, 1)
 	w.lookup = func(ctx context.Context, _ Service, f family) ([]netip.Addr, error) {
 		if f == ipv6 {
@@ -326,13 +324,13 @@ func TestAddressesBeforeTheFirstAnswer(t *testing.T) {
 		defer w.mu.Unlock()
 		return w.watches["db.internal"].lookups[ipv4].failures
 	}
-	nstest.Eventually(t, "the name is not found", func() bool { return failures() > 0 })
+	nstest.Eventually(t, "a failed lookup", func() bool { return failures() > 0 })
 	if current, former := w.Addresses("db.internal"); len(current)+len(former) > 0 {
-		t.Errorf("not found since the start: current %v, former %v", current, former)
+		t.Errorf("before the first lookup: current %v, former %v", current, former)
 	}
-	is(t, w, "db.internal", "10.0.0.2", "10.0.0.1")
-	answers <- addrs(t, "10.0.0.1") // it has moved back
-	nstest.Eventually(t, "the name is found", func() bool {
+	wantAddresses(t, w, "db.internal", "10.0.0.2", "10.0.0.1")
+	answers <- addrs(t, "10.0.0.1") // the name returned to it
+	nstest.Eventually(t, "a successful lookup", func() bool {
 		current, former := w.Addresses("db.internal")
 		return texts(current) == "10.0.0.1 10.0.0.2" && len(former) == 0
 	})

@@ -1,10 +1,9 @@
-// Package services watches the names of services: which addresses a name has
-// now, and which it had before. A flow to a former address is what a failover
-// leaves behind.
+// Package services watches the host names of services and keeps their current and former
+// addresses. After a failover, stale flows lead to a former address.
 //
-// Names are looked up periodically by the system's resolver settings, in each address
-// family separately: a failed lookup of one family changes nothing in that family and
-// does not delay the other. Addresses and metrics never wait for a lookup.
+// Names are looked up periodically with the system's resolver settings, separately for each
+// address family. A failed lookup keeps the addresses of its family and does not delay the
+// other family. Addresses and metrics never wait for a lookup.
 package services
 
 import (
@@ -13,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -29,43 +29,38 @@ const (
 	DefaultInterval = 15 * time.Second
 )
 
-// Config says what a Watcher watches. The zero Config is usable and watches
-// nothing.
+// Config configures a Watcher. The zero Config is valid and has no services.
 type Config struct {
-	// Logger is told of changes and of lookups that begin to fail; nil means
-	// silence.
+	// Logger receives address changes and lookup failures; nil discards them.
 	Logger *slog.Logger
-	// Services are the names to watch, each once.
+	// Services are the names to watch; each must be unique.
 	Services []Service
-	// StateDirectory has the file StateFile, which keeps the addresses over a restart;
-	// empty disables it. A file that cannot be read as state, or that others may change
-	// (safefile.Check), is renamed to StateFile.damaged.
+	// StateDirectory is the directory of StateFile, which keeps the addresses across
+	// restarts; empty disables it. A damaged or unsafe file (safefile.Check) is renamed to
+	// StateFile.damaged.
 	StateDirectory string
-	// Keep is how long an address stays former after its last flow was seen; 0
-	// means DefaultKeep. Without anybody who looks at flows (see Sockets) nothing is
-	// forgotten.
+	// Keep is how long a former address is kept after its last flow; 0 means DefaultKeep.
+	// Addresses expire only when Sockets observes flows.
 	Keep time.Duration
 }
 
 // Service is a name to watch.
 type Service struct {
-	// Name is a host name. One with _LABEL._tcp. in front is looked up as SRV and
-	// stands for the addresses of every target.
+	// Name is a host name. A name that starts with _LABEL._tcp. is looked up as SRV
+	// (RFC 2782) and has the addresses of all targets.
 	Name string
-	// Port is where the service is reached; 0 means that only the addresses are of
-	// interest, and no flows are counted. Of SRV records with a port, only those with
-	// this one count.
+	// Port is the port of the service; 0 watches the addresses only and counts no flows.
+	// Otherwise only SRV records with this port are used.
 	Port uint16
-	// Settle is how long an address must be gone from the answers before it is
-	// former; 0 means DefaultSettle.
+	// Settle is how long an address must be missing from the responses to become former;
+	// 0 means DefaultSettle.
 	Settle time.Duration
-	// Interval is the time between lookups while no address is missing, and the longest
-	// time from a failed lookup to the next; 0 means DefaultInterval.
+	// Interval is the time between lookups while no address is missing, and the maximum
+	// time between a failed lookup and the next; 0 means DefaultInterval.
 	Interval time.Duration
 }
 
-// Watcher watches names. Its methods may be called concurrently, and none but
-// Run waits for the network.
+// Watcher watches names. It is safe for concurrent use, and only Run waits for the network.
 type Watcher struct {
 	logger  *slog.Logger
 	keep    time.Duration
@@ -73,38 +68,38 @@ type Watcher struct {
 	metrics descs
 	lookup  func(context.Context, Service, family) ([]netip.Addr, error)
 
-	wake chan struct{} // something may be due earlier than Run thinks
+	wake chan struct{} // a lookup may be due earlier than Run's timer
 
-	mu      sync.Mutex
-	watches map[string]*watch
-	running [len(families)]int // lookups under way
-	dirty   bool               // the state is not the one in the file
-	noted   time.Time          // when flows last made it so
-	unsaved bool               // it could not be written
+	mu         sync.Mutex
+	watches    map[string]*watch
+	running    [len(families)]int // running lookups
+	dirty      bool               // the state differs from the file
+	lastNoted  time.Time          // last time flows set dirty
+	saveFailed bool               // the last write failed
 
-	flows atomic.Pointer[flowIndex] // where flows of services lead; nil when out of date
+	flows atomic.Pointer[flowIndex] // destinations of services; nil when outdated
 }
 
-// watch is one watched name.
+// watch is a watched name.
 type watch struct {
 	service  Service
 	history  history
 	lookups  [len(families)]lookupState
-	lookedUp time.Time // when the last lookup ended; zero: there was none
-	phase    float64   // random part of the interval after the first lookup
+	lookedUp time.Time // end of the last lookup; zero before the first
+	phase    float64   // fraction of the interval before the second lookup
 }
 
-// lookupState is the state of the lookups of one name in one family.
+// lookupState is the state of the lookups of a name in one family.
 type lookupState struct {
-	due             time.Time // of the next
+	due             time.Time // next lookup
 	running         bool
 	total, failures uint64
-	inARow          int   // failures since the last success
-	err             error // of the last; nil if it succeeded
+	consecutive     int   // consecutive failures
+	err             error // result of the last lookup
 }
 
-// due returns when the next lookup in one of these families is due; false if lookups of
-// all of them run.
+// due returns when the next lookup in one of the families is due; false if lookups in all
+// of them are running.
 func (k *watch) due(in [len(families)]bool) (due time.Time, ok bool) {
 	for f := range k.lookups {
 		if l := &k.lookups[f]; in[f] && !l.running && (!ok || l.due.Before(due)) {
@@ -114,8 +109,8 @@ func (k *watch) due(in [len(families)]bool) (due time.Time, ok bool) {
 	return due, ok
 }
 
-// New returns a Watcher with what its state file holds. It looks nothing up
-// before Run does.
+// New returns a Watcher with the addresses of the state file. It does no lookups, which
+// Run does. An unreadable state file is logged and is not an error.
 func New(c Config) (*Watcher, error) {
 	w := &Watcher{
 		logger:  c.Logger,
@@ -139,13 +134,13 @@ func New(c Config) (*Watcher, error) {
 	return w, nil
 }
 
-// Reload watches these services from now on. What is known of a name that was
-// watched before stays known; on an error everything stays as it was.
+// Reload replaces the services. A name that was watched before keeps its addresses. On an
+// error the old services stay.
 func (w *Watcher) Reload(services []Service) error {
 	seen := make(map[string]bool)
 	for _, s := range services {
 		if s.Name == "" || s.Settle < 0 || s.Interval < 0 || seen[canonical(s.Name)] {
-			return fmt.Errorf("configure service %q: needs a name of its own and durations that are not negative", s.Name)
+			return fmt.Errorf("configure service %q: name must be unique, durations must not be negative", s.Name)
 		}
 		seen[canonical(s.Name)] = true
 	}
@@ -158,49 +153,48 @@ func (w *Watcher) Reload(services []Service) error {
 		}
 	}
 	for _, s := range services {
-		known := w.watches[canonical(s.Name)]
-		if known == nil {
-			known = &watch{phase: rand.Float64()}
-			w.watches[canonical(s.Name)] = known
+		entry := w.watches[canonical(s.Name)]
+		if entry == nil {
+			entry = &watch{phase: rand.Float64()}
+			w.watches[canonical(s.Name)] = entry
 		}
 		s.Settle, s.Interval = cmp.Or(s.Settle, DefaultSettle), cmp.Or(s.Interval, DefaultInterval)
-		known.service, known.history.settle = s, s.Settle
+		entry.service, entry.history.settle = s, s.Settle
 	}
 	w.flows.Store(nil)
 	w.wakeUp()
 	return nil
 }
 
-// Addresses returns the addresses that the name has now and those that it had
-// before and has no more, both sorted; none for a name that is not watched. Addresses of
-// a family that was not answered since the start are left out: what a state file has of
-// them may be out of date. IPv4-mapped addresses are IPv4 ones.
+// Addresses returns the current and the former addresses of the name, both sorted; nil for
+// a name that is not watched. Families without a successful lookup since the start are
+// excluded: the state file may be outdated. IPv4-mapped addresses are returned as IPv4.
 func (w *Watcher) Addresses(name string) (current, former []netip.Addr) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if known := w.watches[canonical(name)]; known != nil {
-		return known.history.answers()
+	if entry := w.watches[canonical(name)]; entry != nil {
+		return entry.history.answers()
 	}
 	return nil, nil
 }
 
-// Pinned reports whether a watched service has, or had, one of the addresses and
-// this port; a name without a port of its own has every port. It is fast enough to be
-// asked for each flow.
+// Pinned reports whether the prefix includes a current or former address of a service with
+// this port; a service without a port matches every port. It is cheap enough to call for
+// every flow.
 func (w *Watcher) Pinned(addresses netip.Prefix, port uint16) bool {
 	index := w.flowIndex()
-	if len(index.everywhere) == 0 {
+	if len(index.endpoints) == 0 {
 		return false
 	}
-	pins := index.pinned(addresses.Bits())
-	_, ok := pins[netip.AddrPortFrom(addresses.Addr(), port)]
+	prefixes := index.truncated(addresses.Bits())
+	_, ok := prefixes[netip.AddrPortFrom(addresses.Addr(), port)]
 	if !ok {
-		_, ok = pins[netip.AddrPortFrom(addresses.Addr(), 0)]
+		_, ok = prefixes[netip.AddrPortFrom(addresses.Addr(), 0)]
 	}
 	return ok
 }
 
-// wakeUp lets Run look again at what is due.
+// wakeUp makes Run check for due lookups.
 func (w *Watcher) wakeUp() {
 	select {
 	case w.wake <- struct{}{}:
@@ -208,15 +202,10 @@ func (w *Watcher) wakeUp() {
 	}
 }
 
-// sorted returns the watched names in order. w.mu must be held.
+// sorted returns the watched names, sorted. w.mu must be held.
 func (w *Watcher) sorted() []string {
-	names := make([]string, 0, len(w.watches))
-	for name := range w.watches {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	return names
+	return slices.Sorted(maps.Keys(w.watches))
 }
 
-// canonical is how a name is known: DNS does not tell cases apart.
+// canonical returns the name in lower case: DNS names are case-insensitive (RFC 4343).
 func canonical(name string) string { return strings.ToLower(name) }

@@ -18,17 +18,17 @@ func flow(to string, state sockdiag.State, idle time.Duration) sockdiag.Flow {
 	}
 }
 
-// known returns a Watcher that knows a service with these addresses.
-func known(t testing.TB, current, former string) *Watcher {
+// newWatcher returns a Watcher of db.internal with these addresses.
+func newWatcher(t testing.TB, current, former string) *Watcher {
 	t.Helper()
-	w, err := New(one(time.Minute))
+	w, err := New(oneService(time.Minute))
 	if err != nil {
 		t.Fatal(err)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	h := &w.watches["db.internal"].history
-	take(h, time.Now(), addrs(t, current+" "+former), false, false)
+	updateAll(h, time.Now(), addrs(t, current+" "+former), false, false)
 	for _, a := range addrs(t, former) {
 		*h.addresses[a] = address{former: true, lastFlow: time.Now()}
 	}
@@ -37,14 +37,14 @@ func known(t testing.TB, current, former string) *Watcher {
 }
 
 func TestSockets(t *testing.T) {
-	w := known(t, "10.0.0.2 fd00::2", "10.0.0.1 fd00::1")
-	if err := w.Reload(append(one(time.Minute).Services, Service{Name: "never.found", Port: 1}, Service{Name: "allowed.only"})); err != nil {
+	w := newWatcher(t, "10.0.0.2 fd00::2", "10.0.0.1 fd00::1")
+	if err := w.Reload(append(oneService(time.Minute).Services, Service{Name: "never.found", Port: 1}, Service{Name: "allowed.only"})); err != nil {
 		t.Fatal(err)
 	}
 	got := gather(t, w,
 		flow("10.0.0.1:5432", sockdiag.Established, 5*time.Second),
 		flow("[fd00::1]:5432", sockdiag.CloseWait, 7*time.Second),
-		flow("10.0.0.1:5432", sockdiag.FinWait2, 9*time.Second), // closed on this side
+		flow("10.0.0.1:5432", sockdiag.FinWait2, 9*time.Second), // closed locally
 		flow("10.0.0.1:5433", sockdiag.Established, time.Hour),  // another port
 		flow("10.0.0.2:5432", sockdiag.Established, time.Hour),
 		flow("10.0.0.3:5432", sockdiag.Established, time.Hour))
@@ -64,7 +64,7 @@ func TestSockets(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-	for _, c := range []passCollector{{w.Sockets(), nil}} {
+	for _, c := range []scanCollector{{w.Sockets(), nil}} {
 		if problems, err := testutil.CollectAndLint(c); err != nil || len(problems) > 0 {
 			t.Errorf("lint: %v, %v", problems, err)
 		}
@@ -75,7 +75,7 @@ func TestSockets(t *testing.T) {
 }
 
 func TestPinned(t *testing.T) {
-	w := known(t, "10.0.0.2", "10.0.0.1 fd00::1")
+	w := newWatcher(t, "10.0.0.2", "10.0.0.1 fd00::1")
 	for _, tt := range []struct {
 		prefix string
 		port   uint16
@@ -91,7 +91,7 @@ func TestPinned(t *testing.T) {
 		{"10.0.1.0/24", 5432, false},
 		{"10.0.0.0/8", 5432, true},
 		{"fd00::/64", 5432, true},
-		{"fd00::/24", 5432, true}, // as long as one for IPv4
+		{"fd00::/24", 5432, true}, // as long as an IPv4 prefix
 		{"fd01::/24", 5432, false},
 	} {
 		if got := w.Pinned(netip.MustParsePrefix(tt.prefix), tt.port); got != tt.want {
@@ -100,16 +100,15 @@ func TestPinned(t *testing.T) {
 	}
 }
 
-// A former address is forgotten when no pass has seen a flow to it for a day, and
-// not before.
-func TestForgottenAfterItsLastFlow(t *testing.T) {
-	w := known(t, "10.0.0.2", "10.0.0.1")
+// A former address expires when no scan observed a flow to it for Keep.
+func TestExpiresAfterLastFlow(t *testing.T) {
+	w := newWatcher(t, "10.0.0.2", "10.0.0.1")
 	gather(t, w, flow("10.0.0.1:5432", sockdiag.Established, 0))
-	is(t, w, "db.internal", "10.0.0.2", "10.0.0.1")
+	wantAddresses(t, w, "db.internal", "10.0.0.2", "10.0.0.1")
 	w.keep = 0
 	gather(t, w, flow("10.0.0.1:5432", sockdiag.Established, 0))
 	gather(t, w)
-	is(t, w, "db.internal", "10.0.0.2", "")
+	wantAddresses(t, w, "db.internal", "10.0.0.2", "")
 	if got := gather(t, w)[`tcphup_service_addresses{address="former",service="db.internal"}`]; got != 0 {
 		t.Errorf("former addresses: %v", got)
 	}

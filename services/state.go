@@ -13,16 +13,16 @@ import (
 	"tcphup/internal/safefile"
 )
 
-// stateVersion is that of the state file's form.
+// stateVersion is the version of the state file format.
 const stateVersion = 1
 
-// maxState bounds what is read of a state file, in bytes.
+// maxState limits the size of a state file, in bytes.
 const maxState = 64 << 20
 
-// StateFile is the name of the state file in its directory.
+// StateFile is the name of the state file in Config.StateDirectory.
 const StateFile = "services.json"
 
-// stateFile is the path of a state file; empty means that there is none.
+// stateFile is the path of a state file; empty disables it.
 type stateFile string
 
 // stateIn returns the path of the state file in a directory.
@@ -33,7 +33,7 @@ func stateIn(directory string) stateFile {
 	return stateFile(filepath.Join(directory, StateFile))
 }
 
-// stateJSON is what a state file holds.
+// stateJSON is the content of a state file.
 type stateJSON struct {
 	Version  int           `json:"version"`
 	Services []serviceJSON `json:"services"`
@@ -48,13 +48,14 @@ type serviceJSON struct {
 
 type addressJSON struct {
 	Address netip.Addr `json:"address"`
-	// Former is set for an address that the name had before, and says when a flow to
-	// it was last seen. Since is when it became former.
+	// Former is set for a former address: the time of its last flow. Since is when it
+	// became former.
 	Former *time.Time `json:"former,omitempty"`
 	Since  time.Time  `json:"since,omitzero"`
 }
 
-// read returns what the file holds; nothing when it does not exist.
+// read returns the content of the file, an empty state if it does not exist. Errors match
+// errDamaged or safefile.ErrUnsafe if the file must not be used.
 func (f stateFile) read() (stateJSON, error) {
 	content, err := safefile.Read(string(f), maxState)
 	switch {
@@ -66,8 +67,8 @@ func (f stateFile) read() (stateJSON, error) {
 	return parseState(content)
 }
 
-// errDamaged says that a file is no state, or none of a version known here.
-var errDamaged = errors.New("not the state of services")
+// errDamaged matches invalid content and other versions.
+var errDamaged = errors.New("not a service state file")
 
 func parseState(content []byte) (stateJSON, error) {
 	var s stateJSON
@@ -75,14 +76,14 @@ func parseState(content []byte) (stateJSON, error) {
 		return stateJSON{}, fmt.Errorf("read state: %w: %w", errDamaged, err)
 	}
 	if s.Version != stateVersion {
-		return stateJSON{}, fmt.Errorf("read state: %w: version %d, and %d is known", errDamaged, s.Version, stateVersion)
+		return stateJSON{}, fmt.Errorf("read state: %w: version %d, want %d", errDamaged, s.Version, stateVersion)
 	}
 	for _, service := range s.Services {
 		for i := range service.Addresses {
 			a := &service.Addresses[i]
 			usable := distinct([]netip.Addr{a.Address})
 			if service.Name == "" || len(usable) == 0 {
-				return stateJSON{}, fmt.Errorf("read state: %w: address %q of service %q", errDamaged, a.Address, service.Name)
+				return stateJSON{}, fmt.Errorf("read state: %w: invalid address %q of service %q", errDamaged, a.Address, service.Name)
 			}
 			a.Address = usable[0]
 		}
@@ -90,19 +91,17 @@ func parseState(content []byte) (stateJSON, error) {
 	return s, nil
 }
 
-// setAside renames a file that is damaged or that others may change, so that it
-// can be looked at and a new one takes its place.
+// setAside renames a damaged or unsafe file, for inspection, and returns the new name.
 func (f stateFile) setAside() (string, error) {
 	aside := string(f) + ".damaged"
 	if err := os.Rename(string(f), aside); err != nil {
-		return "", fmt.Errorf("set state aside: %w", err)
+		return "", fmt.Errorf("rename damaged state: %w", err)
 	}
 	return aside, nil
 }
 
-// write replaces the file as a whole: who reads it finds the old or the new one. A
-// process that is killed meanwhile leaves one more file behind, which the next write
-// takes the place of.
+// write replaces the file atomically: a reader gets the old or the new content. A process
+// killed in between leaves a temporary file, which the next write replaces.
 func (f stateFile) write(s stateJSON) (err error) {
 	content, err := json.MarshalIndent(s, "", "\t")
 	if err != nil {
@@ -127,9 +126,8 @@ func (f stateFile) write(s stateJSON) (err error) {
 	return nil
 }
 
-// load takes what the state file knows of the watched names. A current address
-// has to be missed anew before it is former: what happened to it while nobody
-// watched is not known.
+// load loads the addresses of the watched names from the state file. The responses without
+// a current address are counted from zero: lookups between stop and start are missing.
 func (w *Watcher) load() {
 	if w.state == "" {
 		return
@@ -141,37 +139,37 @@ func (w *Watcher) load() {
 			return
 		}
 		if aside, err := w.state.setAside(); err != nil {
-			w.logger.Error("cannot set state aside", "err", err)
+			w.logger.Error("cannot rename damaged state", "err", err)
 		} else {
-			w.logger.Error("state set aside", "file", aside)
+			w.logger.Error("damaged state renamed", "file", aside)
 		}
 		return
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.dirty = true // whether it can be written is found out now, not when it has to be
+	w.dirty = true // an unwritable file is logged now, not at the next change
 	for _, service := range s.Services {
-		known := w.watches[canonical(service.Name)]
-		if known == nil {
+		entry := w.watches[canonical(service.Name)]
+		if entry == nil {
 			continue
 		}
-		known.history.addresses, known.history.loaded = make(map[netip.Addr]*address), true
+		entry.history.addresses, entry.history.loaded = make(map[netip.Addr]*address), true
 		for _, a := range service.Addresses {
 			loaded := &address{}
 			if a.Former != nil {
 				loaded.former, loaded.since, loaded.lastFlow = true, a.Since, *a.Former
 			}
-			known.history.addresses[a.Address] = loaded
+			entry.history.addresses[a.Address] = loaded
 		}
-		known.history.trim()
+		entry.history.trim()
 		if service.Changed != nil {
-			known.history.changed = *service.Changed
+			entry.history.changed = *service.Changed
 		}
 	}
 }
 
-// save writes the state file if it has to be. What cannot be written is logged once
-// and tried again.
+// save writes the state file if the state has changed. The first of consecutive errors is
+// logged, and the next save retries.
 func (w *Watcher) save() {
 	w.mu.Lock()
 	dirty := w.dirty
@@ -183,11 +181,11 @@ func (w *Watcher) save() {
 	err := w.state.write(w.snapshot())
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if err != nil && !w.unsaved {
-		w.logger.Error("cannot save state of services", "err", err)
+	if err != nil && !w.saveFailed {
+		w.logger.Error("cannot save service state", "err", err)
 	}
-	w.unsaved = err != nil
-	w.dirty = w.dirty || w.unsaved
+	w.saveFailed = err != nil
+	w.dirty = w.dirty || w.saveFailed
 }
 
 func (w *Watcher) snapshot() stateJSON {
@@ -195,17 +193,17 @@ func (w *Watcher) snapshot() stateJSON {
 	defer w.mu.Unlock()
 	s := stateJSON{Version: stateVersion, Services: []serviceJSON{}}
 	for _, name := range w.sorted() {
-		known := w.watches[name]
-		service := serviceJSON{Name: name, Port: known.service.Port, Addresses: []addressJSON{}}
-		if changed := known.history.changed; !changed.IsZero() {
+		entry := w.watches[name]
+		service := serviceJSON{Name: name, Port: entry.service.Port, Addresses: []addressJSON{}}
+		if changed := entry.history.changed; !changed.IsZero() {
 			service.Changed = &changed
 		}
-		current, former := known.history.list()
+		current, former := entry.history.list()
 		for _, addr := range current {
 			service.Addresses = append(service.Addresses, addressJSON{Address: addr})
 		}
 		for _, addr := range former {
-			a := known.history.addresses[addr]
+			a := entry.history.addresses[addr]
 			last := a.lastFlow
 			service.Addresses = append(service.Addresses, addressJSON{Address: addr, Former: &last, Since: a.since})
 		}
@@ -214,17 +212,17 @@ func (w *Watcher) snapshot() stateJSON {
 	return s
 }
 
-// Known is what a state file knows of a service.
+// Known has the addresses of a service in a state file.
 type Known struct {
-	Port            uint16 // 0: the service has none
+	Port            uint16 // 0 without a port
 	Current, Former []netip.Addr
 }
 
-// ErrUnknown says that a state file does not know a name.
-var ErrUnknown = errors.New("the state file does not know the name")
+// ErrUnknown means that a state file does not have the name.
+var ErrUnknown = errors.New("name is not in the state file")
 
-// ReadState returns what the state file in a directory knows of a service. A file that
-// does not exist is an error, and so is a name that is not in it: ErrUnknown.
+// ReadState returns the addresses of a service from the state file in a directory. Errors
+// match fs.ErrNotExist for a missing file and ErrUnknown for a missing name.
 func ReadState(directory, name string) (Known, error) {
 	file := stateIn(directory)
 	if _, err := os.Stat(string(file)); err != nil {
@@ -238,15 +236,15 @@ func ReadState(directory, name string) (Known, error) {
 		if service.Name != canonical(name) {
 			continue
 		}
-		known := Known{Port: service.Port}
+		saved := Known{Port: service.Port}
 		for _, a := range service.Addresses {
 			if a.Former != nil {
-				known.Former = append(known.Former, a.Address)
+				saved.Former = append(saved.Former, a.Address)
 			} else {
-				known.Current = append(known.Current, a.Address)
+				saved.Current = append(saved.Current, a.Address)
 			}
 		}
-		return known, nil
+		return saved, nil
 	}
-	return Known{}, fmt.Errorf("%w %s", ErrUnknown, name)
+	return Known{}, fmt.Errorf("read state: %w: %s", ErrUnknown, name)
 }

@@ -5,50 +5,48 @@ import (
 	"time"
 )
 
-// Status is what is known of a watched name.
+// Status is the state of a watched name.
 type Status struct {
 	Name string
-	// Port is the service's; 0: the name is watched for its addresses alone, and no
-	// sockets are counted.
+	// Port is the port of the service; 0 if only its addresses are watched and no sockets
+	// are counted.
 	Port uint16
-	// Current and Former are the addresses that the name has now and those that it
-	// had before and has no more, both sorted by address.
+	// Current and Former are the current and former addresses, sorted.
 	Current, Former []Address
-	// Looked is when the last lookup ended; zero: there was none yet.
+	// Looked is the end of the last lookup; zero before the first.
 	Looked time.Time
-	// Err is why the last lookup of a family failed; nil if those of both succeeded.
+	// Err joins the errors of the last lookups of both families; nil if both succeeded.
 	Err error
 }
 
-// Address is one that a watched name has or had.
+// Address is a current or former address of a watched name.
 type Address struct {
 	netip.Addr
-	// Since is when the address became former; zero for a current one, and where that
-	// is not known.
+	// Since is when the address became former; zero for a current address or if unknown.
 	Since time.Time
-	// Sockets is how many of those that tcphup_service_sockets counts led to the
-	// address in the last pass of Sockets.
+	// Sockets is the number of sockets to the address in the last scan of Sockets, as
+	// counted by tcphup_service_sockets.
 	Sockets int
 }
 
-// Status returns what is known of every watched name, sorted by name.
+// Status returns the state of every watched name, sorted by name.
 func (w *Watcher) Status() []Status {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	list := make([]Status, 0, len(w.watches))
 	for _, name := range w.sorted() {
-		known := w.watches[name]
+		entry := w.watches[name]
 		addresses := func(addrs []netip.Addr) (list []Address) {
 			for _, addr := range addrs {
-				a := known.history.addresses[addr]
+				a := entry.history.addresses[addr]
 				list = append(list, Address{Addr: addr, Since: a.since, Sockets: int(a.sockets)})
 			}
 			return list
 		}
-		current, former := known.history.list()
+		current, former := entry.history.list()
 		list = append(list, Status{
-			Name: name, Port: known.service.Port, Current: addresses(current), Former: addresses(former),
-			Looked: known.lookedUp, Err: joined(known.lookups[ipv4].err, known.lookups[ipv6].err),
+			Name: name, Port: entry.service.Port, Current: addresses(current), Former: addresses(former),
+			Looked: entry.lookedUp, Err: joined(entry.lookups[ipv4].err, entry.lookups[ipv6].err),
 		})
 	}
 	return list

@@ -13,20 +13,20 @@ import (
 	"tcphup/sockdiag"
 )
 
-// The status says of each address what the last pass over the flows has counted,
-// and since when it is former; the latter is known over a restart too.
+// The status has the sockets of each address in the last scan and the time since it is
+// former, which survives a restart.
 func TestStatus(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := one(time.Minute)
+		c := oneService(time.Minute)
 		c.StateDirectory = t.TempDir()
 		c.Services = append(c.Services, Service{Name: "allowed.only"})
-		dns := &names{answer: says(t, "10.0.0.1 fd00::1")}
+		dns := &fakeResolver{answer: fixedAnswer(t, "10.0.0.1 fd00::1")}
 		w, stop := run(t, c, dns.lookup)
 		if got := w.Status(); len(got) != 2 || got[1].Name != "db.internal" || !got[1].Looked.IsZero() {
 			t.Errorf("before the first lookup: %+v", got)
 		}
 		time.Sleep(time.Minute)
-		dns.set(says(t, "10.0.0.2"))
+		dns.set(fixedAnswer(t, "10.0.0.2"))
 		var since time.Time
 		for range 600 {
 			time.Sleep(time.Second)
@@ -36,7 +36,7 @@ func TestStatus(t *testing.T) {
 			}
 		}
 		if since.IsZero() {
-			t.Fatal("nothing is former, or nobody knows since when")
+			t.Fatal("no former address with a time")
 		}
 		flows := []sockdiag.Flow{
 			flow("10.0.0.1:5432", sockdiag.Established, 5*time.Second),
@@ -66,7 +66,7 @@ func TestStatus(t *testing.T) {
 		if since.After(time.Now().Add(-time.Minute)) {
 			t.Errorf("former since %s, it is %s", since, time.Now())
 		}
-		// What is gone is counted no more.
+		// The counts of the next scan replace the old ones.
 		gather(t, w)
 		if got := status(w); got.Current[0].Sockets+got.Former[0].Sockets != 0 {
 			t.Errorf("without flows: %+v", got)
@@ -83,8 +83,8 @@ func TestStatus(t *testing.T) {
 			t.Errorf("after a restart (-want +got):\n%s", diff)
 		}
 
-		// What is back is former no more.
-		dns.set(says(t, "10.0.0.1 10.0.0.2 fd00::1"))
+		// A returned address is current again.
+		dns.set(fixedAnswer(t, "10.0.0.1 10.0.0.2 fd00::1"))
 		again = start(t, c, dns.lookup)
 		time.Sleep(time.Second)
 		got = status(again)
@@ -94,7 +94,7 @@ func TestStatus(t *testing.T) {
 			}
 		}
 		if len(got.Current) != 3 || got.Former != nil {
-			t.Errorf("after the name went back: %+v", got)
+			t.Errorf("after the addresses returned: %+v", got)
 		}
 	})
 }

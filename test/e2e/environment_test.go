@@ -133,7 +133,7 @@ func TestPrivilegedDiskFull(t *testing.T) {
 		}
 		served := serveArmed(t, "--audit.log-file="+audit, "--state.directory="+dir, "--service="+serviceName+":5432",
 			"--config.file="+policyFile(t, "    limits: {cooldown: 0s, breaker: {actions: 100}}"))
-		awaitLog(t, served, "cannot save state of services")
+		awaitLog(t, served, "cannot save service state")
 		const unwritten = "tcphup_audit_write_errors_total"
 		hangUp := func() {
 			t.Helper()

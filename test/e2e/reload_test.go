@@ -157,7 +157,7 @@ func TestPrivilegedAuditLog(t *testing.T) {
 			Local: server.ends[0].client.String(), Remote: server.addr().String(), Cookie: cookie, PID: app.PID(), Command: "app",
 			State: "established", Method: "shutdown", Outcome: "closed", Detail: "the owner can be reached",
 		}
-		refused.Destination, refused.Port, refused.Result, refused.Detail = "127.0.0.5", "5432", "denied", "the never list holds it"
+		refused.Destination, refused.Port, refused.Result, refused.Detail = "127.0.0.5", "5432", "denied", "destination is on the never list"
 		ignore := cmp.Options{
 			cmpopts.IgnoreFields(record{}, "Time", "Fingerprint"), cmpopts.IgnoreFields(flowRecord{}, "IdleSeconds"),
 		}

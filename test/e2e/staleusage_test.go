@@ -47,7 +47,7 @@ func TestPrivilegedStaleUsage(t *testing.T) {
 			{[]string{"--stale=" + serviceName + ":0", "--former=" + oldAddress}, "65535"},
 			{[]string{"--stale=gone.internal:80", "--former=" + oldAddress}, "cannot look up current addresses of gone.internal"},
 			{[]string{service, "--state.directory=/nonexistent"}, "/nonexistent"},
-			{[]string{service, "--state.directory=" + damaged}, "not the state of services"},
+			{[]string{service, "--state.directory=" + damaged}, "not a service state file"},
 		} {
 			r := tcphup(t, tt.args...)
 			if r.exit != 2 || !strings.Contains(strings.ReplaceAll(r.stderr, "takes the place", "in place"), tt.says) || r.stdout != "" {

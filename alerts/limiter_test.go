@@ -16,13 +16,13 @@ import (
 	"tcphup/test/kit/nstest"
 )
 
-// want checks the code and the results of one answer.
+// want checks the status code and the results of the alerts.
 func (r reply) want(t *testing.T, code int, results map[string]int) {
 	t.Helper()
 	if r.code != code {
 		t.Errorf("code %d, want %d: %s", r.code, code, r.text)
 	}
-	if diff := cmp.Diff(results, r.answer.Alerts); diff != "" {
+	if diff := cmp.Diff(results, r.response.Alerts); diff != "" {
 		t.Errorf("alerts (-want +got):\n%s", diff)
 	}
 }
@@ -40,7 +40,7 @@ func TestCooldown(t *testing.T) {
 	f.post(t, notify(staleAlert("10.0.0.5", "81"))).want(t, 200, map[string]int{resultDone: 1})
 	f.advance(time.Second)
 	one(resultDone)
-	// An action that found nothing to hang up needs no rest.
+	// An action without closed flows starts no cooldown.
 	f.hang.hangUp = func(context.Context, hangup.Request) (*hangup.Report, error) { return new(hangup.Report), nil }
 	f.advance(time.Minute)
 	one(resultDone)
@@ -66,18 +66,18 @@ func TestBreakerOfDestination(t *testing.T) {
 	}
 	one(resultBreakerOpen)
 	f.post(t, notify(staleAlert("10.0.0.6", "80"))).want(t, 200, map[string]int{resultDone: 1})
-	if n := f.history.open(f.clock(), LabelledName); n != 1 {
+	if n := f.limiter.openBreakers(f.clock(), LabelledName); n != 1 {
 		t.Errorf("%d breakers open, want 1", n)
 	}
-	// It stays open for the window, also when the first actions have left it.
+	// It stays open for Window, even after the first actions are older than that.
 	f.advance(59 * time.Minute)
 	one(resultBreakerOpen)
 	f.advance(time.Minute)
 	one(resultDone)
-	if n := f.history.tripped(); n != 1 {
+	if n := f.limiter.tripCount(); n != 1 {
 		t.Errorf("tripped %d times, want 1", n)
 	}
-	// Three within the window are allowed for ever.
+	// Three actions per window never open it.
 	f.advance(2 * time.Hour)
 	for range 20 {
 		one(resultDone)
@@ -85,8 +85,8 @@ func TestBreakerOfDestination(t *testing.T) {
 	}
 }
 
-// An alert for every destination of the host hangs up none of them, whether they
-// come in one notification or in many.
+// Alerts for more destinations than the limit open the breaker, in one notification or in
+// many.
 func TestBreakerOfPolicy(t *testing.T) {
 	rules := DefaultRules()
 	rules.Policies[0].Limits.Breaker = Breaker{Destinations: 5, Window: time.Hour}
@@ -95,7 +95,7 @@ func TestBreakerOfPolicy(t *testing.T) {
 		f.post(t, manyAlerts(6)).want(t, 200, map[string]int{resultBreakerOpen: 6})
 		f.post(t, manyAlerts(1)).want(t, 200, map[string]int{resultBreakerOpen: 1})
 		if seen := f.hang.seen(); len(seen) > 0 {
-			t.Errorf("was hung up: %v", seen)
+			t.Errorf("actions: %v", seen)
 		}
 		f.advance(time.Hour)
 		f.post(t, manyAlerts(5)).want(t, 200, map[string]int{resultDone: 5})
@@ -111,14 +111,14 @@ func TestBreakerOfPolicy(t *testing.T) {
 		f.advance(time.Hour)
 		f.post(t, notify(staleAlert("10.0.0.1", "80"))).want(t, 200, map[string]int{resultDone: 1})
 	})
-	t.Run("nothing to hang up", func(t *testing.T) {
+	t.Run("no matching flow", func(t *testing.T) {
 		f := newFixture(t, rules, nil)
 		f.hang.hangUp = func(context.Context, hangup.Request) (*hangup.Report, error) { return new(hangup.Report), nil }
 		for i := range 20 {
 			f.post(t, notify(staleAlert(fmt.Sprintf("10.0.0.%d", i+1), "80"))).want(t, 200, map[string]int{resultDone: 1})
 		}
-		if n := len(f.history.policies); n != 0 {
-			t.Errorf("%d policies remembered for nothing", n)
+		if n := len(f.limiter.policies); n != 0 {
+			t.Errorf("%d policies have state", n)
 		}
 	})
 	t.Run("many flows of the same destination", func(t *testing.T) {
@@ -131,7 +131,7 @@ func TestBreakerOfPolicy(t *testing.T) {
 	})
 }
 
-// What the hang-up returns decides the result and the answer.
+// The report or error of HangUp determines result and response.
 func TestOutcomes(t *testing.T) {
 	refused := func(reason hangup.Reason) *hangup.Report {
 		r := outcome(hangup.Refused, 3)
@@ -160,7 +160,7 @@ func TestOutcomes(t *testing.T) {
 		{"over budget", refused(hangup.ReasonBudget), nil, 200, resultOverBudget},
 		{"unfinished", unfinished(0, 4), nil, 503, resultUnfinished},
 		{"kernel busy", nil, errors.New("read sockets: device or resource busy"), 503, resultError},
-		{"no right", nil, fmt.Errorf("read sockets: %w", os.ErrPermission), 200, resultFailed},
+		{"no permission", nil, fmt.Errorf("read sockets: %w", os.ErrPermission), 200, resultFailed},
 		{"not supported", nil, fmt.Errorf("read sockets: %w", errors.ErrUnsupported), 200, resultFailed},
 	}
 	for _, tt := range tests {
@@ -173,18 +173,18 @@ func TestOutcomes(t *testing.T) {
 			if want == nil {
 				want = new(hangup.Report)
 			}
-			if diff := cmp.Diff(want.Outcomes(), got.answer.Flows); diff != "" {
+			if diff := cmp.Diff(want.Outcomes(), got.response.Flows); diff != "" {
 				t.Errorf("flows (-want +got):\n%s", diff)
 			}
-			if got.answer.Unfinished != want.Count(hangup.Planned) {
-				t.Errorf("unfinished %d, want %d", got.answer.Unfinished, want.Count(hangup.Planned))
+			if got.response.Unfinished != want.Count(hangup.Planned) {
+				t.Errorf("unfinished %d, want %d", got.response.Unfinished, want.Count(hangup.Planned))
 			}
 		})
 	}
 }
 
-// A retry goes on where the last try stopped: no cooldown in between, the time to
-// drain is not granted anew, and the pieces count once for the breaker.
+// A retry continues the action: without cooldown, with the rest of the drain deadline, and
+// as one action for the breaker.
 func TestUnfinishedGoesOn(t *testing.T) {
 	rules := DefaultRules()
 	p := &rules.Policies[0]
@@ -209,7 +209,7 @@ func TestUnfinishedGoesOn(t *testing.T) {
 	}
 	want := []time.Duration{20 * time.Second, 12 * time.Second, 4 * time.Second, 0, 0}
 	if diff := cmp.Diff(want, deadlines); diff != "" {
-		t.Errorf("time to drain (-want +got):\n%s", diff)
+		t.Errorf("drain deadlines (-want +got):\n%s", diff)
 	}
 	f.advance(time.Minute)
 	left = 1
@@ -218,8 +218,7 @@ func TestUnfinishedGoesOn(t *testing.T) {
 	f.post(t, body).want(t, 200, map[string]int{resultBreakerOpen: 1})
 }
 
-// The rest after an action counts from its end, also when its last piece found
-// that the rest of the flows had ended by themselves.
+// The cooldown starts at the end of an action, even if the last attempt closed no flow.
 func TestCooldownAfterUnfinished(t *testing.T) {
 	f := newFixture(t, DefaultRules(), nil)
 	r := unfinished(1, 1)
@@ -231,8 +230,8 @@ func TestCooldownAfterUnfinished(t *testing.T) {
 	f.post(t, body).want(t, 200, map[string]int{resultCooldown: 1})
 }
 
-// What was left unfinished long ago does not shorten the time to drain of today.
-func TestUnfinishedIsForgotten(t *testing.T) {
+// An old unfinished action does not shorten the drain deadline of a new one.
+func TestUnfinishedExpires(t *testing.T) {
 	rules := DefaultRules()
 	rules.Policies[0].Drain = Drain{Quiet: time.Second, Deadline: time.Minute}
 	f := newFixture(t, rules, nil)
@@ -247,12 +246,12 @@ func TestUnfinishedIsForgotten(t *testing.T) {
 		deadlines = append(deadlines, a.DrainDeadline)
 	}
 	if diff := cmp.Diff([]time.Duration{time.Minute, 30 * time.Second, time.Minute}, deadlines); diff != "" {
-		t.Errorf("time to drain (-want +got):\n%s", diff)
+		t.Errorf("drain deadlines (-want +got):\n%s", diff)
 	}
 }
 
-// One notification, alerts of every kind: each gets its own result, and one that
-// should come again makes the answer say so.
+// Each alert of a notification has its own result, and one retryable result makes the
+// status code 503.
 func TestMixedNotification(t *testing.T) {
 	f := newFixture(t, DefaultRules(), nil)
 	f.hang.hangUp = func(_ context.Context, a hangup.Request) (*hangup.Report, error) {
@@ -273,10 +272,9 @@ func TestMixedNotification(t *testing.T) {
 	}
 }
 
-// The clock of the host decides how old an alert is, and nothing else: a cooldown runs
-// on when it is set.
+// A changed wall clock affects the age of alerts only: cooldowns use the monotonic clock.
 func TestClockSet(t *testing.T) {
-	var set time.Duration // by how much the clock has been moved
+	var set time.Duration // offset of the wall clock
 	fixture := func(cooldown time.Duration) *fixture {
 		rules := DefaultRules()
 		rules.Policies[0].Limits.Cooldown = cooldown
@@ -303,13 +301,12 @@ func TestClockSet(t *testing.T) {
 	f = fixture(50 * time.Millisecond)
 	f.post(t, about("10.0.0.5", 15*time.Minute)).want(t, 200, map[string]int{resultDone: 1})
 	set = -10 * time.Minute
-	nstest.Eventually(t, "the cooldown ends, by a clock that was set back", func() bool {
-		return f.post(t, about("10.0.0.5", 15*time.Minute)).answer.Alerts[resultDone] == 1
+	nstest.Eventually(t, "end of the cooldown after the clock was set back", func() bool {
+		return f.post(t, about("10.0.0.5", 15*time.Minute)).response.Alerts[resultDone] == 1
 	})
 }
 
-// Flows are left alone under whatever name: cooldown and breaker hold for all that
-// overlaps.
+// Cooldown and breaker include overlapping addresses, prefixes and ports.
 func TestCooldownOfOverlapping(t *testing.T) {
 	rules := DefaultRules()
 	rules.Policies[0].Allow = Allow{Prefixes: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}
@@ -329,14 +326,14 @@ func TestCooldownOfOverlapping(t *testing.T) {
 	f.advance(time.Minute)
 	one("10.0.0.4/31", "80", resultDone)
 	f.advance(time.Minute)
-	one("10.0.0.5", "80", resultBreakerOpen) // twice as it is and as part of a prefix
+	one("10.0.0.5", "80", resultBreakerOpen) // one action on the address, one on its prefix
 	one("10.0.0.0/24", "80", resultBreakerOpen)
 	one("10.0.0.6", "80", resultDone)
 }
 
-// All tries of one action share its budget: a pool that reconnects to an address that
-// stays the same is not hung up again and again.
-func TestBudgetOverTries(t *testing.T) {
+// All attempts of an action share its budget: connections of a pool that reconnects to the
+// same address are not closed again and again.
+func TestBudgetOverAttempts(t *testing.T) {
 	rules := DefaultRules()
 	rules.Policies[0].Limits.Flows = 100
 	f := newFixture(t, rules, nil)
@@ -354,7 +351,7 @@ func TestBudgetOverTries(t *testing.T) {
 	}
 	f.post(t, notify(staleAlert("10.0.0.5", "80"))).want(t, 200, map[string]int{resultOverBudget: 1})
 	if hung != 120 {
-		t.Errorf("%d flows were hung up", hung) // the third try had 20 left, which the actuator sees to
+		t.Errorf("%d flows closed, want 120", hung) // the fake closes 40 of the remaining 20
 	}
 	f.post(t, notify(staleAlert("10.0.0.5", "80"))).want(t, 200, map[string]int{resultCooldown: 1})
 }

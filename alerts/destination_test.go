@@ -1,0 +1,130 @@
+package alerts
+
+import (
+	"context"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"tcphup/hangup"
+	"tcphup/test/kit/addresses"
+	"tcphup/test/kit/nstest"
+)
+
+// changingNames is a resolver with changing addresses.
+type changingNames struct {
+	mu    sync.Mutex
+	names fakeNames
+}
+
+func (m *changingNames) Addresses(name string) (current, former []netip.Addr) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.names.Addresses(name)
+}
+
+func (m *changingNames) set(names fakeNames) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.names = names
+}
+
+// serviceRules returns the default rules with a policy for former addresses of services.
+func serviceRules(t *testing.T) Rules {
+	t.Helper()
+	rules := DefaultRules()
+	stale := rules.Policies[0]
+	stale.Name, stale.Allow, stale.Labels.Service = "stale", Allow{AnyAddress: true}, "service"
+	stale.Match = mustMatch(t, `service=~".+"`)
+	rules.Policies = append([]Policy{stale}, rules.Policies...)
+	rules.Services = []Service{{Name: "db.internal", Port: 5432}, {Name: "reports.internal", Port: 5432}, {Name: "web.internal", Port: 443}}
+	return rules
+}
+
+// serviceAlert returns an alert for the former addresses of a service.
+func serviceAlert(service string) testAlert {
+	return testAlert{Labels: map[string]string{"service": service}}
+}
+
+// An unresolved service has no action; the response is 503.
+func TestServiceNotResolved(t *testing.T) {
+	f := newFixture(t, serviceRules(t), func(c *Config) { c.Names = fakeNames{} })
+	f.post(t, notify(serviceAlert("db.internal"))).want(t, http.StatusServiceUnavailable, map[string]int{resultError: 1})
+	if seen := f.hang.seen(); len(seen) > 0 {
+		t.Errorf("actions: %q", seen)
+	}
+}
+
+// A former address that is the current address of another service on the same port is
+// excluded.
+func TestServiceSharesAddress(t *testing.T) {
+	f := newFixture(t, serviceRules(t), func(c *Config) {
+		c.Names = fakeNames{
+			"db.internal":      {{"10.0.0.2"}, {"10.0.0.1", "10.0.0.3", "10.0.0.4"}},
+			"reports.internal": {{"10.0.0.1"}, nil},
+			"web.internal":     {{"10.0.0.3"}, nil},
+		}
+	})
+	var hung []netip.Prefix
+	f.hang.hangUp = func(_ context.Context, a hangup.Request) (*hangup.Report, error) {
+		hung = a.Selector.Destinations
+		return outcome(hangup.Closed, 1), nil
+	}
+	f.post(t, notify(serviceAlert("db.internal"))).want(t, http.StatusOK, map[string]int{resultDone: 1})
+	if want := []netip.Prefix{netip.MustParsePrefix("10.0.0.3/32"), netip.MustParsePrefix("10.0.0.4/32")}; !slices.Equal(hung, want) {
+		t.Errorf("destinations %v, want %v", hung, want)
+	}
+}
+
+// A former address becomes current again while the alert waits for another action.
+func TestServiceReturnsMeanwhile(t *testing.T) {
+	names := &changingNames{names: fakeNames{"db.internal": {{"10.0.0.2"}, {"10.0.0.1", "10.0.0.7"}}}}
+	f := newFixture(t, serviceRules(t), func(c *Config) { c.Names, c.MaxActions = names, 1 })
+	busy, free := make(chan struct{}), make(chan struct{})
+	f.hang.hangUp = func(_ context.Context, a hangup.Request) (*hangup.Report, error) {
+		if a.Policy == LabelledName {
+			close(busy)
+			<-free
+			return new(hangup.Report), nil
+		}
+		if want := []netip.Prefix{netip.MustParsePrefix("10.0.0.7/32")}; !slices.Equal(a.Selector.Destinations, want) {
+			t.Errorf("destinations %v, want %v", a.Selector.Destinations, want)
+		}
+		return outcome(hangup.Closed, 1), nil
+	}
+	var done sync.WaitGroup
+	done.Go(func() { f.post(t, notify(staleAlert("10.9.9.9", "80"))) }) // occupies the only slot
+	<-busy
+	done.Go(func() {
+		f.post(t, notify(serviceAlert("db.internal"))).want(t, http.StatusOK, map[string]int{resultDone: 1})
+	})
+	nstest.Eventually(t, "the second action waits", func() bool {
+		f.locks.mu.Lock()
+		defer f.locks.mu.Unlock()
+		return len(f.locks.held) == 2
+	})
+	names.set(fakeNames{"db.internal": {{"10.0.0.1", "10.0.0.2"}, {"10.0.0.7"}}})
+	close(free)
+	done.Wait()
+}
+
+// Labels accept the same addresses as every other input, except /0.
+func TestDestinationSharedInputs(t *testing.T) {
+	for _, tt := range addresses.Inputs() {
+		if strings.HasSuffix(tt.Want, "/0") {
+			tt.Fails = "covers every address"
+		}
+		got, err := parseDestination(tt.Text)
+		switch {
+		case tt.Fails != "":
+			if err == nil || !strings.Contains(err.Error(), tt.Fails) {
+				t.Errorf("%s: got %v, %v; want an error with %q", tt.Text, got, err, tt.Fails)
+			}
+		case err != nil || got.String() != tt.Want:
+			t.Errorf("%s: got %v, %v; want %s", tt.Text, got, err, tt.Want)
+		}
+	}
+}
