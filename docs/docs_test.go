@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-// Tests and source files named in the documentation exist.
+// Tests, source files and functions named in the documentation exist.
 func TestDocumentedTests(t *testing.T) {
 	tests := make(map[string]bool)
 	err := filepath.WalkDir("..", func(path string, _ fs.DirEntry, err error) error {
@@ -49,9 +49,16 @@ func TestDocumentedTests(t *testing.T) {
 				t.Errorf("%s: test %s does not exist", document, name)
 			}
 		}
-		for _, m := range regexp.MustCompile("`([a-z_/]+\\.go)`").FindAllSubmatch(text, -1) {
-			if _, err := os.Stat(filepath.Join("..", string(m[1]))); err != nil {
+		for _, m := range regexp.MustCompile("`([a-z_/]+\\.go)`((?:, [A-Za-z]+)*)").FindAllStringSubmatch(string(text), -1) {
+			source, err := os.ReadFile(filepath.Join("..", m[1]))
+			if err != nil {
 				t.Errorf("%s: %v", document, err)
+				continue
+			}
+			for name := range strings.SplitSeq(strings.TrimPrefix(m[2], ", "), ", ") {
+				if !regexp.MustCompile(`\b` + name + `\b`).Match(source) {
+					t.Errorf("%s: %s has no %s", document, m[1], name)
+				}
 			}
 		}
 	}
