@@ -9,66 +9,62 @@ import (
 	"tcphup/sockdiag"
 )
 
-// connection is an MPTCP connection and what the dumps tell of it.
+// connection is an MPTCP connection of a dump.
 type connection struct {
 	flow      sockdiag.Flow
 	direction sockdiag.Direction
-	// candidate says that a path of it, or its own address, matches.
-	candidate bool
-	// matched says that a path of it does.
-	matched  bool
-	subflows []sockdiag.Flow
+	candidate bool // a subflow, or the connection's own address, matches
+	matched   bool // a subflow matches
+	subflows  []sockdiag.Flow
 }
 
-// isLivePath reports whether a flow is known to be a path that its connection may
-// depend on. One that is being closed has been given up by its connection.
-func isLivePath(f *sockdiag.Flow) bool { return f.IsSubflow && !isClosing(f.State) }
+// isActiveSubflow reports whether f is a subflow that its connection may depend on. The
+// connection no longer uses a closing subflow.
+func isActiveSubflow(f *sockdiag.Flow) bool { return f.IsSubflow && !isClosing(f.State) }
 
-// isClosing reports whether this side has closed the flow, or shut it down, and
-// the end is on its way.
+// isClosing reports whether this side has closed or shut down a flow that has not ended.
 func isClosing(s sockdiag.State) bool {
 	return sockdiag.States(sockdiag.FinWait1, sockdiag.FinWait2, sockdiag.Closing, sockdiag.LastAck).Has(s)
 }
 
-// readPaths returns the present paths of a connection.
-func readPaths(ctx context.Context, conn *sockdiag.Conn, connection *sockdiag.Flow) ([]sockdiag.Flow, error) {
-	var paths []sockdiag.Flow
+// dumpSubflows returns the current subflows of a connection from a dump of all flows.
+func dumpSubflows(ctx context.Context, conn *sockdiag.Conn, connection *sockdiag.Flow) ([]sockdiag.Flow, error) {
+	var subflows []sockdiag.Flow
 	for f, err := range conn.Flows(ctx, sockdiag.Query{States: sockdiag.Open, Info: true}) {
 		if err != nil {
-			return nil, fmt.Errorf("read paths: %w", err)
+			return nil, fmt.Errorf("read subflows: %w", err)
 		}
 		if f.IsSubflowOf(connection) {
-			paths = append(paths, f)
+			subflows = append(subflows, f)
 		}
 	}
-	return paths, nil
+	return subflows, nil
 }
 
-// refreshPaths returns the paths of a connection as they are now, given those that
-// were known. The whole table is read only where some may have come or gone: when
-// the kernel counts other ones, or does not count them at all (before 6.4).
-func refreshPaths(ctx context.Context, conn *sockdiag.Conn, now *sockdiag.Flow, known []sockdiag.Flow) ([]sockdiag.Flow, error) {
-	paths := make([]sockdiag.Flow, 0, len(known))
+// refreshSubflows returns the current subflows of a connection by a lookup of each known
+// one. It dumps all flows if the kernel reports another count, or none (before Linux 6.4).
+func refreshSubflows(ctx context.Context, conn *sockdiag.Conn, now *sockdiag.Flow, known []sockdiag.Flow) ([]sockdiag.Flow, error) {
+	subflows := make([]sockdiag.Flow, 0, len(known))
 	for i := range known {
-		path, err := conn.Lookup(ctx, &known[i])
+		f, err := conn.Lookup(ctx, &known[i])
 		switch {
 		case errors.Is(err, os.ErrNotExist):
 		case err != nil:
 			return nil, err
-		case !hasEnded(path.State):
-			paths = append(paths, path)
+		case !hasEnded(f.State):
+			subflows = append(subflows, f)
 		}
 	}
-	if len(paths) == len(known) && len(paths) == int(now.MPTCPInfo.SubflowsTotal) {
-		return paths, nil
+	if len(subflows) == len(known) && len(subflows) == int(now.MPTCPInfo.SubflowsTotal) {
+		return subflows, nil
 	}
-	return readPaths(ctx, conn, now)
+	return dumpSubflows(ctx, conn, now)
 }
 
-// connectionShows reports whether an MPTCP connection shows the evidence: by its
-// own times, or, where the kernel does not tell them, by those of all its paths. It
-// is stalled when each path is.
-func connectionShows(s *sockdiag.Selector, connection *sockdiag.Flow, paths []sockdiag.Flow) bool {
+// connectionMatches reports whether an MPTCP connection meets the selector's evidence.
+// Idle times are of the connection, or of all subflows if the kernel reports none for
+// it. The connection is stalled when every subflow is.
+func connectionMatches(s *sockdiag.Selector, connection *sockdiag.Flow, subflows []sockdiag.Flow) bool {
 	own, each := *s, *s
 	own.Stalled = false
 	if connection.MPTCPInfo.HasTimes {
@@ -79,11 +75,11 @@ func connectionShows(s *sockdiag.Selector, connection *sockdiag.Flow, paths []so
 	if !own.MatchEvidence(connection) {
 		return false
 	}
-	for i := range paths {
-		if !each.MatchEvidence(&paths[i]) {
+	for i := range subflows {
+		if !each.MatchEvidence(&subflows[i]) {
 			return false
 		}
 	}
-	// Without times and paths nothing shows for how long it has been idle.
-	return connection.MPTCPInfo.HasTimes || len(paths) > 0 || s.MinIdle == 0 && s.MinPeerSilence == 0
+	// Without times and subflows the idle time is unknown.
+	return connection.MPTCPInfo.HasTimes || len(subflows) > 0 || s.MinIdle == 0 && s.MinPeerSilence == 0
 }

@@ -13,19 +13,17 @@ import (
 )
 
 var (
-	errIdentity = errors.New("the descriptor no longer leads to the socket that was chosen")
-	errListener = errors.New("the socket accepts connections")
+	errIdentity = errors.New("descriptor no longer refers to the selected socket")
+	errListener = errors.New("socket is a listener")
 )
 
-// duplicate returns a descriptor of our own for the socket that the holder has,
-// once it is certain that it is the flow: the same cookie, no listener, and the
-// same peer, for a socket may be disconnected and connected anew. The caller
-// gives it to release. Errors answer errors.Is with errIdentity, errListener and those of
-// the kernel; unix.ESRCH and unix.EBADF say that the holder has let go of it.
+// duplicate duplicates the holder's descriptor and verifies that it is the flow. The
+// caller must release it. Errors match errIdentity, errListener or the errno; unix.ESRCH
+// and unix.EBADF mean that the process exited or closed the descriptor.
 //
-// It needs Linux 5.6 (pidfd_getfd(2)) and what PTRACE_MODE_ATTACH_REALCREDS needs:
-// the holder's uid and gid, or CAP_SYS_PTRACE; and a seccomp profile and a Yama
-// setting that allow it.
+// It needs Linux 5.6 (pidfd_getfd(2)) and PTRACE_MODE_ATTACH_REALCREDS access: the
+// holder's uid and gid, or CAP_SYS_PTRACE. The seccomp profile and the Yama setting must
+// allow it.
 func duplicate(h holder, flow *sockdiag.Flow) (int, error) {
 	pidfd, err := unix.PidfdOpen(h.pid, 0)
 	if err != nil {
@@ -43,13 +41,12 @@ func duplicate(h holder, flow *sockdiag.Flow) (int, error) {
 	return fd, nil
 }
 
-// releaseWait is how long a close may take before nobody waits for it.
+// releaseWait bounds the wait for a close.
 const releaseWait = 100 * time.Millisecond
 
-// release closes a duplicate. That may take for as long as the process wants that
-// it is of: a file that it has put in the place of the socket may be on a FUSE or
-// NFS server, and if it has closed its own descriptor the kernel waits here until
-// its data has left (SO_LINGER). An action does not.
+// release closes a duplicate in at most releaseWait. The process controls how long a
+// close blocks: its descriptor may refer to a file on a FUSE or NFS server by now, and
+// the last close of a socket with SO_LINGER waits for its data.
 func release(fd int) {
 	if linger, err := unix.GetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER); err == nil && linger.Onoff == 0 {
 		_ = unix.Close(fd)
@@ -68,7 +65,8 @@ func release(fd int) {
 	}
 }
 
-// verify returns nil when fd is a socket of the flow.
+// verify returns nil if fd is the socket of the flow: same cookie, local address and
+// peer, and not a listener. A socket keeps its cookie when it is connected again.
 func verify(fd int, flow *sockdiag.Flow) error {
 	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
 	switch {
@@ -87,7 +85,7 @@ func verify(fd int, flow *sockdiag.Flow) error {
 	local, err := unix.Getsockname(fd)
 	switch {
 	case err != nil:
-		return fmt.Errorf("read own address: %w", err)
+		return fmt.Errorf("read local address: %w", err)
 	case addrPort(local) != flow.Local:
 		return errIdentity
 	}
@@ -103,9 +101,8 @@ func verify(fd int, flow *sockdiag.Flow) error {
 	return nil
 }
 
-// verifyConnecting is for a socket that names no peer: it is still connecting, or has
-// ended meanwhile. One that was connected when it was chosen and is connecting now does
-// so to somebody else.
+// verifyConnecting verifies a socket without a peer: it is connecting or has ended. A
+// connected flow whose socket is connecting again has another peer.
 func verifyConnecting(fd int, flow *sockdiag.Flow) error {
 	if flow.Protocol == sockdiag.MPTCP || flow.State == sockdiag.SynSent {
 		return nil
@@ -132,27 +129,16 @@ func addrPort(sa unix.Sockaddr) netip.AddrPort {
 	}
 }
 
-// hangUp ends the connection behind fd in order: what is queued goes out, as long
-// as the peer takes it, then a FIN, and the application reads end of file. It
-// returns unix.ENOTCONN when the connection had ended already.
-func hangUp(fd int, linger time.Duration) error {
-	if err := unix.Shutdown(fd, unix.SHUT_RDWR); err != nil {
-		return fmt.Errorf("shut down: %w", err)
-	}
-	return giveUpAfter(fd, linger)
-}
-
-// giveUpAfter makes the kernel end a flow that has been shut down when its peer
-// does not acknowledge, or keeps its window shut, for as long as linger
-// (TCP_USER_TIMEOUT, RFC 5482); the MPTCP socket has no such option. A shorter
-// timeout of the application's own is kept; a linger of 0 leaves the kernel's
-// defaults, which are minutes.
-func giveUpAfter(fd int, linger time.Duration) error {
+// setUserTimeout limits how long a flow may be unacknowledged or its peer's window
+// closed, before the kernel closes the flow (TCP_USER_TIMEOUT, RFC 5482). A linger of 0
+// keeps the kernel default, and a shorter timeout of the application is kept as well.
+// MPTCP sockets do not have the option, which is not an error.
+func setUserTimeout(fd int, linger time.Duration) error {
 	if linger <= 0 {
 		return nil
 	}
 	own, err := unix.GetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT)
-	// The kernel has an int of milliseconds, and adds to it.
+	// The option is an int in milliseconds, and the kernel adds to it.
 	if ms := int(min(max(linger.Milliseconds(), 1), math.MaxInt32/2)); err == nil && (own == 0 || own > ms) {
 		err = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, ms)
 	}
@@ -162,13 +148,12 @@ func giveUpAfter(fd int, linger time.Duration) error {
 	return nil
 }
 
-// refresh reads queues and times of a TCP flow from its socket, which is as much
-// faster than asking for the flow again as a drain needs. An MPTCP connection
-// keeps what it has but for the bytes that wait to be read.
+// refresh reads queues and times of a TCP flow from its socket, faster than by a lookup.
+// For an MPTCP connection it reads only the receive queue (Linux 5.17).
 func refresh(fd int, flow *sockdiag.Flow) error {
 	unread, err := unix.IoctlGetInt(fd, unix.SIOCINQ)
 	if errors.Is(err, unix.ENOTTY) && flow.Protocol == sockdiag.MPTCP {
-		return nil // before Linux 5.17
+		return nil
 	}
 	if err != nil {
 		return fmt.Errorf("read SIOCINQ: %w", err)
