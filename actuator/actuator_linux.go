@@ -1,5 +1,5 @@
-// Package actuator gracefully closes TCP and Multipath TCP connections: it selects
-// flows, finds their owners, hangs up each flow, and verifies the result in the kernel.
+// Package actuator gracefully closes TCP and Multipath TCP connections. It selects flows,
+// finds their owners, hangs up each flow, and verifies the result in the kernel.
 package actuator
 
 import (

@@ -106,8 +106,8 @@ func (x *action) destroySubflow(ctx context.Context, t *target, now *sockdiag.Fl
 }
 
 // destroysOrphans reports whether SOCK_DESTROY closes a socket that no process holds.
-// Before Linux 6.11 it purges the queue and stops the timers, so the socket remains in
-// FIN_WAIT1 (fixed by commit "tcp: fix forever orphan socket caused by tcp_abort").
+// Before Linux 6.11 it purges the queue and stops the timers: the socket remains in
+// FIN_WAIT1. The fix is commit "tcp: fix forever orphan socket caused by tcp_abort".
 func destroysOrphans() bool {
 	var name unix.Utsname
 	if err := unix.Uname(&name); err != nil {

@@ -57,8 +57,8 @@ func sleep(ctx context.Context, d time.Duration) {
 }
 
 // isBusy reports whether a hang-up would interrupt an exchange: bytes are queued or
-// unacknowledged, data was transferred within DrainQuiet, or a request has no response
-// yet. A stalled flow is not busy.
+// unacknowledged, data was transferred within DrainQuiet, or a response is missing. A
+// stalled flow is not busy.
 func (x *action) isBusy(t *target, now *sockdiag.Flow) bool {
 	if now.Stalled() {
 		return false

@@ -36,19 +36,19 @@ const (
 // probeTimeout bounds each I/O operation of the self-test.
 const probeTimeout = 2 * time.Second
 
-// Probe runs the self-test on loopback connections that it opens in this network
-// namespace: dumps of each family, both methods for TCP and MPTCP, and access to the
-// visible processes. It does not change other processes.
+// Probe runs the self-test: dumps of each family, both methods for TCP and MPTCP, and
+// access to the visible processes. It opens loopback connections in this network
+// namespace and does not change other processes.
 func (a *Actuator) Probe(ctx context.Context) []Check {
 	checks := []Check{
-		a.probeDump(ctx, "dump_ipv4", "127.0.0.1:0", sockdiag.TCP),
-		a.probeDump(ctx, "dump_ipv6", "[::1]:0", sockdiag.TCP),
-		a.probeDump(ctx, "dump_mptcp", "127.0.0.1:0", sockdiag.MPTCP),
-		a.probeShutdown(ctx, checkShutdown, sockdiag.TCP),
-		a.probeShutdown(ctx, "shutdown_mptcp", sockdiag.MPTCP),
+		probeDump(ctx, "dump_ipv4", "127.0.0.1:0", sockdiag.TCP),
+		probeDump(ctx, "dump_ipv6", "[::1]:0", sockdiag.TCP),
+		probeDump(ctx, "dump_mptcp", "127.0.0.1:0", sockdiag.MPTCP),
+		probeShutdown(ctx, checkShutdown, sockdiag.TCP),
+		probeShutdown(ctx, "shutdown_mptcp", sockdiag.MPTCP),
 		destroyCheck(checkDestroy, a.probeDestroy(ctx)),
 		destroyCheck("destroy_mptcp_path", a.probeDestroySubflow(ctx)),
-		a.probeProcesses(),
+		probeProcesses(),
 	}
 	// The shutdown check passes on a socket of this process, but the method needs access
 	// to other processes.
@@ -171,7 +171,7 @@ func (l *loopback) close() {
 	}
 }
 
-func (a *Actuator) probeDump(ctx context.Context, name, address string, protocol sockdiag.Protocol) Check {
+func probeDump(ctx context.Context, name, address string, protocol sockdiag.Protocol) Check {
 	l, err := openLoopback(ctx, address, protocol)
 	if err != nil {
 		return Check{Name: name, Detail: err.Error(), Fix: "connections of this kind are not listed and not hung up"}
@@ -181,18 +181,15 @@ func (a *Actuator) probeDump(ctx context.Context, name, address string, protocol
 }
 
 // probeShutdown shuts down a test connection through a duplicate of its descriptor.
-func (a *Actuator) probeShutdown(ctx context.Context, name string, protocol sockdiag.Protocol) Check {
-	check := Check{Name: name}
+func probeShutdown(ctx context.Context, name string, protocol sockdiag.Protocol) Check {
 	l, err := openLoopback(ctx, "127.0.0.1:0", protocol)
 	if err != nil {
-		check.Detail = err.Error()
-		return check
+		return Check{Name: name, Detail: err.Error()}
 	}
 	defer l.close()
 	raw, err := l.client.SyscallConn()
 	if err != nil {
-		check.Detail = err.Error()
-		return check
+		return Check{Name: name, Detail: err.Error()}
 	}
 	var actErr error
 	err = raw.Control(func(fd uintptr) {
@@ -202,18 +199,15 @@ func (a *Actuator) probeShutdown(ctx context.Context, name string, protocol sock
 		}
 	})
 	if err := errors.Join(err, actErr); err != nil {
-		check.Detail = err.Error()
-		check.Fix = "use Linux 5.10 or later and a seccomp profile that allows pidfd_open and pidfd_getfd (Docker's default does once CAP_SYS_PTRACE is in the container's capability list)"
-		return check
+		const fix = "use Linux 5.10 or later and a seccomp profile that allows pidfd_open and pidfd_getfd (Docker's default does once CAP_SYS_PTRACE is in the container's capability list)"
+		return Check{Name: name, Detail: err.Error(), Fix: fix}
 	}
 	for side, end := range map[string]*net.TCPConn{"client": l.client, "server": l.server} {
 		if _, err := end.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
-			check.Detail = fmt.Sprintf("shut down test connection: %s read returned %v, want EOF", side, err)
-			return check
+			return Check{Name: name, Detail: fmt.Sprintf("shut down test connection: %s read returned %v, want EOF", side, err)}
 		}
 	}
-	check.Usable, check.Detail = true, "both ends of the test connection read EOF"
-	return check
+	return Check{Name: name, Usable: true, Detail: "both ends of the test connection read EOF"}
 }
 
 // probeDestroy destroys a test connection.
@@ -227,7 +221,7 @@ func (a *Actuator) probeDestroy(ctx context.Context) error {
 		return err
 	}
 	if _, err := l.client.Read(make([]byte, 1)); !errors.Is(err, unix.ECONNABORTED) {
-		return fmt.Errorf("destroy test connection: client read returned error %v, want ECONNABORTED", err)
+		return fmt.Errorf("destroy test connection: client read returned %s, want ECONNABORTED", fmt.Sprint(err))
 	}
 	return nil
 }
@@ -243,7 +237,7 @@ func (a *Actuator) probeDestroySubflow(ctx context.Context) error {
 		return err
 	}
 	if _, err := l.conn.Lookup(ctx, &l.subflow); !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("destroy subflow of test connection: lookup returned error %v, want not found", err)
+		return fmt.Errorf("destroy subflow of test connection: lookup returned %s, want not found", fmt.Sprint(err))
 	}
 	return nil
 }
@@ -266,7 +260,7 @@ func destroyCheck(name string, err error) Check {
 const noDescriptor = 1<<31 - 1
 
 // probeProcesses checks access to the descriptors of every other process in /proc.
-func (a *Actuator) probeProcesses() Check {
+func probeProcesses() Check {
 	check := Check{Name: "processes"}
 	proc, err := openProc()
 	if err != nil {

@@ -73,7 +73,7 @@ func cgroupMembers(ids []uint64) map[int]bool {
 	return members
 }
 
-// kernfsHandle is FILEID_KERNFS (linux/exportfs.h): the handle is the 64-bit cgroup id.
+// kernfsHandle is FILEID_KERNFS of the kernel: the handle is the 64-bit cgroup id.
 const kernfsHandle = 0xfe
 
 // cgroupMount returns the mount point of cgroup v2 in a hybrid or a unified hierarchy.

@@ -57,10 +57,9 @@ type openedFlow struct {
 	at   time.Time
 }
 
-// newWatch starts a watch for new flows to the ports of the targets; it begins with a
-// dump of the existing flows, so the caller must not hang up any flow before start
-// returns. It returns nil without outbound targets, and after a warning when maxWatches
-// are running.
+// newWatch starts a watch for new flows to the ports of the targets. The first dump is of
+// the existing flows: the caller must not hang up a flow before start returns. It returns
+// nil without outbound targets, and after a warning when maxWatches are running.
 func (x *action) newWatch(ctx context.Context, targets []*target) *watch {
 	if x.WatchReconnect == 0 || x.DryRun {
 		return nil

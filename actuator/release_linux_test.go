@@ -16,8 +16,8 @@ import (
 	"tcphup/test/kit/nstest"
 )
 
-// duplicate does not block on a descriptor that refers to another file by now, such as
-// a file on a FUSE server that never completes the close.
+// duplicate does not block on a descriptor that refers to another file by now, here on a
+// FUSE server that never completes the close.
 func TestPrivilegedBlockingClose(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		stuck := openUnclosable(t)
@@ -77,8 +77,8 @@ func TestReleaseOfLingeringSocket(t *testing.T) {
 	}
 }
 
-// openUnclosable returns a descriptor whose close blocks until the test ends: it opens a
-// file on a FUSE server (linux/fuse.h) that does not reply to FUSE_FLUSH.
+// openUnclosable returns a descriptor whose close blocks until the test ends. The file is
+// on a FUSE server (linux/fuse.h) that does not reply to FUSE_FLUSH.
 func openUnclosable(t *testing.T) int {
 	t.Helper()
 	const (

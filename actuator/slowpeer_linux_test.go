@@ -21,8 +21,8 @@ import (
 	"tcphup/test/kit/testapp"
 )
 
-// A slow peer receives all queued data and the FIN, however long that takes, also if other
-// flows or a lack of CPU delay the first lookup.
+// A slow peer receives all queued data and the FIN, also if other flows or a lack of CPU
+// delay the first lookup.
 func TestPrivilegedSlowPeer(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		noLeaks(t)

@@ -44,9 +44,9 @@ func duplicate(h holder, flow *sockdiag.Flow) (int, error) {
 // releaseWait bounds the wait for a close.
 const releaseWait = 100 * time.Millisecond
 
-// release closes a duplicate in at most releaseWait. The process controls how long a
-// close blocks: its descriptor may refer to a file on a FUSE or NFS server by now, and
-// the last close of a socket with SO_LINGER waits for its data.
+// release closes a duplicate and waits at most releaseWait, because the owner controls
+// how long a close blocks. Its descriptor may refer to a file on a FUSE or NFS server by
+// now, and the last close of a socket with SO_LINGER waits for its data.
 func release(fd int) {
 	if linger, err := unix.GetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER); err == nil && linger.Onoff == 0 {
 		_ = unix.Close(fd)

@@ -25,12 +25,10 @@ const (
 // target is a selected flow and the progress of its hang-up.
 type target struct {
 	hangup.Result
-	phase   phase
-	holders []holder
-	// ownersAt is the end of the /proc scan that found the holders. searchedAgain is set
-	// for the one extra search after no holder had the flow.
-	ownersAt      time.Time
-	searchedAgain bool
+	phase         phase
+	holders       []holder
+	ownersAt      time.Time // end of the /proc scan that found the holders
+	searchedAgain bool      // holders no longer had the flow; limits that search to one
 	// orphaned is set for a flow that its application closed first.
 	orphaned bool
 	// actedAt is the time before the hang-up. unconfirmed is set when the kernel did not

@@ -15,8 +15,8 @@ import (
 	"tcphup/test/kit/testapp"
 )
 
-// An unaccepted connection has no inode, like an orphan, but is not treated as an orphan:
-// the action does not wait for its end, and a refused one can still be accepted.
+// An unaccepted connection has no inode, like an orphan, but is not treated as one. The
+// action does not wait for its end, and a refused connection can still be accepted.
 func TestPrivilegedUnaccepted(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		for _, tt := range []struct {

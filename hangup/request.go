@@ -1,6 +1,5 @@
-// Package hangup holds the values that the command line, the alert receiver, the
-// actuator and the HTTP API share: a request to hang up flows, the report about it,
-// and the JSON form of a flow.
+// Package hangup defines the request to hang up flows, its report and their JSON form.
+// The command line, the alert receiver, the actuator and the HTTP API share them.
 package hangup
 
 import (
