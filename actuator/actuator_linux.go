@@ -1,6 +1,5 @@
-// Package actuator hangs up TCP and Multipath TCP connections in order: it plans
-// (which flows, held by whom), acts on one flow after the other, and verifies in
-// the kernel's table what became of each.
+// Package actuator gracefully closes TCP and Multipath TCP connections. It selects flows,
+// finds their owners, hangs up each flow, and verifies the result in the kernel.
 package actuator
 
 import (
@@ -17,51 +16,48 @@ import (
 	"tcphup/sockdiag"
 )
 
-// Config is what an Actuator needs. The zero value is of use.
+// Config configures an Actuator. The zero value is ready to use.
 type Config struct {
-	// Logger is told where applications reconnect to, if that is watched; what
-	// became of the flows is in the report. nil means none.
+	// Logger receives reconnect events when Request.WatchReconnect is set; nil discards
+	// them.
 	Logger *slog.Logger
-	// FirstSeen tells when a flow was first seen after its handshake; nil means that it
-	// is not known of any. Request.EstablishedBefore relies on it. The times should
-	// have a monotonic reading (see package time): a clock that is set later on moves
-	// those that have none.
+	// FirstSeen returns the time of the first dump with the established flow, and false
+	// for an unknown flow; Request.EstablishedBefore needs it. Times need a monotonic
+	// clock reading (package time), which clock changes do not affect.
 	FirstSeen func(*sockdiag.Flow) (time.Time, bool)
 }
 
-// Actuator hangs up the flows of the network namespace it was made in. It is
-// safe for concurrent use.
+// Actuator hangs up flows of the network namespace in which it runs. It is safe for
+// concurrent use.
 type Actuator struct {
 	logger    *slog.Logger
 	firstSeen func(*sockdiag.Flow) (time.Time, bool)
 	metrics   *metrics
 
-	// lookup looks a flow up when its turn has come; tests make things change there.
+	// lookup runs before each hang-up; tests change the flow in it.
 	lookup func(ctx context.Context, conn *sockdiag.Conn, flow *sockdiag.Flow) (sockdiag.Flow, error)
-	// confirm looks a flow up directly before shutdown(2); tests change the socket there.
+	// confirm is the lookup directly before shutdown(2); tests reuse the socket in it.
 	confirm func(ctx context.Context, conn *sockdiag.Conn, flow *sockdiag.Flow) (sockdiag.Flow, error)
-	// shutdown is shutdown(2) with SHUT_RDWR; tests change the socket there.
+	// shutdown is shutdown(2) with SHUT_RDWR; tests reuse the socket in it.
 	shutdown func(fd int) error
-	// destroy destroys a flow; tests put a kernel without the feature.
+	// destroy is SOCK_DESTROY; tests replace it to fail.
 	destroy func(ctx context.Context, conn *sockdiag.Conn, flow *sockdiag.Flow) error
-	// giveUpAfter sets how long the peer has to acknowledge the FIN; tests wait there
-	// for the application's EOF.
-	giveUpAfter func(fd int, linger time.Duration) error
+	// setUserTimeout runs after shutdown(2); tests wait in it for the application's EOF.
+	setUserTimeout func(fd int, linger time.Duration) error
 
-	// paths is held from the look whether another path of an MPTCP connection remains
-	// until one has been destroyed: two actions could take the two last ones.
-	paths sync.Mutex
+	// subflowMu makes the check for another subflow and the destroy atomic: two actions
+	// could otherwise destroy the last two subflows of a connection.
+	subflowMu sync.Mutex
 
-	// watches go on after their action has returned; close ends them.
+	// watches may outlive their action; close ends them.
 	watches sync.WaitGroup
-	// watching has an element for each watch that goes on.
+	// watching is a semaphore of maxWatches.
 	watching chan struct{}
-	closed   context.Context //nolint:containedctx // the life of the Actuator itself
+	closed   context.Context //nolint:containedctx // lifetime of the Actuator
 	close    context.CancelFunc
 }
 
-// maxWatches bounds how many actions are watched for reconnects at a time: each
-// reads the table again and again.
+// maxWatches limits concurrent reconnect watches: each polls the socket table.
 const maxWatches = 4
 
 // New returns an Actuator.
@@ -83,7 +79,7 @@ func New(c Config) *Actuator {
 		destroy: func(ctx context.Context, conn *sockdiag.Conn, flow *sockdiag.Flow) error {
 			return conn.Destroy(ctx, flow)
 		},
-		giveUpAfter: giveUpAfter,
+		setUserTimeout: setUserTimeout,
 	}
 }
 
@@ -91,18 +87,16 @@ func lookUp(ctx context.Context, conn *sockdiag.Conn, flow *sockdiag.Flow) (sock
 	return conn.Lookup(ctx, flow)
 }
 
-// Close ends what actions have left running (see Request.WatchLater) and waits for
-// it.
+// Close stops the reconnect watches of Request.WatchLater and waits for them.
 func (a *Actuator) Close() {
 	a.close()
 	a.watches.Wait()
 }
 
-// HangUp brings the namespace to the state that no flow matches the request, as
-// far as its guards allow. The error is about the action as a whole, nothing has
-// been closed then; what befell single flows is in the report. When ctx ends,
-// the flows that were not reached are reported as Planned, and those that were
-// are verified no longer.
+// HangUp hangs up every flow that matches the request and passes the safety checks.
+// Failures of single flows are in the report; after an error no flow was touched.
+// When ctx ends, flows that were not processed are Planned, and the others are looked
+// up once more.
 func (a *Actuator) HangUp(ctx context.Context, request hangup.Request) (*hangup.Report, error) {
 	request, err := request.WithDefaults()
 	if err != nil {
@@ -123,22 +117,20 @@ func (a *Actuator) HangUp(ctx context.Context, request hangup.Request) (*hangup.
 	return report, nil
 }
 
-// action is one HangUp on its way.
+// action is the state of one HangUp call.
 type action struct {
 	*Actuator
 	hangup.Request
 	conn *sockdiag.Conn
-	// lostRounds counts the rounds in a row in which every flow's owners were to be
-	// sought anew.
+	// lostRounds counts consecutive rounds that deferred every flow for its owners.
 	lostRounds int
-	// known are the owners that have been looked at.
-	known processes
-	// destroyUsable is the answer of the probe, which is asked for once.
+	processes  processCache
+	// destroyUsable caches the result of probeDestroy.
 	destroyUsable *error
 }
 
 func (x *action) run(ctx context.Context) (*hangup.Report, error) {
-	p := &planner{conn: x.conn, selector: &x.Selector, path: x.MPTCP == hangup.Path}
+	p := &planner{conn: x.conn, selector: &x.Selector, subflowsOnly: x.MPTCP == hangup.Path}
 	if err := p.plan(ctx); err != nil {
 		return nil, err
 	}
@@ -149,18 +141,20 @@ func (x *action) run(ctx context.Context) (*hangup.Report, error) {
 	allowed := x.refuseDenied(targets)
 	if detail := x.overBudget(len(allowed), p.covered); detail != "" {
 		for _, t := range allowed {
-			x.refuse(t, hangup.ReasonBudget, detail)
+			t.refuse(hangup.ReasonBudget, detail)
 		}
 		allowed = nil
 	}
 	if len(allowed) > 0 {
 		watch := x.newWatch(ctx, allowed)
-		err := x.findOwners(ctx, allowed, report)
+		start := time.Now()
+		found, err := x.findOwners(ctx, allowed)
 		watch.start(allowed)
 		if err != nil {
 			watch.abandon()
 			return nil, err
 		}
+		report.OwnersTook, report.Processes, report.Unreadable = time.Since(start), found.processes, found.unreadable
 		hungUp := x.hangUpAll(ctx, allowed)
 		x.verify(ctx, hungUp)
 		watch.end(ctx, hungUp)
@@ -171,8 +165,7 @@ func (x *action) run(ctx context.Context) (*hangup.Report, error) {
 	return report, nil
 }
 
-// tooYoung reports whether a flow is not known to have been there at
-// EstablishedBefore.
+// tooYoung reports whether a flow is younger than EstablishedBefore, or of unknown age.
 func (x *action) tooYoung(t *target) bool {
 	if x.EstablishedBefore.IsZero() {
 		return false
@@ -181,18 +174,17 @@ func (x *action) tooYoung(t *target) bool {
 		return true
 	}
 	seen, known := x.firstSeen(&t.Flow)
-	// Ages are compared, not times: the clock may have been set since the flow was
-	// seen, and by the old one it would seem older or younger than it is.
+	// Ages are compared, not times: the wall clock may have been set since.
 	now := time.Now()
 	return !known || now.Sub(seen) < now.Sub(x.EstablishedBefore)
 }
 
-// refuseDenied refuses the flows that a never rule covers and returns the rest.
+// refuseDenied refuses the flows on the never list and returns the others.
 func (x *action) refuseDenied(targets []*target) []*target {
 	allowed := make([]*target, 0, len(targets))
 	for _, t := range targets {
 		if x.denied(t) {
-			x.refuse(t, hangup.ReasonDenied, deniedByRule)
+			t.refuse(hangup.ReasonDenied, onNeverList)
 			continue
 		}
 		allowed = append(allowed, t)
@@ -200,9 +192,9 @@ func (x *action) refuseDenied(targets []*target) []*target {
 	return allowed
 }
 
-const deniedByRule = "a never rule covers this destination"
+const onNeverList = "destination is on the never list"
 
-// denied reports whether a never rule covers a flow; of an MPTCP connection, any path.
+// denied reports whether the flow, or a subflow of it, is on the never list.
 func (x *action) denied(t *target) bool {
 	return slices.ContainsFunc(x.Never, func(never sockdiag.Selector) bool {
 		return never.MatchEndpoint(&t.Flow, t.Direction) ||
@@ -210,20 +202,21 @@ func (x *action) denied(t *target) bool {
 	})
 }
 
-// overBudget returns "" when n flows may be hung up, else why not.
+// overBudget returns the limit that n flows exceed, or "". Covered counts the flows
+// that match with or without evidence.
 func (x *action) overBudget(n, covered int) string {
 	switch {
 	case x.MaxFlows > 0 && n > x.MaxFlows:
-		return fmt.Sprintf("%d flows match, at most %d may be hung up at once", n, x.MaxFlows)
+		return fmt.Sprintf("%d flows match, limit is %d per action", n, x.MaxFlows)
 	case x.MaxFraction > 0 && float64(n) > x.MaxFraction*float64(covered):
-		return fmt.Sprintf("%d of %d flows match, at most the fraction %g may be hung up at once", n, covered, x.MaxFraction)
+		return fmt.Sprintf("%d of %d flows match, limit is a fraction of %g per action", n, covered, x.MaxFraction)
 	default:
 		return ""
 	}
 }
 
-// findOwners makes the one pass over /proc.
-func (x *action) findOwners(ctx context.Context, targets []*target, report *hangup.Report) error {
+// findOwners scans /proc once for the owners of all targets.
+func (x *action) findOwners(ctx context.Context, targets []*target) (*owners, error) {
 	var inodes []uint32
 	var cgroups []uint64
 	for _, t := range targets {
@@ -232,30 +225,17 @@ func (x *action) findOwners(ctx context.Context, targets []*target, report *hang
 			cgroups = append(cgroups, t.Flow.CgroupID)
 		}
 	}
-	slices.Sort(inodes)
-	slices.Sort(cgroups)
-	start := time.Now()
-	found, err := findOwners(ctx, slices.Compact(inodes), slices.Compact(cgroups))
+	found, err := findOwners(ctx, sortCompact(inodes), sortCompact(cgroups))
 	if err != nil {
-		return fmt.Errorf("find owners: %w", err)
+		return nil, fmt.Errorf("find owners: %w", err)
 	}
-	report.OwnersTook = time.Since(start)
-	report.Processes, report.Unreadable = found.processes, found.unreadable
 	for _, t := range targets {
-		x.setHolders(t, found.byInode[t.Flow.Inode])
+		holders := found.byInode[t.Flow.Inode]
+		t.holders, t.ownersAt, t.PID, t.Command = holders, time.Now(), 0, ""
+		if len(holders) > 0 {
+			t.PID = holders[0].pid
+			t.Command = x.processes.get(t.PID).command
+		}
 	}
-	return nil
-}
-
-func (x *action) setHolders(t *target, holders []holder) {
-	t.holders, t.ownersAt, t.PID, t.Command = holders, time.Now(), 0, ""
-	if len(holders) > 0 {
-		t.PID = holders[0].pid
-		t.Command = x.known.process(t.PID).command
-	}
-}
-
-func (x *action) refuse(t *target, reason hangup.Reason, detail string) {
-	t.Reason, t.Detail = reason, detail
-	t.end(hangup.None, hangup.Refused)
+	return found, nil
 }

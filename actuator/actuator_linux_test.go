@@ -13,8 +13,8 @@ import (
 	"tcphup/test/kit/nstest"
 )
 
-// Every limit of a request holds. The connections are tcphup's own: flows within the
-// limits are refused for that.
+// Every limit of a request applies. The connections belong to the test process, so flows
+// within the limits are refused with ReasonSelf.
 func TestPrivilegedRequestLimits(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -60,4 +60,29 @@ func TestPrivilegedRequestLimits(t *testing.T) {
 			}
 		}
 	})
+}
+
+// EstablishedBefore compares ages correctly after a change of the wall clock.
+func TestEstablishedBeforeClockChange(t *testing.T) {
+	const hour = time.Hour
+	now := time.Now() // after the correction of the clock
+	alert := now.Add(-10 * time.Minute).Round(0)
+	for _, tt := range []struct {
+		name string
+		set  time.Duration // clock error at FirstSeen
+	}{
+		{"right all the time", 0},
+		{"was behind", -hour},
+		{"was at the epoch", -now.Sub(time.Unix(0, 0)).Truncate(time.Second)},
+		{"was ahead", hour},
+	} {
+		for age, young := range map[time.Duration]bool{5 * time.Minute: true, 15 * time.Minute: false} {
+			seen := nstest.ClockSet(t, now.Add(-age), tt.set)
+			a := New(Config{FirstSeen: func(*sockdiag.Flow) (time.Time, bool) { return seen, true }})
+			x := &action{Actuator: a, Request: hangup.Request{EstablishedBefore: alert}}
+			if got := x.tooYoung(&target{}); got != young {
+				t.Errorf("%s: a flow of %v counts as too young: %t, want %t", tt.name, age, got, young)
+			}
+		}
+	}
 }

@@ -15,8 +15,7 @@ import (
 	"tcphup/test/kit/testapp"
 )
 
-// withoutDestroy is an Actuator on a kernel, or with rights, that do not allow
-// SOCK_DESTROY.
+// withoutDestroy returns an Actuator whose SOCK_DESTROY fails with errno.
 func withoutDestroy(errno unix.Errno) *Actuator {
 	a := New(Config{})
 	a.destroy = func(context.Context, *sockdiag.Conn, *sockdiag.Flow) error {
@@ -25,7 +24,7 @@ func withoutDestroy(errno unix.Errno) *Actuator {
 	return a
 }
 
-// sockets returns every socket, in any state, that leads to the port.
+// sockets returns every socket with the remote port, in any state.
 func sockets(t *testing.T, port uint16) []sockdiag.Flow {
 	t.Helper()
 	conn, err := sockdiag.Dial()
@@ -39,7 +38,7 @@ func sockets(t *testing.T, port uint16) []sockdiag.Flow {
 			if err != nil {
 				t.Fatal(err)
 			}
-			// An MPTCP socket in state Close is only what the application still holds.
+			// The application still holds an MPTCP socket in state Close.
 			if f.Remote.Port() == port && f.State != sockdiag.Close {
 				found = append(found, f)
 			}
@@ -48,8 +47,8 @@ func sockets(t *testing.T, port uint16) []sockdiag.Flow {
 	return found
 }
 
-// A dead peer answers nothing. The application reads EOF all the same while the kernel
-// still waits for the peer, and the kernel's side is gone after linger.
+// With a dead peer, the application reads EOF at once, and the kernel's socket is gone
+// after linger.
 func TestPrivilegedDeadPeer(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		const linger = time.Second
@@ -59,7 +58,7 @@ func TestPrivilegedDeadPeer(t *testing.T) {
 			peer.Cut("one", "two")
 			t.Cleanup(func() { peer.Restore("one", "two") })
 		}
-		// Packets still arrive, at a host that does not know the address any more.
+		// Packets still arrive at the host, which no longer has the address.
 		moved := func(t *testing.T) {
 			nstest.Command(t, "ip", "-n", "peer", "addr", "del", nstest.Peer4+"/24", "dev", "one")
 			t.Cleanup(func() { nstest.Command(t, "ip", "-n", "peer", "addr", "add", nstest.Peer4+"/24", "dev", "one") })
@@ -72,10 +71,10 @@ func TestPrivilegedDeadPeer(t *testing.T) {
 			name    string
 			die     func(*testing.T)
 			mptcp   bool
-			pending bool // the application has written something that was not acknowledged
+			pending bool // the application has unacknowledged data
 			a       *Actuator
 			outcome hangup.Outcome
-			left    bool // whether a socket is left at linger + 2 s
+			left    bool // a socket remains at linger + 2 s
 		}{
 			{name: "links cut", die: cut, a: New(Config{}), outcome: hangup.Closed},
 			{name: "address moved away", die: moved, a: New(Config{}), outcome: hangup.Closed},
@@ -84,10 +83,9 @@ func TestPrivilegedDeadPeer(t *testing.T) {
 			{name: "no right to destroy", die: cut, a: withoutDestroy(unix.EPERM), outcome: hangup.Lingering},
 			{name: "no right to destroy, data unacknowledged", die: cut, pending: true, a: withoutDestroy(unix.EPERM), outcome: hangup.Lingering},
 			{name: "kernel without destroy", die: cut, a: withoutDestroy(unix.EOPNOTSUPP), outcome: hangup.Lingering},
-			{name: "mptcp with two paths", die: cut, mptcp: true, a: New(Config{}), outcome: hangup.Closed},
+			{name: "mptcp with two subflows", die: cut, mptcp: true, a: New(Config{}), outcome: hangup.Closed},
 			{name: "mptcp, data unacknowledged", die: cut, mptcp: true, pending: true, a: New(Config{}), outcome: hangup.Closed},
-			// Nothing but destroy takes the paths of a dead MPTCP peer down in time: its
-			// socket has no TCP_USER_TIMEOUT. The report says lingering, and why.
+			// MPTCP sockets have no TCP_USER_TIMEOUT: only destroy closes the subflows in time.
 			{name: "mptcp, no right to destroy", die: cut, mptcp: true, a: withoutDestroy(unix.EPERM), outcome: hangup.Lingering, left: true},
 		} {
 			t.Run(tt.name, func(t *testing.T) {
@@ -103,7 +101,7 @@ func TestPrivilegedDeadPeer(t *testing.T) {
 				fd := app.Connect(destination, false, tt.mptcp)
 				app.Ask("write %d", fd)
 				if tt.mptcp {
-					awaitPaths(t, port, 2)
+					awaitSubflows(t, port, 2)
 				}
 				tt.die(t)
 				if tt.pending {
@@ -111,37 +109,37 @@ func TestPrivilegedDeadPeer(t *testing.T) {
 				}
 				app.Block("recv", fd, unix.SYS_RECVFROM)
 
-				// Until giveUpAfter returns, nothing but shutdown has been done to the flow.
+				// setUserTimeout runs directly after shutdown(2).
 				shutDown := false
-				tt.a.giveUpAfter = func(fd int, linger time.Duration) error {
+				tt.a.setUserTimeout = func(fd int, linger time.Duration) error {
 					shutDown = true
 					if got := app.Hear(); got != "recv ok 0" {
 						t.Errorf("application: %q", got)
 					}
-					flows := sockets(t, port) // an MPTCP connection follows its subflows
+					flows := sockets(t, port) // MPTCP connections come last
 					if n := len(flows); n == 0 || flows[n-1].State != sockdiag.FinWait1 {
 						t.Errorf("at EOF the kernel has %+v, want the connection in FIN_WAIT1", flows)
 					}
-					return giveUpAfter(fd, linger)
+					return setUserTimeout(fd, linger)
 				}
 				start := time.Now()
 				r := only(t, mustHangUp(t, tt.a, hangup.Request{Selector: to(destination), Linger: linger}))
 				outcome := tt.outcome
 				if r.Outcome == hangup.Closed && !tt.left {
-					outcome = hangup.Closed // TCP_USER_TIMEOUT also ends after linger, and may do so first
+					outcome = hangup.Closed // TCP_USER_TIMEOUT expires after linger as well
 				}
 				expect(t, r, outcome, "", hangup.Shutdown)
 				if !shutDown {
 					t.Fatal("the flow was not shut down")
 				}
 				t.Logf("outcome %s (%s)", r.Outcome, r.Detail)
-				if !tt.left { // the kernel's own limit, tcp_retries2, is 15 minutes
+				if !tt.left { // tcp_retries2 alone takes 15 minutes
 					nstest.Eventually(t, "no socket is left", func() bool { return len(sockets(t, port)) == 0 })
 					return
 				}
 				time.Sleep(time.Until(start.Add(linger + 2*time.Second)))
 				if len(sockets(t, port)) == 0 {
-					t.Errorf("no socket is left %v after the start", time.Since(start))
+					t.Errorf("no socket remains %v after the start", time.Since(start))
 				}
 			})
 		}
@@ -161,7 +159,7 @@ func TestPrivilegedDeadPeer(t *testing.T) {
 			if err := unix.Shutdown(own, unix.SHUT_RDWR); err != nil {
 				t.Fatal(err)
 			}
-			// The contrast needs the very time in which the others have gone.
+			// The other cases close their sockets within this time.
 			deadline := time.Now().Add(linger + 2*time.Second)
 			for time.Now().Before(deadline) {
 				if left := sockets(t, server.Addr().Port()); len(left) != 1 || left[0].State != sockdiag.FinWait1 {

@@ -1,26 +1,30 @@
 package actuator
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"tcphup/hangup"
 	"tcphup/sockdiag"
 )
 
-// destroyFlow hangs a flow up by SOCK_DESTROY. When shutdown was refused before, reason
-// and detail have the cause, and are reported if destroying is refused too.
+// destroyFlow hangs up a flow by SOCK_DESTROY. If shutdown was refused before, reason and
+// detail are its cause; a refused destroy reports both. The kernel needs
+// CONFIG_INET_DIAG_DESTROY, and the process CAP_NET_ADMIN.
 func (x *action) destroyFlow(ctx context.Context, t *target, now *sockdiag.Flow, reason hangup.Reason, detail string) {
-	// A path is for destroySubflow alone, which checks whether another one remains.
-	if now.Protocol == sockdiag.MPTCP || isLivePath(now) && t.connection == nil {
-		const last = "destroying its subflows would leave the application connected to nothing"
+	// Only destroySubflow may destroy a subflow: it checks that another one remains.
+	if now.Protocol == sockdiag.MPTCP || isActiveSubflow(now) && t.connection == nil {
+		const last = "destroying all subflows would not notify the application"
 		if reason == "" {
-			x.refuse(t, hangup.ReasonLastSubflow, last)
+			t.refuse(hangup.ReasonLastSubflow, last)
 		} else {
-			x.refuse(t, reason, detail+"; "+last)
+			t.refuse(reason, detail+"; "+last)
 		}
 		return
 	}
@@ -28,7 +32,7 @@ func (x *action) destroyFlow(ctx context.Context, t *target, now *sockdiag.Flow,
 		t.Detail = "shutdown refused: " + detail
 	}
 	if now.Inode == 0 && isClosing(now.State) && !destroysOrphans() {
-		x.refuse(t, hangup.ReasonPermission, "before Linux 6.11 SOCK_DESTROY would leave an orphan without a timer; the kernel ends it by net.ipv4.tcp_orphan_retries")
+		t.refuse(hangup.ReasonPermission, "before Linux 6.11 SOCK_DESTROY stops the timers of an orphan; the kernel closes it after net.ipv4.tcp_orphan_retries")
 		return
 	}
 	t.Method = hangup.Destroy
@@ -41,30 +45,28 @@ func (x *action) destroyFlow(ctx context.Context, t *target, now *sockdiag.Flow,
 	case errors.Is(err, os.ErrNotExist), errors.Is(err, errors.ErrUnsupported) && x.isGone(ctx, t):
 		t.end(hangup.Destroy, hangup.Gone)
 	case ctx.Err() != nil && !x.DryRun:
-		// The kernel may have done it, or not: the last lookup shows which.
+		// The request was sent but not acknowledged: the last lookup returns the result.
 		t.unconfirmed, t.phase = true, phaseHungUp
 	case errors.Is(err, os.ErrPermission), errors.Is(err, errors.ErrUnsupported):
 		missing := howToDestroy
 		if errors.Is(err, errors.ErrUnsupported) {
 			missing = noDestroy
 		}
-		if reason == "" {
-			reason = hangup.ReasonPermission
-		}
-		x.refuse(t, reason, strings.TrimPrefix(detail+"; destroy refused: "+missing, "; "))
+		t.refuse(cmp.Or(reason, hangup.ReasonPermission), strings.TrimPrefix(detail+"; destroy refused: "+missing, "; "))
 	default:
-		x.fail(ctx, t, hangup.Destroy, err)
+		t.failUnlessDone(ctx, hangup.Destroy, err)
 	}
 }
 
-// isGone reports whether the flow has ended. A kernel may say that it cannot destroy
-// one that has just become TIME_WAIT.
+// isGone reports whether the flow has ended. The kernel may return EOPNOTSUPP for a flow
+// that has just become TIME_WAIT.
 func (x *action) isGone(ctx context.Context, t *target) bool {
 	state, err := x.stateOf(ctx, &t.Flow)
 	return err == nil && hasEnded(state)
 }
 
-// destroyOrProbe destroys the flow, or in a dry run a connection of our own.
+// destroyOrProbe destroys the flow; a dry run destroys a loopback connection of tcphup
+// instead, once per action.
 func (x *action) destroyOrProbe(ctx context.Context, now *sockdiag.Flow) error {
 	if !x.DryRun {
 		return x.destroy(ctx, x.conn, now)
@@ -76,11 +78,11 @@ func (x *action) destroyOrProbe(ctx context.Context, now *sockdiag.Flow) error {
 	return *x.destroyUsable
 }
 
-// destroySubflow destroys one subflow of an MPTCP connection that keeps another.
+// destroySubflow destroys a subflow if another subflow of its connection is established.
 func (x *action) destroySubflow(ctx context.Context, t *target, now *sockdiag.Flow) {
-	x.paths.Lock()
-	defer x.paths.Unlock()
-	// Paths that have joined since are not counted: at worst too few are.
+	x.subflowMu.Lock()
+	defer x.subflowMu.Unlock()
+	// Subflows that joined after the dump are not counted, which errs on the safe side.
 	others := 0
 	for i := range t.siblings {
 		if t.siblings[i].Cookie == t.Flow.Cookie {
@@ -88,7 +90,7 @@ func (x *action) destroySubflow(ctx context.Context, t *target, now *sockdiag.Fl
 		}
 		state, err := x.stateOf(ctx, &t.siblings[i])
 		if err != nil {
-			x.fail(ctx, t, hangup.None, err)
+			t.failUnlessDone(ctx, hangup.None, err)
 			return
 		}
 		if state == sockdiag.Established {
@@ -96,9 +98,30 @@ func (x *action) destroySubflow(ctx context.Context, t *target, now *sockdiag.Fl
 		}
 	}
 	if others == 0 {
-		x.refuse(t, hangup.ReasonLastSubflow, "no other established path of the connection remains")
+		t.refuse(hangup.ReasonLastSubflow, "connection has no other established subflow")
 		return
 	}
-	t.Detail = fmt.Sprintf("the connection keeps %d established path(s)", others)
+	t.Detail = fmt.Sprintf("other established subflows: %d", others)
 	x.destroyFlow(ctx, t, now, "", "")
+}
+
+// destroysOrphans reports whether SOCK_DESTROY closes a socket that no process holds.
+// Before Linux 6.11 it purges the queue and stops the timers: the socket remains in
+// FIN_WAIT1. The fix is commit "tcp: fix forever orphan socket caused by tcp_abort".
+func destroysOrphans() bool {
+	var name unix.Utsname
+	if err := unix.Uname(&name); err != nil {
+		return false
+	}
+	return releaseAtLeast(unix.ByteSliceToString(name.Release[:]), 6, 11)
+}
+
+// releaseAtLeast compares the first two numbers of a kernel release such as
+// "6.1.0-18-amd64". It returns false for other text.
+func releaseAtLeast(release string, major, minor int) bool {
+	var a, b int
+	if n, err := fmt.Sscanf(release, "%d.%d", &a, &b); n < 2 || err != nil {
+		return false
+	}
+	return a > major || a == major && b >= minor
 }

@@ -25,7 +25,7 @@ func to(addr netip.AddrPort) sockdiag.Selector {
 	}
 }
 
-// beforeTurn calls f each time that a flow's turn has come, before the flow is looked up.
+// beforeTurn calls f before each lookup that precedes a hang-up.
 func beforeTurn(a *Actuator, f func(*sockdiag.Flow)) {
 	lookup := a.lookup
 	a.lookup = func(ctx context.Context, conn *sockdiag.Conn, flow *sockdiag.Flow) (sockdiag.Flow, error) {
@@ -43,21 +43,21 @@ func mustHangUp(t *testing.T, a *Actuator, r hangup.Request) *hangup.Report {
 	return report
 }
 
-// noLeaks must be called first in a test. When all else has been cleaned up, it
-// checks that no descriptor and no goroutine is left behind.
+// noLeaks checks at the end of a test that it leaked no descriptor and no goroutine. It
+// must be the first call of the test, so that its cleanup runs last.
 func noLeaks(t *testing.T) {
 	t.Helper()
 	fds, goroutines := len(descriptors(t)), runtime.NumGoroutine()
 	t.Cleanup(func() {
-		what := fmt.Sprintf("descriptors fall to %d and goroutines to %d", fds, goroutines)
+		goal := fmt.Sprintf("descriptors fall to %d and goroutines to %d", fds, goroutines)
 		defer func() {
 			if t.Failed() {
 				stacks := make([]byte, 1<<16)
 				t.Logf("open: %v\n%s", descriptors(t), stacks[:runtime.Stack(stacks, true)])
 			}
 		}()
-		nstest.Eventually(t, what, func() bool {
-			runtime.GC() // the pipes that io.Copy splices through are kept until then
+		nstest.Eventually(t, goal, func() bool {
+			runtime.GC() // closes the splice pipes of io.Copy
 			return len(descriptors(t)) <= fds && runtime.NumGoroutine() <= goroutines
 		})
 	})
@@ -70,7 +70,7 @@ func descriptors(t *testing.T) (open []string) {
 		t.Fatal(err)
 	}
 	for _, entry := range dir {
-		// The runtime opens its epoll and event descriptors when it first needs them.
+		// The runtime opens its epoll and event descriptors on first use.
 		link, err := os.Readlink("/proc/self/fd/" + entry.Name())
 		if err == nil && !strings.HasPrefix(link, "anon_inode:[event") {
 			open = append(open, link)
@@ -95,7 +95,18 @@ func expect(t *testing.T, r *hangup.Result, outcome hangup.Outcome, reason hangu
 	}
 }
 
-// openSockets counts the TCP sockets of this namespace that have not ended.
+func flowTo(t *testing.T, remote netip.AddrPort) sockdiag.Flow {
+	t.Helper()
+	for _, f := range sockets(t, remote.Port()) {
+		if f.Remote == remote {
+			return f
+		}
+	}
+	t.Fatalf("no flow to %v", remote)
+	return sockdiag.Flow{}
+}
+
+// openSockets counts the open TCP sockets of this namespace.
 func openSockets(t *testing.T) (n int) {
 	t.Helper()
 	conn, err := sockdiag.Dial()
@@ -112,7 +123,7 @@ func openSockets(t *testing.T) (n int) {
 	return n
 }
 
-// resets counts the RST segments that this namespace has sent.
+// resets returns the number of RST segments that this namespace has sent (OutRsts).
 func resets(t *testing.T) string {
 	t.Helper()
 	b, err := os.ReadFile("/proc/self/net/snmp")
@@ -139,8 +150,8 @@ func resets(t *testing.T) string {
 	return ""
 }
 
-// Both methods for each kind of connection. What the method does to application
-// and peer is the contract of the whole program.
+// Each method has its documented effect on application and peer, for each kind of
+// connection.
 func TestPrivilegedMethods(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		noLeaks(t)
@@ -176,8 +187,8 @@ func TestPrivilegedMethods(t *testing.T) {
 				fd := app.Connect(server.Addr(), tt.mapped, tt.mptcp)
 				otherFD := other.Connect(bystander.Addr(), tt.mapped, tt.mptcp)
 				app.Block("recv", fd, unix.SYS_RECVFROM)
-				nstest.Eventually(t, "the connections of the case before are gone, and send no RST any more", func() bool {
-					return openSockets(t) == 4 // both ends of two
+				nstest.Eventually(t, "the connections of the previous case are gone", func() bool {
+					return openSockets(t) == 4 // both ends of two connections
 				})
 				before := resets(t)
 
@@ -192,7 +203,7 @@ func TestPrivilegedMethods(t *testing.T) {
 					t.Errorf("owner is %d %q, want %d", r.PID, r.Command, app.PID())
 				}
 				if report.LeftAlone != 1 {
-					t.Errorf("%d flows of the other direction left alone, want the accepted one", report.LeftAlone)
+					t.Errorf("%d flows of the other direction, want 1", report.LeftAlone)
 				}
 				if tt.outcome != hangup.Refused {
 					if got := app.Hear(); got != tt.app {
@@ -216,8 +227,8 @@ func TestPrivilegedMethods(t *testing.T) {
 	})
 }
 
-// An application wakes up from every way of waiting, and lives.
-func TestPrivilegedWakes(t *testing.T) {
+// A hang-up wakes the application from each blocking call.
+func TestPrivilegedBlockedCalls(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		noLeaks(t)
 		binary := testapp.Build(t)
@@ -252,8 +263,8 @@ func TestPrivilegedWakes(t *testing.T) {
 	})
 }
 
-// The default disposition of SIGPIPE is the one way in which an orderly end can
-// kill an application.
+// A flow is not shut down if SIGPIPE has its default disposition in a holder: the signal
+// would kill the process at its next write.
 func TestPrivilegedSIGPIPE(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		noLeaks(t)
@@ -271,14 +282,14 @@ func TestPrivilegedSIGPIPE(t *testing.T) {
 			t.Errorf("application: %q", got)
 		}
 
-		// A second holder counts as much as the first.
+		// Every holder counts, not only the first.
 		parent := testapp.Start(t, binary)
 		parent.Connect(server.Addr(), false, false)
 		parent.Ask("fork")
 		parent.Ask("ignore")
 		expect(t, only(t, mustHangUp(t, New(Config{}), hangup.Request{Selector: to(server.Addr()), Method: hangup.Shutdown})), hangup.Refused, hangup.ReasonSIGPIPE, hangup.None)
 
-		// Neither method is left: the flow stays as it is.
+		// Without destroy as well, the flow is refused.
 		a := New(Config{})
 		a.destroy = func(context.Context, *sockdiag.Conn, *sockdiag.Flow) error {
 			return fmt.Errorf("destroy socket: %w", unix.EOPNOTSUPP)
@@ -291,9 +302,8 @@ func TestPrivilegedSIGPIPE(t *testing.T) {
 	})
 }
 
-// A flow that has been hung up and whose peer has not closed yet is left alone by
-// the next action.
-func TestPrivilegedTwice(t *testing.T) {
+// The next action skips a flow that was hung up and waits for the FIN of its peer.
+func TestPrivilegedRepeatedHangUp(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		noLeaks(t)
 		binary := testapp.Build(t)
@@ -307,7 +317,7 @@ func TestPrivilegedTwice(t *testing.T) {
 			if again := mustHangUp(t, New(Config{}), r); len(again.Results) != 0 {
 				t.Errorf("mptcp %v: the second action found %+v", mptcp, again.Results)
 			}
-			// The application's own half-close does not count as hung up.
+			// A half-close of the application is not a hang-up.
 			half := app.Connect(server.Addr(), false, mptcp)
 			app.Ask("half %d", half)
 			nstest.Eventually(t, "the peer has read the end", func() bool { return len(server.Ends) == 2 })

@@ -20,8 +20,7 @@ import (
 	"tcphup/test/kit/testapp"
 )
 
-// A process that could not be told apart from its predecessor would have the
-// wrong connection closed.
+// A descriptor that refers to another connection since the scan is not shut down.
 func TestPrivilegedReusedDescriptor(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		noLeaks(t)
@@ -30,7 +29,7 @@ func TestPrivilegedReusedDescriptor(t *testing.T) {
 		app := testapp.Start(t, testapp.Build(t))
 		app.Ask("ignore")
 		for round := range 200 {
-			victim := app.Connect(server.Addr(), false, false)
+			fd := app.Connect(server.Addr(), false, false)
 			bystanding := app.Connect(bystander.Addr(), false, false)
 			other := bystanding
 			kept, sameDestination := round%2 == 1, round%4 >= 2
@@ -41,13 +40,13 @@ func TestPrivilegedReusedDescriptor(t *testing.T) {
 					return
 				}
 				acquired = true
-				if kept { // the flow lives on under another number
-					app.Ask("dup2 %d 99", victim)
+				if kept { // the flow has another descriptor
+					app.Ask("dup2 %d 99", fd)
 				}
-				if sameDestination { // a new connection of which the action knows nothing
+				if sameDestination { // a connection that is younger than the scan
 					other = app.Connect(server.Addr(), false, false)
 				}
-				app.Ask("dup2 %d %d", other, victim)
+				app.Ask("dup2 %d %d", other, fd)
 			})
 			r := only(t, mustHangUp(t, a, hangup.Request{Selector: to(server.Addr()), Method: hangup.Shutdown, Linger: 300 * time.Millisecond}))
 			if kept {
@@ -56,12 +55,12 @@ func TestPrivilegedReusedDescriptor(t *testing.T) {
 				t.Errorf("outcome is %s (%s), want gone", r.Outcome, r.Detail)
 			}
 			if got := app.Ask("write %d", other); got != "write ok 1" {
-				t.Fatalf("round %d: the bystander's connection was closed: %s", round, got)
+				t.Fatalf("round %d: bystander: %s", round, got)
 			}
-			for _, fd := range []int{victim, other, bystanding, 99} {
-				app.Ask("close %d", fd)
+			for _, number := range []int{fd, other, bystanding, 99} {
+				app.Ask("close %d", number)
 			}
-			nstest.Eventually(t, "nothing of this round is left", func() bool {
+			nstest.Eventually(t, "the sockets of this round are gone", func() bool {
 				return !slices.ContainsFunc(sockets(t, server.Addr().Port()), func(f sockdiag.Flow) bool { return f.State != sockdiag.TimeWait })
 			})
 		}
@@ -71,7 +70,7 @@ func TestPrivilegedReusedDescriptor(t *testing.T) {
 	})
 }
 
-// Odd ways to hold a socket.
+// A socket has unusual or changing holders.
 func TestPrivilegedHolders(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		noLeaks(t)
@@ -169,7 +168,7 @@ func TestPrivilegedHolders(t *testing.T) {
 	})
 }
 
-// A listening socket that takes the flow's place, even its cookie's, is not ended.
+// verify rejects another cookie, address or peer, a listener, and other files.
 func TestVerifyRefuses(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -228,7 +227,7 @@ func withFD(t *testing.T, c syscall.Conn, fn func(fd int)) {
 	}
 }
 
-// disconnect makes a connected socket an unconnected one (connect(2), AF_UNSPEC).
+// disconnect dissolves the association of a socket (connect(2), AF_UNSPEC).
 func disconnect(t *testing.T, fd int) {
 	t.Helper()
 	var unspecified [16]byte

@@ -6,7 +6,7 @@ import (
 	"tcphup/hangup"
 )
 
-// metrics count what came of all actions since the start.
+// metrics counts the results of all actions.
 type metrics struct {
 	hangups   *prometheus.CounterVec
 	refusals  *prometheus.CounterVec
@@ -19,25 +19,25 @@ func newMetrics() *metrics {
 	return &metrics{
 		hangups: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tcphup_hangups_total",
-			Help: "Flows that an action dealt with, by the policy that asked, the method taken and what became of the flow.",
+			Help: "Flows selected by hang-up actions, by policy, method and outcome.",
 		}, []string{"policy", "method", "outcome"}),
 		refusals: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tcphup_hangup_refusals_total",
-			Help: "Flows that a guard kept from being hung up, by the policy that asked and the guard.",
+			Help: "Flows rejected by a safety check, by policy and reason.",
 		}, []string{"policy", "reason"}),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "tcphup_hangup_duration_seconds",
-			Help:    "Time from acting on a flow until it was seen closed, by the method taken.",
+			Help:    "Time from hang-up until the flow was closed, by method.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5},
 		}, []string{"method"}),
 		reconnect: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "tcphup_reconnect_seconds",
-			Help:    "Time from hanging up a flow until its application was seen on a new one to the same port, by whether that leads to the same address or another.",
+			Help:    "Time from hang-up until the application connected to the same port again, by destination address: same or other.",
 			Buckets: []float64{.01, .025, .05, .1, .25, .5, 1, 2.5, 5},
 		}, []string{"to"}),
 		usable: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "tcphup_method_usable",
-			Help: "Whether the self-test could use the method: 1 yes, 0 no. Absent until the self-test has run.",
+			Help: "Whether the method passed the self-test: 1 yes, 0 no. Absent until the self-test has run.",
 		}, []string{"method"}),
 	}
 }
@@ -60,8 +60,8 @@ func (m *metrics) all() []prometheus.Collector {
 	return []prometheus.Collector{m.hangups, m.refusals, m.duration, m.reconnect, m.usable}
 }
 
-// AddPolicy makes the counters of a policy start at 0 rather than at their first
-// event, so that the first event is an increase.
+// AddPolicy initializes the metrics of a policy to 0, so that rate() includes the first
+// event.
 func (a *Actuator) AddPolicy(policy string) {
 	for _, o := range hangup.Outcomes() {
 		for _, m := range []hangup.Method{hangup.Shutdown, hangup.Destroy, hangup.None} {

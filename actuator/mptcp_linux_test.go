@@ -2,9 +2,9 @@ package actuator
 
 import (
 	"errors"
-	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -16,72 +16,8 @@ import (
 	"tcphup/test/kit/testapp"
 )
 
-// A selector that names the second path alone still hangs up the connection.
-func TestPrivilegedMPTCPSecondPath(t *testing.T) {
-	nstest.Run(t, func(t *testing.T) {
-		nstest.NeedMPTCP(t)
-		noLeaks(t)
-		tests := []struct {
-			name    string
-			mode    hangup.MPTCPMode
-			address string
-		}{
-			{name: "connection by its first path", mode: hangup.Connection, address: nstest.Peer4},
-			{name: "connection by its second path", mode: hangup.Connection, address: nstest.Peer4Two},
-			{name: "first path alone", mode: hangup.Path, address: nstest.Peer4},
-			{name: "second path alone", mode: hangup.Path, address: nstest.Peer4Two},
-		}
-		peer := nstest.NewPeer(t)
-		binary := testapp.Build(t)
-		for _, tt := range tests {
-			t.Run(tt.name, func(t *testing.T) {
-				var server *testapp.Server
-				peer.Do(func() {
-					server = testapp.Serve(t, testapp.ServerConfig{Address: "0.0.0.0:0", MPTCP: true})
-				})
-				port := server.Addr().Port()
-				app := testapp.Start(t, binary)
-				app.Ask("ignore")
-				fd := app.Connect(netip.AddrPortFrom(netip.MustParseAddr(nstest.Peer4), port), false, true)
-				app.Ask("write %d", fd)
-				awaitPaths(t, port, 2)
-				app.Block("recv", fd, unix.SYS_RECVFROM)
-
-				a := New(Config{})
-				addr := netip.AddrPortFrom(netip.MustParseAddr(tt.address), port)
-				r := only(t, mustHangUp(t, a, hangup.Request{Selector: to(addr), MPTCP: tt.mode}))
-				if tt.mode == hangup.Connection {
-					expect(t, r, hangup.Closed, "", hangup.Shutdown)
-					if got := app.Hear(); got != "recv ok 0" {
-						t.Errorf("application: %q", got)
-					}
-					if got := <-server.Ends; got != "eof" {
-						t.Errorf("peer: %q", got)
-					}
-					awaitPaths(t, port, 0)
-					return
-				}
-				expect(t, r, hangup.Closed, "", hangup.Destroy)
-				awaitPaths(t, port, 1)
-				if len(server.Ends) != 0 {
-					t.Errorf("peer: %q", <-server.Ends)
-				}
-				// The path that remains is the last one.
-				both := to(addr)
-				both.Destinations = append(both.Destinations, netip.MustParsePrefix(nstest.Peer4+"/32"), netip.MustParsePrefix(nstest.Peer4Two+"/32"))
-				expect(t, only(t, mustHangUp(t, a, hangup.Request{Selector: both, MPTCP: hangup.Path})), hangup.Refused, hangup.ReasonLastSubflow, hangup.None)
-				expect(t, only(t, mustHangUp(t, a, hangup.Request{Selector: both})), hangup.Closed, "", hangup.Shutdown)
-				if got := app.Hear(); got != "recv ok 0" {
-					t.Errorf("application: %q", got)
-				}
-			})
-		}
-	})
-}
-
-// A connection whose last path is gone tells its application nothing: it is found
-// by its own address and hung up.
-func TestPrivilegedMPTCPPathless(t *testing.T) {
+// A connection that lost its last subflow matches by its own address and is hung up.
+func TestPrivilegedMPTCPWithoutSubflows(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		nstest.NeedMPTCP(t)
 		noLeaks(t)
@@ -109,9 +45,9 @@ func TestPrivilegedMPTCPPathless(t *testing.T) {
 		}
 		r := only(t, mustHangUp(t, New(Config{}), hangup.Request{Selector: selector, Linger: 500 * time.Millisecond}))
 		if len(r.Subflows) != 0 {
-			t.Errorf("connection still has paths %+v", r.Subflows)
+			t.Errorf("connection still has subflows %+v", r.Subflows)
 		}
-		// With nothing to send a FIN on, the kernel may have closed it already.
+		// Without a subflow for the FIN, the kernel may close the connection at once.
 		if r.Outcome != hangup.HalfClosed && r.Outcome != hangup.Closed || r.Method != hangup.Shutdown {
 			t.Errorf("got outcome %s, method %s (%s; %v)", r.Outcome, r.Method, r.Detail, r.Err)
 		}
@@ -125,26 +61,228 @@ func TestPrivilegedMPTCPPathless(t *testing.T) {
 	})
 }
 
-// awaitPaths waits until n TCP flows lead to the port.
-func awaitPaths(t *testing.T, port uint16, n int) {
-	t.Helper()
-	conn, err := sockdiag.Dial()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	selector := &sockdiag.Selector{Destinations: sockdiag.Everywhere(), Ports: []uint16{port}}
-	query := sockdiag.Query{States: sockdiag.States(sockdiag.Established), Selector: selector, Info: true}
-	nstest.Eventually(t, fmt.Sprintf("%d paths to port %d", n, port), func() bool {
-		found := 0
-		for f, err := range conn.Flows(t.Context(), query) {
-			if err != nil {
-				t.Fatal(err)
+// The subflow of a connection that is younger than the dump of connections is not treated
+// as plain TCP: destroying it would not notify the application.
+func TestPrivilegedNewMPTCP(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		nstest.NeedMPTCP(t)
+		const opened = 400
+		binary := testapp.Build(t)
+		for _, method := range []hangup.Method{hangup.Destroy, hangup.Auto} {
+			server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0", MPTCP: true, Echo: true})
+			app := testapp.Start(t, binary)
+			if method == hangup.Destroy {
+				app.Ask("ignore") // auto: SIGPIPE prevents shutdown
 			}
-			if f.Remote.Port() == port && (n < 2 || f.Subflow.Flags&sockdiag.SubflowFullyEstablished != 0) {
-				found++
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				for range opened {
+					app.Connect(server.Addr(), false, true)
+				}
+			}()
+			a, actions := New(Config{}), 0
+			for running := true; running; actions++ {
+				select {
+				case <-done:
+					running = false
+				default:
+				}
+				for _, r := range mustHangUp(t, a, hangup.Request{Selector: to(server.Addr()), Method: method, Linger: time.Millisecond}).Results {
+					if r.Outcome != hangup.Refused {
+						t.Fatalf("%s: %+v", method, r)
+					}
+				}
 			}
+			flows := sockets(t, server.Addr().Port())
+			subflows, connections := 0, 0
+			for _, f := range flows {
+				if f.Remote == server.Addr() && f.State == sockdiag.Established {
+					if f.Protocol == sockdiag.MPTCP {
+						connections++
+					} else {
+						subflows++
+					}
+				}
+			}
+			if connections != opened || subflows != opened {
+				t.Errorf("%s: after %d actions %d connections have %d subflows, want %d of both", method, actions, connections, subflows, opened)
+			}
+			app.Kill()
 		}
-		return found == n
+	})
+}
+
+// Subflows that join before the hang-up count for the never list and are closed as well.
+func TestPrivilegedLateJoin(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		nstest.NeedMPTCP(t)
+		peer := nstest.NewPeer(t)
+		binary := testapp.Build(t)
+		for _, tt := range []struct {
+			name    string
+			never   []sockdiag.Selector
+			outcome hangup.Outcome
+			reason  hangup.Reason
+			method  hangup.Method
+		}{
+			{name: "never", never: []sockdiag.Selector{{Destinations: []netip.Prefix{netip.MustParsePrefix(nstest.Peer4Two + "/32")}}}, outcome: hangup.Refused, reason: hangup.ReasonDenied, method: hangup.None},
+			{name: "dead peer", outcome: hangup.Closed, method: hangup.Shutdown},
+		} {
+			t.Run(tt.name, func(t *testing.T) {
+				nstest.Command(t, "ip", "-n", "peer", "mptcp", "endpoint", "flush")
+				var server *testapp.Server
+				peer.Do(func() {
+					server = testapp.Serve(t, testapp.ServerConfig{Address: "0.0.0.0:0", MPTCP: true, Hold: true})
+				})
+				port := server.Addr().Port()
+				destination := netip.AddrPortFrom(netip.MustParseAddr(nstest.Peer4), port)
+				app := testapp.Start(t, binary)
+				app.Ask("ignore")
+				app.Ask("write %d", app.Connect(destination, false, true))
+				a := New(Config{})
+				joined := false
+				beforeTurn(a, func(*sockdiag.Flow) {
+					if joined {
+						return
+					}
+					joined = true
+					nstest.Command(t, "ip", "-n", "peer", "mptcp", "endpoint", "add", nstest.Peer4Two, "dev", "two", "signal")
+					awaitSubflows(t, port, 2)
+					peer.Cut("one", "two")
+				})
+				t.Cleanup(func() { peer.Restore("one", "two") })
+				r := only(t, mustHangUp(t, a, hangup.Request{Selector: to(destination), Linger: 500 * time.Millisecond, Never: tt.never}))
+				expect(t, r, tt.outcome, tt.reason, tt.method)
+				if left := sockets(t, port); tt.outcome == hangup.Closed && len(left) > 0 {
+					t.Errorf("left: %+v", left)
+				}
+			})
+		}
+	})
+}
+
+// An MPTCP connection to a dead peer that its application has closed is destroyed with
+// all subflows after linger.
+func TestPrivilegedClosedMPTCP(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		nstest.NeedMPTCP(t)
+		peer := nstest.NewPeer(t)
+		var server *testapp.Server
+		peer.Do(func() { server = testapp.Serve(t, testapp.ServerConfig{Address: "0.0.0.0:0", MPTCP: true}) })
+		port := server.Addr().Port()
+		app := testapp.Start(t, testapp.Build(t))
+		fd := app.Connect(netip.AddrPortFrom(netip.MustParseAddr(nstest.Peer4), port), false, true)
+		app.Ask("write %d", fd)
+		awaitSubflows(t, port, 2)
+		peer.Cut("one", "two")
+		app.Ask("close %d", fd)
+		const linger = 500 * time.Millisecond
+		start := time.Now()
+		r := only(t, mustHangUp(t, New(Config{}), hangup.Request{
+			Selector: to(netip.AddrPortFrom(netip.MustParseAddr(nstest.Peer4Two), port)), Linger: linger,
+		}))
+		if took := time.Since(start); took < linger {
+			t.Errorf("the action waited %v for the peer, want %v", took, linger)
+		}
+		if !destroysOrphans() { // before Linux 6.11
+			expect(t, r, hangup.Lingering, "", hangup.None)
+			return
+		}
+		expect(t, r, hangup.Closed, "", hangup.Destroy)
+		if left := sockets(t, port); len(left) > 0 {
+			t.Errorf("left: %+v", left)
+		}
+	})
+}
+
+// A stalled TCP or MPTCP connection that recovers before the hang-up is refused.
+func TestPrivilegedRecovered(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		peer := nstest.NewPeer(t)
+		binary := testapp.Build(t)
+		nstest.TCPAndMPTCP(t, func(t *testing.T, mptcp bool) {
+			var server *testapp.Server
+			peer.Do(func() { server = testapp.Serve(t, testapp.ServerConfig{Address: "0.0.0.0:0", MPTCP: true}) })
+			port := server.Addr().Port()
+			destination := netip.AddrPortFrom(netip.MustParseAddr(nstest.Peer4), port)
+			app := testapp.Start(t, binary)
+			app.Ask("ignore")
+			fd := app.Connect(destination, false, mptcp)
+			app.Ask("write %d", fd)
+			if mptcp {
+				awaitSubflows(t, port, 2)
+				peer.Cut("two")
+				nstest.Command(t, "ip", "link", "set", "two", "down")
+			}
+			peer.Cut("one")
+			app.Ask("write %d", fd)
+			subflows := func() (first sockdiag.Flow, others []sockdiag.Flow) {
+				for _, f := range sockets(t, port) {
+					switch {
+					case f.Protocol != sockdiag.TCP:
+					case f.Remote == destination:
+						first = f
+					default:
+						others = append(others, f)
+					}
+				}
+				return first, others
+			}
+			// A link without a carrier drops packets before TCP counts them as sent: TCP
+			// probes first, and retries count from the first transmission. The second
+			// subflow has no route, so TCP never transmits on it.
+			nstest.Eventually(t, "all subflows are stalled", func() bool {
+				first, others := subflows()
+				return first.Stalled() && first.Timer == sockdiag.TimerRetransmit &&
+					!slices.ContainsFunc(others, func(f sockdiag.Flow) bool { return !f.Stalled() })
+			})
+			selector := to(destination)
+			selector.Stalled = true
+			a := New(Config{})
+			beforeTurn(a, func(*sockdiag.Flow) {
+				peer.Restore("one")
+				nstest.Eventually(t, "the flow recovers", func() bool {
+					first, _ := subflows()
+					return first.State == sockdiag.Established && first.SendQueue == 0
+				})
+			})
+			expect(t, only(t, mustHangUp(t, a, hangup.Request{Selector: selector})), hangup.Refused, hangup.ReasonEvidence, hangup.None)
+			if got := app.Ask("write %d", fd); got != "write ok 1" {
+				t.Errorf("mptcp %v: application: %q", mptcp, got)
+			}
+			app.Kill()
+		})
+	})
+}
+
+// The evidence of a connection that fell back to TCP is that of its TCP flow.
+func TestPrivilegedFallbackEvidence(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		nstest.NeedMPTCP(t)
+		server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0", Echo: true})
+		app := testapp.Start(t, testapp.Build(t))
+		app.Ask("ignore")
+		fd := app.Connect(server.Addr(), false, true)
+		const silence = 300 * time.Millisecond
+		start := time.Now()
+		selector := to(server.Addr())
+		selector.MinPeerSilence = silence
+		nstest.Eventually(t, "the flow is older than the silence and its peer has just responded", func() bool {
+			asked := time.Now()
+			app.Ask("write %d", fd)
+			app.Ask("recv %d", fd)
+			report := mustHangUp(t, New(Config{}), hangup.Request{Selector: selector, DryRun: true})
+			if time.Since(asked) >= silence {
+				return false // the machine is too slow
+			}
+			if len(report.Results) != 0 {
+				t.Fatalf("the peer has just responded but counts as silent: %+v", report.Results)
+			}
+			return asked.Sub(start) > 2*silence
+		})
+		nstest.Eventually(t, "the peer has been silent", func() bool {
+			return len(mustHangUp(t, New(Config{}), hangup.Request{Selector: selector, DryRun: true}).Results) == 1
+		})
 	})
 }

@@ -7,7 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"math"
+	"iter"
 	"os"
 	"runtime"
 	"slices"
@@ -20,29 +20,66 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// holder is a descriptor by which a process holds a socket.
+// Owner is a process with a descriptor of a socket.
+type Owner struct {
+	PID     int
+	Command string // "" if the process has ended
+}
+
+// Owners is the result of FindOwners.
+type Owners struct {
+	// ByInode maps a socket to its owner with the lowest pid. Sockets without a visible
+	// owner are absent.
+	ByInode map[uint32]Owner
+	// Processes counts the scanned processes, and Unreadable the processes among them
+	// whose descriptors could not be read: permission denied.
+	Processes, Unreadable int
+}
+
+// FindOwners returns the owners of the sockets with the given inodes by one scan of
+// /proc; inodes of 0 are ignored. Capabilities are those of the shutdown method, see
+// findOwners; missing ones are not an error.
+func FindOwners(ctx context.Context, inodes []uint32) (Owners, error) {
+	wanted := slices.DeleteFunc(slices.Clone(inodes), func(inode uint32) bool { return inode == 0 })
+	found, err := findOwners(ctx, sortCompact(wanted), nil)
+	if err != nil {
+		return Owners{}, fmt.Errorf("find owners: %w", err)
+	}
+	result := Owners{
+		ByInode:    make(map[uint32]Owner, len(found.byInode)),
+		Processes:  found.processes,
+		Unreadable: found.unreadable,
+	}
+	var cache processCache
+	for inode, holders := range found.byInode {
+		pid := holders[0].pid
+		result.ByInode[inode] = Owner{PID: pid, Command: cache.get(pid).command}
+	}
+	return result, nil
+}
+
+// holder is a process and its descriptor of a socket.
 type holder struct{ pid, fd int }
 
-// owners is what one pass over /proc found.
+// owners is the result of a /proc scan. Unreadable counts the scanned processes whose
+// descriptors could not be read: permission denied.
 type owners struct {
-	byInode map[uint32][]holder
-	// processes counts those that were looked through, unreadable those of them
-	// whose descriptors we may not see.
+	byInode               map[uint32][]holder // sorted
 	processes, unreadable int
 }
 
-// maxWorkers share the pass; more would take the machine from the applications.
+// maxWorkers limits the CPUs of a scan, in favour of the applications.
 const maxWorkers = 2
 
-// findOwners looks once through the descriptors of the processes in /proc for the
-// sockets with the given inodes. Processes of the namespaces' own network come
-// first, those of the given cgroups first of all. When every inode has a holder,
-// the processes that remain are looked through only if a SIGPIPE would kill
-// them: the SIGPIPE guard has to know every such holder, and nobody else has to
-// know a second one. A process that ends meanwhile is no error.
+// findOwners scans the descriptors of the processes in /proc for sockets with the given
+// inodes. Processes of the given cgroups and of this network namespace come first. When
+// every inode has a holder, the scan continues only with processes that SIGPIPE would
+// kill: that check needs all such holders. A process that ends during the scan is not
+// an error.
 //
-// Seeing the descriptors of a process needs what PTRACE_MODE_READ needs: its uid
-// and gid, or CAP_SYS_PTRACE, and CAP_DAC_READ_SEARCH for another uid's directory.
+// It needs PTRACE_MODE_READ access: the owner's uid and gid, or CAP_SYS_PTRACE, and
+// CAP_DAC_READ_SEARCH for directories of another uid. It returns an error if /proc
+// belongs to another pid namespace.
 func findOwners(ctx context.Context, inodes []uint32, cgroups []uint64) (*owners, error) {
 	if len(inodes) == 0 {
 		return &owners{}, nil
@@ -52,19 +89,19 @@ func findOwners(ctx context.Context, inodes []uint32, cgroups []uint64) (*owners
 		return nil, err
 	}
 	defer unix.Close(proc)
-	// Process ids are given to pidfd_open, which knows those of our own namespace.
+	// pidfd_open(2) takes process ids of our own namespace.
 	if self, err := os.Readlink("/proc/self"); err != nil || self != strconv.Itoa(os.Getpid()) {
-		return nil, fmt.Errorf("/proc shows this process as %q, not %d: it belongs to another pid namespace (%w)", self, os.Getpid(), cmp.Or(err, error(unix.ESRCH)))
+		return nil, fmt.Errorf("check /proc: it belongs to another pid namespace (self is %q, want %d): %w", self, os.Getpid(), cmp.Or(err, error(unix.ESRCH)))
 	}
 	pids, err := listProcesses(proc)
 	if err != nil {
 		return nil, err
 	}
-	return lookThrough(ctx, proc, rank(proc, pids, cgroups), inodes)
+	return scanProcesses(ctx, proc, rank(proc, pids, cgroups), inodes)
 }
 
-// lookThrough looks through the descriptors of the given processes, in order.
-func lookThrough(ctx context.Context, proc int, pids []int, inodes []uint32) (*owners, error) {
+// scanProcesses scans the descriptors of the given processes, in this order.
+func scanProcesses(ctx context.Context, proc int, pids []int, inodes []uint32) (*owners, error) {
 	s := newSearch(proc, inodes)
 	var (
 		next    atomic.Int64
@@ -94,26 +131,26 @@ func lookThrough(ctx context.Context, proc int, pids []int, inodes []uint32) (*o
 	return s.result()
 }
 
-// search is shared by the workers of one pass.
+// search is the state that the workers of one scan share.
 type search struct {
 	proc    int
 	wanted  map[uint32]int // inode to index in found; read only
 	found   []atomic.Bool
 	missing atomic.Int64
-	failed  atomic.Bool // the rest would fail too, or say nothing that helps
+	failed  atomic.Bool // set by an error of tcphup itself: the scan ends
 
 	mu                    sync.Mutex
-	hits                  map[uint32][]holder
+	holders               map[uint32][]holder
 	processes, unreadable int
 	errs                  []error
 }
 
 func newSearch(proc int, inodes []uint32) *search {
 	s := &search{
-		proc:   proc,
-		wanted: make(map[uint32]int, len(inodes)),
-		found:  make([]atomic.Bool, len(inodes)),
-		hits:   make(map[uint32][]holder, len(inodes)),
+		proc:    proc,
+		wanted:  make(map[uint32]int, len(inodes)),
+		found:   make([]atomic.Bool, len(inodes)),
+		holders: make(map[uint32][]holder, len(inodes)),
 	}
 	for i, inode := range inodes {
 		s.wanted[inode] = i
@@ -122,24 +159,24 @@ func newSearch(proc int, inodes []uint32) *search {
 	return s
 }
 
-func (s *search) hit(inode uint32, index int, h holder) {
+func (s *search) addHolder(inode uint32, index int, h holder) {
 	if s.found[index].CompareAndSwap(false, true) {
 		s.missing.Add(-1)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.hits[inode] = append(s.hits[inode], h)
+	s.holders[inode] = append(s.holders[inode], h)
 }
 
-// looked counts a process; err is what kept its descriptors from us.
-func (s *search) looked(pid int, err error) {
+// countProcess counts a scanned process; err is the error of reading its descriptors.
+func (s *search) countProcess(pid int, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
 	case err == nil:
 		s.processes++
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ESRCH):
-		// It has ended, and its sockets with it.
+		// The process has ended and closed its sockets.
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
 		s.processes++
 		s.unreadable++
@@ -150,91 +187,102 @@ func (s *search) looked(pid int, err error) {
 }
 
 func (s *search) result() (*owners, error) {
-	for _, holders := range s.hits {
+	for _, holders := range s.holders {
 		slices.SortFunc(holders, func(a, b holder) int {
 			return cmp.Or(cmp.Compare(a.pid, b.pid), cmp.Compare(a.fd, b.fd))
 		})
 	}
-	return &owners{byInode: s.hits, processes: s.processes, unreadable: s.unreadable}, errors.Join(s.errs...)
+	return &owners{byInode: s.holders, processes: s.processes, unreadable: s.unreadable}, errors.Join(s.errs...)
 }
 
-// worker has the buffers that make the inner loop free of allocations.
+// worker holds reusable buffers: reading a descriptor does not allocate.
 type worker struct {
 	*search
 	path    []byte
 	dirents [8 << 10]byte
-	link    [32]byte // "socket:[4294967295]" fits; a longer link is no socket
+	link    [32]byte // fits "socket:[4294967295]"; a longer link is not a socket
 }
 
-// process looks through the descriptors of one process.
+// process scans the descriptors of one process.
 func (w *worker) process(pid int) {
 	w.path = append(strconv.AppendInt(w.path[:0], int64(pid), 10), "/fd\x00"...)
 	dir, err := openDirectory(w.proc, &w.path[0])
 	if err != nil {
-		w.looked(pid, err)
+		w.countProcess(pid, err)
 		return
 	}
 	defer unix.Close(dir)
-	for {
-		n, err := unix.Getdents(dir, w.dirents[:])
-		if err != nil || n <= 0 {
-			w.looked(pid, err)
+	for name, err := range numericNames(dir, w.dirents[:]) {
+		var inode uint32
+		if err == nil {
+			inode, err = w.socketInode(dir, name)
+		}
+		if err != nil {
+			w.countProcess(pid, err)
 			return
 		}
-		for rest := w.dirents[:n]; len(rest) > 0; {
-			var name []byte
-			name, rest = nextDirent(rest)
-			if name == nil || name[0] < '0' || name[0] > '9' {
-				continue
-			}
-			inode, err := w.socketInode(dir, name)
-			if err != nil {
-				w.looked(pid, err)
-				return
-			}
-			if index, ok := w.wanted[inode]; ok && inode != 0 {
-				w.hit(inode, index, holder{pid: pid, fd: atoi(name)})
-			}
+		if index, ok := w.wanted[inode]; ok && inode != 0 {
+			w.addHolder(inode, index, holder{pid: pid, fd: atoi(name)})
 		}
 	}
+	w.countProcess(pid, nil)
 }
 
-// socketInode reads the link of a descriptor and returns the inode of the socket
-// behind it, or 0 when it is none. The name must end with a NUL in memory, as it
-// does in a dirent.
+// socketInode returns the inode of the socket behind a descriptor, or 0 for another
+// file. The name must end with a NUL in memory, as in a dirent.
 func (w *worker) socketInode(dir int, name []byte) (uint32, error) {
 	n, _, errno := unix.Syscall6(unix.SYS_READLINKAT, uintptr(dir),
 		uintptr(unsafe.Pointer(&name[0])), uintptr(unsafe.Pointer(&w.link[0])), uintptr(len(w.link)), 0, 0)
 	switch {
 	case errno == unix.ENOENT:
-		return 0, nil // closed meanwhile
+		return 0, nil // closed since getdents
 	case errno != 0:
 		return 0, errno
 	}
 	return parseSocketLink(w.link[:n]), nil
 }
 
-// parseSocketLink returns N of "socket:[N]", and 0 of anything else.
+// parseSocketLink returns N of "socket:[N]" (proc_pid_fd(5)), and 0 for other links.
 func parseSocketLink(link []byte) uint32 {
-	digits, ok := bytes.CutPrefix(link, []byte("socket:["))
-	if !ok || len(digits) == 0 || digits[len(digits)-1] != ']' {
+	link, isSocket := bytes.CutPrefix(link, []byte("socket:["))
+	digits, closed := bytes.CutSuffix(link, []byte("]"))
+	if !isSocket || !closed {
 		return 0
 	}
-	var inode uint64
-	for _, c := range digits[:len(digits)-1] {
-		if c < '0' || c > '9' {
-			return 0
-		}
-		inode = inode*10 + uint64(c-'0')
-		if inode > 1<<32-1 {
-			return 0
-		}
+	inode, err := strconv.ParseUint(string(digits), 10, 32)
+	if err != nil {
+		return 0
 	}
 	return uint32(inode)
 }
 
-// nextDirent takes one struct linux_dirent64 off b and returns its name, which is
-// followed by a NUL. It returns nil when b holds no whole one.
+// numericNames returns the names in a directory of /proc that begin with a digit. The
+// buffer must fit a struct linux_dirent64 with a name of 255 bytes. A name is valid until
+// the next one, and a NUL follows it in memory. An error is the last element.
+func numericNames(dir int, buffer []byte) iter.Seq2[[]byte, error] {
+	return func(yield func([]byte, error) bool) {
+		for {
+			n, err := unix.Getdents(dir, buffer)
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			if n <= 0 {
+				return
+			}
+			for rest := buffer[:n]; len(rest) > 0; {
+				var name []byte
+				name, rest = nextDirent(rest)
+				if name != nil && '0' <= name[0] && name[0] <= '9' && !yield(name, nil) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// nextDirent parses the struct linux_dirent64 (getdents64(2)) at the start of b and
+// returns its name, which a NUL follows. The name is nil when the struct is truncated.
 func nextDirent(b []byte) (name, rest []byte) {
 	const header = 19 // d_ino, d_off, d_reclen, d_type
 	if len(b) < header {
@@ -251,17 +299,12 @@ func nextDirent(b []byte) (name, rest []byte) {
 	return b[header : header+end], b[size:]
 }
 
-// atoi reads a name of /proc that is known to begin with a digit; it returns -1
-// when that is not all, and for more than a process id or descriptor can be.
+// atoi parses a process id or a descriptor. It returns -1 for other text and above
+// math.MaxInt32.
 func atoi(name []byte) int {
-	var n int64
-	for _, c := range name {
-		if c < '0' || c > '9' {
-			return -1
-		}
-		if n = n*10 + int64(c-'0'); n > math.MaxInt32 {
-			return -1
-		}
+	n, err := strconv.ParseUint(string(name), 10, 31)
+	if err != nil {
+		return -1
 	}
 	return int(n)
 }
@@ -289,27 +332,14 @@ func openDirectory(at int, path *byte) (int, error) {
 }
 
 func listProcesses(proc int) ([]int, error) {
-	var (
-		pids   []int
-		buffer [32 << 10]byte
-	)
-	for {
-		n, err := unix.Getdents(proc, buffer[:])
+	var pids []int
+	for name, err := range numericNames(proc, make([]byte, 32<<10)) {
 		if err != nil {
 			return nil, fmt.Errorf("read /proc: %w", err)
 		}
-		if n <= 0 {
-			return pids, nil
-		}
-		for rest := buffer[:n]; len(rest) > 0; {
-			var name []byte
-			name, rest = nextDirent(rest)
-			if name == nil || name[0] < '0' || name[0] > '9' {
-				continue
-			}
-			if pid := atoi(name); pid > 0 {
-				pids = append(pids, pid)
-			}
+		if pid := atoi(name); pid > 0 {
+			pids = append(pids, pid)
 		}
 	}
+	return pids, nil
 }

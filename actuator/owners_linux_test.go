@@ -1,16 +1,24 @@
 package actuator
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
+	"golang.org/x/sys/unix"
+
+	"tcphup/hangup"
+	"tcphup/sockdiag"
 	"tcphup/test/kit/nstest"
 	"tcphup/test/kit/testapp"
 )
 
-// The pass over /proc: what it finds, and what it may not miss.
+// findOwners finds a holder of each socket, and all holders that SIGPIPE would kill.
 func TestPrivilegedOwners(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
@@ -37,28 +45,91 @@ func TestPrivilegedOwners(t *testing.T) {
 				}
 			}
 		}
-		const nobodys = 4294967295
+		const unowned = 4294967295
 		for round := range 50 {
 			inodes := []uint32{byPID[ignores.PID()], byPID[dies.PID()]}
 			if round%2 == 1 {
-				inodes = append(inodes, nobodys)
+				inodes = append(inodes, unowned)
 			}
 			found, err := findOwners(t.Context(), inodes, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
 			if got := found.byInode[byPID[ignores.PID()]]; len(got) != 1 || got[0].pid != ignores.PID() {
-				t.Errorf("holders of the one: %+v", got)
+				t.Errorf("holders of the first socket: %+v", got)
 			}
-			// A holder that a SIGPIPE would kill is found though another one is known.
+			// The second holder is found as well: SIGPIPE would kill it.
 			if got := found.byInode[byPID[dies.PID()]]; len(got) != 2 {
-				t.Fatalf("round %d: holders of the other: %+v, and %s", round, got, forked)
+				t.Fatalf("round %d: holders of the second socket: %+v, and %s", round, got, forked)
 			}
 			if len(found.byInode) != 2 {
-				t.Errorf("holders of nothing: %+v", found.byInode)
+				t.Errorf("holders of other sockets: %+v", found.byInode)
 			}
 		}
 	})
+}
+
+// A process that SIGPIPE kills and that inherits the socket during an action is found.
+func TestPrivilegedLateHolder(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
+		app := testapp.Start(t, testapp.Build(t))
+		app.Ask("ignore")
+		app.Connect(server.Addr(), false, false)
+		app.Connect(server.Addr(), false, false)
+		a := New(Config{})
+		a.destroy = func(context.Context, *sockdiag.Conn, *sockdiag.Flow) error { return errors.ErrUnsupported }
+		acted := 0
+		beforeTurn(a, func(*sockdiag.Flow) {
+			if acted++; acted == 2 {
+				// The rate leaves time for the fork.
+				if got := app.Ask("fork default"); !strings.HasPrefix(got, "fork ok") {
+					t.Errorf("application: %s", got)
+				}
+			}
+		})
+		report := mustHangUp(t, a, hangup.Request{Selector: to(server.Addr()), Rate: 1})
+		reasons := map[hangup.Reason]int{}
+		for _, r := range report.Results {
+			reasons[r.Reason]++
+		}
+		if reasons[""] != 1 || reasons[hangup.ReasonSIGPIPE] != 1 {
+			t.Errorf("reasons %v: %+v", reasons, report.Results)
+		}
+	})
+}
+
+// A flow is hung up even if its lookup takes longer than ownersFresh, as on a host with
+// very many sockets.
+func TestPrivilegedSlowLookup(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
+		app := testapp.Start(t, testapp.Build(t))
+		app.Ask("ignore")
+		app.Connect(server.Addr(), false, false)
+		a := New(Config{})
+		beforeTurn(a, func(*sockdiag.Flow) { time.Sleep(2 * ownersFresh) }) // slow lookup
+		ctx, cancel := context.WithTimeout(t.Context(), nstest.HangGuard)
+		defer cancel()
+		report, err := a.HangUp(ctx, hangup.Request{Selector: to(server.Addr())})
+		if err != nil {
+			t.Fatal(err)
+		}
+		expect(t, only(t, report), hangup.Closed, "", hangup.Shutdown)
+	})
+}
+
+// A flow without an inode has no holder: descriptors of other files do not match it.
+func TestOwnersIgnoreInodeZero(t *testing.T) {
+	proc, err := openProc()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(proc)
+	found, err := scanProcesses(t.Context(), proc, []int{os.Getpid()}, []uint32{0})
+	if err != nil || len(found.byInode) != 0 {
+		t.Errorf("got %+v, %v", found, err)
+	}
 }
 
 func TestParseSocketLink(t *testing.T) {

@@ -8,15 +8,14 @@ import (
 	"tcphup/sockdiag"
 )
 
-// pacer spreads actions over time: on average one an interval, each somewhere
-// between half and one and a half of it, so that a pool does not reconnect in
-// step. The zero pacer never waits.
+// pacer limits the rate of hang-ups, with a jitter of half an interval, so that the
+// connections of a pool do not reconnect in step. The zero value does not limit.
 type pacer struct {
 	interval time.Duration
 	next     time.Time
 }
 
-// interval returns the mean pause at a rate a second; a rate of 0 has none.
+// interval returns the mean interval at a rate per second, at most an hour; 0 for rate 0.
 func interval(rate float64) time.Duration {
 	if rate <= 0 {
 		return 0
@@ -24,8 +23,8 @@ func interval(rate float64) time.Duration {
 	return time.Duration(min(float64(time.Second)/rate, float64(time.Hour)))
 }
 
-// delay is how long to wait before the next action. Waits too short for a timer are
-// left out; the schedule catches up.
+// delay returns the time until the next hang-up. It is 0 below the timer resolution: the
+// schedule makes up for it.
 func (p *pacer) delay() time.Duration {
 	if d := time.Until(p.next); d >= time.Millisecond {
 		return d
@@ -33,7 +32,7 @@ func (p *pacer) delay() time.Duration {
 	return 0
 }
 
-// used says that an action has been taken.
+// used schedules the next hang-up after this one.
 func (p *pacer) used() {
 	if p.interval > 0 {
 		now := time.Now()
@@ -57,10 +56,9 @@ func sleep(ctx context.Context, d time.Duration) {
 	}
 }
 
-// isBusy reports whether hanging the flow up now would cut an exchange: bytes
-// are queued or unacknowledged, data went less than DrainQuiet ago, or the side
-// that asks has asked last, so that the answer is still owed. A flow whose peer
-// is not answering has nothing to wait for.
+// isBusy reports whether a hang-up would interrupt an exchange: bytes are queued or
+// unacknowledged, data was transferred within DrainQuiet, or a response is missing. A
+// stalled flow is not busy.
 func (x *action) isBusy(t *target, now *sockdiag.Flow) bool {
 	if now.Stalled() {
 		return false

@@ -10,8 +10,7 @@ import (
 	"tcphup/sockdiag"
 )
 
-// Actions keep the rate on average, none follows the last one at once, and they
-// are not in step.
+// The pacer keeps the mean rate and a minimum gap, with jitter.
 func TestPacer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const n, rate = 1000, 50
@@ -22,7 +21,7 @@ func TestPacer(t *testing.T) {
 			sleep(t.Context(), p.delay())
 			gap := time.Since(last)
 			if i > 0 && (gap < p.interval/2 || gap > p.interval*3/2) {
-				t.Fatalf("action %d comes %v after the last one, want %v give or take a half", i, gap, p.interval)
+				t.Fatalf("action %d is %v after the previous one, want %v ± 50 %%", i, gap, p.interval)
 			}
 			gaps[gap] = true
 			last = time.Now()
@@ -32,7 +31,7 @@ func TestPacer(t *testing.T) {
 			t.Errorf("the mean pause is %v, want about %v", mean, p.interval)
 		}
 		if len(gaps) < n/2 {
-			t.Errorf("%d different pauses among %d: they are in step", len(gaps), n)
+			t.Errorf("%d different gaps of %d: no jitter", len(gaps), n)
 		}
 
 		start = time.Now()
@@ -50,7 +49,7 @@ func TestPacer(t *testing.T) {
 		start = time.Now()
 		sleep(ctx, p.delay())
 		if took := time.Since(start); took != 0 {
-			t.Errorf("after the end of its context the pacer waited %v", took)
+			t.Errorf("after the end of the context the pacer waited %v", took)
 		}
 	})
 }
@@ -81,20 +80,20 @@ func TestIsBusy(t *testing.T) {
 		direction sockdiag.Direction
 		busy      bool
 	}{
-		{name: "quiet after an answer", flow: flow(2*time.Second, time.Second)},
-		{name: "answer just came", flow: flow(2*time.Second, quiet/2), busy: true},
-		{name: "request just went", flow: flow(quiet/2, 2*time.Second), busy: true},
-		{name: "answer is owed", flow: flow(time.Second, 2*time.Second), busy: true},
-		{name: "answer was given", flow: flow(time.Second, 2*time.Second), direction: sockdiag.Inbound},
-		{name: "answer is owed by us", flow: flow(2*time.Second, time.Second), direction: sockdiag.Inbound, busy: true},
+		{name: "quiet after a response", flow: flow(2*time.Second, time.Second)},
+		{name: "response just received", flow: flow(2*time.Second, quiet/2), busy: true},
+		{name: "request just sent", flow: flow(quiet/2, 2*time.Second), busy: true},
+		{name: "awaiting a response", flow: flow(time.Second, 2*time.Second), busy: true},
+		{name: "response sent", flow: flow(time.Second, 2*time.Second), direction: sockdiag.Inbound},
+		{name: "response not sent", flow: flow(2*time.Second, time.Second), direction: sockdiag.Inbound, busy: true},
 		{name: "unsent", flow: queued(1, 0, 0), busy: true},
 		{name: "unread", flow: queued(0, 1, 0), busy: true},
-		{name: "nothing unread but the peer's FIN", flow: inCloseWait(1)},
+		{name: "only the peer's FIN unread", flow: inCloseWait(1)},
 		{name: "a byte before the peer's FIN", flow: inCloseWait(2), busy: true},
 		{name: "unacknowledged", flow: queued(0, 0, 1), busy: true},
-		{name: "peer does not answer", flow: stalled},
-		{name: "mptcp, answer is owed", flow: mptcp, busy: true},
-		{name: "nothing is known", flow: sockdiag.Flow{}},
+		{name: "stalled", flow: stalled},
+		{name: "mptcp, awaiting a response", flow: mptcp, busy: true},
+		{name: "no TCP information", flow: sockdiag.Flow{}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			x := &action{Request: hangup.Request{DrainQuiet: quiet}}

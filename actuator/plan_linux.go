@@ -10,11 +10,11 @@ import (
 	"tcphup/sockdiag"
 )
 
-// planner sorts one reading of the kernel's table into targets.
+// planner selects the targets of an action from dumps of the socket table.
 type planner struct {
-	conn     *sockdiag.Conn
-	selector *sockdiag.Selector
-	path     bool
+	conn         *sockdiag.Conn
+	selector     *sockdiag.Selector
+	subflowsOnly bool // Path mode
 
 	table       *sockdiag.Table
 	connections []*connection // parallel to table.Connections
@@ -23,7 +23,8 @@ type planner struct {
 	covered, leftAlone int
 }
 
-// plan reads listeners, MPTCP connections and TCP flows, in this order.
+// plan dumps listeners, MPTCP connections and TCP flows, in this order: a subflow whose
+// connection is missing is then younger than the dump of connections.
 func (p *planner) plan(ctx context.Context) error {
 	var err error
 	if p.table, err = p.conn.Table(ctx); err != nil {
@@ -45,15 +46,15 @@ func (p *planner) plan(ctx context.Context) error {
 			}
 			continue
 		}
-		if isLivePath(&f) {
-			continue // of a connection that is younger than this plan
+		if isActiveSubflow(&f) {
+			continue // its connection is younger than the dump
 		}
 		p.addFlow(f)
 	}
 	return p.addConnections(ctx)
 }
 
-// addFlow takes a TCP flow that is no path of an MPTCP connection.
+// addFlow adds a TCP flow that is not an MPTCP subflow, if it matches.
 func (p *planner) addFlow(f sockdiag.Flow) {
 	if isOver(&f) {
 		return
@@ -72,24 +73,17 @@ func (p *planner) addFlow(f sockdiag.Flow) {
 	}
 }
 
-// isOver reports whether there is nothing left to hang up: this side has ended the
-// flow, by itself or by an earlier action, and the peer knows. What is left waits
-// for the peer's end like TIME_WAIT.
+// isOver reports whether this side has closed or shut down the flow and the peer has
+// acknowledged it. Only the peer's FIN is missing.
 func isOver(f *sockdiag.Flow) bool {
 	return f.State == sockdiag.FinWait2 && (f.Inode == 0 || f.ShutDown)
 }
 
-// addConnections takes the MPTCP connections that matched by a path, or that have
-// none left and matched by their own address. All their subflows are needed for
-// that, which the selector kept back.
+// addConnections adds the MPTCP connections that match by a subflow, or by their own
+// address when no subflow is left. It dumps again, without the selector: the evidence
+// needs all subflows.
 func (p *planner) addConnections(ctx context.Context) error {
-	candidates := 0
-	for _, c := range p.connections {
-		if c.candidate {
-			candidates++
-		}
-	}
-	if candidates == 0 {
+	if !slices.ContainsFunc(p.connections, func(c *connection) bool { return c.candidate }) {
 		return nil
 	}
 	query := sockdiag.Query{States: sockdiag.Open, Info: true}
@@ -107,34 +101,33 @@ func (p *planner) addConnections(ctx context.Context) error {
 	return nil
 }
 
-// addConnection takes a connection whose subflows have been read: as a whole, or in
-// Path mode its matching subflows. One without subflows always counts as a whole. It
-// leaves out connections that are over, and counts those that only their direction
-// keeps out.
+// addConnection adds a connection, or its matching subflows in Path mode. A connection
+// without subflows is always added as a whole. Connections that are over are skipped,
+// and connections of the other direction only counted.
 func (p *planner) addConnection(c *connection) {
-	pathless := len(c.subflows) == 0
-	if pathless && c.flow.ShutDown || isOver(&c.flow) {
+	withoutSubflows := len(c.subflows) == 0
+	if withoutSubflows && c.flow.ShutDown || isOver(&c.flow) {
 		return
 	}
-	if !c.candidate || !c.matched && !pathless {
+	if !c.candidate || !c.matched && !withoutSubflows {
 		return
 	}
 	if !p.selector.Direction.Includes(c.direction) {
 		p.leftAlone++
 		return
 	}
-	if p.path && !pathless {
-		p.addPaths(c)
+	if p.subflowsOnly && !withoutSubflows {
+		p.addSubflows(c)
 		return
 	}
 	p.covered++
-	if p.selector.StateSet().Has(c.flow.State) && connectionShows(p.selector, &c.flow, c.subflows) {
+	if p.selector.StateSet().Has(c.flow.State) && connectionMatches(p.selector, &c.flow, c.subflows) {
 		p.targets = append(p.targets, &target{Result: hangup.Result{Flow: c.flow, Subflows: c.subflows, Direction: c.direction}})
 	}
 }
 
-// addPaths takes the matching subflows of a connection.
-func (p *planner) addPaths(c *connection) {
+// addSubflows adds the matching subflows of a connection.
+func (p *planner) addSubflows(c *connection) {
 	for _, f := range c.subflows {
 		if !p.selector.MatchEndpoint(&f, c.direction) {
 			continue
@@ -150,15 +143,12 @@ func (p *planner) addPaths(c *connection) {
 	}
 }
 
-// sortTargets puts flows with empty queues first, the longest idle ones first of all.
+// sortTargets sorts by empty queues first, then by idle time, longest first.
 func sortTargets(targets []*target) {
 	slices.SortStableFunc(targets, func(a, b *target) int {
-		if c := cmp.Compare(queued(&a.Flow), queued(&b.Flow)); c != 0 {
-			return c
-		}
 		ai, _ := a.Flow.Idle()
 		bi, _ := b.Flow.Idle()
-		return cmp.Or(cmp.Compare(bi, ai), cmp.Compare(a.Flow.Cookie, b.Flow.Cookie))
+		return cmp.Or(cmp.Compare(queued(&a.Flow), queued(&b.Flow)), cmp.Compare(bi, ai), cmp.Compare(a.Flow.Cookie, b.Flow.Cookie))
 	})
 }
 

@@ -17,42 +17,41 @@ import (
 	"tcphup/sockdiag"
 )
 
-// Check is the self-test's answer to one question.
+// Check is the result of one check of the self-test.
 type Check struct {
 	Name   string
 	Usable bool
-	// Detail says what was seen.
+	// Detail is the observation or the error.
 	Detail string
-	// Fix says how to grant what is missing; "" when nothing is.
+	// Fix describes how to grant a missing capability or feature, or is "".
 	Fix string
 }
 
-// Names of the checks that the metric tcphup_method_usable is made of.
+// Names of the checks in the metric tcphup_method_usable.
 const (
 	checkShutdown = "shutdown"
 	checkDestroy  = "destroy"
 )
 
-// probeTimeout bounds each wait on the self-test's own connections.
+// probeTimeout bounds each I/O operation of the self-test.
 const probeTimeout = 2 * time.Second
 
-// Probe tries what this process may do here, for real, on loopback connections of
-// its own in its network namespace: reading the table for each family, both
-// methods for TCP and MPTCP, and reaching the processes that it can see. Nothing
-// of any other process is changed.
+// Probe runs the self-test: dumps of each family, both methods for TCP and MPTCP, and
+// access to the visible processes. It opens loopback connections in this network
+// namespace and does not change other processes.
 func (a *Actuator) Probe(ctx context.Context) []Check {
 	checks := []Check{
-		a.probeDump(ctx, "dump_ipv4", "127.0.0.1:0", sockdiag.TCP),
-		a.probeDump(ctx, "dump_ipv6", "[::1]:0", sockdiag.TCP),
-		a.probeDump(ctx, "dump_mptcp", "127.0.0.1:0", sockdiag.MPTCP),
-		a.probeShutdown(ctx, checkShutdown, sockdiag.TCP),
-		a.probeShutdown(ctx, "shutdown_mptcp", sockdiag.MPTCP),
+		probeDump(ctx, "dump_ipv4", "127.0.0.1:0", sockdiag.TCP),
+		probeDump(ctx, "dump_ipv6", "[::1]:0", sockdiag.TCP),
+		probeDump(ctx, "dump_mptcp", "127.0.0.1:0", sockdiag.MPTCP),
+		probeShutdown(ctx, checkShutdown, sockdiag.TCP),
+		probeShutdown(ctx, "shutdown_mptcp", sockdiag.MPTCP),
 		destroyCheck(checkDestroy, a.probeDestroy(ctx)),
-		destroyCheck("destroy_mptcp_path", a.probeDestroyPath(ctx)),
-		a.probeProcesses(),
+		destroyCheck("destroy_mptcp_path", a.probeDestroySubflow(ctx)),
+		probeProcesses(),
 	}
-	// A shutdown that works on our own socket is of use only where other
-	// processes can be reached.
+	// The shutdown check passes on a socket of this process, but the method needs access
+	// to other processes.
 	shutdown, processes := &checks[3], &checks[len(checks)-1]
 	if shutdown.Usable && !processes.Usable {
 		shutdown.Usable, shutdown.Fix = false, processes.Fix
@@ -73,15 +72,15 @@ func boolToFloat(b bool) float64 {
 	return 0
 }
 
-// loopback is a connection of our own: client dialled server.
+// loopback is a test connection of the self-test.
 type loopback struct {
 	client, server *net.TCPConn
 	conn           *sockdiag.Conn
-	flow           sockdiag.Flow // the client's end
-	subflow        sockdiag.Flow // its path; the same as flow for TCP
+	flow           sockdiag.Flow // of the client
+	subflow        sockdiag.Flow // the same as flow for TCP
 }
 
-var errNoMPTCP = errors.New("the connection fell back to TCP: net.mptcp.enabled is 0 or the kernel has no MPTCP")
+var errNoMPTCP = errors.New("open MPTCP test connection: fell back to TCP; net.mptcp.enabled is 0 or the kernel lacks MPTCP")
 
 func openLoopback(ctx context.Context, address string, protocol sockdiag.Protocol) (*loopback, error) {
 	var l loopback
@@ -97,23 +96,23 @@ func (l *loopback) open(ctx context.Context, address string, protocol sockdiag.P
 	listen.SetMultipathTCP(protocol == sockdiag.MPTCP)
 	listener, err := listen.Listen(ctx, "tcp", address)
 	if err != nil {
-		return fmt.Errorf("open a loopback connection: %w", err)
+		return fmt.Errorf("open test connection: %w", err)
 	}
 	defer listener.Close()
 	dialer := net.Dialer{Timeout: probeTimeout}
 	dialer.SetMultipathTCP(protocol == sockdiag.MPTCP)
 	client, err := dialer.DialContext(ctx, "tcp", listener.Addr().String())
 	if err != nil {
-		return fmt.Errorf("open a loopback connection: %w", err)
+		return fmt.Errorf("open test connection: %w", err)
 	}
 	l.client = client.(*net.TCPConn)
-	// Where connections are redirected the dial may have ended elsewhere.
+	// A redirected connection does not arrive at the listener.
 	if err := listener.(*net.TCPListener).SetDeadline(time.Now().Add(probeTimeout)); err != nil {
 		return err
 	}
 	server, err := listener.Accept()
 	if err != nil {
-		return fmt.Errorf("open a loopback connection: %w", err)
+		return fmt.Errorf("open test connection: %w", err)
 	}
 	l.server = server.(*net.TCPConn)
 	if mptcp, err := l.client.MultipathTCP(); protocol == sockdiag.MPTCP && (err != nil || !mptcp) {
@@ -135,7 +134,7 @@ func (l *loopback) open(ctx context.Context, address string, protocol sockdiag.P
 	return err
 }
 
-// find reads the client's end from the kernel's table.
+// find dumps the flow of the client.
 func (l *loopback) find(ctx context.Context, protocol sockdiag.Protocol) (sockdiag.Flow, error) {
 	local := l.client.LocalAddr().(*net.TCPAddr).AddrPort()
 	remote := l.client.RemoteAddr().(*net.TCPAddr).AddrPort()
@@ -156,13 +155,13 @@ func (l *loopback) find(ctx context.Context, protocol sockdiag.Protocol) (sockdi
 			return f, nil
 		}
 	}
-	return sockdiag.Flow{}, fmt.Errorf("the kernel's %s table does not show an open connection: its diag module is missing (CONFIG_INET_TCP_DIAG, CONFIG_INET_MPTCP_DIAG)", protocol)
+	return sockdiag.Flow{}, fmt.Errorf("find test connection: not in the %s dump; the diag module is missing (CONFIG_INET_TCP_DIAG, CONFIG_INET_MPTCP_DIAG)", protocol)
 }
 
 func (l *loopback) close() {
 	for _, c := range []*net.TCPConn{l.client, l.server} {
 		if c != nil {
-			// What stayed in TIME_WAIT would be shown as a destination for a minute.
+			// Close with RST: TIME_WAIT would be exported as a destination for a minute.
 			_ = c.SetLinger(0)
 			_ = c.Close()
 		}
@@ -172,52 +171,46 @@ func (l *loopback) close() {
 	}
 }
 
-func (a *Actuator) probeDump(ctx context.Context, name, address string, protocol sockdiag.Protocol) Check {
+func probeDump(ctx context.Context, name, address string, protocol sockdiag.Protocol) Check {
 	l, err := openLoopback(ctx, address, protocol)
 	if err != nil {
-		return Check{Name: name, Detail: err.Error(), Fix: "flows of this kind are neither seen nor hung up here"}
+		return Check{Name: name, Detail: err.Error(), Fix: "connections of this kind are not listed and not hung up"}
 	}
 	l.close()
-	return Check{Name: name, Usable: true, Detail: "a connection of our own was found in the table"}
+	return Check{Name: name, Usable: true, Detail: "dump lists the test connection"}
 }
 
-// probeShutdown takes the whole way of the method, on a socket of our own.
-func (a *Actuator) probeShutdown(ctx context.Context, name string, protocol sockdiag.Protocol) Check {
-	check := Check{Name: name}
+// probeShutdown shuts down a test connection through a duplicate of its descriptor.
+func probeShutdown(ctx context.Context, name string, protocol sockdiag.Protocol) Check {
 	l, err := openLoopback(ctx, "127.0.0.1:0", protocol)
 	if err != nil {
-		check.Detail = err.Error()
-		return check
+		return Check{Name: name, Detail: err.Error()}
 	}
 	defer l.close()
 	raw, err := l.client.SyscallConn()
 	if err != nil {
-		check.Detail = err.Error()
-		return check
+		return Check{Name: name, Detail: err.Error()}
 	}
 	var actErr error
 	err = raw.Control(func(fd uintptr) {
 		var own int
 		if own, actErr = duplicate(holder{pid: os.Getpid(), fd: int(fd)}, &l.flow); actErr == nil {
-			actErr = errors.Join(hangUp(own, hangup.DefaultLinger), unix.Close(own))
+			actErr = errors.Join(unix.Shutdown(own, unix.SHUT_RDWR), setUserTimeout(own, hangup.DefaultLinger), unix.Close(own))
 		}
 	})
 	if err := errors.Join(err, actErr); err != nil {
-		check.Detail = err.Error()
-		check.Fix = "use Linux 5.10 or later and a seccomp profile that allows pidfd_open and pidfd_getfd (Docker's default does once CAP_SYS_PTRACE is in the container's capability list)"
-		return check
+		const fix = "use Linux 5.10 or later and a seccomp profile that allows pidfd_open and pidfd_getfd (Docker's default does once CAP_SYS_PTRACE is in the container's capability list)"
+		return Check{Name: name, Detail: err.Error(), Fix: fix}
 	}
 	for side, end := range map[string]*net.TCPConn{"client": l.client, "server": l.server} {
 		if _, err := end.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
-			check.Detail = fmt.Sprintf("the %s read %v instead of end of file", side, err)
-			return check
+			return Check{Name: name, Detail: fmt.Sprintf("shut down test connection: %s read returned %v, want EOF", side, err)}
 		}
 	}
-	check.Usable, check.Detail = true, "both ends of a connection of our own read end of file"
-	return check
+	return Check{Name: name, Usable: true, Detail: "both ends of the test connection read EOF"}
 }
 
-// probeDestroy destroys a connection of our own and returns what kept us.
+// probeDestroy destroys a test connection.
 func (a *Actuator) probeDestroy(ctx context.Context) error {
 	l, err := openLoopback(ctx, "127.0.0.1:0", sockdiag.TCP)
 	if err != nil {
@@ -228,13 +221,13 @@ func (a *Actuator) probeDestroy(ctx context.Context) error {
 		return err
 	}
 	if _, err := l.client.Read(make([]byte, 1)); !errors.Is(err, unix.ECONNABORTED) {
-		return fmt.Errorf("after destroy the client read %s instead of ECONNABORTED", errorText(err))
+		return fmt.Errorf("destroy test connection: client read returned %s, want ECONNABORTED", fmt.Sprint(err))
 	}
 	return nil
 }
 
-// probeDestroyPath destroys the one path of an MPTCP connection of our own.
-func (a *Actuator) probeDestroyPath(ctx context.Context) error {
+// probeDestroySubflow destroys the subflow of an MPTCP test connection.
+func (a *Actuator) probeDestroySubflow(ctx context.Context) error {
 	l, err := openLoopback(ctx, "127.0.0.1:0", sockdiag.MPTCP)
 	if err != nil {
 		return err
@@ -244,23 +237,15 @@ func (a *Actuator) probeDestroyPath(ctx context.Context) error {
 		return err
 	}
 	if _, err := l.conn.Lookup(ctx, &l.subflow); !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("after destroy the path was still there (%s)", errorText(err))
+		return fmt.Errorf("destroy subflow of test connection: lookup returned %s, want not found", fmt.Sprint(err))
 	}
 	return nil
-}
-
-// errorText returns the text of an error, "nothing wrong" for nil.
-func errorText(err error) string {
-	if err == nil {
-		return "nothing wrong"
-	}
-	return err.Error()
 }
 
 func destroyCheck(name string, err error) Check {
 	switch {
 	case err == nil:
-		return Check{Name: name, Usable: true, Detail: "a connection of our own was destroyed"}
+		return Check{Name: name, Usable: true, Detail: "destroyed the test connection"}
 	case errors.Is(err, os.ErrPermission):
 		return Check{Name: name, Detail: err.Error(), Fix: howToDestroy + " (effective: as root, or as a file or ambient capability)"}
 	case errors.Is(err, errors.ErrUnsupported):
@@ -270,13 +255,12 @@ func destroyCheck(name string, err error) Check {
 	}
 }
 
-// noDescriptor is a number that no process has open: asking for it tells whether
-// a process may be reached, and touches nothing.
+// noDescriptor is a descriptor that no process has open: pidfd_getfd returns EBADF only
+// after the permission check, and duplicates nothing.
 const noDescriptor = 1<<31 - 1
 
-// probeProcesses asks, for every other process in /proc, whether its descriptors
-// may be listed and duplicated.
-func (a *Actuator) probeProcesses() Check {
+// probeProcesses checks access to the descriptors of every other process in /proc.
+func probeProcesses() Check {
 	check := Check{Name: "processes"}
 	proc, err := openProc()
 	if err != nil {
@@ -289,39 +273,39 @@ func (a *Actuator) probeProcesses() Check {
 		check.Detail = err.Error()
 		return check
 	}
-	var others, reached int
+	var others, accessible int
 	var example error
 	for _, pid := range pids {
 		if pid == os.Getpid() {
 			continue
 		}
-		switch err := reach(pid); {
+		switch err := checkAccess(pid); {
 		case err == nil:
 			others++
-			reached++
+			accessible++
 		case errors.Is(err, unix.ESRCH), errors.Is(err, os.ErrNotExist):
 		default:
 			others++
 			example = err
 		}
 	}
-	check.Detail = fmt.Sprintf("%d of %d other processes can be reached", reached, others)
+	check.Detail = fmt.Sprintf("%d of %d other processes are accessible", accessible, others)
 	switch {
 	case others == 0:
-		check.Detail = "no other process can be seen"
+		check.Detail = "no other process is visible"
 		check.Fix = "share the application's pid namespace (Kubernetes: shareProcessNamespace: true; Docker: --pid container:NAME)"
-	case reached < others:
-		check.Usable = reached > 0
+	case accessible < others:
+		check.Usable = accessible > 0
 		check.Detail += fmt.Sprintf("; %v", example)
-		check.Fix = whatIsMissing()
+		check.Fix = accessHint()
 	default:
 		check.Usable = true
 	}
 	return check
 }
 
-// reach returns nil when the sockets of the process can be listed and duplicated.
-func reach(pid int) error {
+// checkAccess returns nil if the descriptors of the process can be listed and duplicated.
+func checkAccess(pid int) error {
 	name := fmt.Sprintf("process %d (%s)", pid, commandOf(pid))
 	dir, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
 	if err != nil {
@@ -353,9 +337,8 @@ func reach(pid int) error {
 	}
 }
 
-// whatIsMissing names the rights that reaching every process would take and that
-// this process has not.
-func whatIsMissing() string {
+// accessHint describes the missing access rights to other processes.
+func accessHint() string {
 	var missing []string
 	effective := effectiveCapabilities()
 	for _, c := range []struct {
@@ -372,7 +355,7 @@ func whatIsMissing() string {
 	}
 	if scope, err := os.ReadFile("/proc/sys/kernel/yama/ptrace_scope"); err == nil {
 		if s := strings.TrimSpace(string(scope)); s != "0" {
-			fix += "; kernel.yama.ptrace_scope is " + s + ": only CAP_SYS_PTRACE may attach (3: nobody)"
+			fix += "; kernel.yama.ptrace_scope is " + s + ": 1 and 2 need CAP_SYS_PTRACE, 3 denies access"
 		}
 	}
 	return fix

@@ -19,7 +19,7 @@ import (
 	"tcphup/test/kit/nstest"
 )
 
-// statusText is the beginning of a process's status as the kernel writes it.
+// statusText returns the start of /proc/PID/status in the kernel's format.
 func statusText(name string, groups int, ignored, caught uint64) string {
 	name = strings.NewReplacer("\n", `\n`, `\`, `\\`).Replace(name)
 	return fmt.Sprintf("Name:\t%s\nUmask:\t0022\nGroups:\t%s\n", name, strings.Repeat("4294967294 ", groups)) +
@@ -29,8 +29,8 @@ func statusText(name string, groups int, ignored, caught uint64) string {
 
 const sigpipe = 1 << (unix.SIGPIPE - 1)
 
-// FuzzSIGPIPE reads what the kernel could say of a process, and any other text. A
-// process counts as safe only when one of the two masks says so.
+// FuzzSIGPIPE parses statuses in the kernel's format and arbitrary text. A process is
+// safe only if SIGPIPE is in one of the two masks.
 func FuzzSIGPIPE(f *testing.F) {
 	files, err := filepath.Glob("testdata/status-*.txt")
 	if err != nil || len(files) == 0 {
@@ -72,7 +72,7 @@ func FuzzSIGPIPE(f *testing.F) {
 	})
 }
 
-// A process tells what it does about SIGPIPE however many groups it is in.
+// The SIGPIPE disposition of a process in NGROUPS_MAX groups is read correctly.
 func TestPrivilegedManyGroups(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		const most = 1 << 16 // NGROUPS_MAX
@@ -91,12 +91,12 @@ func TestPrivilegedManyGroups(t *testing.T) {
 		})
 		nstest.Eventually(t, "env has become sleep", func() bool { return commandOf(cmd.Process.Pid) == "sleep" })
 		if kills, err := sigpipeKills(cmd.Process.Pid); kills || err != nil {
-			t.Errorf("it ignores SIGPIPE and counts as one that a SIGPIPE kills: %v", err)
+			t.Errorf("the process ignores SIGPIPE, but sigpipeKills is true: %v", err)
 		}
 	})
 }
 
-// dirent is a struct linux_dirent64.
+// dirent returns a struct linux_dirent64 with the name.
 func dirent(name []byte) []byte {
 	size := (19 + len(name) + 1 + 7) &^ 7
 	b := make([]byte, size)
@@ -108,8 +108,8 @@ func dirent(name []byte) []byte {
 	return b
 }
 
-// FuzzDescriptors reads directories, numbers and links as the kernel writes them, and
-// anything else.
+// FuzzDescriptors parses directories, numbers and links in the kernel's format, and
+// arbitrary bytes.
 func FuzzDescriptors(f *testing.F) {
 	directory, err := os.ReadFile("testdata/dirents-fd.bin")
 	if err != nil {
@@ -141,9 +141,9 @@ func FuzzDescriptors(f *testing.F) {
 		for rest := text; len(rest) > 0; {
 			name, next := nextDirent(rest)
 			if len(next) >= len(rest) {
-				t.Fatalf("%q: nothing was taken off", rest)
+				t.Fatalf("%q: no bytes consumed", rest)
 			}
-			// The name is handed to the kernel as it stands.
+			// readlinkat(2) needs the NUL.
 			if name != nil && !bytes.Contains(rest[:len(rest)-len(next)], append(slices.Clip(name), 0)) {
 				t.Errorf("%q: the name %q does not end with a NUL", rest, name)
 			}

@@ -20,57 +20,57 @@ const (
 	toOther = "other"
 )
 
-// watchInterval is how often new flows are looked for, at most. Where reading the
-// table takes long, the pauses are watchPause times as long as that.
+// watchInterval is the minimum interval between dumps. The pause after a dump is at
+// least watchPause times its duration, which bounds the CPU time.
 const (
 	watchInterval = 10 * time.Millisecond
 	watchPause    = 9
 )
 
-// watch looks for new flows of the processes, or cgroups, whose flows are hung up.
-// A nil watch is fine to use and does nothing.
+// watch polls for new flows of the processes and cgroups whose flows are hung up.
+// A nil watch does nothing.
 type watch struct {
 	*action
 	selector sockdiag.Selector
-	old      map[uint64]bool // cookies of the flows before the action
-	owners   chan []int      // takes the processes to watch, once
+	old      map[uint64]bool // cookies of known flows
+	owners   chan []int      // receives the processes to watch, once
 	pids     []int
-	cgroups  []uint64                // of the flows that are hung up, the root left out
-	warned   map[netip.AddrPort]bool // who was told to have reconnected to the same address
+	cgroups  []uint64                // of the targets, without the root cgroup
+	warned   map[netip.AddrPort]bool // destinations with a logged warning
 	stop     context.CancelFunc
-	sightings
+	openedFlows
 }
 
-// sightings are what the watching goroutine has found.
-type sightings struct {
-	mu   sync.Mutex
-	seen []sighting
+// openedFlows collects the new flows that the goroutine of a watch finds.
+type openedFlows struct {
+	mu    sync.Mutex
+	flows []openedFlow
 
-	done chan struct{} // closed when it has ended; err may be read then
+	done chan struct{} // closed at the end of the goroutine; err is valid then
 	err  error
 }
 
-// sighting is a new flow that has an owner among those watched.
-type sighting struct {
+// openedFlow is a new flow of a watched process or cgroup.
+type openedFlow struct {
 	flow sockdiag.Flow
 	pids []int
 	at   time.Time
 }
 
-// newWatch prepares to watch for new flows to the ports of the targets, and begins
-// to read those that are there already: until start returns, nothing may be hung up.
-// It returns nil when there is nothing to watch.
+// newWatch starts a watch for new flows to the ports of the targets. The first dump is of
+// the existing flows: the caller must not hang up a flow before start returns. It returns
+// nil without outbound targets, and after a warning when maxWatches are running.
 func (x *action) newWatch(ctx context.Context, targets []*target) *watch {
 	if x.WatchReconnect == 0 || x.DryRun {
 		return nil
 	}
 	w := &watch{
-		action:    x,
-		selector:  sockdiag.Selector{Destinations: sockdiag.Everywhere(), States: sockdiag.States(sockdiag.Established)},
-		old:       make(map[uint64]bool),
-		warned:    make(map[netip.AddrPort]bool),
-		owners:    make(chan []int),
-		sightings: sightings{done: make(chan struct{})},
+		action:      x,
+		selector:    sockdiag.Selector{Destinations: sockdiag.Everywhere(), States: sockdiag.States(sockdiag.Established)},
+		old:         make(map[uint64]bool),
+		warned:      make(map[netip.AddrPort]bool),
+		owners:      make(chan []int),
+		openedFlows: openedFlows{done: make(chan struct{})},
 	}
 	for _, t := range targets {
 		if !t.isWatched() {
@@ -92,7 +92,7 @@ func (x *action) newWatch(ctx context.Context, targets []*target) *watch {
 	select {
 	case x.watching <- struct{}{}:
 	default:
-		x.logger.LogAttrs(ctx, slog.LevelWarn, "not watching for reconnects: too many actions are being watched")
+		x.logger.LogAttrs(ctx, slog.LevelWarn, "skipping reconnect watch, limit reached", slog.String("policy", x.Policy), slog.Int("limit", maxWatches))
 		return nil
 	}
 	ctx, w.stop = context.WithCancel(ctx)
@@ -104,13 +104,13 @@ func (x *action) newWatch(ctx context.Context, targets []*target) *watch {
 	return w
 }
 
-// isWatched reports whether the target's owner may be expected to reconnect.
+// isWatched reports whether the target's owner is expected to reconnect: it opened the
+// flow, and would notice the hang-up.
 func (t *target) isWatched() bool {
 	return t.Direction == sockdiag.Outbound && t.connection == nil
 }
 
-// start is called when the owners of the targets are known, and returns when what
-// was there before has been read.
+// start sets the processes to watch and waits for the dump of the existing flows.
 func (w *watch) start(targets []*target) {
 	if w == nil {
 		return
@@ -127,7 +127,7 @@ func (w *watch) start(targets []*target) {
 	}
 }
 
-// abandon ends a watch of an action that has come to nothing.
+// abandon stops the watch of a failed action.
 func (w *watch) abandon() {
 	if w != nil {
 		w.stop()
@@ -140,26 +140,25 @@ func sortCompact[T cmp.Ordered](s []T) []T {
 	return slices.Compact(s)
 }
 
-// rootCgroup is the id of the cgroup that every process is in that is in no other.
+// rootCgroup is the id of the root cgroup.
 const rootCgroup = 1
 
-// read returns the established flows to the watched ports that are not old. Each
-// has a time of its own: a reading that began before a hang-up may end with the
-// flow that came of it.
-func (w *watch) read(ctx context.Context, conn *sockdiag.Conn) ([]sighting, error) {
-	var flows []sighting
+// read dumps the new established flows to the watched ports. Each flow has its own time:
+// a dump that began before a hang-up may include the flow that replaces it.
+func (w *watch) read(ctx context.Context, conn *sockdiag.Conn) ([]openedFlow, error) {
+	var flows []openedFlow
 	for f, err := range conn.Flows(ctx, sockdiag.Query{States: w.selector.StateSet(), Selector: &w.selector}) {
 		if err != nil {
 			return nil, err
 		}
 		if w.selector.MatchEndpoint(&f, sockdiag.Outbound) && !w.old[f.Cookie] {
-			flows = append(flows, sighting{flow: f, at: time.Now()})
+			flows = append(flows, openedFlow{flow: f, at: time.Now()})
 		}
 	}
 	return flows, nil
 }
 
-// run notes new flows until ctx ends.
+// run collects new flows until ctx ends.
 func (w *watch) run(ctx context.Context) error {
 	conn, err := sockdiag.Dial()
 	if err != nil {
@@ -173,8 +172,8 @@ func (w *watch) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, s := range before {
-		w.old[s.flow.Cookie] = true
+	for _, f := range before {
+		w.old[f.flow.Cookie] = true
 	}
 	select {
 	case w.pids = <-w.owners:
@@ -194,39 +193,39 @@ func (w *watch) run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		for _, s := range flows {
-			w.old[s.flow.Cookie] = true
-			s.pids = pids[s.flow.Inode]
-			// Whoever else opens flows to these ports is of no interest, nor worth memory.
-			if len(s.pids) > 0 || slices.Contains(w.cgroups, s.flow.CgroupID) {
-				w.add(s)
+		for _, f := range flows {
+			w.old[f.flow.Cookie] = true
+			f.pids = pids[f.flow.Inode]
+			// Flows of other processes are not kept.
+			if len(f.pids) > 0 || slices.Contains(w.cgroups, f.flow.CgroupID) {
+				w.add(f)
 			}
 		}
 		sleep(ctx, max(watchInterval, watchPause*time.Since(start)))
 	}
 }
 
-func (s *sightings) add(one sighting) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.seen = append(s.seen, one)
+func (o *openedFlows) add(f openedFlow) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.flows = append(o.flows, f)
 }
 
-// take returns the first new flow that stands in for the target's, once.
-func (s *sightings) take(t *target) (sighting, bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	i := slices.IndexFunc(s.seen, func(one sighting) bool { return one.succeeds(t) })
+// take removes and returns the first new flow that replaces the target.
+func (o *openedFlows) take(t *target) (openedFlow, bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	i := slices.IndexFunc(o.flows, func(f openedFlow) bool { return f.replaces(t) })
 	if i < 0 {
-		return sighting{}, false
+		return openedFlow{}, false
 	}
-	found := s.seen[i]
-	s.seen = slices.Delete(s.seen, i, i+1)
+	found := o.flows[i]
+	o.flows = slices.Delete(o.flows, i, i+1)
 	return found, true
 }
 
-// ownersOf looks through the watched processes alone.
-func (w *watch) ownersOf(ctx context.Context, flows []sighting) (map[uint32][]int, error) {
+// ownersOf returns the watched processes that own the flows, by inode.
+func (w *watch) ownersOf(ctx context.Context, flows []openedFlow) (map[uint32][]int, error) {
 	if len(flows) == 0 {
 		return nil, nil
 	}
@@ -236,10 +235,10 @@ func (w *watch) ownersOf(ctx context.Context, flows []sighting) (map[uint32][]in
 	}
 	defer unix.Close(proc)
 	var inodes []uint32
-	for _, s := range flows {
-		inodes = append(inodes, s.flow.Inode)
+	for _, f := range flows {
+		inodes = append(inodes, f.flow.Inode)
 	}
-	found, err := lookThrough(ctx, proc, w.pids, sortCompact(inodes))
+	found, err := scanProcesses(ctx, proc, w.pids, sortCompact(inodes))
 	if err != nil {
 		return nil, err
 	}
@@ -252,7 +251,8 @@ func (w *watch) ownersOf(ctx context.Context, flows []sighting) (map[uint32][]in
 	return pids, nil
 }
 
-// end finishes the watch, now or later.
+// end waits for the reconnects of the flows that were hung up, in the background with
+// WatchLater.
 func (w *watch) end(ctx context.Context, acted []*target) {
 	if w == nil {
 		return
@@ -261,7 +261,7 @@ func (w *watch) end(ctx context.Context, acted []*target) {
 		w.finish(ctx, acted)
 		return
 	}
-	// The results are the caller's from here on, so the watch has its own.
+	// The caller owns the results from here on.
 	own := make([]*target, len(acted))
 	for i, t := range acted {
 		clone := *t
@@ -270,8 +270,8 @@ func (w *watch) end(ctx context.Context, acted []*target) {
 	w.watches.Go(func() { w.finish(w.closed, own) })
 }
 
-// finish waits until each flow that was hung up has a successor or
-// WatchReconnect is over, and notes what was seen.
+// finish waits until each flow that was hung up is replaced, for at most WatchReconnect
+// after the last hang-up. It sets Reconnect of the results and logs them.
 func (w *watch) finish(ctx context.Context, acted []*target) {
 	var until time.Time
 	var waiting []*target
@@ -298,7 +298,7 @@ func (w *watch) finish(ctx context.Context, acted []*target) {
 	w.stop()
 	<-w.done
 	if w.err != nil {
-		w.logger.LogAttrs(ctx, slog.LevelWarn, "watching for reconnects failed", slog.Any("err", w.err))
+		w.logger.LogAttrs(ctx, slog.LevelWarn, "reconnect watch failed", slog.String("policy", w.Policy), slog.Any("err", w.err))
 		return
 	}
 	for _, t := range waiting {
@@ -316,14 +316,14 @@ func (w *watch) hasEnded() bool {
 	}
 }
 
-// succeeds reports whether the new flow stands in for the old one: the same port,
-// opened after the hang-up by a process that held the old one, or in its cgroup.
-func (s *sighting) succeeds(t *target) bool {
-	if s.flow.Remote.Port() != t.Flow.Remote.Port() || s.at.Before(t.actedAt) {
+// replaces reports whether a holder of the old flow, or a process in its cgroup, opened
+// the new one to the same port after the hang-up.
+func (o *openedFlow) replaces(t *target) bool {
+	if o.flow.Remote.Port() != t.Flow.Remote.Port() || o.at.Before(t.actedAt) {
 		return false
 	}
-	return t.Flow.CgroupID > rootCgroup && s.flow.CgroupID == t.Flow.CgroupID ||
-		slices.ContainsFunc(t.holders, func(h holder) bool { return slices.Contains(s.pids, h.pid) })
+	return t.Flow.CgroupID > rootCgroup && o.flow.CgroupID == t.Flow.CgroupID ||
+		slices.ContainsFunc(t.holders, func(h holder) bool { return slices.Contains(o.pids, h.pid) })
 }
 
 func (w *watch) logReconnect(ctx context.Context, t *target) {
@@ -334,27 +334,23 @@ func (w *watch) logReconnect(ctx context.Context, t *target) {
 		slog.Int("pid", t.PID),
 		slog.String("command", t.Command),
 	}
-	to := toOther
-	if t.Reconnect.SameAddress(&t.Flow) {
-		to = toSame
+	remote, after := t.Reconnect.Remote, t.Reconnect.After
+	if !remote.IsValid() {
+		w.logger.LogAttrs(ctx, slog.LevelInfo, "no reconnect seen", append(attrs, slog.Duration("watched", after))...)
+		return
 	}
-	if t.Reconnect.Remote.IsValid() {
-		w.metrics.reconnect.WithLabelValues(to).Observe(t.Reconnect.After.Seconds())
+	attrs = append(attrs, slog.String("remote", remote.String()), slog.Duration("after", after))
+	if !t.Reconnect.SameAddress(&t.Flow) {
+		w.metrics.reconnect.WithLabelValues(toOther).Observe(after.Seconds())
+		w.logger.LogAttrs(ctx, slog.LevelInfo, "reconnected to another address", attrs...)
+		return
 	}
-	switch {
-	case !t.Reconnect.Remote.IsValid():
-		w.logger.LogAttrs(ctx, slog.LevelInfo, "no reconnect seen", append(attrs, slog.Duration("watched", t.Reconnect.After))...)
-	case to == toSame:
-		// Loud once; a pool would say it for each of its connections.
-		level := slog.LevelWarn
-		if w.warned[t.Flow.Remote] {
-			level = slog.LevelDebug
-		}
-		w.warned[t.Flow.Remote] = true
-		w.logger.LogAttrs(ctx, level, "reconnected to the address that was just hung up",
-			append(attrs, slog.Duration("after", t.Reconnect.After))...)
-	default:
-		w.logger.LogAttrs(ctx, slog.LevelInfo, "reconnected elsewhere",
-			append(attrs, slog.String("remote", t.Reconnect.Remote.String()), slog.Duration("after", t.Reconnect.After))...)
+	w.metrics.reconnect.WithLabelValues(toSame).Observe(after.Seconds())
+	// One warning per destination: a pool reconnects many times.
+	level := slog.LevelWarn
+	if w.warned[t.Flow.Remote] {
+		level = slog.LevelDebug
 	}
+	w.warned[t.Flow.Remote] = true
+	w.logger.LogAttrs(ctx, level, "reconnected to the same address", attrs...)
 }

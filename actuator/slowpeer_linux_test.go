@@ -21,9 +21,8 @@ import (
 	"tcphup/test/kit/testapp"
 )
 
-// A peer that is slow and alive gets all that was queued, and the FIN behind it,
-// however long that takes; also when the first look at what was done comes late,
-// because other flows had their turn or there was no CPU.
+// A slow peer receives all queued data and the FIN, also if other flows or a lack of CPU
+// delay the first lookup.
 func TestPrivilegedSlowPeer(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		noLeaks(t)
@@ -32,7 +31,7 @@ func TestPrivilegedSlowPeer(t *testing.T) {
 		for _, tt := range []struct {
 			name   string
 			flows  int
-			queue  int // bytes; the peer takes some 50,000 a second
+			queue  int // bytes; the peer reads about 50,000 per second
 			linger time.Duration
 			stall  time.Duration // between the first flow and the next
 		}{
@@ -67,7 +66,7 @@ func TestPrivilegedSlowPeer(t *testing.T) {
 						for buffer := make([]byte, 1<<10); err == nil; {
 							_, err = conn.Read(buffer)
 							select {
-							case <-time.After(20 * time.Millisecond): // this is how slow it is
+							case <-time.After(20 * time.Millisecond): // the slow peer
 							case <-hurry:
 							}
 						}
@@ -87,14 +86,14 @@ func TestPrivilegedSlowPeer(t *testing.T) {
 					}
 				})
 				for _, r := range mustHangUp(t, a, hangup.Request{Selector: to(destination), Linger: tt.linger}).Results {
-					if r.Method != hangup.Shutdown || strings.Contains(r.Detail, "destroy") || r.Outcome == hangup.Lingering && !strings.Contains(r.Detail, "still taking") {
+					if r.Method != hangup.Shutdown || strings.Contains(r.Detail, "destroy") || r.Outcome == hangup.Lingering && !strings.Contains(r.Detail, "still reading") {
 						t.Errorf("outcome %s, method %s: %s", r.Outcome, r.Method, r.Detail)
 					}
 				}
 				close(hurry)
 				for range tt.flows {
 					if err := <-ends; !errors.Is(err, io.EOF) {
-						t.Errorf("the peer reads %v, want end of file", err)
+						t.Errorf("peer: %v, want EOF", err)
 					}
 				}
 			})
@@ -102,8 +101,8 @@ func TestPrivilegedSlowPeer(t *testing.T) {
 	})
 }
 
-// When linger is over, what the peer has taken in the last part of it decides.
-func TestFinishLeavesSlowPeer(t *testing.T) {
+// A flow whose send queue shrank is not destroyed after linger.
+func TestSlowPeerIsNotDestroyed(t *testing.T) {
 	a := New(Config{})
 	a.destroy = func(context.Context, *sockdiag.Conn, *sockdiag.Flow) error {
 		t.Error("the flow was destroyed")
@@ -111,7 +110,7 @@ func TestFinishLeavesSlowPeer(t *testing.T) {
 	}
 	x := &action{Actuator: a, Request: hangup.Request{Linger: time.Second}}
 	slow := &target{Result: hangup.Result{Outcome: hangup.Lingering}, queuedFirst: 100_000, queuedLast: 60_000}
-	if x.finish(t.Context(), slow) || slow.Outcome != hangup.Lingering || !strings.Contains(slow.Detail, "still taking") {
+	if x.destroyUnresponsive(t.Context(), slow) || slow.Outcome != hangup.Lingering || !strings.Contains(slow.Detail, "still reading") {
 		t.Errorf("got %+v", slow.Result)
 	}
 }

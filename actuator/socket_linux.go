@@ -13,19 +13,17 @@ import (
 )
 
 var (
-	errIdentity = errors.New("the descriptor no longer leads to the socket that was chosen")
-	errListener = errors.New("the socket accepts connections")
+	errIdentity = errors.New("descriptor no longer refers to the selected socket")
+	errListener = errors.New("socket is a listener")
 )
 
-// duplicate returns a descriptor of our own for the socket that the holder has, if it has
-// the flow's cookie and is no listener. The socket may still lead elsewhere, for it may
-// be disconnected and connected anew: shutDownAcquired looks its addresses up. The caller
-// gives it to release. Errors answer errors.Is with errIdentity, errListener and those of
-// the kernel; unix.ESRCH and unix.EBADF say that the holder has let go of it.
+// duplicate duplicates the holder's descriptor and verifies that it is the flow's socket;
+// shutDownAcquired verifies its addresses. The caller must release it. Errors match errIdentity, errListener or the errno; unix.ESRCH
+// and unix.EBADF mean that the process exited or closed the descriptor.
 //
-// It needs Linux 5.6 (pidfd_getfd(2)) and what PTRACE_MODE_ATTACH_REALCREDS needs:
-// the holder's uid and gid, or CAP_SYS_PTRACE; and a seccomp profile and a Yama
-// setting that allow it.
+// It needs Linux 5.6 (pidfd_getfd(2)) and PTRACE_MODE_ATTACH_REALCREDS access: the
+// holder's uid and gid, or CAP_SYS_PTRACE. The seccomp profile and the Yama setting must
+// allow it.
 func duplicate(h holder, flow *sockdiag.Flow) (int, error) {
 	pidfd, err := unix.PidfdOpen(h.pid, 0)
 	if err != nil {
@@ -43,13 +41,12 @@ func duplicate(h holder, flow *sockdiag.Flow) (int, error) {
 	return fd, nil
 }
 
-// releaseWait is how long a close may take before nobody waits for it.
+// releaseWait bounds the wait for a close.
 const releaseWait = 100 * time.Millisecond
 
-// release closes a duplicate. That may take for as long as the process wants that
-// it is of: a file that it has put in the place of the socket may be on a FUSE or
-// NFS server, and if it has closed its own descriptor the kernel waits here until
-// its data has left (SO_LINGER). An action does not.
+// release closes a duplicate and waits at most releaseWait, because the owner controls
+// how long a close blocks. Its descriptor may refer to a file on a FUSE or NFS server by
+// now, and the last close of a socket with SO_LINGER waits for its data.
 func release(fd int) {
 	if linger, err := unix.GetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER); err == nil && linger.Onoff == 0 {
 		_ = unix.Close(fd)
@@ -68,7 +65,8 @@ func release(fd int) {
 	}
 }
 
-// verify returns nil if fd is the flow's socket, by its cookie, and no listener.
+// verify returns nil if fd has the cookie of the flow and is not a listener. A socket
+// keeps its cookie when it is connected again.
 func verify(fd int, flow *sockdiag.Flow) error {
 	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
 	switch {
@@ -87,25 +85,25 @@ func verify(fd int, flow *sockdiag.Flow) error {
 	return nil
 }
 
-// socketAddresses are the addresses of a socket as getsockname(2) and getpeername(2)
-// return them; an address that was not read is invalid. BPF programs may rewrite them,
-// so they are compared only with those of the same socket.
-type socketAddresses struct{ local, peer netip.AddrPort }
+// socketAddresses are the results of getsockname(2) and getpeername(2); an address that
+// could not be read is invalid. BPF programs may rewrite them, so they are comparable
+// only for one socket.
+type socketAddresses struct{ local, remote netip.AddrPort }
 
-func socketNames(fd int) socketAddresses {
-	var names socketAddresses
+func readAddresses(fd int) socketAddresses {
+	var a socketAddresses
 	if sa, err := unix.Getsockname(fd); err == nil {
-		names.local = addrPort(sa)
+		a.local = addrPort(sa)
 	}
 	if sa, err := unix.Getpeername(fd); err == nil {
-		names.peer = addrPort(sa)
+		a.remote = addrPort(sa)
 	}
-	return names
+	return a
 }
 
-// differ reports whether both have a peer and an address is another one.
+// differ reports whether both have a peer and at least one address is different.
 func (a socketAddresses) differ(b socketAddresses) bool {
-	return a.peer.IsValid() && b.peer.IsValid() && a != b
+	return a.remote.IsValid() && b.remote.IsValid() && a != b
 }
 
 func addrPort(sa unix.Sockaddr) netip.AddrPort {
@@ -119,27 +117,16 @@ func addrPort(sa unix.Sockaddr) netip.AddrPort {
 	}
 }
 
-// hangUp ends the connection behind fd in order: what is queued goes out, as long
-// as the peer takes it, then a FIN, and the application reads end of file. It
-// returns unix.ENOTCONN when the connection had ended already.
-func hangUp(fd int, linger time.Duration) error {
-	if err := unix.Shutdown(fd, unix.SHUT_RDWR); err != nil {
-		return fmt.Errorf("shut down: %w", err)
-	}
-	return giveUpAfter(fd, linger)
-}
-
-// giveUpAfter makes the kernel end a flow that has been shut down when its peer
-// does not acknowledge, or keeps its window shut, for as long as linger
-// (TCP_USER_TIMEOUT, RFC 5482); the MPTCP socket has no such option. A shorter
-// timeout of the application's own is kept; a linger of 0 leaves the kernel's
-// defaults, which are minutes.
-func giveUpAfter(fd int, linger time.Duration) error {
+// setUserTimeout limits how long a flow may be unacknowledged or its peer's window
+// closed, before the kernel closes the flow (TCP_USER_TIMEOUT, RFC 5482). A linger of 0
+// keeps the kernel default, and a shorter timeout of the application is kept as well.
+// MPTCP sockets do not have the option, which is not an error.
+func setUserTimeout(fd int, linger time.Duration) error {
 	if linger <= 0 {
 		return nil
 	}
 	own, err := unix.GetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT)
-	// The kernel has an int of milliseconds, and adds to it.
+	// The option is an int in milliseconds, and the kernel adds to it.
 	if ms := int(min(max(linger.Milliseconds(), 1), math.MaxInt32/2)); err == nil && (own == 0 || own > ms) {
 		err = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, ms)
 	}
@@ -149,9 +136,8 @@ func giveUpAfter(fd int, linger time.Duration) error {
 	return nil
 }
 
-// unreadMPTCP returns the bytes that wait to be read from an MPTCP connection, whose
-// receive queue in a dump counts memory. Before Linux 5.17, without SIOCINQ for MPTCP, it
-// returns that of the dump. For a TCP flow it returns 0.
+// unreadMPTCP returns the unread bytes of an MPTCP connection, whose receive queue in a
+// dump counts memory; before Linux 5.17 it returns that queue. For TCP it returns 0.
 func unreadMPTCP(fd int, flow *sockdiag.Flow) (uint32, error) {
 	if flow.Protocol != sockdiag.MPTCP {
 		return 0, nil

@@ -15,7 +15,7 @@ import (
 	"tcphup/test/kit/testapp"
 )
 
-// States other than an open, idle connection.
+// Flows in states other than established and idle.
 func TestPrivilegedStates(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		noLeaks(t)
@@ -45,9 +45,9 @@ func TestPrivilegedStates(t *testing.T) {
 			app.Block("send", fd, unix.SYS_SENDTO)
 			r := only(t, mustHangUp(t, New(Config{}), hangup.Request{Selector: to(server.Addr()), Linger: 4 * linger}))
 			expect(t, r, hangup.Closed, "", hangup.Shutdown)
-			// By us or, on a busy machine, by TCP_USER_TIMEOUT: not before its time.
+			// By destroy or, on a busy machine, by TCP_USER_TIMEOUT; not earlier.
 			if r.Took < 3*linger {
-				t.Errorf("it was given %v, want %v: %q", r.Took, 4*linger, r.Detail)
+				t.Errorf("closed after %v, want %v: %q", r.Took, 4*linger, r.Detail)
 			}
 			if got := app.Hear(); got != "send EPIPE" {
 				t.Errorf("application: %q", got)
@@ -55,7 +55,7 @@ func TestPrivilegedStates(t *testing.T) {
 		})
 
 		t.Run("syn_sent to a black hole", func(t *testing.T) {
-			// The neighbour is known and drops what is not for it.
+			// A static neighbour entry: the peer drops the packets.
 			mac := strings.Fields(nstest.Command(t, "ip", "-n", "peer", "-o", "link", "show", "one"))
 			lladdr := ""
 			for i, word := range mac {
@@ -74,7 +74,7 @@ func TestPrivilegedStates(t *testing.T) {
 					return len(flows) == 1 && flows[0].State == sockdiag.SynSent
 				})
 				expect(t, only(t, mustHangUp(t, New(Config{}), hangup.Request{Selector: to(hole), Method: method})), hangup.Closed, "", method)
-				// The kernel resets an attempt that is hung up, as it does one that failed.
+				// shutdown(2) resets a connection attempt.
 				if got := app.Hear(); got != "connect ECONNABORTED -1" && got != "connect ECONNRESET -1" {
 					t.Errorf("%s: application: %q", method, got)
 				}
@@ -94,7 +94,7 @@ func TestPrivilegedStates(t *testing.T) {
 				{a: New(Config{}), method: hangup.Destroy, outcome: hangup.Closed, took: hangup.Destroy},
 			} {
 				reason := hangup.Reason("")
-				// Before Linux 6.11 an orphan is left to the kernel.
+				// Before Linux 6.11 an orphan is not destroyed.
 				if tt.took == hangup.Destroy && !destroysOrphans() {
 					tt.outcome, tt.took = hangup.Lingering, hangup.None
 					if tt.method == hangup.Destroy {

@@ -1,6 +1,7 @@
 package actuator
 
 import (
+	"context"
 	"slices"
 	"time"
 
@@ -8,51 +9,75 @@ import (
 	"tcphup/sockdiag"
 )
 
-// phase is how far an action has got with a flow.
+// phase is the progress of an action on one flow.
 type phase int
 
 const (
-	phasePlanned   phase = iota // chosen; its turn has not come
-	phaseBusy                   // put off until it is quiet
-	phaseOwnerLost              // put off until its owners have been searched again
-	phaseAcquired               // a verified duplicate of its socket is held
-	phaseHungUp                 // shut down or destroyed, by us or its application; not looked up since
-	phaseVerifying              // looked up since then, and still open
-	phaseDone                   // its outcome is final
+	phasePlanned   phase = iota // selected
+	phaseBusy                   // deferred until the flow is quiet
+	phaseOwnerLost              // deferred until the next search for owners
+	phaseAcquired               // verified duplicate of the socket is open
+	phaseHungUp                 // shut down or destroyed, by tcphup or the application; not verified
+	phaseVerifying              // still open at the last lookup
+	phaseDone                   // outcome is final
 )
 
-// target is a flow on its way to an outcome.
+// target is a selected flow and the progress of its hang-up.
 type target struct {
 	hangup.Result
-	phase   phase
-	holders []holder
-	// ownersAt is the end of the pass over /proc that found the holders. searchedAgain
-	// is set when none of them had the flow any more, and they were searched once more.
-	ownersAt      time.Time
-	searchedAgain bool
-	// orphaned is set for a flow that its application closed before we could.
+	phase         phase
+	holders       []holder
+	ownersAt      time.Time // end of the /proc scan that found the holders
+	searchedAgain bool      // holders no longer had the flow; limits that search to one
+	// orphaned is set for a flow that its application closed first.
 	orphaned bool
-	// actedAt is the begin of the turn in which it was hung up. unconfirmed is set when
-	// the kernel did not answer whether it was.
+	// actedAt is the time before the hang-up. unconfirmed is set when the kernel did not
+	// acknowledge a destroy.
 	actedAt     time.Time
 	unconfirmed bool
-	// connection is, in Path mode, the MPTCP connection that Flow is a path of, and
-	// siblings are all of its paths.
+	// connection is the MPTCP connection of Flow in Path mode, else nil; siblings are all
+	// subflows of it.
 	connection *sockdiag.Flow
 	siblings   []sockdiag.Flow
-	// queuedFirst and queuedLast are the bytes that the peer had still to take when a
-	// quarter of Linger had passed since firstLookup, the first lookup after the flow
-	// was hung up, and at the last lookup.
+	// queuedLast is the send queue in bytes at the last lookup. queuedFirst is the same at
+	// a quarter of Linger after firstLookup, the first lookup after the hang-up.
 	queuedFirst, queuedLast uint32
 	firstLookup             time.Time
 }
 
-// end makes the outcome final.
+// end sets the final outcome.
 func (t *target) end(method hangup.Method, outcome hangup.Outcome) {
 	t.phase, t.Method, t.Outcome = phaseDone, method, outcome
 }
 
-// inPhase returns the targets that are in the phase.
+// refuse ends a flow that a safety check rejected.
+func (t *target) refuse(reason hangup.Reason, detail string) {
+	t.Reason, t.Detail = reason, detail
+	t.end(hangup.None, hangup.Refused)
+}
+
+// fail ends a flow after a failed system call.
+func (t *target) fail(method hangup.Method, err error) {
+	t.Err = err
+	t.end(method, hangup.Failed)
+}
+
+// failUnlessDone is fail for an untouched flow; the flow stays Planned when ctx has ended.
+func (t *target) failUnlessDone(ctx context.Context, method hangup.Method, err error) {
+	if ctx.Err() != nil {
+		t.notProcessed()
+		return
+	}
+	t.fail(method, err)
+}
+
+// notProcessed ends a flow that the action did not reach in time.
+func (t *target) notProcessed() {
+	t.Detail = "action ended before this flow was processed"
+	t.end(hangup.None, hangup.Planned)
+}
+
+// inPhase returns the targets in the phase.
 func inPhase(targets []*target, p phase) []*target {
 	return slices.DeleteFunc(slices.Clone(targets), func(t *target) bool { return t.phase != p })
 }

@@ -15,9 +15,8 @@ import (
 	"tcphup/test/kit/testapp"
 )
 
-// A connection that no process has accepted has no inode, like one that its
-// process has closed. It is not mistaken for that: nobody waits for its end, and
-// the process that accepts it in time keeps it.
+// An unaccepted connection has no inode, like an orphan, but is not treated as one. The
+// action does not wait for its end, and a refused connection can still be accepted.
 func TestPrivilegedUnaccepted(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		for _, tt := range []struct {
@@ -41,7 +40,7 @@ func TestPrivilegedUnaccepted(t *testing.T) {
 				listener, client := dialUnaccepted(t, tt.mptcp)
 				selector := to(listener.Addr().(*net.TCPAddr).AddrPort())
 				selector.Direction = sockdiag.Inbound
-				// An action that waits for linger runs out of time.
+				// Waiting for linger would exceed this timeout.
 				ctx, cancel := context.WithTimeout(t.Context(), nstest.HangGuard)
 				defer cancel()
 				report, err := New(Config{}).HangUp(ctx, hangup.Request{Selector: selector, Method: tt.method, Linger: time.Hour})

@@ -10,14 +10,12 @@ import (
 	"tcphup/sockdiag"
 )
 
-// lastLookup bounds the lookups of an action whose time is over.
+// lastLookup bounds the lookups after the end of ctx.
 const lastLookup = 250 * time.Millisecond
 
-// verify looks the flows up again until each has ended or Linger is over. A flow that
-// lingers then is destroyed, unless shutdown alone was asked for.
-//
-// When ctx has ended there is one lookup all the same, which takes microseconds for a
-// flow: most flows of an action that was paused or ran out of time ended long ago.
+// verify polls the flows until each has ended, for at most Linger. It then destroys
+// lingering flows unless the method is shutdown. When ctx has ended, it looks up each
+// flow once more: most have ended by then.
 func (x *action) verify(ctx context.Context, targets []*target) {
 	if ctx.Err() == nil {
 		x.awaitEnds(ctx, targets, x.Linger)
@@ -32,30 +30,29 @@ func (x *action) verify(ctx context.Context, targets []*target) {
 	}
 	for _, t := range targets {
 		if t.phase == phaseHungUp {
-			t.Outcome, t.Detail = hangup.Lingering, "the action ended before its end was seen"
+			t.Outcome, t.Detail = hangup.Lingering, "action ended before the flow was closed"
 		}
 		t.phase = phaseDone
 	}
 }
 
-// destroyLingering destroys the flows that linger, and verifies that they end.
+// destroyLingering destroys the lingering flows and verifies that they end.
 func (x *action) destroyLingering(ctx context.Context, targets []*target) {
 	var destroyed []*target
 	for _, t := range targets {
-		if t.Outcome == hangup.Lingering && x.finish(ctx, t) {
+		if t.Outcome == hangup.Lingering && x.destroyUnresponsive(ctx, t) {
 			destroyed = append(destroyed, t)
 		}
 	}
 	x.awaitEnds(ctx, destroyed, time.Second)
 	for _, t := range destroyed {
 		if t.Outcome != hangup.Lingering {
-			t.Detail = "the peer did not answer the FIN within " + x.Linger.String() + ": finished with destroy"
+			t.Detail = "peer did not acknowledge the FIN within " + x.Linger.String() + ": finished with destroy"
 		}
 	}
 }
 
-// pause waits before the next flow is hung up, and meanwhile verifies those that were
-// hung up before.
+// pause waits for d and verifies the flows that were hung up before in the meantime.
 func (x *action) pause(ctx context.Context, d time.Duration, hungUp []*target) {
 	if d <= 0 {
 		return
@@ -65,9 +62,8 @@ func (x *action) pause(ctx context.Context, d time.Duration, hungUp []*target) {
 	sleep(ctx, time.Until(until))
 }
 
-// awaitEnds looks the targets up, ever less often, until each has ended, for at most
-// the given time from the end of the first round of lookups. A lookup that the end of
-// ctx cuts short changes nothing: the result of the one before stands.
+// awaitEnds polls the targets, at increasing intervals, until each has ended, for at
+// most limit after the first round. An aborted lookup keeps the previous outcome.
 func (x *action) awaitEnds(ctx context.Context, targets []*target, limit time.Duration) {
 	var deadline time.Time
 	for pause := 500 * time.Microsecond; ; pause = min(2*pause, 50*time.Millisecond) {
@@ -96,8 +92,8 @@ func (x *action) awaitEnds(ctx context.Context, targets []*target, limit time.Du
 	}
 }
 
-// setOutcome notes what a lookup has shown of a flow that was hung up. A flow that is
-// half closed or lingers may still end.
+// setOutcome sets the outcome of a flow that was hung up. HalfClosed and Lingering are
+// not final.
 func (t *target) setOutcome(outcome hangup.Outcome, err error) {
 	t.Outcome, t.Err, t.Took = outcome, err, time.Since(t.actedAt)
 	t.phase = phaseDone
@@ -106,16 +102,15 @@ func (t *target) setOutcome(outcome hangup.Outcome, err error) {
 	}
 }
 
-// currentOutcome looks a flow up that was hung up, and returns its outcome if it stays
-// as it is.
+// currentOutcome looks up a flow that was hung up and returns the outcome of its state.
 func (x *action) currentOutcome(ctx context.Context, t *target) (hangup.Outcome, error) {
-	now, err := x.lookUp(ctx, &t.Flow)
+	now, err := x.currentFlow(ctx, &t.Flow)
 	if err != nil {
 		return hangup.Failed, err
 	}
 	t.noteQueue(&now, x.Linger)
-	if isNewLife(t, &now) {
-		now.State = sockdiag.Close // what was chosen is over
+	if isReused(t, &now) {
+		now.State = sockdiag.Close // the selected flow has ended
 	}
 	if t.Flow.Protocol == sockdiag.MPTCP && (hasEnded(now.State) || now.State == sockdiag.FinWait1) {
 		open, err := x.hasOpenSubflow(ctx, t)
@@ -140,10 +135,9 @@ func (x *action) currentOutcome(ctx context.Context, t *target) (hangup.Outcome,
 	}
 }
 
-// noteQueue notes how much the peer has still to take. Data that was in flight at the
-// start arrives whether or not the peer reads, so the comparison begins after a quarter
-// of linger. The first lookup may come late: other flows were to be hung up, or there
-// was no CPU.
+// noteQueue records the send queue. Its comparison begins at a quarter of linger: data in
+// flight is acknowledged whether or not the peer reads. The time counts from the first
+// lookup, which other hang-ups or a lack of CPU may delay.
 func (t *target) noteQueue(now *sockdiag.Flow, linger time.Duration) {
 	if t.firstLookup.IsZero() {
 		t.firstLookup = time.Now()
@@ -154,10 +148,9 @@ func (t *target) noteQueue(now *sockdiag.Flow, linger time.Duration) {
 	t.queuedLast = now.SendQueue
 }
 
-// hasOpenSubflow reports whether a subflow of an MPTCP connection has neither ended
-// nor been shut down with the peer's acknowledgement. The connection is over when all
-// have: without a subflow it has nothing to send a FIN on, and ends when the
-// application closes it.
+// hasOpenSubflow reports whether a subflow of an MPTCP connection is open and its FIN
+// unacknowledged. A connection without such a subflow cannot send a FIN, and ends when
+// the application closes it.
 func (x *action) hasOpenSubflow(ctx context.Context, t *target) (bool, error) {
 	for i := range t.Subflows {
 		state, err := x.stateOf(ctx, &t.Subflows[i])
@@ -171,16 +164,15 @@ func (x *action) hasOpenSubflow(ctx context.Context, t *target) (bool, error) {
 	return false, nil
 }
 
-// isNewLife reports whether a socket that was acted on is not on its way out: its
-// application has used it again, for a listener or another connection, which are not
-// what was chosen. It keeps its cookie then (connect(2), AF_UNSPEC).
-func isNewLife(t *target, now *sockdiag.Flow) bool {
+// isReused reports whether the application used the socket again after the hang-up, for a
+// listener or another connection. The cookie remains the same (connect(2), AF_UNSPEC).
+func isReused(t *target, now *sockdiag.Flow) bool {
 	return t.Flow.Protocol == sockdiag.TCP && !t.unconfirmed &&
 		!hasEnded(now.State) && !isClosing(now.State) && now.State != sockdiag.SynRecv
 }
 
-// lookUp returns a flow as it is now; a flow that is gone is in state Close.
-func (x *action) lookUp(ctx context.Context, f *sockdiag.Flow) (sockdiag.Flow, error) {
+// currentFlow looks up a flow; a missing flow has state Close.
+func (x *action) currentFlow(ctx context.Context, f *sockdiag.Flow) (sockdiag.Flow, error) {
 	now, err := x.conn.Lookup(ctx, f)
 	if errors.Is(err, os.ErrNotExist) {
 		return sockdiag.Flow{State: sockdiag.Close}, nil
@@ -188,41 +180,40 @@ func (x *action) lookUp(ctx context.Context, f *sockdiag.Flow) (sockdiag.Flow, e
 	return now, err
 }
 
-// stateOf returns the state of a flow as lookUp does.
+// stateOf returns the state of currentFlow.
 func (x *action) stateOf(ctx context.Context, f *sockdiag.Flow) (sockdiag.State, error) {
-	now, err := x.lookUp(ctx, f)
+	now, err := x.currentFlow(ctx, f)
 	return now.State, err
 }
 
-// finish destroys a flow whose peer does not answer, after the application has
-// had its end of file. The paths of an MPTCP connection, those included that have
-// joined meanwhile, may all be taken then. It reports whether there is something to
-// verify.
-func (x *action) finish(ctx context.Context, t *target) bool {
+// destroyUnresponsive destroys a lingering flow whose peer does not respond; of an MPTCP
+// connection, all current subflows. The application has read EOF by then. It reports
+// whether the flow is to be verified.
+func (x *action) destroyUnresponsive(ctx context.Context, t *target) bool {
 	if t.queuedLast < t.queuedFirst {
-		t.Detail = "the peer is still taking what is queued, and gets the FIN behind it"
+		t.Detail = "peer is still reading queued data; the FIN follows"
 		return false
 	}
 	if t.Method == hangup.Destroy {
-		return false // that has been tried
+		return false // already destroyed
 	}
 	flows := []sockdiag.Flow{t.Flow}
 	if t.Flow.Protocol == sockdiag.MPTCP {
-		paths, err := readPaths(ctx, x.conn, &t.Flow)
+		subflows, err := dumpSubflows(ctx, x.conn, &t.Flow)
 		if err != nil {
 			t.setOutcome(hangup.Failed, err)
 			return false
 		}
-		t.Subflows, flows = paths, paths
+		t.Subflows, flows = subflows, subflows
 	}
 	for i := range flows {
 		if flows[i].Inode == 0 && !destroysOrphans() {
-			t.Detail = "the peer does not answer; before Linux 6.11 SOCK_DESTROY would leave an orphan without a timer, so the kernel finishes it: " + x.kernelGivesUp(t)
+			t.Detail = "peer does not respond; before Linux 6.11 SOCK_DESTROY stops the timers of an orphan, so the kernel closes it after " + x.kernelTimeout(t)
 			return false
 		}
-		// The kernel does not compare states: it would destroy a new life as well.
-		now, err := x.lookUp(ctx, &flows[i])
-		if err == nil && isNewLife(t, &now) {
+		// SOCK_DESTROY does not compare states: it would close a reused socket.
+		now, err := x.currentFlow(ctx, &flows[i])
+		if err == nil && isReused(t, &now) {
 			t.setOutcome(x.currentOutcome(ctx, t))
 			return false
 		}
@@ -232,10 +223,10 @@ func (x *action) finish(ctx context.Context, t *target) bool {
 		switch {
 		case err == nil, errors.Is(err, os.ErrNotExist):
 		case errors.Is(err, os.ErrPermission):
-			t.Detail = "the peer does not answer; to finish it, " + howToDestroy + "; else the kernel does: " + x.kernelGivesUp(t)
+			t.Detail = "peer does not respond; the kernel closes the flow after " + x.kernelTimeout(t) + "; to destroy it now, " + howToDestroy
 			return false
 		case errors.Is(err, errors.ErrUnsupported):
-			t.Detail = "the peer does not answer; " + noDestroy + ", so the kernel finishes it: " + x.kernelGivesUp(t)
+			t.Detail = "peer does not respond; " + noDestroy + ", so the kernel closes the flow after " + x.kernelTimeout(t)
 			return false
 		default:
 			t.setOutcome(hangup.Failed, err)
@@ -248,11 +239,11 @@ func (x *action) finish(ctx context.Context, t *target) bool {
 	return true
 }
 
-// kernelGivesUp says when the kernel ends a flow whose peer is silent.
-func (x *action) kernelGivesUp(t *target) string {
+// kernelTimeout describes the timeout after which the kernel closes a flow.
+func (x *action) kernelTimeout(t *target) string {
 	switch {
 	case t.Flow.Protocol == sockdiag.MPTCP:
-		return "net.mptcp.close_timeout after the application has closed it"
+		return "net.mptcp.close_timeout, from the application's close"
 	case t.orphaned:
 		return "net.ipv4.tcp_orphan_retries"
 	default:

@@ -7,23 +7,22 @@ import (
 	"tcphup/sockdiag"
 )
 
-// FlowJSON is the JSON form of a flow, with the same keys on the command line, in
-// the HTTP API and in the audit log. Keys of unknown values are absent; numbers that
-// may exceed 2^53 are strings. Forms with more keys embed it.
+// FlowJSON is the JSON form of a flow on the command line, in the HTTP API and in the
+// audit log. Keys of unknown values are absent; numbers that may exceed 2^53 are strings.
 type FlowJSON struct {
 	Local  netip.AddrPort `json:"local"`
 	Remote netip.AddrPort `json:"remote"`
 	// Protocol is "mptcp" for an MPTCP connection as a whole, else "tcp".
 	Protocol string `json:"protocol"`
-	// Subflow is set for a TCP flow that belongs to an MPTCP connection.
+	// Subflow is true for a subflow of an MPTCP connection.
 	Subflow   bool   `json:"subflow,omitempty"`
 	Direction string `json:"direction"`
 	State     string `json:"state"`
 	Cookie    uint64 `json:"cookie,string"`
-	Inode     uint32 `json:"inode,omitempty"` // 0: no process holds the socket
+	Inode     uint32 `json:"inode,omitempty"` // 0: the socket has no owner
 	UID       uint32 `json:"uid"`
 
-	// Evidence of staleness.
+	// Evidence of a stale flow.
 	IdleSeconds        *float64 `json:"idle_seconds,omitempty"`
 	PeerSilenceSeconds *float64 `json:"peer_silence_seconds,omitempty"`
 	Stalled            bool     `json:"stalled"`
@@ -31,19 +30,20 @@ type FlowJSON struct {
 	Timer        string  `json:"timer"`
 	TimerSeconds float64 `json:"timer_seconds"` // until it fires
 	Retries      uint8   `json:"retries"`
-	// ReceiveQueueBytes is absent for an MPTCP connection: the kernel reports memory
-	// there, not data.
+	// ReceiveQueueBytes is absent for an MPTCP connection: the kernel reports memory, not
+	// data.
 	ReceiveQueueBytes *uint32 `json:"receive_queue_bytes,omitempty"`
 	SendQueueBytes    uint32  `json:"send_queue_bytes"`
 
-	// MPTCPToken is the same for an MPTCP connection and its subflows. The kernel may
-	// report it with CAP_NET_ADMIN alone.
+	// MPTCPToken is the same for an MPTCP connection and its subflows. It may need
+	// CAP_NET_ADMIN.
 	MPTCPToken *uint32 `json:"mptcp_token,omitempty"`
-	// SubflowCount is of an MPTCP connection (Linux 6.4), Subflows those that were read.
+	// SubflowCount is the kernel's count for an MPTCP connection (Linux 6.4); Subflows are
+	// the subflows of the dump.
 	SubflowCount *uint8        `json:"subflow_count,omitempty"`
 	Subflows     []SubflowJSON `json:"subflows,omitempty"`
 
-	PID     int    `json:"pid,omitempty"` // 0: no process was found
+	PID     int    `json:"pid,omitempty"` // 0: no owner found
 	Command string `json:"command,omitempty"`
 }
 
@@ -91,7 +91,7 @@ func NewFlowJSON(f *sockdiag.Flow, direction sockdiag.Direction) FlowJSON {
 	return j
 }
 
-// SecondsJSON returns d in seconds, or nil for a key that is left out.
+// SecondsJSON returns d in seconds, or nil if d is unknown.
 func SecondsJSON(d time.Duration, known bool) *float64 {
 	if !known {
 		return nil
@@ -112,8 +112,8 @@ type ResultJSON struct {
 	Reconnect   *ReconnectJSON `json:"reconnect,omitempty"`
 }
 
-// ReconnectJSON is the JSON form of a Reconnect; without a remote, no new flow was
-// seen within that time.
+// ReconnectJSON is the JSON form of a Reconnect. Without a new flow, remote is absent and
+// after_seconds is the duration of the watch.
 type ReconnectJSON struct {
 	Remote       string  `json:"remote,omitempty"`
 	SameAddress  bool    `json:"same_address"`

@@ -32,13 +32,13 @@ func TestResultJSON(t *testing.T) {
 		{
 			"tcp",
 			Result{
-				Flow: plain, PID: 42, Command: "java", Method: Shutdown, Outcome: Closed, Detail: "the owner can be reached", Took: 2 * time.Millisecond,
+				Flow: plain, PID: 42, Command: "java", Method: Shutdown, Outcome: Closed, Detail: "owner is accessible", Took: 2 * time.Millisecond,
 				Reconnect: &Reconnect{Remote: addrPort("10.0.0.5:5433"), After: time.Second},
 			},
 			`{"local":"10.0.0.1:40000","remote":"10.0.0.5:5432","protocol":"tcp","direction":"outbound","state":"established",` +
 				`"cookie":"9223372036854775809","inode":7,"uid":1000,"idle_seconds":2,"peer_silence_seconds":1,"stalled":true,` +
 				`"timer":"retransmit","timer_seconds":1.5,"retries":3,"receive_queue_bytes":1,"send_queue_bytes":12,"pid":42,"command":"java",` +
-				`"method":"shutdown","outcome":"closed","detail":"the owner can be reached","took_seconds":0.002,` +
+				`"method":"shutdown","outcome":"closed","detail":"owner is accessible","took_seconds":0.002,` +
 				`"reconnect":{"remote":"10.0.0.5:5433","same_address":true,"after_seconds":1}}`,
 		},
 		{

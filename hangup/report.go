@@ -12,15 +12,15 @@ import (
 type Outcome string
 
 const (
-	// Closed means: the kernel no longer lists the flow, or only in TIME_WAIT.
+	// Closed means: the kernel no longer lists the flow, or lists it in TIME_WAIT.
 	Closed Outcome = "closed"
-	// HalfClosed means: the peer acknowledged the FIN and keeps its side open.
+	// HalfClosed means: the peer acknowledged the FIN but did not send its own.
 	HalfClosed Outcome = "half_closed"
 	// Lingering means: the peer did not acknowledge the FIN within the linger time.
 	Lingering Outcome = "lingering"
 	// Gone means: the flow ended before it was hung up.
 	Gone Outcome = "gone"
-	// Planned means: a dry run or shadow, or time ran out before the flow's turn.
+	// Planned means: dry run or shadow, or the action timed out before this flow.
 	Planned Outcome = "planned"
 	// Refused means: a safety check rejected the flow; the reason names the check.
 	Refused Outcome = "refused"
@@ -37,24 +37,24 @@ func Outcomes() []Outcome {
 type Reason string
 
 const (
-	// ReasonIdentity means: the descriptor does not lead to the chosen flow.
+	// ReasonIdentity means: the descriptor no longer refers to the selected flow.
 	ReasonIdentity Reason = "identity"
-	// ReasonSIGPIPE means: the owner's next write would kill it.
+	// ReasonSIGPIPE means: SIGPIPE would kill the owner at its next write.
 	ReasonSIGPIPE Reason = "sigpipe"
-	// ReasonPermission means: a right or a kernel feature is missing.
+	// ReasonPermission means: a capability or a kernel feature is missing.
 	ReasonPermission Reason = "permission"
-	// ReasonEvidence means: the flow no longer shows the evidence that it was chosen by.
+	// ReasonEvidence means: the flow became active after it was selected.
 	ReasonEvidence Reason = "evidence"
-	// ReasonBudget means: more flows match than one action may hang up.
+	// ReasonBudget means: more flows match than the limit of one action.
 	ReasonBudget Reason = "budget"
-	// ReasonDenied means: a never rule covers the flow.
+	// ReasonDenied means: the flow is on the never list.
 	ReasonDenied Reason = "denied"
-	// ReasonLastSubflow means: destroying it would leave an MPTCP connection without a
-	// subflow, and its application would get neither data nor an error.
+	// ReasonLastSubflow means: destroy would remove the last subflow of an MPTCP
+	// connection without an error in the application.
 	ReasonLastSubflow Reason = "last_subflow"
-	// ReasonListener means: the socket accepts connections.
+	// ReasonListener means: the socket is a listener.
 	ReasonListener Reason = "listener"
-	// ReasonSelf means: the socket is tcphup's own.
+	// ReasonSelf means: the socket belongs to tcphup.
 	ReasonSelf Reason = "self"
 )
 
@@ -66,64 +66,60 @@ func Reasons() []Reason {
 	}
 }
 
-// Result is one flow and its outcome.
+// Result is a selected flow and its outcome.
 type Result struct {
-	// Flow is as it was when it was chosen; an MPTCP connection is one flow, and
-	// so is a single subflow in Path mode.
+	// Flow is the flow at its selection: a TCP flow, an MPTCP connection, or a single
+	// subflow in Path mode.
 	Flow sockdiag.Flow
-	// Subflows of an MPTCP connection when it was chosen.
+	// Subflows are those of an MPTCP connection at the last check before the hang-up.
 	Subflows  []sockdiag.Flow
 	Direction sockdiag.Direction
-	// PID and Command are of a process that holds the socket; 0 and "" when none
-	// was found.
+	// PID and Command are of one owner of the socket; 0 and "" if none was found.
 	PID     int
 	Command string
-	// Method is what was done to the flow, or would have been if it is Planned.
+	// Method is the method used, or selected for a Planned flow.
 	Method  Method
 	Outcome Outcome
 	Reason  Reason // of a Refused flow, else ""
-	// Detail explains, for people: the choice of the method, the safety check, the
-	// missing right.
+	// Detail explains the method, the safety check or the missing capability.
 	Detail string
 	// Err is the cause of Failed, else nil.
 	Err error
-	// Took is the time from acting on the flow to the last lookup of it; 0 when it
-	// was not acted on.
+	// Took is the time from the hang-up to the last lookup; 0 without a hang-up.
 	Took time.Duration
-	// Reconnect is the application's next flow; nil when it was not watched for.
+	// Reconnect is the replacement of the flow; nil if it was not watched.
 	Reconnect *Reconnect
 }
 
 // Reconnect is the flow that an application opened after a hang-up.
 type Reconnect struct {
-	// Remote is the other end of the new flow; invalid when none was seen.
+	// Remote is the destination of the new flow; invalid if there was none.
 	Remote netip.AddrPort
-	// After is the time from the hang-up to the first sight of the new flow; when
-	// none was seen, how long it was watched for.
+	// After is the time from the hang-up to the first dump with the new flow, or to the
+	// end of the watch.
 	After time.Duration
 }
 
-// SameAddress reports whether the new flow leads to the address of the old one.
+// SameAddress reports whether the new flow has the destination address of the old one.
 func (r *Reconnect) SameAddress(old *sockdiag.Flow) bool { return r.Remote.Addr() == old.Remote.Addr() }
 
 // Report is the result of one action.
 type Report struct {
-	// Results holds every flow that the selector matched, in the order in which
-	// they were dealt with.
+	// Results holds every selected flow, in the order of processing.
 	Results []Result
-	// Covered counts the flows whose addresses, port and direction match, with or
+	// Covered counts the flows that match by address, port and direction, with or
 	// without the evidence.
 	Covered int
-	// LeftAlone counts the flows that only their direction kept out.
+	// LeftAlone counts the flows that match except for their direction.
 	LeftAlone int
-	// Processes were searched for owners; Unreadable ones of them could not be
-	// inspected: permission denied.
+	// Processes counts the processes searched for owners, and Unreadable the processes
+	// among them that could not be inspected: permission denied.
 	Processes, Unreadable int
-	// OwnersTook is how long the pass over /proc took.
+	// OwnersTook is the duration of the /proc scan.
 	OwnersTook time.Duration
 }
 
-// Count returns how many flows had one of the outcomes.
+// Count returns the number of flows with one of the outcomes.
 func (r *Report) Count(outcomes ...Outcome) int {
 	n := 0
 	for i := range r.Results {
@@ -134,8 +130,7 @@ func (r *Report) Count(outcomes ...Outcome) int {
 	return n
 }
 
-// Outcomes counts the flows by outcome; outcomes that no flow had are absent. It is
-// nil without flows.
+// Outcomes counts the flows by outcome, without outcomes of 0 flows; nil without flows.
 func (r *Report) Outcomes() map[Outcome]int {
 	if len(r.Results) == 0 {
 		return nil
@@ -147,7 +142,7 @@ func (r *Report) Outcomes() map[Outcome]int {
 	return counts
 }
 
-// Refusals counts the refused flows by reason; reasons that no flow had are absent.
+// Refusals counts the refused flows by reason, without reasons of 0 flows.
 func (r *Report) Refusals() map[Reason]int {
 	counts := make(map[Reason]int)
 	for i := range r.Results {

@@ -1,6 +1,5 @@
-// Package hangup holds the values that the command line, the alert receiver, the
-// actuator and the HTTP API share: a request to hang up flows, the report about it,
-// and the JSON form of a flow.
+// Package hangup defines the request to hang up flows, its report and their JSON form.
+// The command line, the alert receiver, the actuator and the HTTP API share them.
 package hangup
 
 import (
@@ -17,74 +16,71 @@ import (
 type Method string
 
 const (
-	// Auto selects, for each flow, Shutdown where it is possible and safe, else Destroy.
+	// Auto selects Shutdown for each flow where it is possible and safe, else Destroy.
 	Auto Method = "auto"
-	// Shutdown calls shutdown(2) on a duplicate of the application's socket: FIN.
+	// Shutdown calls shutdown(2) on a duplicate of the application's socket, which sends a
+	// FIN after the queued data.
 	Shutdown Method = "shutdown"
-	// Destroy uses SOCK_DESTROY: RST, queued data is lost.
+	// Destroy uses SOCK_DESTROY, which sends a RST and discards queued data.
 	Destroy Method = "destroy"
-	// None is the method of a flow that was not acted on.
+	// None is the method of a flow that was not hung up.
 	None Method = "none"
 )
 
-// Methods returns the methods that a Request may have.
+// Methods returns the valid methods of a Request.
 func Methods() []Method { return []Method{Auto, Shutdown, Destroy} }
 
-// MPTCPMode selects what is hung up when a selector matches a subflow of an MPTCP
-// connection.
+// MPTCPMode selects the scope of a hang-up when a subflow of an MPTCP connection matches.
 type MPTCPMode string
 
 const (
 	// Connection hangs up the whole connection.
 	Connection MPTCPMode = "connection"
-	// Path destroys the matching subflows alone, and only where another
-	// established one remains: the application notices nothing.
+	// Path destroys the matching subflows only, while another established subflow
+	// remains; the application is not affected.
 	Path MPTCPMode = "path"
 )
 
-// MPTCPModes returns the modes that a Request may have.
+// MPTCPModes returns the valid MPTCP modes of a Request.
 func MPTCPModes() []MPTCPMode { return []MPTCPMode{Connection, Path} }
 
 // DefaultLinger is how long the peer has to acknowledge the FIN.
 const DefaultLinger = 3 * time.Second
 
-// Request selects flows and sets how they are hung up. The zero Request hangs up
-// nothing.
+// Request selects flows and configures their hang-up. The zero value selects no flows.
 type Request struct {
-	// Policy names the rule behind the request, in metrics and logs.
+	// Policy is the policy name in metrics and logs.
 	Policy   string
 	Selector sockdiag.Selector
-	// Never names flows that are refused even where Selector matches them.
+	// Never excludes flows: they are refused even if Selector matches.
 	Never []sockdiag.Selector
-	// EstablishedBefore, unless zero, excludes flows that are not known to have been
-	// established at that time, by the clock as it is set now.
+	// EstablishedBefore excludes flows that were established later or at an unknown
+	// time, by the current wall clock; zero excludes none.
 	EstablishedBefore time.Time
 	Method            Method    // "" means Auto
 	MPTCP             MPTCPMode // "" means Connection
-	// DryRun finds owners and runs every safety check, and closes nothing.
+	// DryRun finds owners and runs every safety check, but closes no flow.
 	DryRun bool
-	// MaxFlows and MaxFraction (of the flows that the selector covers, with or
-	// without evidence) bound an action: when more would be hung up, none is.
-	// 0 means no bound.
+	// MaxFlows and MaxFraction limit an action: it refuses all flows if more match.
+	// MaxFraction is relative to Report.Covered. 0 means no limit.
 	MaxFlows    int
 	MaxFraction float64
 	// Linger is how long the peer has to acknowledge the FIN; 0 means DefaultLinger.
 	Linger time.Duration
-	// Rate is in flows a second, with jitter; 0 means no pause between flows.
+	// Rate is in flows per second, with jitter; 0 means no limit.
 	Rate float64
-	// DrainQuiet is how long a flow must have been quiet before it is hung up, and
-	// DrainDeadline how long an action waits for that. A DrainDeadline of 0 means no
-	// wait.
+	// DrainQuiet is how long a flow must be quiet before its hang-up. DrainDeadline limits
+	// the wait for it; 0 means no wait.
 	DrainQuiet, DrainDeadline time.Duration
-	// WatchReconnect is how long to watch for new flows of the applications; 0
-	// disables the watch. With WatchLater the report does not wait for it: reconnects
-	// go to the log and the metrics alone.
+	// WatchReconnect is how long to watch for new flows of the applications; 0 disables
+	// the watch. With WatchLater the report does not wait: reconnects are only logged and
+	// counted.
 	WatchReconnect time.Duration
 	WatchLater     bool
 }
 
-// WithDefaults returns the request with its zero values replaced by their defaults,
-// or the first setting that is not valid.
+// WithDefaults returns the request with defaults for zero values. It returns an error
+// that names the first invalid field.
 func (r Request) WithDefaults() (Request, error) {
 	if r.Method == "" {
 		r.Method = Auto
@@ -101,11 +97,25 @@ func (r Request) WithDefaults() (Request, error) {
 	case !slices.Contains(MPTCPModes(), r.MPTCP):
 		return r, fmt.Errorf("unknown MPTCP mode %q", r.MPTCP)
 	case r.MPTCP == Path && r.Method == Shutdown:
-		return r, errors.New("a single MPTCP path cannot be shut down, only destroyed: use method auto or destroy")
-	case math.IsNaN(r.Rate), math.IsInf(r.Rate, 0), math.IsNaN(r.MaxFraction):
-		return r, errors.New("a bound is no number")
-	case r.Linger < 0, r.Rate < 0, r.MaxFlows < 0, r.MaxFraction < 0, r.DrainQuiet < 0, r.DrainDeadline < 0, r.WatchReconnect < 0:
-		return r, errors.New("a bound or a duration is negative")
+		return r, errors.New("shut down MPTCP subflow: not supported; use method auto or destroy")
+	case math.IsInf(r.Rate, 0):
+		return r, fmt.Errorf("invalid rate %v: not finite", r.Rate)
+	}
+	for _, field := range []struct {
+		name  string
+		value float64
+	}{
+		{"linger", r.Linger.Seconds()},
+		{"rate", r.Rate},
+		{"flow limit", float64(r.MaxFlows)},
+		{"fraction limit", r.MaxFraction},
+		{"drain quiet time", r.DrainQuiet.Seconds()},
+		{"drain deadline", r.DrainDeadline.Seconds()},
+		{"reconnect watch time", r.WatchReconnect.Seconds()},
+	} {
+		if math.IsNaN(field.value) || field.value < 0 {
+			return r, fmt.Errorf("invalid %s %v: not a number of at least 0", field.name, field.value)
+		}
 	}
 	return r, nil
 }

@@ -44,7 +44,7 @@ var sidecars = []sidecar{
 	{name: "root", user: rootUser, app: appUser, caps: []string{"SYS_PTRACE", "DAC_READ_SEARCH"}, shutdown: true, method: "shutdown"},
 	{name: "root", user: rootUser, app: appUser, caps: []string{"SYS_PTRACE", "DAC_READ_SEARCH", "NET_ADMIN"}, shutdown: true, destroy: true, method: "shutdown"},
 	{name: "root", user: rootUser, app: appUser, caps: []string{"NET_ADMIN"}, destroy: true, method: "destroy", fix: "seccomp profile"},
-	{name: "root; an MPTCP connection", user: rootUser, app: appUser, caps: []string{"NET_ADMIN"}, mptcp: true, destroy: true, missing: "connected to nothing", fix: "seccomp profile"},
+	{name: "root; an MPTCP connection", user: rootUser, app: appUser, caps: []string{"NET_ADMIN"}, mptcp: true, destroy: true, missing: "not notify the application", fix: "seccomp profile"},
 	{name: "another uid than root", user: appUser, app: appUser, caps: []string{"NET_ADMIN"}, missing: "CAP_NET_ADMIN", fix: "seccomp profile"},
 	{name: "root, in a pid namespace of its own", user: rootUser, app: appUser, caps: []string{"SYS_PTRACE", "DAC_READ_SEARCH"}, ownPIDs: true, missing: "pid namespace", fix: "pid namespace"},
 	{name: "root, in a pid namespace of its own", user: rootUser, app: appUser, caps: []string{"SYS_PTRACE", "DAC_READ_SEARCH", "NET_ADMIN"}, ownPIDs: true, destroy: true, method: "destroy", fix: "pid namespace"},

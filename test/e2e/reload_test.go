@@ -155,7 +155,7 @@ func TestPrivilegedAuditLog(t *testing.T) {
 		done.Detail, done.Flows = "1 flows hung up", map[string]int{"closed": 1}
 		flow.Flow = &flowRecord{
 			Local: server.ends[0].client.String(), Remote: server.addr().String(), Cookie: cookie, PID: app.PID(), Command: "app",
-			State: "established", Method: "shutdown", Outcome: "closed", Detail: "the owner can be reached",
+			State: "established", Method: "shutdown", Outcome: "closed", Detail: "owner is accessible",
 		}
 		refused.Destination, refused.Port, refused.Result, refused.Detail = "127.0.0.5", "5432", "denied", "destination is on the never list"
 		ignore := cmp.Options{

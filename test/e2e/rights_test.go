@@ -45,7 +45,7 @@ func TestPrivilegedRights(t *testing.T) {
 			{name: "same uid, other gid", uid: other, gid: nobody, app: other, outcome: "refused", reason: "permission", took: "none", says: "CAP_SYS_PTRACE", exit: 1},
 			{name: "no right", uid: nobody, gid: nobody, app: other, outcome: "refused", reason: "permission", took: "none", says: "CAP_NET_ADMIN", exit: 1},
 			{name: "only NET_ADMIN", uid: nobody, gid: nobody, caps: []uintptr{unix.CAP_NET_ADMIN}, app: other, outcome: "closed", took: "destroy", says: "shutdown refused"},
-			{name: "only NET_ADMIN, MPTCP", uid: nobody, gid: nobody, caps: []uintptr{unix.CAP_NET_ADMIN}, app: other, mptcp: true, outcome: "refused", reason: "permission", took: "none", says: "connected to nothing", exit: 1},
+			{name: "only NET_ADMIN, MPTCP", uid: nobody, gid: nobody, caps: []uintptr{unix.CAP_NET_ADMIN}, app: other, mptcp: true, outcome: "refused", reason: "permission", took: "none", says: "not notify the application", exit: 1},
 			{name: "only NET_ADMIN, shutdown asked for", uid: nobody, gid: nobody, caps: []uintptr{unix.CAP_NET_ADMIN}, app: other, method: "shutdown", outcome: "refused", reason: "permission", took: "none", says: "CAP_SYS_PTRACE", exit: 1},
 			{name: "only SYS_PTRACE", uid: nobody, gid: nobody, caps: []uintptr{unix.CAP_SYS_PTRACE}, app: other, outcome: "refused", reason: "permission", took: "none", says: "CAP_DAC_READ_SEARCH", exit: 1},
 			{name: "SYS_PTRACE and DAC_READ_SEARCH", uid: nobody, gid: nobody, caps: []uintptr{unix.CAP_SYS_PTRACE, unix.CAP_DAC_READ_SEARCH}, app: other, outcome: "closed", took: "shutdown"},
@@ -190,7 +190,7 @@ func TestPrivilegedProbe(t *testing.T) {
 			{
 				name: "no MPTCP", exit: 0, mptcp: "0",
 				usable:   map[string]bool{"dump_ipv4": true, "dump_mptcp": false, "shutdown": true, "shutdown_mptcp": false, "destroy": true},
-				fixNames: map[string]string{"dump_mptcp": "neither seen nor hung up"},
+				fixNames: map[string]string{"dump_mptcp": "not listed and not hung up"},
 			},
 		} {
 			t.Run(tt.name, func(t *testing.T) {

@@ -16,32 +16,32 @@ import (
 	"tcphup/test/kit/nstest"
 )
 
-// A process may put anything in the place of a socket that was seen, such as a file
-// of a FUSE server of its own that answers no close. Nobody waits for it.
-func TestPrivilegedStuckClose(t *testing.T) {
+// duplicate does not block on a descriptor that refers to another file by now, here on a
+// FUSE server that never completes the close.
+func TestPrivilegedBlockingClose(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		stuck := openUnclosable(t)
-		answers := make(chan error)
+		result := make(chan error)
 		go func() {
 			fd, err := duplicate(holder{pid: os.Getpid(), fd: stuck}, &sockdiag.Flow{Cookie: 1})
 			if err == nil {
 				err = fmt.Errorf("got descriptor %d", fd)
 			}
-			answers <- err
+			result <- err
 		}()
 		select {
-		case err := <-answers:
+		case err := <-result:
 			if !errors.Is(err, errIdentity) {
 				t.Errorf("got %v", err)
 			}
 		case <-time.After(nstest.HangGuard):
-			t.Errorf("waited %v in vain for the duplicate to be refused", nstest.HangGuard)
+			t.Errorf("duplicate blocked for %v", nstest.HangGuard)
 		}
 	})
 }
 
-// Nor for what a socket has still to send, when its owner has asked the last close
-// to wait and has closed its own descriptor.
+// release does not block on the unsent data of a socket with SO_LINGER whose owner has
+// closed its descriptor.
 func TestReleaseOfLingeringSocket(t *testing.T) {
 	listener, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
@@ -73,12 +73,12 @@ func TestReleaseOfLingeringSocket(t *testing.T) {
 	select {
 	case <-released:
 	case <-time.After(nstest.HangGuard):
-		t.Errorf("waited %v in vain for the release", nstest.HangGuard)
+		t.Errorf("release blocked for %v", nstest.HangGuard)
 	}
 }
 
-// openUnclosable opens a file, and returns its descriptor, whose FUSE server (linux/fuse.h) leaves FUSE_FLUSH,
-// which a close waits for, unanswered until the test ends.
+// openUnclosable returns a descriptor whose close blocks until the test ends. The file is
+// on a FUSE server (linux/fuse.h) that does not reply to FUSE_FLUSH.
 func openUnclosable(t *testing.T) int {
 	t.Helper()
 	const (
@@ -89,16 +89,16 @@ func openUnclosable(t *testing.T) int {
 	if err != nil {
 		t.Fatal(err)
 	}
-	place := filepath.Join(t.TempDir(), "file")
-	if err := os.WriteFile(place, nil, 0o600); err != nil {
+	path := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.Mount("test", place, "fuse", unix.MS_NOSUID|unix.MS_NODEV, fmt.Sprintf("fd=%d,rootmode=100600,user_id=0,group_id=0", fd)); err != nil {
+	if err := unix.Mount("test", path, "fuse", unix.MS_NOSUID|unix.MS_NODEV, fmt.Sprintf("fd=%d,rootmode=100600,user_id=0,group_id=0", fd)); err != nil {
 		t.Fatal(err)
 	}
-	device := os.NewFile(uintptr(fd), "/dev/fuse") // which can be polled from now on
+	device := os.NewFile(uintptr(fd), "/dev/fuse") // nonblocking
 	t.Cleanup(func() {
-		if err := errors.Join(device.Close(), unix.Unmount(place, unix.MNT_DETACH)); err != nil {
+		if err := errors.Join(device.Close(), unix.Unmount(path, unix.MNT_DETACH)); err != nil {
 			t.Error(err)
 		}
 	})
@@ -129,16 +129,16 @@ func openUnclosable(t *testing.T) int {
 			default:
 				fault = -int32(unix.ENOSYS)
 			}
-			answer := binary.NativeEndian.AppendUint32(nil, uint32(outHeader+len(body)))
-			answer = binary.NativeEndian.AppendUint32(answer, uint32(fault))
-			answer = append(answer, request[8:16]...) // unique
-			if _, err := device.Write(append(answer, body...)); err != nil {
+			reply := binary.NativeEndian.AppendUint32(nil, uint32(outHeader+len(body)))
+			reply = binary.NativeEndian.AppendUint32(reply, uint32(fault))
+			reply = append(reply, request[8:16]...) // unique
+			if _, err := device.Write(append(reply, body...)); err != nil {
 				return
 			}
 		}
 	}()
-	// os.Open would poll it.
-	file, err := unix.Open(place, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	// os.Open would send FUSE_POLL.
+	file, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"math"
 	"net/netip"
-	"os"
 	"runtime"
 	"strings"
 	"testing"
@@ -19,15 +18,15 @@ import (
 	"tcphup/test/kit/testapp"
 )
 
-// A Request that makes no sense is refused as a whole.
+// HangUp rejects an invalid request.
 func TestRequestRefused(t *testing.T) {
 	for name, r := range map[string]hangup.Request{
 		"method":              {Method: "kill"},
 		"mptcp mode":          {MPTCP: "all"},
-		"shut down a path":    {MPTCP: hangup.Path, Method: hangup.Shutdown},
-		"rate no number":      {Rate: math.NaN()},
-		"rate without end":    {Rate: math.Inf(1)},
-		"fraction no number":  {MaxFraction: math.NaN()},
+		"shut down a subflow": {MPTCP: hangup.Path, Method: hangup.Shutdown},
+		"rate NaN":            {Rate: math.NaN()},
+		"rate infinite":       {Rate: math.Inf(1)},
+		"fraction NaN":        {MaxFraction: math.NaN()},
 		"negative rate":       {Rate: -1},
 		"negative flows":      {MaxFlows: -1},
 		"negative fraction":   {MaxFraction: -0.5},
@@ -42,7 +41,7 @@ func TestRequestRefused(t *testing.T) {
 	}
 }
 
-// Over budget nothing is closed, not even as many flows as the budget has.
+// Over the budget no flow is closed, not even the number of flows within it.
 func TestPrivilegedBudget(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		const flows = 4
@@ -78,7 +77,7 @@ func TestPrivilegedBudget(t *testing.T) {
 	})
 }
 
-// A pool does not lose all of its connections at once when there is a rate.
+// A rate spreads the hang-ups of a pool over time.
 func TestPrivilegedRate(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		const flows, rate = 3, 2
@@ -92,14 +91,14 @@ func TestPrivilegedRate(t *testing.T) {
 		if n := mustHangUp(t, New(Config{}), hangup.Request{Selector: to(server.Addr()), Rate: rate}).Count(hangup.Closed); n != flows {
 			t.Errorf("%d flows closed, want %d", n, flows)
 		}
-		// Each pause is half of the mean at least.
+		// The minimum pause is half of the mean.
 		if took, atLeast := time.Since(start), (flows-1)*time.Second/rate/2; took < atLeast {
 			t.Errorf("%d flows at %d a second took %v, want at least %v", flows, rate, took, atLeast)
 		}
 	})
 }
 
-// Only what is known to have been there at the time is hung up.
+// Only flows with a known age that are older than EstablishedBefore are hung up.
 func TestPrivilegedEstablishedBefore(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
@@ -121,12 +120,12 @@ func TestPrivilegedEstablishedBefore(t *testing.T) {
 			case at.Before(moment):
 				before = cookie
 			case at.Equal(moment):
-				delete(seen, cookie) // never seen: its age is not known
+				delete(seen, cookie) // of unknown age
 			}
 		}
 		r := hangup.Request{Selector: to(server.Addr()), EstablishedBefore: moment}
 		if report := mustHangUp(t, New(Config{}), r); len(report.Results) != 0 || report.Covered != 3 {
-			t.Errorf("where no age is known: %+v", report)
+			t.Errorf("without known ages: %+v", report)
 		}
 		a := New(Config{FirstSeen: func(f *sockdiag.Flow) (time.Time, bool) {
 			at, known := seen[f.Cookie]
@@ -140,7 +139,7 @@ func TestPrivilegedEstablishedBefore(t *testing.T) {
 	})
 }
 
-// A flow that ended by itself before its turn is no failure.
+// A flow that ends before its hang-up is gone, not failed.
 func TestPrivilegedGone(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		binary := testapp.Build(t)
@@ -156,7 +155,7 @@ func TestPrivilegedGone(t *testing.T) {
 					t.Fatal(err)
 				}
 				defer conn.Close()
-				if err := conn.Destroy(t.Context(), f); err != nil { // it leaves nothing in the table
+				if err := conn.Destroy(t.Context(), f); err != nil { // leaves no TIME_WAIT
 					t.Fatal(err)
 				}
 			})
@@ -165,7 +164,7 @@ func TestPrivilegedGone(t *testing.T) {
 	})
 }
 
-// A busy flow is waited for, whatever the method.
+// A busy flow is deferred with either method.
 func TestPrivilegedDrainWaits(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		binary := testapp.Build(t)
@@ -175,12 +174,12 @@ func TestPrivilegedDrainWaits(t *testing.T) {
 			app.Ask("ignore")
 			fd := app.Connect(server.Addr(), false, false)
 			app.Ask("write %d", fd)
-			nstest.Eventually(t, "an answer waits to be read", func() bool {
+			nstest.Eventually(t, "a response is unread", func() bool {
 				return flowTo(t, server.Addr()).ReceiveQueue > 0
 			})
-			a, looks := New(Config{}), 0
+			a, lookups := New(Config{}), 0
 			beforeTurn(a, func(*sockdiag.Flow) {
-				if looks++; looks == 3 {
+				if lookups++; lookups == 3 {
 					if got := app.Ask("recv %d", fd); got != "recv ok 1" {
 						t.Errorf("%s: application: %q", method, got)
 					}
@@ -188,16 +187,16 @@ func TestPrivilegedDrainWaits(t *testing.T) {
 			})
 			r := hangup.Request{Selector: to(server.Addr()), Method: method, DrainQuiet: 10 * time.Millisecond, DrainDeadline: time.Minute}
 			expect(t, only(t, mustHangUp(t, a, r)), hangup.Closed, "", method)
-			if looks < 3 {
-				t.Errorf("%s: hung up at look %d, while an answer was to be read", method, looks)
+			if lookups < 3 {
+				t.Errorf("%s: hung up at lookup %d with an unread response", method, lookups)
 			}
 			app.Kill()
 		}
 	})
 }
 
-// A request that begins while the socket is being looked for is not cut either.
-func TestPrivilegedDrainLooksLast(t *testing.T) {
+// A request that begins during the search for the socket defers the flow as well.
+func TestPrivilegedDrainRechecks(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
 		app := testapp.Start(t, testapp.Build(t))
@@ -221,9 +220,8 @@ func TestPrivilegedDrainLooksLast(t *testing.T) {
 	})
 }
 
-// An application that wants its peer to be given up sooner has its way; and one
-// that has set nothing, or more, is not kept waiting.
-func TestGiveUpAfterKeepsShorter(t *testing.T) {
+// setUserTimeout keeps a shorter timeout of the application and lowers a longer one.
+func TestUserTimeoutKeepsShorter(t *testing.T) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -242,7 +240,7 @@ func TestGiveUpAfterKeepsShorter(t *testing.T) {
 		if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, tt.own); err != nil {
 			t.Fatal(err)
 		}
-		if err := giveUpAfter(fd, tt.linger); err != nil {
+		if err := setUserTimeout(fd, tt.linger); err != nil {
 			t.Fatal(err)
 		}
 		if got, err := unix.GetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT); err != nil || got != tt.want {
@@ -251,15 +249,14 @@ func TestGiveUpAfterKeepsShorter(t *testing.T) {
 	}
 }
 
-// Before Linux 6.11 an orphan that is destroyed stays for good, so it is left to
-// the kernel. Any kernel calls itself 2.6 when it is asked to (UNAME26,
-// personality(2)).
+// Before Linux 6.11 an orphan is not destroyed. The personality UNAME26 makes any kernel
+// report release 2.6 (personality(2)).
 func TestPrivilegedOldKernel(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		peer := nstest.NewPeer(t)
 		binary := testapp.Build(t)
 		const uname26 = 0x0020000
-		runtime.LockOSThread() // the personality is the thread's, and ends with it
+		runtime.LockOSThread() // the personality is per thread
 		for _, tt := range []struct {
 			method  hangup.Method
 			outcome hangup.Outcome
@@ -295,48 +292,21 @@ func TestPrivilegedOldKernel(t *testing.T) {
 	})
 }
 
-// A socket that we share with another process has to be known for ours before the
-// pass over /proc may stop.
-func TestRankOwnFirst(t *testing.T) {
-	proc, err := openProc()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(proc)
-	if got := rank(proc, []int{os.Getppid(), 1, os.Getpid()}, nil); got[0] != os.Getpid() {
-		t.Errorf("got %v, want %d first", got, os.Getpid())
-	}
-}
-
-// A path of a connection of which the plan knew nothing is not destroyed either.
-func TestDestroyRefusesUnknownPath(t *testing.T) {
+// A subflow whose connection is not in the plan is not destroyed.
+func TestDestroyRefusesUnknownSubflow(t *testing.T) {
 	a := New(Config{})
 	a.destroy = func(context.Context, *sockdiag.Conn, *sockdiag.Flow) error {
-		t.Error("the path was destroyed")
+		t.Error("the subflow was destroyed")
 		return nil
 	}
 	x := &action{Actuator: a, Request: hangup.Request{Method: hangup.Destroy}}
-	path := sockdiag.Flow{State: sockdiag.Established, Inode: 1, IsSubflow: true}
-	chosen := &target{Result: hangup.Result{Flow: path}}
-	x.destroyFlow(t.Context(), chosen, &path, "", "")
+	subflow := sockdiag.Flow{State: sockdiag.Established, Inode: 1, IsSubflow: true}
+	chosen := &target{Result: hangup.Result{Flow: subflow}}
+	x.destroyFlow(t.Context(), chosen, &subflow, "", "")
 	expect(t, &chosen.Result, hangup.Refused, hangup.ReasonLastSubflow, hangup.None)
 }
 
-// What is no socket has no inode of one, and nobody's flow has none either: they are
-// not taken for each other.
-func TestOwnerOfNothing(t *testing.T) {
-	proc, err := openProc()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(proc)
-	found, err := lookThrough(t.Context(), proc, []int{os.Getpid()}, []uint32{0})
-	if err != nil || len(found.byInode) != 0 {
-		t.Errorf("got %+v, %v", found, err)
-	}
-}
-
-// Where no process can be seen, none is touched.
+// A flow without a visible owner is refused.
 func TestAcquireWithoutHolder(t *testing.T) {
 	x := &action{Actuator: New(Config{})}
 	if fd, reason, err := x.acquire(&target{}); fd != -1 || reason != hangup.ReasonPermission || err == nil {
@@ -344,45 +314,56 @@ func TestAcquireWithoutHolder(t *testing.T) {
 	}
 }
 
-// Two paths that both match: the second to be taken would be the last one.
-func TestPrivilegedMPTCPBothPaths(t *testing.T) {
-	nstest.Run(t, func(t *testing.T) {
-		nstest.NeedMPTCP(t)
-		peer := nstest.NewPeer(t)
-		var server *testapp.Server
-		peer.Do(func() { server = testapp.Serve(t, testapp.ServerConfig{Address: "0.0.0.0:0", MPTCP: true}) })
-		port := server.Addr().Port()
-		app := testapp.Start(t, testapp.Build(t))
-		app.Ask("ignore")
-		fd := app.Connect(netip.AddrPortFrom(netip.MustParseAddr(nstest.Peer4), port), false, true)
-		app.Ask("write %d", fd)
-		awaitPaths(t, port, 2)
-		selector := sockdiag.Selector{Destinations: sockdiag.Everywhere(), Ports: []uint16{port}}
-		report := mustHangUp(t, New(Config{}), hangup.Request{Selector: selector, MPTCP: hangup.Path})
-		if len(report.Results) != 2 {
-			t.Fatalf("got %+v, want two paths", report.Results)
-		}
-		expect(t, &report.Results[0], hangup.Closed, "", hangup.Destroy)
-		expect(t, &report.Results[1], hangup.Refused, hangup.ReasonLastSubflow, hangup.None)
-		awaitPaths(t, port, 1)
-		if got := app.Ask("write %d", fd); got != "write ok 1" {
-			t.Errorf("application: %q", got)
-		}
-	})
-}
-
-// However long a linger is, the kernel takes it for no shorter one.
-func TestLingerBeyondKernel(t *testing.T) {
+// A linger beyond the range of TCP_USER_TIMEOUT does not become a short one.
+func TestUserTimeoutMaximum(t *testing.T) {
 	for _, linger := range []time.Duration{3 * time.Second, 25 * 24 * time.Hour, (1<<32 + 1) * time.Millisecond, math.MaxInt64} {
 		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer unix.Close(fd)
-		err = giveUpAfter(fd, linger)
+		err = setUserTimeout(fd, linger)
 		ms, optErr := unix.GetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT)
 		if got := time.Duration(ms) * time.Millisecond; errors.Join(err, optErr) != nil || got < min(linger, 10*24*time.Hour) {
 			t.Errorf("linger %v: TCP_USER_TIMEOUT is %v, %v, %v", linger, got, err, optErr)
 		}
 	}
+}
+
+// A refused flow keeps its socket options.
+func TestPrivilegedRefusedIsUntouched(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
+		app := testapp.Start(t, testapp.Build(t))
+		app.Ask("ignore")
+		fd := app.Connect(server.Addr(), false, false)
+		flow := flowTo(t, server.Addr())
+		conn, err := sockdiag.Dial()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		x := &action{Actuator: New(Config{}), Request: hangup.Request{Selector: to(server.Addr()), Method: hangup.Auto, Linger: time.Second}, conn: conn}
+		x.Selector.MinIdle = time.Second
+		chosen := &target{Result: hangup.Result{Flow: flow}, holders: []holder{{pid: app.PID(), fd: fd}}}
+		var now sockdiag.Flow
+		nstest.Eventually(t, "the flow is idle", func() bool {
+			var ok bool
+			now, ok = x.recheck(t.Context(), chosen)
+			return ok
+		})
+		app.Ask("write %d", fd) // during the search for its owner
+		chosen.Reason, chosen.ownersAt = "", time.Now()
+		if x.hangUpOne(t.Context(), chosen, &now, false); chosen.Reason != hangup.ReasonEvidence || chosen.Method != hangup.None {
+			t.Errorf("got %+v", chosen.Result)
+		}
+		own, err := duplicate(holder{pid: app.PID(), fd: fd}, &flow)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(own)
+		if timeout, err := unix.GetsockoptInt(own, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT); err != nil || timeout != 0 {
+			t.Errorf("TCP_USER_TIMEOUT is %d, %v", timeout, err)
+		}
+	})
 }

@@ -14,9 +14,9 @@ import (
 	"tcphup/sockdiag"
 )
 
-// hangUpAll hangs the targets up one after the other and returns those whose end is
-// to be verified. In rounds, it comes back to the targets that were put off: busy ones
-// until the drain deadline, and those whose owners have to be searched again.
+// hangUpAll hangs up the targets one by one, at the request's rate, and returns the
+// targets to verify. It retries deferred targets in rounds: busy ones until the drain
+// deadline, the others after another search for their owners.
 func (x *action) hangUpAll(ctx context.Context, targets []*target) []*target {
 	var hungUp []*target
 	pace := pacer{interval: interval(x.Rate)}
@@ -27,7 +27,7 @@ func (x *action) hangUpAll(ctx context.Context, targets []*target) []*target {
 	for len(targets) > 0 {
 		for _, t := range targets {
 			x.pause(ctx, pace.delay(), hungUp)
-			x.takeTurn(ctx, t, drained)
+			x.tryTarget(ctx, t, drained)
 			if t.phase == phaseHungUp {
 				pace.used()
 				hungUp = append(hungUp, t)
@@ -47,9 +47,8 @@ func (x *action) hangUpAll(ctx context.Context, targets []*target) []*target {
 	return hungUp
 }
 
-// takeTurn brings a target as far as it gets now: done, hung up, or put off. Flows are
-// put off as busy before drained.
-func (x *action) takeTurn(ctx context.Context, t *target, drained time.Time) {
+// tryTarget hangs up, rejects or defers a target. Busy flows are deferred until drained.
+func (x *action) tryTarget(ctx context.Context, t *target, drained time.Time) {
 	t.phase = phasePlanned
 	now, ok := x.recheck(ctx, t)
 	if !ok {
@@ -64,112 +63,93 @@ func (x *action) takeTurn(ctx context.Context, t *target, drained time.Time) {
 	x.hangUpOne(ctx, t, &now, draining)
 }
 
-// recheck looks the flow up again and ends its way when it has ended, has become a
-// listener, is denied by a path that has joined, or has come to life since it was
-// chosen. It returns the flow as it is now, and whether it may be hung up.
+// recheck looks up the flow again and returns its current values, and whether it may
+// be hung up. It rejects a listener, a flow that matches the never list by a subflow
+// that joined late, and a flow without the evidence.
 func (x *action) recheck(ctx context.Context, t *target) (sockdiag.Flow, bool) {
 	now, err := x.lookup(ctx, x.conn, &t.Flow)
 	switch {
 	case ctx.Err() != nil:
-		x.notReached(t)
+		t.notProcessed()
 		return now, false
 	case errors.Is(err, os.ErrNotExist), err == nil && hasEnded(now.State):
 		t.end(hangup.None, hangup.Gone)
 		return now, false
 	case err != nil:
-		t.Err = err
-		t.end(hangup.None, hangup.Failed)
+		t.fail(hangup.None, err)
 		return now, false
 	case now.State == sockdiag.Listen:
-		x.refuse(t, hangup.ReasonListener, "the socket accepts connections")
+		t.refuse(hangup.ReasonListener, "socket is a listener")
 		return now, false
 	}
 	if now.Protocol == sockdiag.MPTCP {
-		paths, err := refreshPaths(ctx, x.conn, &now, t.Subflows)
+		subflows, err := refreshSubflows(ctx, x.conn, &now, t.Subflows)
 		if err != nil {
-			x.fail(ctx, t, hangup.None, err)
+			t.failUnlessDone(ctx, hangup.None, err)
 			return now, false
 		}
-		t.Subflows = paths
+		t.Subflows = subflows
 		if x.denied(t) {
-			x.refuse(t, hangup.ReasonDenied, deniedByRule)
+			t.refuse(hangup.ReasonDenied, onNeverList)
 			return now, false
 		}
 	}
-	if !x.showsEvidence(t, &now) {
-		x.refuse(t, hangup.ReasonEvidence, cameToLife)
+	if !x.matchesEvidence(t, &now) {
+		t.refuse(hangup.ReasonEvidence, becameActive)
 		return now, false
 	}
 	return now, true
 }
 
-// notReached is the outcome of a flow whose turn did not come.
-func (x *action) notReached(t *target) {
-	t.Detail = "the action ended before its turn came"
-	t.end(hangup.None, hangup.Planned)
-}
+const becameActive = "flow became active after it was selected"
 
-// fail is the outcome of a flow on which an error occurred before anything was done
-// to it: Failed, unless the error is the end of the action.
-func (x *action) fail(ctx context.Context, t *target, method hangup.Method, err error) {
-	if ctx.Err() != nil {
-		x.notReached(t)
-		return
-	}
-	t.Err = err
-	t.end(method, hangup.Failed)
-}
-
-const cameToLife = "it has come to life since it was chosen"
-
-// showsEvidence reports whether a chosen flow still shows the selector's evidence.
-func (x *action) showsEvidence(t *target, now *sockdiag.Flow) bool {
+// matchesEvidence reports whether the flow meets the selector's evidence.
+func (x *action) matchesEvidence(t *target, now *sockdiag.Flow) bool {
 	if now.Protocol == sockdiag.MPTCP {
-		return connectionShows(&x.Selector, now, t.Subflows)
+		return connectionMatches(&x.Selector, now, t.Subflows)
 	}
 	return x.Selector.MatchEvidence(now)
 }
 
 func hasEnded(s sockdiag.State) bool { return s == sockdiag.TimeWait || s == sockdiag.Close }
 
-// hangUpOne hangs a flow up by the method that is right for it, or in a dry run finds
-// out which one that is. While draining it puts off a flow that has become busy.
+// hangUpOne selects the method and hangs up a flow; a dry run only selects it. While
+// draining, it defers a busy flow.
 func (x *action) hangUpOne(ctx context.Context, t *target, now *sockdiag.Flow, draining bool) {
 	if now.Inode != 0 && now.Inode != t.Flow.Inode {
-		// A process has accepted it since it was chosen.
+		// A process accepted the connection after it was selected.
 		t.Flow.Inode = now.Inode
 		t.phase = phaseOwnerLost
 		return
 	}
 	switch {
 	case slices.ContainsFunc(t.holders, func(h holder) bool { return h.pid == os.Getpid() }):
-		x.refuse(t, hangup.ReasonSelf, "the socket is tcphup's own")
+		t.refuse(hangup.ReasonSelf, "socket belongs to tcphup")
 	case t.connection != nil:
 		x.destroySubflow(ctx, t, now)
 	case now.Inode == 0 && !isClosing(now.State):
-		const waits = "no process has accepted it yet"
+		const unaccepted = "connection is not accepted yet"
 		if x.Method == hangup.Shutdown {
-			x.refuse(t, hangup.ReasonPermission, waits)
+			t.refuse(hangup.ReasonPermission, unaccepted)
 			return
 		}
-		t.Detail = waits
+		t.Detail = unaccepted
 		x.destroyFlow(ctx, t, now, "", "")
 	case (now.Inode == 0 || now.ShutDown) && x.Method != hangup.Destroy:
 		x.awaitOrphan(t)
 	case x.Method == hangup.Destroy:
-		t.Detail = "destroy was asked for"
+		t.Detail = "requested method is destroy"
 		x.destroyFlow(ctx, t, now, "", "")
 	default:
 		x.shutDown(ctx, t, now, draining)
 	}
 }
 
-// awaitOrphan leaves a flow to be verified that its application has closed, or an
-// earlier action has shut down: the FIN is on its way. It has the same time to end as
-// one that we hang up.
+// awaitOrphan only verifies a flow that its application closed or an earlier action
+// shut down. Its FIN is queued, and Linger applies as to other flows.
 func (x *action) awaitOrphan(t *target) {
 	t.orphaned = true
-	t.Detail = "it has been closed on this side already"
+	t.Detail = "already closed on this side"
 	if x.DryRun {
 		t.end(hangup.None, hangup.Planned)
 		return
@@ -177,20 +157,20 @@ func (x *action) awaitOrphan(t *target) {
 	t.Method, t.phase = hangup.None, phaseHungUp
 }
 
-// ownersFresh is for how long a pass over /proc tells who holds a flow. A process that
-// got hold of it since then may be one that SIGPIPE kills. It is twice as long after each
-// round that has brought nothing: on a large host a look at a flow may take longer.
+// ownersFresh is how long the owners from a /proc scan are valid: a process that SIGPIPE
+// kills may inherit the socket later. It doubles after each round without progress,
+// because a lookup may take longer on a large host.
 const ownersFresh = 250 * time.Millisecond
 
-// shutDown hangs a flow up by shutdown(2), in this order:
+// shutDown hangs up a flow by shutdown(2), in this order:
 //
-//  1. the owners are searched again unless they are fresh, and once when a descriptor
-//     does not lead to the flow any more;
-//  2. every holder's SIGPIPE disposition is checked, then a duplicate of the socket is
-//     made and its identity verified;
-//  3. the flow is looked up once more and shut down, as in shutDownAcquired.
+//  1. search the owners again when the last search is stale, and once when a
+//     descriptor no longer refers to the flow;
+//  2. check every holder's SIGPIPE disposition, duplicate the socket and verify the
+//     identity of the duplicate;
+//  3. look the flow up again and shut it down (shutDownAcquired).
 //
-// A flow that cannot be shut down safely is destroyed, where the method is auto.
+// With method auto, a flow that cannot be shut down safely is destroyed.
 func (x *action) shutDown(ctx context.Context, t *target, now *sockdiag.Flow, draining bool) {
 	if time.Since(t.ownersAt) > ownersFresh<<min(x.lostRounds, 10) {
 		t.phase = phaseOwnerLost
@@ -203,50 +183,48 @@ func (x *action) shutDown(ctx context.Context, t *target, now *sockdiag.Flow, dr
 		t.phase = phaseAcquired
 		x.shutDownAcquired(ctx, t, now, fd, draining)
 	case reason == hangup.ReasonIdentity && !t.searchedAgain:
-		// The owner has let go of it since the pass: it may have ended or moved its
-		// descriptors while another process, or number, still leads to the flow.
+		// The owner exited or moved its descriptors after the scan; another process or
+		// descriptor may still refer to the flow.
 		t.searchedAgain = true
 		t.phase = phaseOwnerLost
 	case reason == "":
 		t.Detail = ""
-		x.fail(ctx, t, hangup.None, err)
+		t.failUnlessDone(ctx, hangup.None, err)
 	case x.Method == hangup.Auto && (reason == hangup.ReasonSIGPIPE || reason == hangup.ReasonPermission):
 		x.destroyFlow(ctx, t, now, reason, err.Error())
 	default:
-		x.refuse(t, reason, err.Error())
+		t.refuse(reason, err.Error())
 	}
 }
 
-// shutDownAcquired shuts down the duplicate of a flow's socket. The socket may have been
-// connected elsewhere, or a request may have begun, since the flow was looked up. A
-// lookup by addresses and cookie comes directly before shutdown(2); getpeername(2) is no
-// evidence, as BPF programs rewrite its result. A change within the microseconds after
-// that lookup cannot be prevented: it is reported as Failed.
+// shutDownAcquired shuts down the duplicate of a flow's socket. Since the last lookup the
+// application may have connected the socket elsewhere, or begun a request. A lookup by
+// addresses and cookie therefore comes directly before shutdown(2). getpeername(2) is no
+// evidence of identity, because BPF programs rewrite its result. A connection that the
+// application makes after that lookup is shut down, and reported as Failed.
 func (x *action) shutDownAcquired(ctx context.Context, t *target, now *sockdiag.Flow, fd int, draining bool) {
-	t.Method, t.Detail = hangup.Shutdown, "the owner can be reached"
+	t.Method, t.Detail = hangup.Shutdown, "owner is accessible"
 	if x.DryRun {
 		t.end(hangup.Shutdown, hangup.Planned)
 		return
 	}
 	unread, err := unreadMPTCP(fd, now)
 	if err != nil {
-		t.Err = err
-		t.end(hangup.None, hangup.Failed)
+		t.fail(hangup.None, err)
 		return
 	}
-	before := socketNames(fd)
+	before := readAddresses(fd)
 	confirmed, err := x.confirm(ctx, x.conn, &t.Flow)
 	switch {
 	case ctx.Err() != nil:
-		x.notReached(t)
+		t.notProcessed()
 		return
 	case errors.Is(err, os.ErrNotExist), err == nil && hasEnded(confirmed.State):
 		t.Detail = ""
 		t.end(hangup.None, hangup.Gone)
 		return
 	case err != nil:
-		t.Err = err
-		t.end(hangup.None, hangup.Failed)
+		t.fail(hangup.None, err)
 		return
 	}
 	if now.Protocol == sockdiag.MPTCP {
@@ -256,19 +234,18 @@ func (x *action) shutDownAcquired(ctx context.Context, t *target, now *sockdiag.
 		t.phase = phaseBusy
 		return
 	}
-	if !x.showsEvidence(t, &confirmed) {
-		x.refuse(t, hangup.ReasonEvidence, cameToLife)
+	if !x.matchesEvidence(t, &confirmed) {
+		t.refuse(hangup.ReasonEvidence, becameActive)
 		return
 	}
 	err = x.shutdown(fd)
-	switch after := socketNames(fd); {
+	switch after := readAddresses(fd); {
 	case err == nil && before.differ(after):
-		t.Err = fmt.Errorf("shut down another connection of the same socket: the application connected it from %s to %s at that moment", after.local, after.peer)
-		x.logger.Error("shut down another connection", "cookie", t.Flow.Cookie, "destination", t.Flow.Remote, "connection", after.peer)
-		t.end(hangup.Shutdown, hangup.Failed)
+		x.logger.Error("shut down another connection of the socket", "cookie", t.Flow.Cookie, "destination", t.Flow.Remote, "remote", after.remote)
+		t.fail(hangup.Shutdown, fmt.Errorf("shut down another connection of the socket: application connected it to %s after the last lookup", after.remote))
 	case err == nil:
 		t.phase = phaseHungUp
-		if err := x.giveUpAfter(fd, x.Linger); err != nil {
+		if err := x.setUserTimeout(fd, x.Linger); err != nil {
 			t.Detail += "; " + err.Error()
 		}
 	case errors.Is(err, unix.ENOTCONN):
@@ -278,44 +255,35 @@ func (x *action) shutDownAcquired(ctx context.Context, t *target, now *sockdiag.
 		t.Detail = "shutdown(2) returned EBUSY"
 		x.destroyFlow(ctx, t, &confirmed, "", "")
 	default:
-		t.Err = err
-		t.end(hangup.Shutdown, hangup.Failed)
+		t.fail(hangup.Shutdown, err)
 	}
 }
 
-// searchOwners makes another pass over /proc, one for all flows whose owners are not,
-// or no longer, those that were found, and returns the flows that have another turn.
+// searchOwners scans /proc once for the current owners of the flows and returns the
+// flows to retry: all, or none after an error.
 func (x *action) searchOwners(ctx context.Context, lost []*target) []*target {
 	if len(lost) == 0 {
 		return nil
 	}
-	inodes := make([]uint32, len(lost))
-	for i, t := range lost {
-		inodes[i] = t.Flow.Inode
-	}
-	found, err := findOwners(ctx, sortCompact(inodes), nil)
-	if err != nil {
+	if _, err := x.findOwners(ctx, lost); err != nil {
 		for _, t := range lost {
-			x.fail(ctx, t, hangup.None, fmt.Errorf("find owners: %w", err))
+			t.failUnlessDone(ctx, hangup.None, err)
 		}
 		return nil
-	}
-	for _, t := range lost {
-		x.setHolders(t, found.byInode[t.Flow.Inode])
 	}
 	return lost
 }
 
-// acquire returns a verified duplicate of the flow's socket, or why there is none.
-// The reason is "" for a fault that is no guard's.
+// acquire returns a verified duplicate of the flow's socket. After an error, reason
+// names the safety check that rejected the flow; it is "" when a system call failed.
 func (x *action) acquire(t *target) (fd int, reason hangup.Reason, err error) {
 	if len(t.holders) == 0 {
-		return -1, hangup.ReasonPermission, errors.New("no process that holds it can be seen: " + howToSee)
+		return -1, hangup.ReasonPermission, errors.New("no visible process holds the socket: " + howToSee)
 	}
 	for _, h := range t.holders {
-		switch p := x.known.process(h.pid); {
+		switch p := x.processes.get(h.pid); {
 		case p.err != nil:
-			return -1, "", fmt.Errorf("see what SIGPIPE does: %w", p.err)
+			return -1, "", fmt.Errorf("read SIGPIPE disposition of process %d: %w", h.pid, p.err)
 		case p.sigpipeKills:
 			return -1, hangup.ReasonSIGPIPE, fmt.Errorf("process %d (%s) neither ignores nor catches SIGPIPE: its next write would kill it", h.pid, p.command)
 		}

@@ -8,10 +8,8 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"runtime"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -23,10 +21,10 @@ import (
 	"tcphup/test/kit/testapp"
 )
 
-// An application that reads end of file may use the very socket once more. It has the
-// same cookie and its own address, and is left alone: whoever waits for the end of what
-// was chosen sees that it is over.
-func TestPrivilegedNewLife(t *testing.T) {
+// After EOF an application may use the same socket for a listener or another connection,
+// with the same cookie and local address. The action reports the old flow as closed and
+// does not touch the new one.
+func TestPrivilegedReusedSocket(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		binary := testapp.Build(t)
 		for i, method := range []hangup.Method{hangup.Auto, hangup.Shutdown} {
@@ -84,10 +82,9 @@ func TestPrivilegedNewLife(t *testing.T) {
 	})
 }
 
-// The application connects the socket elsewhere, or makes it a listener, at the last
-// moment. Before the last lookup the new connection is left alone. After that lookup it
-// is shut down with the socket, and reported as failed.
-func TestPrivilegedAnotherConnectionAtLast(t *testing.T) {
+// A socket that the application reuses before the last lookup stays open. A connection
+// made after that lookup is shut down with the socket, and reported as failed.
+func TestPrivilegedReusedAtLastLookup(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		binary := testapp.Build(t)
 		server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
@@ -187,9 +184,8 @@ func listeners(t *testing.T) (found []sockdiag.Flow) {
 	return found
 }
 
-// A socket that was chosen as a connection and is connecting now leads to somebody
-// else, although its own address is the same when it is bound to it.
-func TestPrivilegedBoundSocketAgain(t *testing.T) {
+// The last lookup rejects a bound socket that is connecting to another peer from the same address.
+func TestPrivilegedReconnectedBoundSocket(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		peer := nstest.NewPeer(t)
 		var server *testapp.Server
@@ -224,113 +220,54 @@ func TestPrivilegedBoundSocketAgain(t *testing.T) {
 		}
 		connecting := flowTo(t, netip.MustParseAddrPort(silent+":4444"))
 		if err := confirm(t, &connecting); err != nil {
-			t.Errorf("a flow that was connecting when it was chosen: %v", err)
+			t.Errorf("a flow that was connecting at its selection: %v", err)
 		}
 	})
 }
 
-// A process that SIGPIPE kills may get hold of a flow while others are hung up first.
-func TestPrivilegedLateHolder(t *testing.T) {
-	nstest.Run(t, func(t *testing.T) {
-		server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
-		app := testapp.Start(t, testapp.Build(t))
-		app.Ask("ignore")
-		app.Connect(server.Addr(), false, false)
-		app.Connect(server.Addr(), false, false)
-		a := New(Config{})
-		a.destroy = func(context.Context, *sockdiag.Conn, *sockdiag.Flow) error { return errors.ErrUnsupported }
-		acted := 0
-		beforeTurn(a, func(*sockdiag.Flow) {
-			if acted++; acted == 2 {
-				// The pace gives it the time.
-				if got := app.Ask("fork default"); !strings.HasPrefix(got, "fork ok") {
-					t.Errorf("application: %s", got)
-				}
-			}
-		})
-		report := mustHangUp(t, a, hangup.Request{Selector: to(server.Addr()), Rate: 1})
-		reasons := map[hangup.Reason]int{}
-		for _, r := range report.Results {
-			reasons[r.Reason]++
-		}
-		if reasons[""] != 1 || reasons[hangup.ReasonSIGPIPE] != 1 {
-			t.Errorf("reasons %v: %+v", reasons, report.Results)
-		}
-	})
+// confirm is the lookup directly before shutdown(2).
+func confirm(t *testing.T, flow *sockdiag.Flow) error {
+	t.Helper()
+	conn, err := sockdiag.Dial()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_, err = New(Config{}).confirm(t.Context(), conn, flow)
+	return err
 }
 
-// Where a look at a flow takes longer than owners are fresh, as on a host with very many
-// sockets, the flow is hung up all the same.
-func TestPrivilegedSlowLook(t *testing.T) {
+// The last lookup rejects a socket that was disconnected and connected again: it keeps
+// its cookie.
+func TestPrivilegedReconnectedSocket(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
+		nstest.NewPeer(t).Cut("one")
 		server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
-		app := testapp.Start(t, testapp.Build(t))
-		app.Ask("ignore")
-		app.Connect(server.Addr(), false, false)
-		a := New(Config{})
-		beforeTurn(a, func(*sockdiag.Flow) { time.Sleep(2 * ownersFresh) }) // the slow host
-		ctx, cancel := context.WithTimeout(t.Context(), nstest.HangGuard)
-		defer cancel()
-		report, err := a.HangUp(ctx, hangup.Request{Selector: to(server.Addr())})
+		to := &unix.SockaddrInet4{Addr: server.Addr().Addr().As4(), Port: int(server.Addr().Port())}
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
-		expect(t, only(t, report), hangup.Closed, "", hangup.Shutdown)
-	})
-}
-
-// Two actions at once do not take the two last paths of a connection, one each.
-func TestPrivilegedPathsAtOnce(t *testing.T) {
-	nstest.Run(t, func(t *testing.T) {
-		nstest.NeedMPTCP(t)
-		peer := nstest.NewPeer(t)
-		var server *testapp.Server
-		peer.Do(func() { server = testapp.Serve(t, testapp.ServerConfig{Address: "0.0.0.0:0", MPTCP: true}) })
-		port := server.Addr().Port()
-		app := testapp.Start(t, testapp.Build(t))
-		app.Ask("ignore")
-		app.Ask("write %d", app.Connect(netip.AddrPortFrom(netip.MustParseAddr(nstest.Peer4), port), false, true))
-		awaitPaths(t, port, 2)
-
-		a := New(Config{})
-		outcomes := make(chan hangup.Outcome, 2)
-		hangUp := func(address string) {
-			report, err := a.HangUp(t.Context(), hangup.Request{Selector: to(netip.AddrPortFrom(netip.MustParseAddr(address), port)), MPTCP: hangup.Path})
-			if err != nil || len(report.Results) != 1 {
-				t.Errorf("%+v, %v", report, err)
-				outcomes <- hangup.Failed
-				return
+		defer unix.Close(fd)
+		connect := func(sa unix.Sockaddr) {
+			if err := unix.Connect(fd, sa); err != nil && !errors.Is(err, unix.EINPROGRESS) {
+				t.Fatal(err)
 			}
-			outcomes <- report.Results[0].Outcome
 		}
-		destroy := a.destroy
-		var destroying atomic.Int32
-		a.destroy = func(ctx context.Context, conn *sockdiag.Conn, flow *sockdiag.Flow) error {
-			if destroying.Add(1) == 1 {
-				// Both paths are there. The other action finds that, or waits for this one.
-				go hangUp(nstest.Peer4Two)
-				nstest.Eventually(t, "the other action waits or destroys its path", func() bool {
-					return destroying.Load() > 1 || waitsForLock("destroySubflow")
-				})
+		connect(to)
+		flow := flowTo(t, server.Addr())
+		if err := confirm(t, &flow); err != nil {
+			t.Fatalf("the flow itself: %v", err)
+		}
+		for name, next := range map[string]unix.Sockaddr{
+			"the same peer from another port": to,
+			"another peer, still connecting":  &unix.SockaddrInet4{Addr: netip.MustParseAddr(nstest.Peer4).As4(), Port: 4444},
+		} {
+			disconnect(t, fd)
+			connect(next)
+			if err := confirm(t, &flow); !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("%s: %v", name, err)
 			}
-			return destroy(ctx, conn, flow)
 		}
-		hangUp(nstest.Peer4)
-		got := []hangup.Outcome{<-outcomes, <-outcomes}
-		slices.Sort(got)
-		if want := []hangup.Outcome{hangup.Closed, hangup.Refused}; !slices.Equal(got, want) {
-			t.Fatalf("outcomes are %v, want %v", got, want)
-		}
-		awaitPaths(t, port, 1)
-	})
-}
-
-// waitsForLock reports whether a goroutine waits for a mutex in a method of action.
-func waitsForLock(method string) bool {
-	stacks := make([]byte, 1<<20)
-	stacks = stacks[:runtime.Stack(stacks, true)]
-	return slices.ContainsFunc(strings.Split(string(stacks), "\n\n"), func(stack string) bool {
-		state, calls, _ := strings.Cut(stack, "\n")
-		return strings.Contains(state, "[sync.Mutex.Lock") && strings.Contains(calls, "(*action)."+method+"(")
 	})
 }

@@ -15,35 +15,7 @@ import (
 	"tcphup/test/kit/testapp"
 )
 
-// A flow that came up after the alert is kept, and one that was there before is not,
-// whatever was done to the clock since they were seen.
-func TestClockSet(t *testing.T) {
-	const hour = time.Hour
-	now := time.Now() // the clock is right by now
-	alert := now.Add(-10 * time.Minute).Round(0)
-	for _, tt := range []struct {
-		name string
-		set  time.Duration // what the clock was off by when the flow was seen
-	}{
-		{"right all the time", 0},
-		{"was behind", -hour},
-		{"was at the epoch", -now.Sub(time.Unix(0, 0)).Truncate(time.Second)},
-		{"was ahead", hour},
-	} {
-		for age, young := range map[time.Duration]bool{5 * time.Minute: true, 15 * time.Minute: false} {
-			seen := nstest.ClockSet(t, now.Add(-age), tt.set)
-			a := New(Config{FirstSeen: func(*sockdiag.Flow) (time.Time, bool) { return seen, true }})
-			x := &action{Actuator: a, Request: hangup.Request{EstablishedBefore: alert}}
-			if got := x.tooYoung(&target{}); got != young {
-				t.Errorf("%s: a flow of %v counts as too young: %t, want %t", tt.name, age, got, young)
-			}
-		}
-	}
-}
-
-// Without a descriptor to spare, flows are left as they are or shut down in order.
-// What cannot be known about their process does not pass for knowledge: they are not
-// destroyed in its stead.
+// Without free descriptors, flows remain open or are shut down, never destroyed.
 func TestPrivilegedNoDescriptors(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		noLeaks(t)
@@ -58,7 +30,7 @@ func TestPrivilegedNoDescriptors(t *testing.T) {
 			t.Helper()
 			accepted := server.Accepted()
 			fd := app.Connect(server.Addr(), false, false)
-			// The server is in this process, too.
+			// The server runs in this process.
 			nstest.Eventually(t, "the peer has accepted", func() bool { return server.Accepted() > accepted })
 			a := New(Config{})
 			report, err := limit(a)()
@@ -101,11 +73,11 @@ func TestPrivilegedNoDescriptors(t *testing.T) {
 			}) {
 				during++
 			}
-			// The pass over /proc was still possible.
+			// The limit applies after the /proc scan.
 			if try(t, func(a *Actuator) func() (*hangup.Report, error) {
 				lift := func() {}
 				beforeTurn(a, func(*sockdiag.Flow) {
-					time.Sleep(processFresh) // what is known of the process is to be read again
+					time.Sleep(processFresh) // expire the process cache
 					lift = nstest.LimitDescriptors(t, os.Getpid(), spare)
 				})
 				return func() (*hangup.Report, error) {
@@ -116,9 +88,9 @@ func TestPrivilegedNoDescriptors(t *testing.T) {
 				meanwhile++
 			}
 		}
-		t.Logf("%d of 8 actions failed for want of descriptors from the start, %d from before the flow's turn", during, meanwhile)
+		t.Logf("%d of 8 actions failed with the limit from the start, %d with the limit before the hang-up", during, meanwhile)
 		if during == 0 || meanwhile == 0 || during == 8 || meanwhile == 8 {
-			t.Error("the limits were too low or too high to try anything")
+			t.Error("the limits were too low or too high for this test")
 		}
 		if got := app.Ask("write %d", other); got != "write ok 1" || len(bystander.Ends) != 0 {
 			t.Errorf("bystander: %s", got)

@@ -13,8 +13,7 @@ import (
 	"tcphup/test/kit/testapp"
 )
 
-// A socket tells the cgroup of its creator, and the cgroup its processes: where to
-// look first.
+// Processes in the cgroup of a socket are ranked first, after this process.
 func TestPrivilegedCgroup(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		root := cgroupMount()
@@ -60,13 +59,13 @@ func TestPrivilegedCgroup(t *testing.T) {
 			t.Fatal(err)
 		}
 		if ranked := rank(proc, pids, []uint64{flow.CgroupID}); len(ranked) != 2 || ranked[0] != os.Getpid() || ranked[1] != app.PID() {
-			t.Errorf("order is %v, want ourselves and then process %d", ranked, app.PID())
+			t.Errorf("order is %v, want this process and then process %d", ranked, app.PID())
 		}
 	})
 }
 
-// ownNumber is a number that no other run of the test has at this time: the inode of
-// this process's own pid namespace.
+// ownNumber returns a number that is unique among concurrent runs of the test: the inode
+// of this process's pid namespace.
 func ownNumber(t *testing.T) uint64 {
 	t.Helper()
 	info, err := os.Stat("/proc/self/ns/pid")
@@ -74,4 +73,17 @@ func ownNumber(t *testing.T) uint64 {
 		t.Fatal(err)
 	}
 	return info.Sys().(*syscall.Stat_t).Ino
+}
+
+// This process is ranked first: a socket that it shares with another process must be
+// found as its own before the scan stops.
+func TestRankOwnFirst(t *testing.T) {
+	proc, err := openProc()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(proc)
+	if got := rank(proc, []int{os.Getppid(), 1, os.Getpid()}, nil); got[0] != os.Getpid() {
+		t.Errorf("got %v, want %d first", got, os.Getpid())
+	}
 }

@@ -1,0 +1,85 @@
+package actuator
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"tcphup/sockdiag"
+)
+
+// connection is an MPTCP connection of a dump.
+type connection struct {
+	flow      sockdiag.Flow
+	direction sockdiag.Direction
+	candidate bool // a subflow, or the connection's own address, matches
+	matched   bool // a subflow matches
+	subflows  []sockdiag.Flow
+}
+
+// isActiveSubflow reports whether f is a subflow that its connection may depend on. The
+// connection no longer uses a closing subflow.
+func isActiveSubflow(f *sockdiag.Flow) bool { return f.IsSubflow && !isClosing(f.State) }
+
+// isClosing reports whether this side has closed or shut down a flow that has not ended.
+func isClosing(s sockdiag.State) bool {
+	return sockdiag.States(sockdiag.FinWait1, sockdiag.FinWait2, sockdiag.Closing, sockdiag.LastAck).Has(s)
+}
+
+// dumpSubflows returns the current subflows of a connection from a dump of all flows.
+func dumpSubflows(ctx context.Context, conn *sockdiag.Conn, connection *sockdiag.Flow) ([]sockdiag.Flow, error) {
+	var subflows []sockdiag.Flow
+	for f, err := range conn.Flows(ctx, sockdiag.Query{States: sockdiag.Open, Info: true}) {
+		if err != nil {
+			return nil, fmt.Errorf("read subflows: %w", err)
+		}
+		if f.IsSubflowOf(connection) {
+			subflows = append(subflows, f)
+		}
+	}
+	return subflows, nil
+}
+
+// refreshSubflows returns the current subflows of a connection by a lookup of each known
+// one. It dumps all flows if the kernel reports another count, or none (before Linux 6.4).
+func refreshSubflows(ctx context.Context, conn *sockdiag.Conn, now *sockdiag.Flow, known []sockdiag.Flow) ([]sockdiag.Flow, error) {
+	subflows := make([]sockdiag.Flow, 0, len(known))
+	for i := range known {
+		f, err := conn.Lookup(ctx, &known[i])
+		switch {
+		case errors.Is(err, os.ErrNotExist):
+		case err != nil:
+			return nil, err
+		case !hasEnded(f.State):
+			subflows = append(subflows, f)
+		}
+	}
+	if len(subflows) == len(known) && len(subflows) == int(now.MPTCPInfo.SubflowsTotal) {
+		return subflows, nil
+	}
+	return dumpSubflows(ctx, conn, now)
+}
+
+// connectionMatches reports whether an MPTCP connection meets the selector's evidence.
+// Idle times are of the connection, or of all subflows if the kernel reports none for
+// it. The connection is stalled when every subflow is.
+func connectionMatches(s *sockdiag.Selector, connection *sockdiag.Flow, subflows []sockdiag.Flow) bool {
+	own, each := *s, *s
+	own.Stalled = false
+	if connection.MPTCPInfo.HasTimes {
+		each.MinIdle, each.MinPeerSilence = 0, 0
+	} else {
+		own.MinIdle, own.MinPeerSilence = 0, 0
+	}
+	if !own.MatchEvidence(connection) {
+		return false
+	}
+	for i := range subflows {
+		if !each.MatchEvidence(&subflows[i]) {
+			return false
+		}
+	}
+	// Without times and subflows the idle time is unknown.
+	return connection.MPTCPInfo.HasTimes || len(subflows) > 0 || s.MinIdle == 0 && s.MinPeerSilence == 0
+}
