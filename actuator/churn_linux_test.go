@@ -28,7 +28,7 @@ func TestPrivilegedChurn(t *testing.T) {
 		bystander := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.3:8080", Echo: true})
 		apps := []*testapp.App{testapp.Start(t, binary), testapp.Start(t, binary)}
 		for _, app := range apps {
-			app.Tell("churn %s %s %d %d", server.Addr().Addr(), bystander.Addr().Addr(), server.Addr().Port(), seconds)
+			app.Send("churn %s %s %d %d", server.Addr().Addr(), bystander.Addr().Addr(), server.Addr().Port(), seconds)
 		}
 
 		a := New(Config{})
@@ -51,7 +51,7 @@ func TestPrivilegedChurn(t *testing.T) {
 		}
 		for _, app := range apps {
 			var rounds, lost, failed int
-			answer := app.Hear()
+			answer := app.Receive()
 			if _, err := fmt.Sscanf(answer, "churn %d %d %d", &rounds, &lost, &failed); err != nil {
 				t.Fatalf("%s: %v", answer, err)
 			}

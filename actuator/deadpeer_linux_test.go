@@ -97,15 +97,15 @@ func TestPrivilegedDeadPeer(t *testing.T) {
 				port := server.Addr().Port()
 				destination := netip.AddrPortFrom(netip.MustParseAddr(nstest.Peer4), port)
 				app := testapp.Start(t, binary)
-				app.Ask("ignore")
+				app.Call("ignore")
 				fd := app.Connect(destination, false, tt.mptcp)
-				app.Ask("write %d", fd)
+				app.Call("write %d", fd)
 				if tt.mptcp {
 					awaitSubflows(t, port, 2)
 				}
 				tt.die(t)
 				if tt.pending {
-					app.Ask("write %d", fd)
+					app.Call("write %d", fd)
 				}
 				app.Block("recv", fd, unix.SYS_RECVFROM)
 
@@ -113,7 +113,7 @@ func TestPrivilegedDeadPeer(t *testing.T) {
 				shutDown := false
 				tt.a.setUserTimeout = func(fd int, linger time.Duration) error {
 					shutDown = true
-					if got := app.Hear(); got != "recv ok 0" {
+					if got := app.Receive(); got != "recv ok 0" {
 						t.Errorf("application: %q", got)
 					}
 					flows := sockets(t, port) // MPTCP connections come last

@@ -22,7 +22,7 @@ func TestPrivilegedNoDescriptors(t *testing.T) {
 		server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
 		bystander := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
 		app := testapp.Start(t, testapp.Build(t))
-		app.Ask("ignore")
+		app.Call("ignore")
 		other := app.Connect(bystander.Addr(), false, false)
 		nstest.Eventually(t, "the bystander's peer has accepted", func() bool { return bystander.Accepted() == 1 })
 		request := hangup.Request{Selector: to(server.Addr())}
@@ -47,19 +47,19 @@ func TestPrivilegedNoDescriptors(t *testing.T) {
 				}
 			}
 			if failed {
-				if got := app.Ask("write %d", fd); got != "write ok 1" {
+				if got := app.Call("write %d", fd); got != "write ok 1" {
 					t.Errorf("a flow that was not hung up: %s", got)
 				}
 				report = mustHangUp(t, New(Config{}), request)
 			}
 			expect(t, only(t, report), hangup.Closed, "", hangup.Shutdown)
-			if got := app.Ask("recv %d", fd); got != "recv ok 0" {
+			if got := app.Call("recv %d", fd); got != "recv ok 0" {
 				t.Errorf("a flow that was hung up: %s", got)
 			}
 			if got := <-server.Ends; got != "eof" {
 				t.Errorf("the peer reads %s", got)
 			}
-			app.Ask("close %d", fd)
+			app.Call("close %d", fd)
 			return failed
 		}
 		var during, meanwhile int
@@ -92,7 +92,7 @@ func TestPrivilegedNoDescriptors(t *testing.T) {
 		if during == 0 || meanwhile == 0 || during == 8 || meanwhile == 8 {
 			t.Error("the limits were too low or too high for this test")
 		}
-		if got := app.Ask("write %d", other); got != "write ok 1" || len(bystander.Ends) != 0 {
+		if got := app.Call("write %d", other); got != "write ok 1" || len(bystander.Ends) != 0 {
 			t.Errorf("bystander: %s", got)
 		}
 	})

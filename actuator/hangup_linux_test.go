@@ -183,7 +183,7 @@ func TestPrivilegedMethods(t *testing.T) {
 				server := testapp.Serve(t, testapp.ServerConfig{Address: tt.listen, MPTCP: tt.mptcp})
 				bystander := testapp.Serve(t, testapp.ServerConfig{Address: tt.listen, MPTCP: tt.mptcp})
 				app, other := testapp.Start(t, binary), testapp.Start(t, binary)
-				app.Ask("ignore")
+				app.Call("ignore")
 				fd := app.Connect(server.Addr(), tt.mapped, tt.mptcp)
 				otherFD := other.Connect(bystander.Addr(), tt.mapped, tt.mptcp)
 				app.Block("recv", fd, unix.SYS_RECVFROM)
@@ -206,7 +206,7 @@ func TestPrivilegedMethods(t *testing.T) {
 					t.Errorf("%d flows of the other direction, want 1", report.LeftAlone)
 				}
 				if tt.outcome != hangup.Refused {
-					if got := app.Hear(); got != tt.app {
+					if got := app.Receive(); got != tt.app {
 						t.Errorf("application: %q, want %q", got, tt.app)
 					}
 					if got := <-server.Ends; got != tt.peer {
@@ -216,7 +216,7 @@ func TestPrivilegedMethods(t *testing.T) {
 				if sent := resets(t); tt.method == hangup.Shutdown && sent != before {
 					t.Errorf("RSTs sent: %s, before the hang-up %s", sent, before)
 				}
-				if got := other.Ask("write %d", otherFD); got != "write ok 1" {
+				if got := other.Call("write %d", otherFD); got != "write ok 1" {
 					t.Errorf("bystander: %q", got)
 				}
 				if !server.Listens() {
@@ -246,16 +246,16 @@ func TestPrivilegedBlockedCalls(t *testing.T) {
 		}
 		for _, tt := range tests {
 			t.Run(tt.command, func(t *testing.T) {
-				server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0", Deaf: tt.deaf})
+				server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0", NoRead: tt.deaf})
 				app := testapp.Start(t, binary)
-				app.Ask("ignore")
+				app.Call("ignore")
 				fd := app.Connect(server.Addr(), false, false)
 				app.Block(tt.command, fd, tt.call)
 				r := only(t, mustHangUp(t, New(Config{}), hangup.Request{Selector: to(server.Addr()), Linger: 300 * time.Millisecond}))
 				if r.Method != hangup.Shutdown {
 					t.Errorf("method is %s (%s)", r.Method, r.Detail)
 				}
-				if got := app.Hear(); got != tt.want {
+				if got := app.Receive(); got != tt.want {
 					t.Errorf("application: %q, want %q", got, tt.want)
 				}
 			})
@@ -278,15 +278,15 @@ func TestPrivilegedSIGPIPE(t *testing.T) {
 		if !strings.Contains(r.Detail, "SIGPIPE") {
 			t.Errorf("detail is %q", r.Detail)
 		}
-		if got := app.Ask("write %d", fd); got != "write ECONNABORTED -1" {
+		if got := app.Call("write %d", fd); got != "write ECONNABORTED -1" {
 			t.Errorf("application: %q", got)
 		}
 
 		// Every holder counts, not only the first.
 		parent := testapp.Start(t, binary)
 		parent.Connect(server.Addr(), false, false)
-		parent.Ask("fork")
-		parent.Ask("ignore")
+		parent.Call("fork")
+		parent.Call("ignore")
 		expect(t, only(t, mustHangUp(t, New(Config{}), hangup.Request{Selector: to(server.Addr()), Method: hangup.Shutdown})), hangup.Refused, hangup.ReasonSIGPIPE, hangup.None)
 
 		// Without destroy as well, the flow is refused.
@@ -308,9 +308,9 @@ func TestPrivilegedRepeatedHangUp(t *testing.T) {
 		noLeaks(t)
 		binary := testapp.Build(t)
 		nstest.TCPAndMPTCP(t, func(t *testing.T, mptcp bool) {
-			server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0", MPTCP: mptcp, Hold: true})
+			server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0", MPTCP: mptcp, KeepOpen: true})
 			app := testapp.Start(t, binary)
-			app.Ask("ignore")
+			app.Call("ignore")
 			fd := app.Connect(server.Addr(), false, mptcp)
 			r := hangup.Request{Selector: to(server.Addr()), Linger: 100 * time.Millisecond}
 			expect(t, only(t, mustHangUp(t, New(Config{}), r)), hangup.HalfClosed, "", hangup.Shutdown)
@@ -319,11 +319,11 @@ func TestPrivilegedRepeatedHangUp(t *testing.T) {
 			}
 			// A half-close of the application is not a hang-up.
 			half := app.Connect(server.Addr(), false, mptcp)
-			app.Ask("half %d", half)
+			app.Call("half %d", half)
 			nstest.Eventually(t, "the peer has read the end", func() bool { return len(server.Ends) == 2 })
 			expect(t, only(t, mustHangUp(t, New(Config{}), r)), hangup.HalfClosed, "", hangup.Shutdown)
 			for _, fd := range []int{fd, half} {
-				if got := app.Ask("recv %d", fd); got != "recv ok 0" {
+				if got := app.Call("recv %d", fd); got != "recv ok 0" {
 					t.Errorf("mptcp %v: application: %q", mptcp, got)
 				}
 			}

@@ -27,7 +27,7 @@ func TestPrivilegedReusedDescriptor(t *testing.T) {
 		server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
 		bystander := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
 		app := testapp.Start(t, testapp.Build(t))
-		app.Ask("ignore")
+		app.Call("ignore")
 		for round := range 200 {
 			fd := app.Connect(server.Addr(), false, false)
 			bystanding := app.Connect(bystander.Addr(), false, false)
@@ -41,12 +41,12 @@ func TestPrivilegedReusedDescriptor(t *testing.T) {
 				}
 				acquired = true
 				if kept { // the flow has another descriptor
-					app.Ask("dup2 %d 99", fd)
+					app.Call("dup2 %d 99", fd)
 				}
 				if sameDestination { // a connection that is younger than the scan
 					other = app.Connect(server.Addr(), false, false)
 				}
-				app.Ask("dup2 %d %d", other, fd)
+				app.Call("dup2 %d %d", other, fd)
 			})
 			r := only(t, mustHangUp(t, a, hangup.Request{Selector: to(server.Addr()), Method: hangup.Shutdown, Linger: 300 * time.Millisecond}))
 			if kept {
@@ -54,11 +54,11 @@ func TestPrivilegedReusedDescriptor(t *testing.T) {
 			} else if r.Outcome != hangup.Gone {
 				t.Errorf("outcome is %s (%s), want gone", r.Outcome, r.Detail)
 			}
-			if got := app.Ask("write %d", other); got != "write ok 1" {
+			if got := app.Call("write %d", other); got != "write ok 1" {
 				t.Fatalf("round %d: bystander: %s", round, got)
 			}
 			for _, number := range []int{fd, other, bystanding, 99} {
-				app.Ask("close %d", number)
+				app.Call("close %d", number)
 			}
 			nstest.Eventually(t, "the sockets of this round are gone", func() bool {
 				return !slices.ContainsFunc(sockets(t, server.Addr().Port()), func(f sockdiag.Flow) bool { return f.State != sockdiag.TimeWait })
@@ -78,15 +78,15 @@ func TestPrivilegedHolders(t *testing.T) {
 		setup := func(t *testing.T) (*testapp.Server, *testapp.App, int) {
 			server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
 			app := testapp.Start(t, binary)
-			app.Ask("ignore")
+			app.Call("ignore")
 			return server, app, app.Connect(server.Addr(), false, false)
 		}
 		t.Run("descriptor 0", func(t *testing.T) {
 			server, app, fd := setup(t)
-			app.Ask("dup2 %d 0", fd)
-			app.Ask("close %d", fd)
+			app.Call("dup2 %d 0", fd)
+			app.Call("close %d", fd)
 			expect(t, only(t, mustHangUp(t, New(Config{}), hangup.Request{Selector: to(server.Addr())})), hangup.Closed, "", hangup.Shutdown)
-			if got := app.Ask("recv 0"); got != "recv ok 0" {
+			if got := app.Call("recv 0"); got != "recv ok 0" {
 				t.Errorf("application: %q", got)
 			}
 		})
@@ -99,8 +99,8 @@ func TestPrivilegedHolders(t *testing.T) {
 			a := New(Config{})
 			move := sync.OnceFunc(func() {
 				for _, fd := range numbers {
-					app.Ask("dup2 %d %d", fd, fd+100)
-					app.Ask("close %d", fd)
+					app.Call("dup2 %d %d", fd, fd+100)
+					app.Call("close %d", fd)
 				}
 			})
 			beforeTurn(a, func(*sockdiag.Flow) { move() })
@@ -111,9 +111,9 @@ func TestPrivilegedHolders(t *testing.T) {
 		})
 		t.Run("two processes", func(t *testing.T) {
 			server, app, fd := setup(t)
-			app.Ask("fork")
+			app.Call("fork")
 			expect(t, only(t, mustHangUp(t, New(Config{}), hangup.Request{Selector: to(server.Addr())})), hangup.Closed, "", hangup.Shutdown)
-			if got := app.Ask("recv %d", fd); got != "recv ok 0" {
+			if got := app.Call("recv %d", fd); got != "recv ok 0" {
 				t.Errorf("application: %q", got)
 			}
 			if got := <-server.Ends; got != "eof" {
@@ -131,7 +131,7 @@ func TestPrivilegedHolders(t *testing.T) {
 		})
 		t.Run("process ends, another one holds it", func(t *testing.T) {
 			server, app, _ := setup(t)
-			app.Ask("fork")
+			app.Call("fork")
 			a := New(Config{})
 			beforeTurn(a, func(*sockdiag.Flow) { app.Kill() })
 			expect(t, only(t, mustHangUp(t, a, hangup.Request{Selector: to(server.Addr())})), hangup.Closed, "", hangup.Shutdown)

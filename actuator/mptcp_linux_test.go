@@ -23,7 +23,7 @@ func TestPrivilegedMPTCPWithoutSubflows(t *testing.T) {
 		noLeaks(t)
 		server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0", MPTCP: true})
 		app := testapp.Start(t, testapp.Build(t))
-		app.Ask("ignore")
+		app.Call("ignore")
 		fd := app.Connect(server.Addr(), false, true)
 		app.Block("recv", fd, unix.SYS_RECVFROM)
 		conn, err := sockdiag.Dial()
@@ -51,10 +51,10 @@ func TestPrivilegedMPTCPWithoutSubflows(t *testing.T) {
 		if r.Outcome != hangup.HalfClosed && r.Outcome != hangup.Closed || r.Method != hangup.Shutdown {
 			t.Errorf("got outcome %s, method %s (%s; %v)", r.Outcome, r.Method, r.Detail, r.Err)
 		}
-		if got := app.Hear(); got != "recv ok 0" {
+		if got := app.Receive(); got != "recv ok 0" {
 			t.Errorf("application: %q", got)
 		}
-		app.Ask("close %d", fd)
+		app.Call("close %d", fd)
 		if left, err := conn.Lookup(t.Context(), &r.Flow); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("after the application has closed it the connection is %+v, %v", left, err)
 		}
@@ -72,7 +72,7 @@ func TestPrivilegedNewMPTCP(t *testing.T) {
 			server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0", MPTCP: true, Echo: true})
 			app := testapp.Start(t, binary)
 			if method == hangup.Destroy {
-				app.Ask("ignore") // auto: SIGPIPE prevents shutdown
+				app.Call("ignore") // auto: SIGPIPE prevents shutdown
 			}
 			done := make(chan struct{})
 			go func() {
@@ -133,13 +133,13 @@ func TestPrivilegedLateJoin(t *testing.T) {
 				nstest.Command(t, "ip", "-n", "peer", "mptcp", "endpoint", "flush")
 				var server *testapp.Server
 				peer.Do(func() {
-					server = testapp.Serve(t, testapp.ServerConfig{Address: "0.0.0.0:0", MPTCP: true, Hold: true})
+					server = testapp.Serve(t, testapp.ServerConfig{Address: "0.0.0.0:0", MPTCP: true, KeepOpen: true})
 				})
 				port := server.Addr().Port()
 				destination := netip.AddrPortFrom(netip.MustParseAddr(nstest.Peer4), port)
 				app := testapp.Start(t, binary)
-				app.Ask("ignore")
-				app.Ask("write %d", app.Connect(destination, false, true))
+				app.Call("ignore")
+				app.Call("write %d", app.Connect(destination, false, true))
 				a := New(Config{})
 				joined := false
 				beforeTurn(a, func(*sockdiag.Flow) {
@@ -173,10 +173,10 @@ func TestPrivilegedClosedMPTCP(t *testing.T) {
 		port := server.Addr().Port()
 		app := testapp.Start(t, testapp.Build(t))
 		fd := app.Connect(netip.AddrPortFrom(netip.MustParseAddr(nstest.Peer4), port), false, true)
-		app.Ask("write %d", fd)
+		app.Call("write %d", fd)
 		awaitSubflows(t, port, 2)
 		peer.Cut("one", "two")
-		app.Ask("close %d", fd)
+		app.Call("close %d", fd)
 		const linger = 500 * time.Millisecond
 		start := time.Now()
 		r := only(t, mustHangUp(t, New(Config{}), hangup.Request{
@@ -207,16 +207,16 @@ func TestPrivilegedRecovered(t *testing.T) {
 			port := server.Addr().Port()
 			destination := netip.AddrPortFrom(netip.MustParseAddr(nstest.Peer4), port)
 			app := testapp.Start(t, binary)
-			app.Ask("ignore")
+			app.Call("ignore")
 			fd := app.Connect(destination, false, mptcp)
-			app.Ask("write %d", fd)
+			app.Call("write %d", fd)
 			if mptcp {
 				awaitSubflows(t, port, 2)
 				peer.Cut("two")
 				nstest.Command(t, "ip", "link", "set", "two", "down")
 			}
 			peer.Cut("one")
-			app.Ask("write %d", fd)
+			app.Call("write %d", fd)
 			subflows := func() (first sockdiag.Flow, others []sockdiag.Flow) {
 				for _, f := range sockets(t, port) {
 					switch {
@@ -248,7 +248,7 @@ func TestPrivilegedRecovered(t *testing.T) {
 				})
 			})
 			expect(t, only(t, mustHangUp(t, a, hangup.Request{Selector: selector})), hangup.Refused, hangup.ReasonEvidence, hangup.None)
-			if got := app.Ask("write %d", fd); got != "write ok 1" {
+			if got := app.Call("write %d", fd); got != "write ok 1" {
 				t.Errorf("mptcp %v: application: %q", mptcp, got)
 			}
 			app.Kill()
@@ -262,7 +262,7 @@ func TestPrivilegedFallbackEvidence(t *testing.T) {
 		nstest.NeedMPTCP(t)
 		server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0", Echo: true})
 		app := testapp.Start(t, testapp.Build(t))
-		app.Ask("ignore")
+		app.Call("ignore")
 		fd := app.Connect(server.Addr(), false, true)
 		const silence = 300 * time.Millisecond
 		start := time.Now()
@@ -270,8 +270,8 @@ func TestPrivilegedFallbackEvidence(t *testing.T) {
 		selector.MinPeerSilence = silence
 		nstest.Eventually(t, "the flow is older than the silence and its peer has just responded", func() bool {
 			asked := time.Now()
-			app.Ask("write %d", fd)
-			app.Ask("recv %d", fd)
+			app.Call("write %d", fd)
+			app.Call("recv %d", fd)
 			report := mustHangUp(t, New(Config{}), hangup.Request{Selector: selector, DryRun: true})
 			if time.Since(asked) >= silence {
 				return false // the machine is too slow

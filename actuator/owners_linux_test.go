@@ -24,10 +24,10 @@ func TestPrivilegedOwners(t *testing.T) {
 		server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
 		binary := testapp.Build(t)
 		ignores, dies := testapp.Start(t, binary), testapp.Start(t, binary)
-		ignores.Ask("ignore")
+		ignores.Call("ignore")
 		ignores.Connect(server.Addr(), false, false)
 		dies.Connect(server.Addr(), false, false)
-		forked := dies.Ask("fork")
+		forked := dies.Call("fork")
 
 		byPID := make(map[int]uint32)
 		for pid, app := range map[int]*testapp.App{ignores.PID(): ignores, dies.PID(): dies} {
@@ -74,7 +74,7 @@ func TestPrivilegedLateHolder(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
 		app := testapp.Start(t, testapp.Build(t))
-		app.Ask("ignore")
+		app.Call("ignore")
 		app.Connect(server.Addr(), false, false)
 		app.Connect(server.Addr(), false, false)
 		a := New(Config{})
@@ -83,7 +83,7 @@ func TestPrivilegedLateHolder(t *testing.T) {
 		beforeTurn(a, func(*sockdiag.Flow) {
 			if acted++; acted == 2 {
 				// The rate leaves time for the fork.
-				if got := app.Ask("fork default"); !strings.HasPrefix(got, "fork ok") {
+				if got := app.Call("fork default"); !strings.HasPrefix(got, "fork ok") {
 					t.Errorf("application: %s", got)
 				}
 			}
@@ -105,7 +105,7 @@ func TestPrivilegedSlowLookup(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
 		app := testapp.Start(t, testapp.Build(t))
-		app.Ask("ignore")
+		app.Call("ignore")
 		app.Connect(server.Addr(), false, false)
 		a := New(Config{})
 		beforeTurn(a, func(*sockdiag.Flow) { time.Sleep(2 * ownersFresh) }) // slow lookup

@@ -30,15 +30,15 @@ func TestPrivilegedReusedSocket(t *testing.T) {
 		for i, method := range []hangup.Method{hangup.Auto, hangup.Shutdown} {
 			for j, listens := range []bool{true, false} {
 				t.Run(fmt.Sprintf("%s, listens %t", method, listens), func(t *testing.T) {
-					server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0", Hold: true})
+					server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0", KeepOpen: true})
 					own := 45001 + 2*i + j
 					app := testapp.Start(t, binary)
-					app.Ask("ignore")
+					app.Call("ignore")
 					var fd int
-					if _, err := fmt.Sscanf(app.Ask("bound 127.0.0.1 %d %d", server.Addr().Port(), own), "bound ok %d", &fd); err != nil {
+					if _, err := fmt.Sscanf(app.Call("bound 127.0.0.1 %d %d", server.Addr().Port(), own), "bound ok %d", &fd); err != nil {
 						t.Fatal(err)
 					}
-					app.Tell("recv %d", fd)
+					app.Send("recv %d", fd)
 					done := make(chan *hangup.Report)
 					go func() {
 						report, err := New(Config{}).HangUp(t.Context(), hangup.Request{Selector: to(server.Addr()), Method: method, Linger: time.Second})
@@ -47,14 +47,14 @@ func TestPrivilegedReusedSocket(t *testing.T) {
 						}
 						done <- report
 					}()
-					if got := app.Hear(); got != "recv ok 0" {
+					if got := app.Receive(); got != "recv ok 0" {
 						t.Fatalf("application: %q", got)
 					}
 					port := server.Addr().Port()
 					if listens {
 						port = 0
 					}
-					if got := app.Ask("again %d %d", fd, port); got != "again ok" {
+					if got := app.Call("again %d %d", fd, port); got != "again ok" {
 						t.Fatalf("application: %q", got)
 					}
 					report := <-done
@@ -73,7 +73,7 @@ func TestPrivilegedReusedSocket(t *testing.T) {
 						_ = conn.Close()
 						return
 					}
-					if got := app.Ask("write %d", fd); got != "write ok 1" {
+					if got := app.Call("write %d", fd); got != "write ok 1" {
 						t.Errorf("the new connection is gone: %s", got)
 					}
 				})
@@ -102,12 +102,12 @@ func TestPrivilegedReusedAtLastLookup(t *testing.T) {
 		} {
 			t.Run(tt.name, func(t *testing.T) {
 				app := testapp.Start(t, binary)
-				app.Ask("ignore")
+				app.Call("ignore")
 				fd := app.Connect(server.Addr(), false, false)
 				var log strings.Builder
 				a := New(Config{Logger: slog.New(slog.NewTextHandler(&log, nil))})
 				again := func() {
-					if got := app.Ask("again %d %d", fd, tt.port); got != "again ok" {
+					if got := app.Call("again %d %d", fd, tt.port); got != "again ok" {
 						t.Errorf("application: %q", got)
 					}
 				}
@@ -134,7 +134,7 @@ func TestPrivilegedReusedAtLastLookup(t *testing.T) {
 					return
 				}
 				if tt.port != 0 {
-					if got := app.Ask("write %d", fd); got != "write ok 1" {
+					if got := app.Call("write %d", fd); got != "write ok 1" {
 						t.Errorf("the new connection was closed: %s", got)
 					}
 				} else if !slices.ContainsFunc(listeners(t), func(f sockdiag.Flow) bool { return f.Cookie == r.Flow.Cookie }) {
@@ -159,7 +159,7 @@ func TestPrivilegedShutdownBusy(t *testing.T) {
 		} {
 			server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
 			app := testapp.Start(t, binary)
-			app.Ask("ignore")
+			app.Call("ignore")
 			app.Connect(server.Addr(), false, false)
 			a := New(Config{})
 			a.shutdown = func(int) error { return unix.EBUSY }

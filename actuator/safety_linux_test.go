@@ -47,7 +47,7 @@ func TestPrivilegedBudget(t *testing.T) {
 		const flows = 4
 		server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
 		app := testapp.Start(t, testapp.Build(t))
-		app.Ask("ignore")
+		app.Call("ignore")
 		var fds []int
 		for range flows {
 			fds = append(fds, app.Connect(server.Addr(), false, false))
@@ -65,7 +65,7 @@ func TestPrivilegedBudget(t *testing.T) {
 				expect(t, &report.Results[i], hangup.Refused, hangup.ReasonBudget, hangup.None)
 			}
 			for _, fd := range fds {
-				if got := app.Ask("write %d", fd); got != "write ok 1" {
+				if got := app.Call("write %d", fd); got != "write ok 1" {
 					t.Errorf("%s: application: %q", name, got)
 				}
 			}
@@ -83,7 +83,7 @@ func TestPrivilegedRate(t *testing.T) {
 		const flows, rate = 3, 2
 		server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
 		app := testapp.Start(t, testapp.Build(t))
-		app.Ask("ignore")
+		app.Call("ignore")
 		for range flows {
 			app.Connect(server.Addr(), false, false)
 		}
@@ -103,7 +103,7 @@ func TestPrivilegedEstablishedBefore(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
 		app := testapp.Start(t, testapp.Build(t))
-		app.Ask("ignore")
+		app.Call("ignore")
 		moment := time.Now()
 		seen := make(map[uint64]time.Time)
 		for i := range 3 {
@@ -146,7 +146,7 @@ func TestPrivilegedGone(t *testing.T) {
 		for _, method := range hangup.Methods() {
 			server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
 			app := testapp.Start(t, binary)
-			app.Ask("ignore")
+			app.Call("ignore")
 			app.Connect(server.Addr(), false, false)
 			a := New(Config{})
 			beforeTurn(a, func(f *sockdiag.Flow) {
@@ -171,16 +171,16 @@ func TestPrivilegedDrainWaits(t *testing.T) {
 		for _, method := range []hangup.Method{hangup.Shutdown, hangup.Destroy} {
 			server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0", Echo: true})
 			app := testapp.Start(t, binary)
-			app.Ask("ignore")
+			app.Call("ignore")
 			fd := app.Connect(server.Addr(), false, false)
-			app.Ask("write %d", fd)
+			app.Call("write %d", fd)
 			nstest.Eventually(t, "a response is unread", func() bool {
 				return flowTo(t, server.Addr()).ReceiveQueue > 0
 			})
 			a, lookups := New(Config{}), 0
 			beforeTurn(a, func(*sockdiag.Flow) {
 				if lookups++; lookups == 3 {
-					if got := app.Ask("recv %d", fd); got != "recv ok 1" {
+					if got := app.Call("recv %d", fd); got != "recv ok 1" {
 						t.Errorf("%s: application: %q", method, got)
 					}
 				}
@@ -200,7 +200,7 @@ func TestPrivilegedDrainRechecks(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
 		app := testapp.Start(t, testapp.Build(t))
-		app.Ask("ignore")
+		app.Call("ignore")
 		fd := app.Connect(server.Addr(), false, false)
 		now := flowTo(t, server.Addr())
 		conn, err := sockdiag.Dial()
@@ -210,11 +210,11 @@ func TestPrivilegedDrainRechecks(t *testing.T) {
 		defer conn.Close()
 		x := &action{Actuator: New(Config{}), conn: conn, Request: hangup.Request{Selector: to(server.Addr()), Method: hangup.Auto, Linger: time.Second, DrainQuiet: time.Minute}}
 		chosen := &target{Result: hangup.Result{Flow: now}, holders: []holder{{pid: app.PID(), fd: fd}}, ownersAt: time.Now()}
-		app.Ask("write %d", fd)
+		app.Call("write %d", fd)
 		if x.hangUpOne(t.Context(), chosen, &now, true); chosen.phase != phaseBusy {
 			t.Errorf("got phase %d: %+v", chosen.phase, chosen.Result)
 		}
-		if got := app.Ask("write %d", fd); got != "write ok 1" {
+		if got := app.Call("write %d", fd); got != "write ok 1" {
 			t.Errorf("application: %q", got)
 		}
 	})
@@ -271,7 +271,7 @@ func TestPrivilegedOldKernel(t *testing.T) {
 			app := testapp.Start(t, binary)
 			fd := app.Connect(destination, false, false)
 			peer.Cut("one")
-			app.Ask("close %d", fd)
+			app.Call("close %d", fd)
 			before, _, errno := unix.Syscall(unix.SYS_PERSONALITY, uname26, 0, 0)
 			if errno != 0 {
 				t.Fatal(errno)
@@ -335,7 +335,7 @@ func TestPrivilegedRefusedIsUntouched(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
 		app := testapp.Start(t, testapp.Build(t))
-		app.Ask("ignore")
+		app.Call("ignore")
 		fd := app.Connect(server.Addr(), false, false)
 		flow := flowTo(t, server.Addr())
 		conn, err := sockdiag.Dial()
@@ -352,7 +352,7 @@ func TestPrivilegedRefusedIsUntouched(t *testing.T) {
 			now, ok = x.recheck(t.Context(), chosen)
 			return ok
 		})
-		app.Ask("write %d", fd) // during the search for its owner
+		app.Call("write %d", fd) // during the search for its owner
 		chosen.Reason, chosen.ownersAt = "", time.Now()
 		if x.hangUpOne(t.Context(), chosen, &now, false); chosen.Reason != hangup.ReasonEvidence || chosen.Method != hangup.None {
 			t.Errorf("got %+v", chosen.Result)

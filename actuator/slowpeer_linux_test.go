@@ -74,7 +74,7 @@ func TestPrivilegedSlowPeer(t *testing.T) {
 						ends <- err
 					}()
 					app := testapp.Start(t, binary)
-					app.Ask("ignore")
+					app.Call("ignore")
 					app.Block("send", app.Connect(destination, false, false), unix.SYS_SENDTO)
 				}
 				close(begin)

@@ -24,9 +24,9 @@ func TestPrivilegedStates(t *testing.T) {
 		const linger = 500 * time.Millisecond
 
 		t.Run("close_wait", func(t *testing.T) {
-			server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0", Deaf: true})
+			server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0", NoRead: true})
 			app := testapp.Start(t, binary)
-			app.Ask("ignore")
+			app.Call("ignore")
 			app.Connect(server.Addr(), false, false)
 			nstest.Eventually(t, "the peer has accepted", func() bool { return server.Accepted() == 1 })
 			server.CloseAll()
@@ -38,9 +38,9 @@ func TestPrivilegedStates(t *testing.T) {
 		})
 
 		t.Run("busy with a full queue", func(t *testing.T) {
-			server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0", Deaf: true})
+			server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0", NoRead: true})
 			app := testapp.Start(t, binary)
-			app.Ask("ignore")
+			app.Call("ignore")
 			fd := app.Connect(server.Addr(), false, false)
 			app.Block("send", fd, unix.SYS_SENDTO)
 			r := only(t, mustHangUp(t, New(Config{}), hangup.Request{Selector: to(server.Addr()), Linger: 4 * linger}))
@@ -49,7 +49,7 @@ func TestPrivilegedStates(t *testing.T) {
 			if r.Took < 3*linger {
 				t.Errorf("closed after %v, want %v: %q", r.Took, 4*linger, r.Detail)
 			}
-			if got := app.Hear(); got != "send EPIPE" {
+			if got := app.Receive(); got != "send EPIPE" {
 				t.Errorf("application: %q", got)
 			}
 		})
@@ -67,15 +67,15 @@ func TestPrivilegedStates(t *testing.T) {
 			nstest.Command(t, "ip", "neigh", "add", hole.Addr().String(), "lladdr", lladdr, "dev", "one", "nud", "permanent")
 			for _, method := range []hangup.Method{hangup.Shutdown, hangup.Destroy} {
 				app := testapp.Start(t, binary)
-				app.Ask("ignore")
-				app.Tell("connect %s %d tcp", hole.Addr(), hole.Port())
+				app.Call("ignore")
+				app.Send("connect %s %d tcp", hole.Addr(), hole.Port())
 				nstest.Eventually(t, "the application is connecting", func() bool {
 					flows := sockets(t, hole.Port())
 					return len(flows) == 1 && flows[0].State == sockdiag.SynSent
 				})
 				expect(t, only(t, mustHangUp(t, New(Config{}), hangup.Request{Selector: to(hole), Method: method})), hangup.Closed, "", method)
 				// shutdown(2) resets a connection attempt.
-				if got := app.Hear(); got != "connect ECONNABORTED -1" && got != "connect ECONNRESET -1" {
+				if got := app.Receive(); got != "connect ECONNABORTED -1" && got != "connect ECONNRESET -1" {
 					t.Errorf("%s: application: %q", method, got)
 				}
 			}
@@ -107,7 +107,7 @@ func TestPrivilegedStates(t *testing.T) {
 				app := testapp.Start(t, binary)
 				fd := app.Connect(destination, false, false)
 				peer.Cut("one")
-				app.Ask("close %d", fd)
+				app.Call("close %d", fd)
 				expect(t, only(t, mustHangUp(t, tt.a, hangup.Request{Selector: to(destination), Method: tt.method, Linger: linger})), tt.outcome, reason, tt.took)
 				peer.Restore("one")
 			}
@@ -117,7 +117,7 @@ func TestPrivilegedStates(t *testing.T) {
 			server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
 			app := testapp.Start(t, binary)
 			fd := app.Connect(server.Addr(), false, false)
-			app.Ask("close %d", fd)
+			app.Call("close %d", fd)
 			nstest.Eventually(t, "the flow is in TIME_WAIT", func() bool {
 				flows := sockets(t, server.Addr().Port())
 				return len(flows) == 1 && flows[0].State == sockdiag.TimeWait
@@ -130,13 +130,13 @@ func TestPrivilegedStates(t *testing.T) {
 		t.Run("holder in another network namespace", func(t *testing.T) {
 			server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
 			app := testapp.Start(t, binary)
-			app.Ask("ignore")
+			app.Call("ignore")
 			fd := app.Connect(server.Addr(), false, false)
-			if got := app.Ask("netns /run/netns/peer"); got != "netns ok" {
+			if got := app.Call("netns /run/netns/peer"); got != "netns ok" {
 				t.Fatal(got)
 			}
 			expect(t, only(t, mustHangUp(t, New(Config{}), hangup.Request{Selector: to(server.Addr())})), hangup.Closed, "", hangup.Shutdown)
-			if got := app.Ask("recv %d", fd); got != "recv ok 0" {
+			if got := app.Call("recv %d", fd); got != "recv ok 0" {
 				t.Errorf("application: %q", got)
 			}
 		})
@@ -144,7 +144,7 @@ func TestPrivilegedStates(t *testing.T) {
 		t.Run("never", func(t *testing.T) {
 			server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
 			app := testapp.Start(t, binary)
-			app.Ask("ignore")
+			app.Call("ignore")
 			app.Connect(server.Addr(), false, false)
 			expect(t, only(t, mustHangUp(t, New(Config{}), hangup.Request{
 				Selector: sockdiag.Selector{Destinations: sockdiag.Everywhere()},
@@ -155,7 +155,7 @@ func TestPrivilegedStates(t *testing.T) {
 		t.Run("comes to life", func(t *testing.T) {
 			server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
 			app := testapp.Start(t, binary)
-			app.Ask("ignore")
+			app.Call("ignore")
 			opened := time.Now()
 			fd := app.Connect(server.Addr(), false, false)
 			selector := to(server.Addr())
@@ -171,9 +171,9 @@ func TestPrivilegedStates(t *testing.T) {
 					return idle >= selector.MinIdle
 				})
 				a := New(Config{})
-				beforeTurn(a, func(*sockdiag.Flow) { app.Ask("write %d", fd) })
+				beforeTurn(a, func(*sockdiag.Flow) { app.Call("write %d", fd) })
 				expect(t, only(t, mustHangUp(t, a, hangup.Request{Selector: selector, Method: method})), hangup.Refused, hangup.ReasonEvidence, hangup.None)
-				if got := app.Ask("write %d", fd); got != "write ok 1" {
+				if got := app.Call("write %d", fd); got != "write ok 1" {
 					t.Errorf("%s: application: %q", method, got)
 				}
 			}
@@ -182,7 +182,7 @@ func TestPrivilegedStates(t *testing.T) {
 		t.Run("context ends", func(t *testing.T) {
 			server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
 			app := testapp.Start(t, binary)
-			app.Ask("ignore")
+			app.Call("ignore")
 			for range 5 {
 				app.Connect(server.Addr(), false, false)
 			}
@@ -208,13 +208,13 @@ func TestPrivilegedStates(t *testing.T) {
 		t.Run("dry run", func(t *testing.T) {
 			server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
 			app := testapp.Start(t, binary)
-			app.Ask("ignore")
+			app.Call("ignore")
 			fd := app.Connect(server.Addr(), false, false)
 			for method, want := range map[hangup.Method]hangup.Method{hangup.Auto: hangup.Shutdown, hangup.Shutdown: hangup.Shutdown, hangup.Destroy: hangup.Destroy} {
 				expect(t, only(t, mustHangUp(t, New(Config{}), hangup.Request{Selector: to(server.Addr()), Method: method, DryRun: true})), hangup.Planned, "", want)
 			}
 			expect(t, only(t, mustHangUp(t, withoutDestroy(unix.EPERM), hangup.Request{Selector: to(server.Addr()), Method: hangup.Destroy, DryRun: true})), hangup.Refused, hangup.ReasonPermission, hangup.None)
-			if got := app.Ask("write %d", fd); got != "write ok 1" {
+			if got := app.Call("write %d", fd); got != "write ok 1" {
 				t.Errorf("application: %q", got)
 			}
 		})

@@ -44,9 +44,9 @@ func TestPrivilegedMPTCPSecondSubflow(t *testing.T) {
 				})
 				port := server.Addr().Port()
 				app := testapp.Start(t, binary)
-				app.Ask("ignore")
+				app.Call("ignore")
 				fd := app.Connect(netip.AddrPortFrom(netip.MustParseAddr(nstest.Peer4), port), false, true)
-				app.Ask("write %d", fd)
+				app.Call("write %d", fd)
 				awaitSubflows(t, port, 2)
 				app.Block("recv", fd, unix.SYS_RECVFROM)
 
@@ -55,7 +55,7 @@ func TestPrivilegedMPTCPSecondSubflow(t *testing.T) {
 				r := only(t, mustHangUp(t, a, hangup.Request{Selector: to(addr), MPTCP: tt.mode}))
 				if tt.mode == hangup.Connection {
 					expect(t, r, hangup.Closed, "", hangup.Shutdown)
-					if got := app.Hear(); got != "recv ok 0" {
+					if got := app.Receive(); got != "recv ok 0" {
 						t.Errorf("application: %q", got)
 					}
 					if got := <-server.Ends; got != "eof" {
@@ -74,7 +74,7 @@ func TestPrivilegedMPTCPSecondSubflow(t *testing.T) {
 				both.Destinations = append(both.Destinations, netip.MustParsePrefix(nstest.Peer4+"/32"), netip.MustParsePrefix(nstest.Peer4Two+"/32"))
 				expect(t, only(t, mustHangUp(t, a, hangup.Request{Selector: both, MPTCP: hangup.Path})), hangup.Refused, hangup.ReasonLastSubflow, hangup.None)
 				expect(t, only(t, mustHangUp(t, a, hangup.Request{Selector: both})), hangup.Closed, "", hangup.Shutdown)
-				if got := app.Hear(); got != "recv ok 0" {
+				if got := app.Receive(); got != "recv ok 0" {
 					t.Errorf("application: %q", got)
 				}
 			})
@@ -91,9 +91,9 @@ func TestPrivilegedMPTCPBothSubflows(t *testing.T) {
 		peer.Do(func() { server = testapp.Serve(t, testapp.ServerConfig{Address: "0.0.0.0:0", MPTCP: true}) })
 		port := server.Addr().Port()
 		app := testapp.Start(t, testapp.Build(t))
-		app.Ask("ignore")
+		app.Call("ignore")
 		fd := app.Connect(netip.AddrPortFrom(netip.MustParseAddr(nstest.Peer4), port), false, true)
-		app.Ask("write %d", fd)
+		app.Call("write %d", fd)
 		awaitSubflows(t, port, 2)
 		selector := sockdiag.Selector{Destinations: sockdiag.Everywhere(), Ports: []uint16{port}}
 		report := mustHangUp(t, New(Config{}), hangup.Request{Selector: selector, MPTCP: hangup.Path})
@@ -103,7 +103,7 @@ func TestPrivilegedMPTCPBothSubflows(t *testing.T) {
 		expect(t, &report.Results[0], hangup.Closed, "", hangup.Destroy)
 		expect(t, &report.Results[1], hangup.Refused, hangup.ReasonLastSubflow, hangup.None)
 		awaitSubflows(t, port, 1)
-		if got := app.Ask("write %d", fd); got != "write ok 1" {
+		if got := app.Call("write %d", fd); got != "write ok 1" {
 			t.Errorf("application: %q", got)
 		}
 	})
@@ -118,8 +118,8 @@ func TestPrivilegedConcurrentSubflows(t *testing.T) {
 		peer.Do(func() { server = testapp.Serve(t, testapp.ServerConfig{Address: "0.0.0.0:0", MPTCP: true}) })
 		port := server.Addr().Port()
 		app := testapp.Start(t, testapp.Build(t))
-		app.Ask("ignore")
-		app.Ask("write %d", app.Connect(netip.AddrPortFrom(netip.MustParseAddr(nstest.Peer4), port), false, true))
+		app.Call("ignore")
+		app.Call("write %d", app.Connect(netip.AddrPortFrom(netip.MustParseAddr(nstest.Peer4), port), false, true))
 		awaitSubflows(t, port, 2)
 
 		a := New(Config{})

@@ -71,7 +71,7 @@ func TestPrivilegedUnaccepted(t *testing.T) {
 		t.Run("accepted before its turn", func(t *testing.T) {
 			binary := testapp.Build(t)
 			app := testapp.Start(t, binary)
-			app.Ask("ignore")
+			app.Call("ignore")
 			fd, address := app.Listen("127.0.0.1")
 			client, err := net.Dial("tcp", address.String())
 			if err != nil {
@@ -81,7 +81,7 @@ func TestPrivilegedUnaccepted(t *testing.T) {
 			selector := to(address)
 			selector.Direction = sockdiag.Inbound
 			a := New(Config{})
-			accept := sync.OnceFunc(func() { app.Ask("accept %d 1", fd) })
+			accept := sync.OnceFunc(func() { app.Call("accept %d 1", fd) })
 			beforeTurn(a, func(*sockdiag.Flow) { accept() })
 			r := only(t, mustHangUp(t, a, hangup.Request{Selector: selector, Linger: 100 * time.Millisecond}))
 			if r.Method != hangup.Shutdown || r.PID != app.PID() {

@@ -6,11 +6,8 @@ import (
 	"crypto/subtle"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
-	"os"
 	"strings"
-	"syscall"
 
 	"tcphup/internal/safefile"
 )
@@ -68,33 +65,7 @@ func bearer(r *http.Request) (string, bool) {
 
 // read returns the digests of the tokens in the file. Errors never quote its content.
 func (f tokenFile) read() ([][sha256.Size]byte, error) {
-	// Without O_NONBLOCK, opening a FIFO blocks until a writer opens it (fifo(7)).
-	file, err := os.OpenFile(string(f), os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, fmt.Errorf("read token file: %w", err)
-	}
-	defer func() { _ = file.Close() }() // read only
-	// fstat of the open file: the path may be replaced at any time.
-	info, err := file.Stat()
-	if err != nil {
-		return nil, fmt.Errorf("read token file: %w", err)
-	}
-	switch mode := info.Mode(); {
-	case !mode.IsRegular():
-		return nil, fmt.Errorf("check token file %s: not a regular file", f)
-	case mode.Perm()&0o007 != 0:
-		return nil, fmt.Errorf("check token file %s: accessible to other users (mode %#o); "+
-			"chmod it to 0640 or less, for a Kubernetes secret set defaultMode: 0440", f, mode.Perm())
-	case mode.Perm()&0o020 != 0:
-		return nil, fmt.Errorf("check token file %s: writable by its group (mode %#o); "+
-			"chmod it to 0640 or less", f, mode.Perm())
-	case info.Size() > maxTokenFile:
-		return nil, fmt.Errorf("check token file %s: larger than %d bytes", f, maxTokenFile)
-	}
-	if err := safefile.Check(file); err != nil {
-		return nil, fmt.Errorf("read token file: %w", err)
-	}
-	content, err := io.ReadAll(io.LimitReader(file, maxTokenFile+1))
+	content, err := safefile.ReadSecret(string(f), maxTokenFile)
 	if err != nil {
 		return nil, fmt.Errorf("read token file: %w", err)
 	}

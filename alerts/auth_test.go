@@ -71,7 +71,7 @@ func TestTokenFileRefused(t *testing.T) {
 		want                string
 	}{
 		{"missing", filepath.Join(dir, "missing"), "", 0, "no such file"},
-		{"directory", dir, "", 0, "not a regular file"},
+		{"directory", dir, "", 0, "is a directory"},
 		{"fifo", fifo, "", 0, "not a regular file"},
 		{"world-readable", "", testToken, 0o604, "accessible to other users (mode 0604)"},
 		{"world-writable", "", testToken, 0o602, "accessible to other users"},

@@ -16,11 +16,33 @@ import (
 // ErrUnsafe matches errors about files writable by other users.
 var ErrUnsafe = errors.New("unsafe file")
 
-const worldWritable = 0o002 // S_IWOTH
+const (
+	worldWritable = 0o002 // S_IWOTH
+	groupWritable = 0o020 // S_IWGRP
+	worldAccess   = 0o007 // S_IRWXO
+)
 
 // Read returns the content of a regular file of at most limit bytes. The error matches
 // ErrUnsafe if Check rejects the file, and fs.ErrNotExist if it does not exist.
 func Read(path string, limit int64) ([]byte, error) {
+	return read(path, limit, func(fs.FileInfo) error { return nil })
+}
+
+// ReadSecret is Read for credentials. It also rejects a file that other users can access
+// or that its group can write.
+func ReadSecret(path string, limit int64) ([]byte, error) {
+	return read(path, limit, func(info fs.FileInfo) error {
+		switch mode := info.Mode().Perm(); {
+		case mode&worldAccess != 0:
+			return fmt.Errorf("%w %s: accessible to other users (mode %#o); chmod it to 0640 or less, for a Kubernetes secret set defaultMode: 0440", ErrUnsafe, path, mode)
+		case mode&groupWritable != 0:
+			return fmt.Errorf("%w %s: writable by its group (mode %#o); chmod it to 0640 or less", ErrUnsafe, path, mode)
+		}
+		return nil
+	})
+}
+
+func read(path string, limit int64, check func(fs.FileInfo) error) ([]byte, error) {
 	// Without O_NONBLOCK, opening a FIFO blocks until it has a writer.
 	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
@@ -37,7 +59,7 @@ func Read(path string, limit int64) ([]byte, error) {
 	case !info.Mode().IsRegular():
 		return nil, fmt.Errorf("read %s: not a regular file", path)
 	}
-	if err := Check(file); err != nil {
+	if err := errors.Join(check(info), Check(file)); err != nil {
 		return nil, err
 	}
 	content, err := io.ReadAll(io.LimitReader(file, limit+1))

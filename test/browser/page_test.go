@@ -43,7 +43,7 @@ func TestPrivilegedStatusPage(t *testing.T) {
 			t.Fatal(err)
 		}
 		app := testapp.Start(t, hostile)
-		app.Ask("ignore")
+		app.Call("ignore")
 		fd := app.Connect(at(plain), false, false)
 		app.Connect(at(multi), false, nstest.HasMPTCP())
 
@@ -54,7 +54,7 @@ func TestPrivilegedStatusPage(t *testing.T) {
 		if response := post(t, "/alerts", alert); !strings.Contains(response, `"closed":1`) {
 			t.Fatal(response)
 		}
-		if got := app.Ask("recv %d", fd); got != "recv ok 0" {
+		if got := app.Call("recv %d", fd); got != "recv ok 0" {
 			t.Fatalf("application: %q", got)
 		}
 
@@ -126,7 +126,7 @@ func TestPrivilegedStatusPageServices(t *testing.T) {
 		peer.Do(func() { server = testapp.Serve(t, testapp.ServerConfig{Address: ":0"}) })
 		port := server.Addr().Port()
 		app := testapp.Start(t, testapp.Build(t))
-		app.Ask("ignore")
+		app.Call("ignore")
 		for range 2 {
 			app.Connect(netip.AddrPortFrom(netip.MustParseAddr(nstest.Peer4Two), port), false, false)
 		}

@@ -251,9 +251,9 @@ func TestPrivilegedRefusesToStart(t *testing.T) {
 func TestPrivilegedStopsGracefully(t *testing.T) {
 	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
-		server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0", Hold: true})
+		server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0", KeepOpen: true})
 		app := testapp.Start(t, testapp.Build(t))
-		app.Ask("ignore")
+		app.Call("ignore")
 		fd := app.Connect(server.Addr(), false, false)
 		served := serveArmed(t)
 
@@ -263,7 +263,7 @@ func TestPrivilegedStopsGracefully(t *testing.T) {
 			responses <- fmt.Sprint(response, " ", err)
 		}()
 		// The peer keeps its end open, so the action lasts for the linger time.
-		if got := app.Ask("recv %d", fd); got != "recv ok 0" {
+		if got := app.Call("recv %d", fd); got != "recv ok 0" {
 			t.Fatalf("application: %q", got)
 		}
 		if err := served.stop(); err != nil {

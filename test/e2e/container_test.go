@@ -85,7 +85,7 @@ func TestPrivilegedContainers(t *testing.T) {
 // try runs an application and the sidecar and returns the resulting row of the table.
 func (s *sidecar) try(t *testing.T, d *docker, name string) string {
 	app := testapp.StartCommand(t, d.container(t, name, "--user="+s.app, "--cap-drop=ALL", "app"))
-	app.Ask("ignore") // SIGPIPE
+	app.Call("ignore") // SIGPIPE
 	var server *testapp.Server
 	nstest.NamespaceOf(t, d.inspect(name, "{{.State.Pid}}")).Do(func() {
 		server = testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0", MPTCP: s.mptcp})
@@ -112,7 +112,7 @@ func (s *sidecar) try(t *testing.T, d *docker, name string) string {
 	if f.Outcome != outcome || r.exit != exit || s.method != "" && f.Method != s.method || !strings.Contains(f.Detail, s.missing) {
 		t.Errorf("exit code %d, %+v, want %s by %q and a detail with %q", r.exit, f, outcome, s.method, s.missing)
 	}
-	if got := app.Ask("write %d", fd); got != write {
+	if got := app.Call("write %d", fd); got != write {
 		t.Errorf("application: %q, want %q", got, write)
 	}
 	caps := "none"

@@ -63,7 +63,7 @@ func TestPrivilegedDashboard(t *testing.T) {
 			}
 			server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0", MPTCP: mptcp})
 			app := testapp.Start(t, binary)
-			app.Ask("ignore")
+			app.Call("ignore")
 			app.Connect(server.Addr(), false, mptcp)
 			if answer, err := postAlert(t, server.Addr()); err != nil || !strings.Contains(answer, `"closed":1`) {
 				t.Fatalf("%s, %v", answer, err)

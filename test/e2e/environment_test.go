@@ -66,10 +66,10 @@ func TestPrivilegedHiddenProcesses(t *testing.T) {
 			if f.Outcome != tt.outcome || f.Method != tt.method || !strings.Contains(f.Detail, tt.says) {
 				t.Errorf("%s: got %+v", tt.name, f)
 			}
-			if got := s.app.Ask("write %d", fd); got != tt.end {
+			if got := s.app.Call("write %d", fd); got != tt.end {
 				t.Errorf("%s: application: %q, want %q", tt.name, got, tt.end)
 			}
-			s.app.Ask("close %d", fd)
+			s.app.Call("close %d", fd)
 			s.mustKeepBystander(tt.name)
 		}
 	})
@@ -206,7 +206,7 @@ func TestPrivilegedNamespaceDeleted(t *testing.T) {
 		if err != nil || !strings.HasPrefix(answer, "200 ") || !strings.Contains(answer, `"closed":1`) {
 			t.Errorf("response: %q, %v", answer, err)
 		}
-		if got := s.app.Hear(); got != "recv ok 0" {
+		if got := s.app.Receive(); got != "recv ok 0" {
 			t.Errorf("application: %s", got)
 		}
 		if _, ok := sample(t, sockets); ok {

@@ -36,7 +36,7 @@ func newFixture(t *testing.T, flows int) *fixture {
 func (s *fixture) restart(binary string) {
 	s.t.Helper()
 	s.app = testapp.Start(s.t, binary)
-	s.app.Ask("ignore")
+	s.app.Call("ignore")
 	s.other = s.app.Connect(s.bystander.addr(), false, false)
 	s.bystander.awaitOpen(1)
 }
@@ -60,7 +60,7 @@ func (s *fixture) args() []string {
 func (s *fixture) mustBeIntact(when string) (untouched int) {
 	s.t.Helper()
 	for _, fd := range s.fds {
-		switch got := s.app.Ask("write %d", fd); got {
+		switch got := s.app.Call("write %d", fd); got {
 		case "write ok 1":
 			untouched++
 			if ms := userTimeout(s.t, s.app.PID(), fd); ms != 0 {
@@ -77,7 +77,7 @@ func (s *fixture) mustBeIntact(when string) (untouched int) {
 
 func (s *fixture) mustKeepBystander(when string) {
 	s.t.Helper()
-	if got := s.app.Ask("write %d", s.other); got != "write ok 1" {
+	if got := s.app.Call("write %d", s.other); got != "write ok 1" {
 		s.t.Fatalf("%s: flow of the bystander: %s", when, got)
 	}
 	s.bystander.mustCount(1, 0)
@@ -94,10 +94,10 @@ func (s *fixture) finish(when string) {
 	s.target.awaitEnded(s.ended)
 	s.target.mustCount(0, s.ended)
 	for _, fd := range s.fds {
-		if got := s.app.Ask("recv %d", fd); got != "recv ok 0" {
+		if got := s.app.Call("recv %d", fd); got != "recv ok 0" {
 			s.t.Errorf("%s: after the second run the application reads %s", when, got)
 		}
-		s.app.Ask("close %d", fd)
+		s.app.Call("close %d", fd)
 	}
 }
 

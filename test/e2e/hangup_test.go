@@ -60,7 +60,7 @@ func classicUsage(t *testing.T, peer *nstest.Peer, binary string, c connection) 
 	otherHost := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:" + strconv.Itoa(int(port))})
 
 	app := testapp.Start(t, binary)
-	app.Ask("ignore")
+	app.Call("ignore")
 	host := netip.MustParseAddr(c.host)
 	fd := app.Connect(netip.AddrPortFrom(host, port), c.mapped, c.mptcp)
 	bystanders := []int{
@@ -68,7 +68,7 @@ func classicUsage(t *testing.T, peer *nstest.Peer, binary string, c connection) 
 		app.Connect(otherHost.Addr(), false, false),
 	}
 	if c.mptcp {
-		app.Ask("write %d", fd)
+		app.Call("write %d", fd)
 		awaitSubflows(t, port, 2)
 	}
 	before := resets(t, peer)
@@ -82,7 +82,7 @@ func classicUsage(t *testing.T, peer *nstest.Peer, binary string, c connection) 
 	if !strings.Contains(r.stdout, "closed") || !strings.Contains(r.stderr, "1 closed") {
 		t.Errorf("stdout: %s\nstderr: %s", r.stdout, r.stderr)
 	}
-	if got := app.Ask("recv %d", fd); got != "recv ok 0" {
+	if got := app.Call("recv %d", fd); got != "recv ok 0" {
 		t.Errorf("application: %q, want EOF", got)
 	}
 	if got := <-server.Ends; got != "eof" {
@@ -92,7 +92,7 @@ func classicUsage(t *testing.T, peer *nstest.Peer, binary string, c connection) 
 		t.Errorf("RSTs on the wire: %s before, %s after", before, after)
 	}
 	for _, fd := range bystanders {
-		if got := app.Ask("write %d", fd); got != "write ok 1" {
+		if got := app.Call("write %d", fd); got != "write ok 1" {
 			t.Errorf("bystander on descriptor %d: %q", fd, got)
 		}
 	}
@@ -156,7 +156,7 @@ func TestPrivilegedManyAddresses(t *testing.T) {
 	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
 		app := testapp.Start(t, testapp.Build(t))
-		app.Ask("ignore")
+		app.Call("ignore")
 		var fds []int
 		hosts := []string{"127.0.0.1", "127.0.0.2", "::1"}
 		for _, host := range append(hosts, "127.0.0.3") {
@@ -165,7 +165,7 @@ func TestPrivilegedManyAddresses(t *testing.T) {
 		}
 		tcphup(t, append([]string{"--dry-run"}, append(hosts, "0")...)...).mustExit(t, 0)
 		for _, fd := range fds {
-			if got := app.Ask("write %d", fd); got != "write ok 1" {
+			if got := app.Call("write %d", fd); got != "write ok 1" {
 				t.Errorf("after a dry run: %q", got)
 			}
 		}
@@ -188,7 +188,7 @@ func TestPrivilegedManyAddresses(t *testing.T) {
 			if i == len(hosts) {
 				want = "write ok 1"
 			}
-			if got := app.Ask("%s %d", strings.Fields(want)[0], fd); got != want {
+			if got := app.Call("%s %d", strings.Fields(want)[0], fd); got != want {
 				t.Errorf("descriptor %d: %q, want %q", fd, got, want)
 			}
 		}
@@ -201,7 +201,7 @@ func TestPrivilegedUsageErrors(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		app := testapp.Start(t, testapp.Build(t))
 		server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
-		app.Ask("ignore")
+		app.Call("ignore")
 		fd := app.Connect(server.Addr(), false, false)
 		for _, tt := range []struct {
 			args []string
@@ -228,7 +228,7 @@ func TestPrivilegedUsageErrors(t *testing.T) {
 				t.Errorf("tcphup %v: exit %d, stdout %q, stderr %q; want exit 2 and %q", tt.args, r.exit, r.stdout, r.stderr, tt.says)
 			}
 		}
-		if got := app.Ask("write %d", fd); got != "write ok 1" {
+		if got := app.Call("write %d", fd); got != "write ok 1" {
 			t.Errorf("after usage errors: %q", got)
 		}
 		r := tcphup(t, "--max-flows=1", "--yes", "0.0.0.0/0", "0")
@@ -250,7 +250,7 @@ func TestPrivilegedNoRights(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		app := testapp.Start(t, testapp.Build(t))
 		server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
-		app.Ask("ignore")
+		app.Call("ignore")
 		fd := app.Connect(server.Addr(), false, false)
 		nobody := &syscall.Credential{Uid: 65534, Gid: 65534}
 		for _, method := range []string{"auto", "shutdown", "destroy"} {
@@ -265,7 +265,7 @@ func TestPrivilegedNoRights(t *testing.T) {
 			if len(report.Flows) != 1 || report.Flows[0].Outcome != "refused" || report.Flows[0].Reason != "permission" || !strings.Contains(report.Flows[0].Detail, "CAP_") {
 				t.Errorf("%s: %s", method, r.stdout)
 			}
-			if got := app.Ask("write %d", fd); got != "write ok 1" {
+			if got := app.Call("write %d", fd); got != "write ok 1" {
 				t.Errorf("%s: %q", method, got)
 			}
 		}

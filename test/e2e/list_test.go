@@ -77,13 +77,13 @@ func TestPrivilegedList(t *testing.T) {
 		peer.Do(func() {
 			plain = testapp.Serve(t, testapp.ServerConfig{Address: ":0"})
 			multi = testapp.Serve(t, testapp.ServerConfig{Address: ":0", MPTCP: true})
-			deaf = testapp.Serve(t, testapp.ServerConfig{Address: ":0", Deaf: true})
+			deaf = testapp.Serve(t, testapp.ServerConfig{Address: ":0", NoRead: true})
 		})
 		binary := testapp.Build(t)
 		host := netip.MustParseAddr(nstest.Peer4)
 		at := func(s *testapp.Server) string { return netip.AddrPortFrom(host, s.Addr().Port()).String() }
 		app := hostileApp(t, binary)
-		app.Ask("ignore")
+		app.Call("ignore")
 		talks := app.Connect(netip.AddrPortFrom(host, plain.Addr().Port()), false, false)
 		app.Connect(netip.AddrPortFrom(host, plain.Addr().Port()), true, false)
 		subflows := 0
@@ -91,7 +91,7 @@ func TestPrivilegedList(t *testing.T) {
 			subflows = 2
 		}
 		fd := app.Connect(netip.AddrPortFrom(host, multi.Addr().Port()), false, subflows > 0)
-		app.Ask("write %d", fd)
+		app.Call("write %d", fd)
 		awaitSubflows(t, multi.Addr().Port(), max(subflows, 1))
 		testapp.Start(t, binary).Connect(netip.AddrPortFrom(netip.MustParseAddr(nstest.Peer6), plain.Addr().Port()), false, false)
 		blocked := testapp.Start(t, binary)
@@ -215,7 +215,7 @@ func TestPrivilegedList(t *testing.T) {
 			// The link stays up: without a carrier no packet is sent, and the direction of a flow
 			// with unsent data is unknown. The peer loses its address instead.
 			nstest.Command(t, "ip", "-n", "peer", "addr", "del", nstest.Peer4+"/24", "dev", "one")
-			app.Ask("write %d", talks)
+			app.Call("write %d", talks)
 			nstest.Eventually(t, "an unanswered retransmission", func() bool {
 				for _, d := range listJSON(t, nstest.Peer4, strconv.Itoa(int(plain.Addr().Port()))).Destinations {
 					return d.Stalled == 1

@@ -82,7 +82,7 @@ func TestPrivilegedDropped(t *testing.T) {
 			t.Run(tt.name, func(t *testing.T) {
 				server := testapp.Serve(t, testapp.ServerConfig{Address: "0.0.0.0:0"})
 				app := testapp.StartCommand(t, withCapabilities(int(tt.app), tt.appHas, binary))
-				app.Ask("ignore")
+				app.Call("ignore")
 				args := []string{"serve", "--web.listen-address=" + tcphupAddress}
 				if slices.Contains(tt.has, unix.CAP_NET_BIND_SERVICE) {
 					args = append(args, "--web.listen-address=127.0.0.1:80")
@@ -106,7 +106,7 @@ func TestPrivilegedDropped(t *testing.T) {
 					to := netip.AddrPortFrom(closedBy[method], server.Addr().Port())
 					fd := app.Connect(to, false, false)
 					answer, err := postAlert(t, to)
-					if got := app.Ask("recv %d", fd); err != nil || !strings.Contains(answer, `"closed":1`) || got != seen[method] {
+					if got := app.Call("recv %d", fd); err != nil || !strings.Contains(answer, `"closed":1`) || got != seen[method] {
 						t.Errorf("%s: %s, %v; the application: %s", method, answer, err, got)
 					}
 				}

@@ -210,12 +210,12 @@ func TestPrivilegedKilled(t *testing.T) {
 		const flows, bystanders = 60, 5
 		server, other := startBackend(t, "127.0.0.1:0"), startBackend(t, "127.0.0.1:0")
 		app := testapp.Start(t, testapp.Build(t))
-		app.Ask("ignore")
+		app.Call("ignore")
 		for _, tt := range []struct {
 			to *backend
 			n  int
 		}{{server, flows}, {other, bystanders}} {
-			if got := app.Ask("many %s %d %d", tt.to.addr().Addr(), tt.to.addr().Port(), tt.n); got != fmt.Sprintf("many ok %d", tt.n) {
+			if got := app.Call("many %s %d %d", tt.to.addr().Addr(), tt.to.addr().Port(), tt.n); got != fmt.Sprintf("many ok %d", tt.n) {
 				t.Fatal(got)
 			}
 		}

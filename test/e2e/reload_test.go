@@ -102,7 +102,7 @@ func TestPrivilegedAuditLog(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		server := startBackend(t, "127.0.0.1:0")
 		app := testapp.Start(t, testapp.Build(t))
-		app.Ask("ignore")
+		app.Call("ignore")
 		app.Connect(server.addr(), false, false)
 		server.awaitOpen(1)
 		denied := netip.MustParseAddrPort("127.0.0.5:5432")

@@ -57,7 +57,7 @@ func TestPrivilegedRights(t *testing.T) {
 				}
 				server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0", MPTCP: tt.mptcp})
 				app := testapp.StartAs(t, binary, tt.app)
-				app.Ask("ignore")
+				app.Call("ignore")
 				fd := app.Connect(server.Addr(), false, tt.mptcp)
 				args := []string{"--output=json", "127.0.0.1", strconv.Itoa(int(server.Addr().Port()))}
 				if tt.method != "" {
@@ -75,7 +75,7 @@ func TestPrivilegedRights(t *testing.T) {
 						want = "write ECONNABORTED -1"
 					}
 				}
-				if got := app.Ask("write %d", fd); got != want {
+				if got := app.Call("write %d", fd); got != want {
 					t.Errorf("application: %q, want %q", got, want)
 				}
 			})
@@ -91,7 +91,7 @@ func TestPrivilegedOtherPIDNamespace(t *testing.T) {
 		binary := testapp.Build(t)
 		server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
 		app := testapp.Start(t, binary)
-		app.Ask("ignore")
+		app.Call("ignore")
 		fd := app.Connect(server.Addr(), false, false)
 		unshare := []string{"--pid", "--fork", "--mount-proc", program.Path(t), "--output=json"}
 
@@ -100,7 +100,7 @@ func TestPrivilegedOtherPIDNamespace(t *testing.T) {
 		if f := onlyFlow(t, r); f.Outcome != "refused" || f.Reason != "permission" || !strings.Contains(f.Detail, "pid namespace") {
 			t.Errorf("shutdown: %+v", f)
 		}
-		if got := app.Ask("write %d", fd); got != "write ok 1" {
+		if got := app.Call("write %d", fd); got != "write ok 1" {
 			t.Errorf("application: %q", got)
 		}
 		r = runProgram(t, nil, need(t, "unshare", "util-linux"), append(unshare, "127.0.0.1", "0")...)
@@ -161,7 +161,7 @@ func TestPrivilegedProbe(t *testing.T) {
 	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
 		noYama(t)
-		testapp.StartAs(t, testapp.Build(t), other).Ask("ignore")
+		testapp.StartAs(t, testapp.Build(t), other).Call("ignore")
 		hasMPTCP := nstest.HasMPTCP()
 		for _, tt := range []struct {
 			name     string
@@ -234,7 +234,7 @@ func TestPrivilegedProbe(t *testing.T) {
 func TestPrivilegedServeWithoutRights(t *testing.T) {
 	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
-		testapp.StartAs(t, testapp.Build(t), other).Ask("ignore")
+		testapp.StartAs(t, testapp.Build(t), other).Call("ignore")
 		p := startProcessAs(t, &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}},
 			program.Path(t), "serve", "--web.listen-address="+tcphupAddress, "--alerts.listen-address="+receiverAddress)
 		awaitPage(t, "http://"+tcphupAddress+"/-/ready")
@@ -276,7 +276,7 @@ func TestPrivilegedReconnect(t *testing.T) {
 				first := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.2"), port)
 				for _, output := range []string{"json", "table"} {
 					app, bystander := testapp.Start(t, binary), testapp.Start(t, binary)
-					app.Ask("ignore")
+					app.Call("ignore")
 					fd := app.Connect(first, false, false)
 					app.Block("recv", fd, unix.SYS_RECVFROM)
 					// The watch ends with the reconnect, or after its time.
@@ -288,7 +288,7 @@ func TestPrivilegedReconnect(t *testing.T) {
 					go func() {
 						done <- tcphup(t, "--watch-reconnect="+watch, "--output="+output, "127.0.0.2", "0")
 					}()
-					if got := app.Hear(); got != "recv ok 0" {
+					if got := app.Receive(); got != "recv ok 0" {
 						t.Fatalf("application: %q", got)
 					}
 					// A new flow of another process to the same port is no reconnect.

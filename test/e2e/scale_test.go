@@ -22,8 +22,8 @@ func TestPrivilegedBigHost(t *testing.T) {
 		server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.2.1:0"})
 		to := server.Addr()
 		app := testapp.Start(t, binary)
-		app.Ask("ignore")
-		if got := app.Ask("many %s %d %d", to.Addr(), to.Port(), targets); got != fmt.Sprintf("many ok %d", targets) {
+		app.Call("ignore")
+		if got := app.Call("many %s %d %d", to.Addr(), to.Port(), targets); got != fmt.Sprintf("many ok %d", targets) {
 			t.Fatal(got)
 		}
 

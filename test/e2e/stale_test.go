@@ -159,7 +159,7 @@ func TestPrivilegedStaleFlows(t *testing.T) {
 		dns.set(serviceName + " " + nstest.Peer4Two + " " + nstest.Peer6)
 
 		app := testapp.Start(t, testapp.Build(t))
-		app.Ask("ignore")
+		app.Call("ignore")
 		connect := func(host string, mapped, mptcp bool) int {
 			return app.Connect(mustAddrPort(t, host, port), mapped, mptcp)
 		}
@@ -171,7 +171,7 @@ func TestPrivilegedStaleFlows(t *testing.T) {
 		subflows := 0.0 // to each of the peer's addresses
 		if nstest.HasMPTCP() {
 			stale["mptcp"] = connect(nstest.Peer4, false, true) // second subflow to Peer4Two
-			app.Ask("write %d", stale["mptcp"])
+			app.Call("write %d", stale["mptcp"])
 			subflows = 1
 		}
 		awaitSubflows(t, port, 3+2*int(subflows))
@@ -213,7 +213,7 @@ func TestPrivilegedStaleFlows(t *testing.T) {
 		if err := json.Unmarshal([]byte(r.stdout), &report); err != nil || report.Outcomes["planned"] != len(stale) {
 			t.Errorf("dry run: %v: %s", err, r.stdout)
 		}
-		if got := app.Ask("write %d", stale["ipv6"]); got != "write ok 1" {
+		if got := app.Call("write %d", stale["ipv6"]); got != "write ok 1" {
 			t.Errorf("after a dry run: %s", got)
 		}
 		r = tcphup(t, "list", "--stale="+serviceName, "--state.directory="+state)
@@ -248,12 +248,12 @@ func TestPrivilegedStaleFlows(t *testing.T) {
 			t.Errorf("response: %s", answer)
 		}
 		for name, fd := range stale {
-			if got := app.Ask("recv %d", fd); got != "recv ok 0" {
+			if got := app.Call("recv %d", fd); got != "recv ok 0" {
 				t.Errorf("%s: %q, want EOF", name, got)
 			}
 		}
 		for name, fd := range kept {
-			if got := app.Ask("write %d", fd); got != "write ok 1" {
+			if got := app.Call("write %d", fd); got != "write ok 1" {
 				t.Errorf("to a current address, %s: %q", name, got)
 			}
 		}

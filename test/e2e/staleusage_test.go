@@ -31,7 +31,7 @@ func TestPrivilegedStaleUsage(t *testing.T) {
 		server := testapp.Serve(t, testapp.ServerConfig{Address: oldAddress + ":0"})
 		current := testapp.Serve(t, testapp.ServerConfig{Address: mustAddrPort(t, newAddress, server.Addr().Port()).String()})
 		app := testapp.Start(t, testapp.Build(t))
-		app.Ask("ignore")
+		app.Call("ignore")
 		fd, other := app.Connect(server.Addr(), false, false), app.Connect(current.Addr(), false, false)
 		service := fmt.Sprintf("--stale=%s:%d", serviceName, server.Addr().Port())
 		damaged := stateOf(t, "{")
@@ -92,10 +92,10 @@ func TestPrivilegedStaleUsage(t *testing.T) {
 		if !strings.Contains(r.stderr, newAddress+" left alone: "+serviceName+" resolves to it") || !strings.Contains(r.stderr, "1 closed") {
 			t.Errorf("stderr: %s", r.stderr)
 		}
-		if got := app.Ask("recv %d", fd); got != "recv ok 0" {
+		if got := app.Call("recv %d", fd); got != "recv ok 0" {
 			t.Errorf("former: %q", got)
 		}
-		if got := app.Ask("write %d", other); got != "write ok 1" {
+		if got := app.Call("write %d", other); got != "write ok 1" {
 			t.Errorf("current: %q", got)
 		}
 		r = tcphup(t, service, "--former="+newAddress)

@@ -58,13 +58,13 @@ func TestPrivilegedSystemdService(t *testing.T) {
 		binary := testapp.Build(t)
 		app := testapp.StartCommand(t, exec.Command("nsenter", "--target="+init, "--pid",
 			"setpriv", "--reuid=12345", "--regid=12345", "--clear-groups", binary))
-		app.Ask("ignore")
+		app.Call("ignore")
 		fd := app.Connect(server.Addr(), false, false)
 		answer, err := postAlert(t, server.Addr())
 		if err != nil || !strings.Contains(answer, `"closed":1`) {
 			t.Errorf("response: %s, %v", answer, err)
 		}
-		if got := app.Ask("recv %d", fd); got != "recv ok 0" {
+		if got := app.Call("recv %d", fd); got != "recv ok 0" {
 			t.Errorf("application: %q", got)
 		}
 		audit, err := os.ReadFile(filepath.Join(root, "var/log/private/tcphup/audit.log"))

@@ -13,13 +13,13 @@ import (
 func Load(t testing.TB, binary string, to netip.Addr, n int) (netip.AddrPort, *App) {
 	t.Helper()
 	server, client := Start(t, binary), Start(t, binary)
-	server.Ask("ignore")
-	client.Ask("ignore")
+	server.Call("ignore")
+	client.Call("ignore")
 	fd, address := server.Listen(to.String())
-	server.Tell("accept %d %d", fd, n)
-	client.Tell("many %s %d %d", to, address.Port(), n)
+	server.Send("accept %d %d", fd, n)
+	client.Send("many %s %d %d", to, address.Port(), n)
 	for _, app := range []*App{client, server} {
-		answer := app.Hear()
+		answer := app.Receive()
 		if !strings.HasSuffix(answer, fmt.Sprintf(" ok %d", n)) {
 			t.Fatalf("open %d connections: %s", n, answer)
 		}

@@ -28,11 +28,11 @@ type Server struct {
 
 // ServerConfig configures a Server.
 type ServerConfig struct {
-	Address string // listening address; port 0 means an ephemeral port
-	MPTCP   bool
-	Hold    bool // keep a connection open after EOF or an error
-	Deaf    bool // never read, so that the client's send queue fills
-	Echo    bool // echo received data; Ends stays empty
+	Address  string // listening address; port 0 means an ephemeral port
+	MPTCP    bool
+	KeepOpen bool // keep a connection open after EOF or an error
+	NoRead   bool // never read, so that the client's send queue fills
+	Echo     bool // echo received data; Ends stays empty
 }
 
 // Serve starts a server. It stops when the test ends.
@@ -44,7 +44,7 @@ func Serve(t testing.TB, c ServerConfig) *Server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &Server{t: t, listener: listener, mptcp: c.MPTCP, hold: c.Hold, Ends: make(chan string, 4096)}
+	s := &Server{t: t, listener: listener, mptcp: c.MPTCP, hold: c.KeepOpen, Ends: make(chan string, 4096)}
 	var done sync.WaitGroup
 	done.Go(func() {
 		for {
@@ -56,7 +56,7 @@ func Serve(t testing.TB, c ServerConfig) *Server {
 			s.conns = append(s.conns, conn)
 			s.mu.Unlock()
 			switch {
-			case c.Deaf:
+			case c.NoRead:
 			case c.Echo:
 				done.Go(func() { s.echo(conn) })
 			default:

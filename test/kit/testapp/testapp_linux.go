@@ -116,16 +116,16 @@ func (a *App) Kill() {
 	<-a.exited
 }
 
-// Tell sends a command and does not wait for the result.
-func (a *App) Tell(format string, args ...any) {
+// Send sends a command and does not wait for the result.
+func (a *App) Send(format string, args ...any) {
 	a.t.Helper()
 	if _, err := fmt.Fprintf(a.stdin, format+"\n", args...); err != nil {
 		a.t.Fatalf("send command to application: %v", err)
 	}
 }
 
-// Hear waits for the next result.
-func (a *App) Hear() string {
+// Receive waits for the next result.
+func (a *App) Receive() string {
 	a.t.Helper()
 	select {
 	case line := <-a.lines:
@@ -138,11 +138,11 @@ func (a *App) Hear() string {
 	return ""
 }
 
-// Ask sends a command and returns its result.
-func (a *App) Ask(format string, args ...any) string {
+// Call sends a command and returns its result.
+func (a *App) Call(format string, args ...any) string {
 	a.t.Helper()
-	a.Tell(format, args...)
-	return a.Hear()
+	a.Send(format, args...)
+	return a.Receive()
 }
 
 // Connect opens a connection and returns its descriptor.
@@ -155,7 +155,7 @@ func (a *App) Connect(to netip.AddrPort, mapped, mptcp bool) int {
 	if mptcp {
 		protocol = "mptcp"
 	}
-	answer := a.Ask("connect %s %d %s", addr, to.Port(), protocol)
+	answer := a.Call("connect %s %d %s", addr, to.Port(), protocol)
 	fd, ok := strings.CutPrefix(answer, "connect ok ")
 	if !ok {
 		a.t.Fatalf("application: connect to %v: %s", to, answer)
@@ -170,7 +170,7 @@ func (a *App) Connect(to netip.AddrPort, mapped, mptcp bool) int {
 // Listen opens a listener on an ephemeral port and returns its descriptor and address.
 func (a *App) Listen(host string) (int, netip.AddrPort) {
 	a.t.Helper()
-	answer := a.Ask("listen %s", host)
+	answer := a.Call("listen %s", host)
 	var fd int
 	var port uint16
 	if _, err := fmt.Sscanf(answer, "listen ok %d %d", &fd, &port); err != nil {
@@ -182,7 +182,7 @@ func (a *App) Listen(host string) (int, netip.AddrPort) {
 // Block sends a command and waits until the application blocks in one of the system calls.
 func (a *App) Block(command string, fd int, calls ...uintptr) {
 	a.t.Helper()
-	a.Tell("%s %d", command, fd)
+	a.Send("%s %d", command, fd)
 	nstest.Eventually(a.t, "the application blocks in "+command, func() bool {
 		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/syscall", a.PID()))
 		if err != nil {
