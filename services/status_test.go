@@ -21,10 +21,14 @@ func TestStatus(t *testing.T) {
 		c.StateDirectory = t.TempDir()
 		c.Services = append(c.Services, Service{Name: "allowed.only"})
 		dns := &fakeResolver{answer: fixedAnswer(t, "10.0.0.1 fd00::1")}
-		w, stop := run(t, c, dns.lookup)
-		if got := w.Status(); len(got) != 2 || got[1].Name != "db.internal" || !got[1].Looked.IsZero() {
+		idle, err := New(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := idle.Status(); len(got) != 2 || got[1].Name != "db.internal" || !got[1].Looked.IsZero() {
 			t.Errorf("before the first lookup: %+v", got)
 		}
+		w, stop := run(t, c, dns.lookup)
 		time.Sleep(time.Minute)
 		dns.set(fixedAnswer(t, "10.0.0.2"))
 		var since time.Time
