@@ -2,7 +2,9 @@ package tools
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -117,7 +119,8 @@ func installNPM(t *testing.T) string {
 	if out, err := exec.CommandContext(t.Context(), "npm", args...).CombinedOutput(); err != nil {
 		t.Fatalf("npm (apt-get install npm) %v: %v\n%s", args, err, out)
 	}
-	if err := os.Rename(partial, dir); err != nil {
+	// Another run may have installed the same packages since the check.
+	if err := os.Rename(partial, dir); err != nil && !errors.Is(err, fs.ErrExist) {
 		t.Fatal(err)
 	}
 	return dir

@@ -209,7 +209,9 @@ func TestMonitoring(t *testing.T) {
 		case *monitoringv1alpha1.AlertmanagerConfig:
 			var secret string
 			for _, v := range pods.Spec.Volumes {
-				secret = v.Secret.SecretName
+				if v.Secret != nil {
+					secret = v.Secret.SecretName
+				}
 			}
 			if got := o.Spec.Receivers[0].WebhookConfigs[0].HTTPConfig.Authorization.Credentials.Name; got != secret {
 				t.Errorf("Alertmanager takes the token from %q, tcphup from %q", got, secret)
