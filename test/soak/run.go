@@ -117,6 +117,21 @@ func inside(o options) error {
 	return err
 }
 
+// awaitLocalRoute waits until the kernel has the local route of a new IPv6 address, which
+// it adds later. Without the route, connect(2) returns ENETUNREACH.
+func awaitLocalRoute(ctx context.Context, address string) error {
+	for {
+		out, err := exec.CommandContext(ctx, "ip", "-6", "route", "show", "table", "local", address).Output()
+		if err != nil {
+			return fmt.Errorf("read local route of %s: %w", address, err)
+		}
+		if len(out) > 0 {
+			return nil
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
 // setUp starts all programs and waits until the applications are connected.
 func (s *soak) setUp(ctx context.Context) error {
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, ""); err != nil {
@@ -125,6 +140,9 @@ func (s *soak) setUp(ctx context.Context) error {
 	for _, a := range addresses6() {
 		if out, err := exec.Command("ip", "address", "add", a+"/128", "dev", "lo", "nodad").CombinedOutput(); err != nil {
 			return fmt.Errorf("add address %s: %w: %s", a, err, out)
+		}
+		if err := awaitLocalRoute(ctx, a); err != nil {
+			return err
 		}
 	}
 	// No name server listens there: names are resolved from the hosts file only.
