@@ -240,9 +240,9 @@ func (x *action) shutDownAcquired(ctx context.Context, t *target, now *sockdiag.
 	}
 	err = x.shutdown(fd)
 	switch after := readAddresses(fd); {
-	case err == nil && before.differ(after):
-		x.logger.Error("shut down another connection of the socket", "cookie", t.Flow.Cookie, "destination", t.Flow.Remote, "remote", after.remote)
-		t.fail(hangup.Shutdown, fmt.Errorf("shut down another connection of the socket: application connected it to %s after the last lookup", after.remote))
+	case err == nil && before.differ(after) && !isOpen(fd): // an open one was made after shutdown(2)
+		x.logger.Error("shut down another connection of the socket", "cookie", t.Flow.Cookie, "destination", t.Flow.Remote, "local", after.local, "remote", after.remote)
+		t.fail(hangup.Shutdown, fmt.Errorf("shut down another connection of the socket: application connected it from %s to %s after the last lookup", after.local, after.remote))
 	case err == nil:
 		t.phase = phaseHungUp
 		if err := x.setUserTimeout(fd, x.Linger); err != nil {

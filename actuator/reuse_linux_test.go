@@ -87,27 +87,31 @@ func TestPrivilegedReusedSocket(t *testing.T) {
 func TestPrivilegedReusedAtLastLookup(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		binary := testapp.Build(t)
-		server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
-		other := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0", Echo: true})
+		const same, other, listener = "the same peer", "another peer", "a listener"
 		for _, tt := range []struct {
 			name       string
-			port       uint16 // of the new peer; 0 for a listener
+			next       string // use of the socket
 			afterwards bool   // between the last lookup and shutdown(2)
+			ended      bool   // the new connection ends before shutdown(2) returns
 			outcome    hangup.Outcome
 		}{
-			{name: "another peer", port: other.Addr().Port(), outcome: hangup.Gone},
-			{name: "the same peer", port: server.Addr().Port(), outcome: hangup.Gone},
-			{name: "a listener", outcome: hangup.Gone},
-			{name: "another peer after the lookup", port: other.Addr().Port(), afterwards: true, outcome: hangup.Failed},
+			{name: other, next: other, outcome: hangup.Gone},
+			{name: same, next: same, outcome: hangup.Gone},
+			{name: listener, next: listener, outcome: hangup.Gone},
+			{name: "another peer after the lookup", next: other, afterwards: true, outcome: hangup.Failed},
+			{name: "another peer after the lookup, which closes at once", next: other, afterwards: true, ended: true, outcome: hangup.Failed},
 		} {
 			t.Run(tt.name, func(t *testing.T) {
+				server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
+				elsewhere := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0", Echo: true})
+				port := map[string]uint16{same: server.Addr().Port(), other: elsewhere.Addr().Port()}[tt.next]
 				app := testapp.Start(t, binary)
 				app.Call("ignore")
 				fd := app.Connect(server.Addr(), false, false)
 				var log strings.Builder
 				a := New(Config{Logger: slog.New(slog.NewTextHandler(&log, nil))})
 				again := func() {
-					if got := app.Call("again %d %d", fd, tt.port); got != "again ok" {
+					if got := app.Call("again %d %d", fd, port); got != "again ok" {
 						t.Errorf("application: %q", got)
 					}
 				}
@@ -115,7 +119,11 @@ func TestPrivilegedReusedAtLastLookup(t *testing.T) {
 				if tt.afterwards {
 					a.shutdown = func(fd int) error {
 						again()
-						return shutdown(fd)
+						err := shutdown(fd)
+						if tt.ended {
+							nstest.Eventually(t, "the connection has ended", func() bool { return !readAddresses(fd).remote.IsValid() })
+						}
+						return err
 					}
 				} else {
 					a.confirm = func(ctx context.Context, conn *sockdiag.Conn, flow *sockdiag.Flow) (sockdiag.Flow, error) {
@@ -133,7 +141,7 @@ func TestPrivilegedReusedAtLastLookup(t *testing.T) {
 					}
 					return
 				}
-				if tt.port != 0 {
+				if tt.next != listener {
 					if got := app.Call("write %d", fd); got != "write ok 1" {
 						t.Errorf("the new connection was closed: %s", got)
 					}

@@ -101,9 +101,21 @@ func readAddresses(fd int) socketAddresses {
 	return a
 }
 
-// differ reports whether both have a peer and at least one address is different.
+// differ reports whether an address that both have is different. A socket has no peer once
+// its connection has ended. It keeps its local address until connect(2) with AF_UNSPEC.
 func (a socketAddresses) differ(b socketAddresses) bool {
-	return a.remote.IsValid() && b.remote.IsValid() && a != b
+	differ := func(a, b netip.AddrPort) bool {
+		return a.IsValid() && b.IsValid() && !b.Addr().IsUnspecified() && a != b
+	}
+	return differ(a.remote, b.remote) || differ(a.local, b.local)
+}
+
+// isOpen reports whether a socket listens, or has a connection that this side has not shut
+// down.
+func isOpen(fd int) bool {
+	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	open := sockdiag.Handshake | sockdiag.States(sockdiag.Established, sockdiag.CloseWait, sockdiag.Listen)
+	return err == nil && open.Has(sockdiag.State(info.State))
 }
 
 func addrPort(sa unix.Sockaddr) netip.AddrPort {
