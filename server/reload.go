@@ -62,7 +62,7 @@ func (x *server) reload() bool {
 		err = x.receiver.Reload(c.Rules)
 	}
 	if err == nil {
-		err = x.watcher.Reload(watched(&c))
+		err = x.watcher.Reload(c.Watched())
 	}
 	x.reloads.set(err == nil)
 	if err != nil {

@@ -3,6 +3,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"os"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -148,7 +150,7 @@ func (x *server) build(c config.Config) error {
 	o := x.options
 	var err error
 	if x.watcher, err = services.New(services.Config{
-		Logger: x.logger, Services: watched(&c), StateDirectory: stateDirectory(o.StateDirectory),
+		Logger: x.logger, Services: c.Watched(), StateDirectory: stateDirectory(o.StateDirectory),
 	}); err != nil {
 		return err
 	}
@@ -181,6 +183,13 @@ func (x *server) build(c config.Config) error {
 	}
 	x.reloads.set(true)
 	return nil
+}
+
+// stateDirectory returns option, or else the first entry of STATE_DIRECTORY, which may be
+// empty.
+func stateDirectory(option string) string {
+	first, _, _ := strings.Cut(os.Getenv("STATE_DIRECTORY"), ":")
+	return cmp.Or(option, first)
 }
 
 // logStart logs the version, mode and capabilities, and warns if no alert can close
