@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -139,7 +140,10 @@ func (r *Receiver) receive(w http.ResponseWriter, req *http.Request) *response {
 	ctx, cancel := context.WithTimeout(req.Context(), r.config.Timeout-r.config.Timeout/20)
 	defer cancel()
 
-	if err := r.unavailable(); err != nil {
+	if r.stopping.Load() {
+		return reject(http.StatusServiceUnavailable, "shutting down")
+	}
+	if err := r.pause.cause(); err != nil {
 		return reject(http.StatusServiceUnavailable, err.Error())
 	}
 	if err := checkType(req.Header); err != nil {
@@ -162,14 +166,6 @@ func (r *Receiver) receive(w http.ResponseWriter, req *http.Request) *response {
 	ctx, stop := r.pause.watch(ctx, pauseInterval)
 	defer stop()
 	return r.handle(ctx, n)
-}
-
-// unavailable returns the reason for rejecting all notifications now, or nil.
-func (r *Receiver) unavailable() error {
-	if r.stopping.Load() {
-		return errors.New("shutting down")
-	}
-	return r.pause.cause()
 }
 
 // logRejected logs a request with a 4xx status code, at most once per logInterval.
@@ -210,7 +206,7 @@ func (r *Receiver) admit(w http.ResponseWriter, req *http.Request) *response {
 
 // authorize returns nil if the request has the required credentials or none are required.
 func (r *Receiver) authorize(req *http.Request) error {
-	if r.config.ListenerAuthenticates && r.config.CheckListener != nil {
+	if r.config.CheckListener != nil {
 		if err := r.config.CheckListener(); err != nil {
 			return err
 		}
@@ -240,9 +236,7 @@ func checkType(header http.Header) error {
 	if err != nil || media != "application/json" {
 		return errors.New("Content-Type must be application/json")
 	}
-	switch cmp.Or(params["charset"], "utf-8") {
-	case "utf-8", "UTF-8":
-	default:
+	if !strings.EqualFold(cmp.Or(params["charset"], "utf-8"), "utf-8") {
 		return errors.New("charset must be UTF-8")
 	}
 	if encoding := header.Get("Content-Encoding"); encoding != "" && encoding != "identity" {
@@ -260,11 +254,10 @@ func readBody(w http.ResponseWriter, req *http.Request) ([]byte, *response) {
 	// Without effect on writers without a deadline, such as a recorder in a test.
 	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))
 	body, err := io.ReadAll(http.MaxBytesReader(w, req.Body, maxBody))
-	var large *http.MaxBytesError
-	switch {
-	case errors.As(err, &large):
+	if _, large := errors.AsType[*http.MaxBytesError](err); large {
 		return nil, tooLarge
-	case err != nil:
+	}
+	if err != nil {
 		return nil, reject(http.StatusServiceUnavailable, "read body: timeout or connection closed")
 	}
 	return body, nil

@@ -13,8 +13,8 @@ const (
 )
 
 type descs struct {
-	addresses, lookups, failures, changed *prometheus.Desc // Watcher
-	sockets, idle                         *prometheus.Desc // Sockets
+	addresses, lookups, failures, changed *prometheus.Desc // Collect
+	sockets, idle                         *prometheus.Desc // Observe
 }
 
 func newDescs() descs {
@@ -37,7 +37,7 @@ func newDescs() descs {
 	}
 }
 
-// Describe implements prometheus.Collector, including the metrics of Sockets.
+// Describe implements prometheus.Collector, including the metrics of Observe.
 func (w *Watcher) Describe(ch chan<- *prometheus.Desc) {
 	d := &w.metrics
 	for _, desc := range []*prometheus.Desc{d.addresses, d.lookups, d.failures, d.changed, d.sockets, d.idle} {
@@ -45,7 +45,7 @@ func (w *Watcher) Describe(ch chan<- *prometheus.Desc) {
 	}
 }
 
-// Collect implements prometheus.Collector with the metrics of lookups. Sockets has those
+// Collect implements prometheus.Collector with the metrics of lookups. Observe has those
 // of flows.
 func (w *Watcher) Collect(ch chan<- prometheus.Metric) {
 	w.mu.Lock()

@@ -40,7 +40,7 @@ type Config struct {
 	// StateFile.damaged.
 	StateDirectory string
 	// Keep is how long a former address is kept after its last flow; 0 means DefaultKeep.
-	// Addresses expire only when Sockets observes flows.
+	// Addresses expire only at the end of a scan, see Observe.
 	Keep time.Duration
 }
 
@@ -113,16 +113,13 @@ func (k *watch) due(in [len(families)]bool) (due time.Time, ok bool) {
 // Run does. An unreadable state file is logged and is not an error.
 func New(c Config) (*Watcher, error) {
 	w := &Watcher{
-		logger:  c.Logger,
+		logger:  cmp.Or(c.Logger, slog.New(slog.DiscardHandler)),
 		keep:    cmp.Or(c.Keep, DefaultKeep),
 		state:   stateIn(c.StateDirectory),
 		metrics: newDescs(),
 		lookup:  lookup,
 		wake:    make(chan struct{}, 1),
 		watches: make(map[string]*watch),
-	}
-	if w.logger == nil {
-		w.logger = slog.New(slog.DiscardHandler)
 	}
 	if w.keep < 0 {
 		return nil, errors.New("configure services: durations must not be negative")
@@ -187,11 +184,7 @@ func (w *Watcher) Pinned(addresses netip.Prefix, port uint16) bool {
 		return false
 	}
 	prefixes := index.truncated(addresses.Bits())
-	_, ok := prefixes[netip.AddrPortFrom(addresses.Addr(), port)]
-	if !ok {
-		_, ok = prefixes[netip.AddrPortFrom(addresses.Addr(), 0)]
-	}
-	return ok
+	return prefixes[netip.AddrPortFrom(addresses.Addr(), port)] || prefixes[netip.AddrPortFrom(addresses.Addr(), 0)]
 }
 
 // wakeUp makes Run check for due lookups.
@@ -203,9 +196,7 @@ func (w *Watcher) wakeUp() {
 }
 
 // sorted returns the watched names, sorted. w.mu must be held.
-func (w *Watcher) sorted() []string {
-	return slices.Sorted(maps.Keys(w.watches))
-}
+func (w *Watcher) sorted() []string { return slices.Sorted(maps.Keys(w.watches)) }
 
 // canonical returns the name in lower case: DNS names are case-insensitive (RFC 4343).
 func canonical(name string) string { return strings.ToLower(name) }

@@ -64,7 +64,7 @@ func TestSockets(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-	for _, c := range []scanCollector{{w.Sockets(), nil}} {
+	for _, c := range []scanCollector{{w, nil}} {
 		if problems, err := testutil.CollectAndLint(c); err != nil || len(problems) > 0 {
 			t.Errorf("lint: %v, %v", problems, err)
 		}
