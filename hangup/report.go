@@ -13,14 +13,14 @@ import (
 // Outcome is the result for one flow.
 type Outcome string
 
-// The outcomes.
+// The outcomes. TestDocs copies the comments into the documentation.
 const (
-	Closed     Outcome = "closed"      // the kernel no longer lists the flow, or in TIME_WAIT
+	Closed     Outcome = "closed"      // the kernel no longer lists the flow, or lists it in TIME_WAIT
 	HalfClosed Outcome = "half_closed" // the peer acknowledged the FIN but did not send its own
-	Lingering  Outcome = "lingering"   // no acknowledgment of the FIN within the linger time
+	Lingering  Outcome = "lingering"   // the peer did not acknowledge the FIN within the linger time
 	Gone       Outcome = "gone"        // the flow ended before it was hung up
-	Planned    Outcome = "planned"     // dry run or shadow, or the action timed out before
-	Refused    Outcome = "refused"     // by the safety check that the reason names
+	Planned    Outcome = "planned"     // dry run or shadow, or the action timed out before this flow
+	Refused    Outcome = "refused"     // a safety check rejected the flow; the reason names the check
 	Failed     Outcome = "failed"      // a system call failed; the error has the cause
 )
 
@@ -32,19 +32,17 @@ func Outcomes() []Outcome {
 // Reason names the safety check that refused a flow.
 type Reason string
 
-// The reasons.
+// The reasons. TestDocs copies the comments into the documentation.
 const (
-	ReasonIdentity   Reason = "identity"   // the descriptor no longer refers to the selected flow
-	ReasonSIGPIPE    Reason = "sigpipe"    // SIGPIPE would kill the owner at its next write
-	ReasonPermission Reason = "permission" // a capability or a kernel feature is missing
-	ReasonEvidence   Reason = "evidence"   // the flow became active after it was selected
-	ReasonBudget     Reason = "budget"     // more flows match than the limit of one action
-	ReasonDenied     Reason = "denied"     // the flow is on the never list
-	// ReasonLastSubflow means: destroy would remove the last subflow of an MPTCP
-	// connection without an error in the application.
-	ReasonLastSubflow Reason = "last_subflow"
-	ReasonListener    Reason = "listener" // the socket is a listener
-	ReasonSelf        Reason = "self"     // the socket belongs to tcphup
+	ReasonIdentity    Reason = "identity"     // the descriptor no longer refers to the selected flow
+	ReasonSIGPIPE     Reason = "sigpipe"      // SIGPIPE would kill the owner at its next write
+	ReasonPermission  Reason = "permission"   // a capability or a kernel feature is missing
+	ReasonEvidence    Reason = "evidence"     // the flow became active after it was selected
+	ReasonBudget      Reason = "budget"       // more flows match than the limit of one action
+	ReasonDenied      Reason = "denied"       // the flow is on the never list
+	ReasonLastSubflow Reason = "last_subflow" // destroy would remove the last subflow of an MPTCP connection without an error in the application
+	ReasonListener    Reason = "listener"     // the socket is a listener
+	ReasonSelf        Reason = "self"         // the socket belongs to tcphup
 )
 
 // Reasons returns all reasons.

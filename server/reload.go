@@ -3,7 +3,6 @@ package server
 import (
 	"fmt"
 	"net/http"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -32,7 +31,7 @@ func (m reloadMetrics) set(ok bool) {
 		return
 	}
 	m.successful.Set(1)
-	m.time.Set(float64(time.Now().UnixNano()) / float64(time.Second))
+	m.time.SetToCurrentTime()
 }
 
 // load reads the configuration file, or returns the default without one, and adds the

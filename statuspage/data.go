@@ -151,7 +151,7 @@ func (d *pageData) setDestinations(s *collector.Snapshot) {
 		subflows += from.Subflows
 		pathless += from.Pathless
 		for bucket, n := range from.Idle {
-			if age := ageOf(collector.IdleBuckets(), bucket); age == "old" || age == "stale" {
+			if age := ageOf(bucket); age == "old" || age == "stale" {
 				old += n
 			}
 		}
@@ -203,18 +203,17 @@ func newPageDestination(from *collector.Destination, s *collector.Snapshot) page
 	if from.Other() {
 		d.Name = "other (" + atLeast(s) + text.Plural(s.Folded, "destination") + ")"
 	}
-	bounds := collector.IdleBuckets()
 	if median := bucketAt(from.Idle, 0.5); median >= 0 {
 		longest := bucketAt(from.Idle, 1)
-		d.Median, d.Longest = boundText(bounds, median), boundText(bounds, longest)
+		d.Median, d.Longest = boundText(median), boundText(longest)
 		d.Stale = longest == len(bounds)
 	}
 	return d
 }
 
 // boundText is bucketText for a narrow column.
-func boundText(bounds []time.Duration, i int) string {
-	return strings.NewReplacer("up to ", "≤ ", "over ", "> ").Replace(bucketText(bounds, i))
+func boundText(i int) string {
+	return strings.NewReplacer("up to ", "≤ ", "over ", "> ").Replace(bucketText(i))
 }
 
 // setDecisions sets the last decisions, newest first. Without Private they have only the
