@@ -94,7 +94,8 @@ func TestFlowsHandler(t *testing.T) {
 
 func TestFlowsHandlerRejects(t *testing.T) {
 	kernel := &fakeKernel{}
-	c := newTest(t, Config{Timeout: 10 * time.Millisecond}, kernel)
+	c := newTest(t, Config{}, kernel)
+	c.timeout = 10 * time.Millisecond
 	h := c.FlowsHandler()
 	get := func(method, query string) *httptest.ResponseRecorder {
 		w := httptest.NewRecorder()

@@ -66,8 +66,7 @@ func gatherWith(others prometheus.Gatherer, observed []prometheus.Metric) ([]*dt
 	return prometheus.Gatherers{others, registry}.Gather()
 }
 
-// scrapeTimeout returns the time limit for reading the sockets. Without a valid header it
-// is Config.Timeout.
+// scrapeTimeout returns the time limit for reading the sockets.
 func (c *Collector) scrapeTimeout(header string) time.Duration {
 	seconds, err := strconv.ParseFloat(header, 64)
 	if err != nil || !(seconds > 0 && seconds < time.Hour.Seconds()) {

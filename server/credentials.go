@@ -33,12 +33,3 @@ func (o *Options) checkCredentials() error {
 	}
 	return nil
 }
-
-// checkWebFile validates the web configuration of the metrics server.
-func (o *Options) checkWebFile() error {
-	if *o.Web.WebConfigFile == "" {
-		return nil
-	}
-	_, err := readWebConfig(*o.Web.WebConfigFile)
-	return err
-}

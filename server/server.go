@@ -126,8 +126,8 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	c, err := x.load()
-	if err == nil {
-		err = o.checkWebFile()
+	if err == nil && *o.Web.WebConfigFile != "" {
+		_, err = readWebConfig(*o.Web.WebConfigFile)
 	}
 	if err == nil {
 		err = x.build(c)

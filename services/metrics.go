@@ -62,14 +62,9 @@ func (w *Watcher) Collect(ch chan<- prometheus.Metric) {
 		if len(entry.history.addresses) == 0 {
 			continue // no successful lookup yet
 		}
-		former := 0
-		for _, a := range entry.history.addresses {
-			if a.former {
-				former++
-			}
-		}
-		ch <- gauge(d.addresses, float64(len(entry.history.addresses)-former), name, labelCurrent)
-		ch <- gauge(d.addresses, float64(former), name, labelFormer)
+		current, former := entry.history.list()
+		ch <- gauge(d.addresses, float64(len(current)), name, labelCurrent)
+		ch <- gauge(d.addresses, float64(len(former)), name, labelFormer)
 		if changed := entry.history.changed; !changed.IsZero() {
 			ch <- gauge(d.changed, float64(changed.UnixNano())/float64(time.Second), name)
 		}

@@ -9,7 +9,6 @@ package services
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -22,10 +21,9 @@ import (
 	"time"
 )
 
-// Defaults of Config and Service.
+// Defaults of Service.
 const (
 	DefaultSettle   = time.Minute
-	DefaultKeep     = 24 * time.Hour
 	DefaultInterval = 15 * time.Second
 )
 
@@ -39,9 +37,6 @@ type Config struct {
 	// restarts; empty disables it. A damaged or unsafe file (safefile.Check) is renamed to
 	// StateFile.damaged.
 	StateDirectory string
-	// Keep is how long a former address is kept after its last flow; 0 means DefaultKeep.
-	// Addresses expire only at the end of a scan, see Observe.
-	Keep time.Duration
 }
 
 // Service is a name to watch.
@@ -114,15 +109,12 @@ func (k *watch) due(in [len(families)]bool) (due time.Time, ok bool) {
 func New(c Config) (*Watcher, error) {
 	w := &Watcher{
 		logger:  cmp.Or(c.Logger, slog.New(slog.DiscardHandler)),
-		keep:    cmp.Or(c.Keep, DefaultKeep),
+		keep:    keepFormer,
 		state:   stateIn(c.StateDirectory),
 		metrics: newDescs(),
 		lookup:  lookup,
 		wake:    make(chan struct{}, 1),
 		watches: make(map[string]*watch),
-	}
-	if w.keep < 0 {
-		return nil, errors.New("configure services: durations must not be negative")
 	}
 	if err := w.Reload(c.Services); err != nil {
 		return nil, err

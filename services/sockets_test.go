@@ -100,7 +100,7 @@ func TestPinned(t *testing.T) {
 	}
 }
 
-// A former address expires when no scan observed a flow to it for Keep.
+// A former address expires when no scan observed a flow to it for keep.
 func TestExpiresAfterLastFlow(t *testing.T) {
 	w := newWatcher(t, "10.0.0.2", "10.0.0.1")
 	gather(t, w, flow("10.0.0.1:5432", sockdiag.Established, 0))
