@@ -71,19 +71,3 @@ func (c *Config) withDefaults() (Config, error) {
 	}
 	return d, nil
 }
-
-// checkRules validates rules for a receiver with this configuration.
-func (c *Config) checkRules(rules *Rules) error {
-	if err := rules.Validate(); err != nil {
-		return fmt.Errorf("check rules: %w", err)
-	}
-	if c.Names != nil {
-		return nil
-	}
-	for i := range rules.Policies {
-		if p := &rules.Policies[i]; len(p.Allow.Names) > 0 || p.Labels.Service != "" {
-			return fmt.Errorf("check rules: policy %q needs a resolver for its names", p.Name)
-		}
-	}
-	return nil
-}

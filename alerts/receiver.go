@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"mime"
@@ -69,8 +70,13 @@ func NewReceiver(config Config, rules Rules, hang HangUpper, log *slog.Logger) (
 // Reload replaces the rules for later notifications; running ones keep the old rules. On
 // an error the old rules stay. Cooldowns and breakers persist by policy name.
 func (r *Receiver) Reload(rules Rules) error {
-	if err := r.config.checkRules(&rules); err != nil {
-		return err
+	if err := rules.Validate(); err != nil {
+		return fmt.Errorf("check rules: %w", err)
+	}
+	for i := range rules.Policies {
+		if p := &rules.Policies[i]; r.config.Names == nil && (len(p.Allow.Names) > 0 || p.Labels.Service != "") {
+			return fmt.Errorf("check rules: policy %q needs a resolver for its names", p.Name)
+		}
 	}
 	r.rules.Store(&rules)
 	return nil

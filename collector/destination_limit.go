@@ -62,7 +62,7 @@ func newDestinationLimit(limit int, pinned func(netip.AddrPort) bool) *destinati
 		aggregates: make([]aggregate, 1),
 		index:      make(map[netip.AddrPort]int32),
 		kept:       make(map[netip.AddrPort]struct{}),
-		heavy:      newHeavyHitters(limit),
+		heavy:      heavyHitters{limit: limit, counts: make(map[netip.AddrPort]uint32)},
 	}
 }
 
@@ -147,10 +147,6 @@ type heavyHitters struct {
 	limit    int
 	counts   map[netip.AddrPort]uint32
 	distinct int // distinct destinations; a lower bound above limit
-}
-
-func newHeavyHitters(limit int) heavyHitters {
-	return heavyHitters{limit: limit, counts: make(map[netip.AddrPort]uint32)}
 }
 
 func (h *heavyHitters) reset() {

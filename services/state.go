@@ -88,15 +88,6 @@ func parseState(content []byte) (stateJSON, error) {
 	return s, nil
 }
 
-// setAside renames a damaged or unsafe file, for inspection, and returns the new name.
-func (f stateFile) setAside() (string, error) {
-	aside := string(f) + ".damaged"
-	if err := os.Rename(string(f), aside); err != nil {
-		return "", fmt.Errorf("rename damaged state: %w", err)
-	}
-	return aside, nil
-}
-
 // write replaces the file atomically: a reader gets the old or the new content. A process
 // killed in between leaves a temporary file, which the next write replaces.
 func (f stateFile) write(s stateJSON) (err error) {
@@ -135,7 +126,8 @@ func (w *Watcher) load() {
 		if !errors.Is(err, errDamaged) && !errors.Is(err, safefile.ErrUnsafe) {
 			return
 		}
-		if aside, err := w.state.setAside(); err != nil {
+		aside := string(w.state) + ".damaged" // for inspection
+		if err := os.Rename(string(w.state), aside); err != nil {
 			w.logger.Error("cannot rename damaged state", "err", err)
 		} else {
 			w.logger.Error("damaged state renamed", "file", aside)
