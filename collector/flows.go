@@ -24,7 +24,6 @@ const (
 	MaxFlowsLimit     = 10_000
 )
 
-// flowsQuery is a parsed request for flows.
 type flowsQuery struct {
 	selector sockdiag.Selector
 	protocol sockdiag.Protocol
@@ -210,7 +209,6 @@ func (c *Collector) flowJSON(f *sockdiag.Flow, direction sockdiag.Direction, now
 	return out
 }
 
-// flowsJSON is the response of FlowsHandler.
 type flowsJSON struct {
 	Matched   int         `json:"matched"`
 	Truncated bool        `json:"truncated"`

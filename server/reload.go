@@ -9,7 +9,6 @@ import (
 	"tcphup/config"
 )
 
-// reloadMetrics are the result and the time of configuration reloads.
 type reloadMetrics struct{ successful, time prometheus.Gauge }
 
 func newReloadMetrics() reloadMetrics {

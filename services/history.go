@@ -46,7 +46,6 @@ type address struct {
 	sockets  uint32 // sockets to the address in the last scan
 }
 
-// event is the change of an address.
 type event struct {
 	addr netip.Addr
 	kind string

@@ -128,7 +128,6 @@ func distinct(addrs []netip.Addr) []netip.Addr {
 	return slices.Compact(out)
 }
 
-// result is the result of a lookup in one family.
 type result struct {
 	addrs []netip.Addr
 	err   error
@@ -140,7 +139,6 @@ type round struct {
 	results            [len(families)]result
 }
 
-// finish stores the result of a family.
 func (r *round) finish(f family, of result) { r.results[f], r.done[f] = of, true }
 
 // take returns the result of a family, once. "Not found" is an empty result if the other

@@ -75,7 +75,6 @@ type Watcher struct {
 	flows atomic.Pointer[flowIndex] // destinations of services; nil when outdated
 }
 
-// watch is a watched name.
 type watch struct {
 	service  Service
 	history  history

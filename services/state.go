@@ -13,7 +13,6 @@ import (
 	"tcphup/internal/safefile"
 )
 
-// stateVersion is the version of the state file format.
 const stateVersion = 1
 
 // maxState limits the size of a state file, in bytes.
@@ -25,7 +24,6 @@ const StateFile = "services.json"
 // stateFile is the path of a state file; empty disables it.
 type stateFile string
 
-// stateIn returns the path of the state file in a directory.
 func stateIn(directory string) stateFile {
 	if directory == "" {
 		return ""
@@ -33,7 +31,6 @@ func stateIn(directory string) stateFile {
 	return stateFile(filepath.Join(directory, StateFile))
 }
 
-// stateJSON is the content of a state file.
 type stateJSON struct {
 	Version  int           `json:"version"`
 	Services []serviceJSON `json:"services"`
