@@ -45,7 +45,6 @@ type Endpoint struct {
 	Port   uint16 // 0 means every port
 }
 
-// selector returns a selector of every flow to e.
 func (e Endpoint) selector() sockdiag.Selector {
 	s := sockdiag.Selector{Destinations: []netip.Prefix{e.Prefix}}
 	if e.Port != 0 {

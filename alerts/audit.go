@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"tcphup/hangup"
@@ -35,9 +36,9 @@ type Audit struct {
 	mu     sync.Mutex
 	writer io.Writer
 	ring   []Record
-	next   int // index of the oldest record once the ring is full
-	errors uint64
+	next   int  // index of the oldest record once the ring is full
 	torn   bool // the last line is incomplete
+	errors atomic.Uint64
 }
 
 // NewAudit returns an empty Audit that also writes to w; nil means memory only. Each
@@ -62,11 +63,7 @@ func (a *Audit) EndLine() {
 }
 
 // Errors returns the number of records that could not be written.
-func (a *Audit) Errors() uint64 {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.errors
-}
+func (a *Audit) Errors() uint64 { return a.errors.Load() }
 
 // Add stores and writes a record. It returns the error of the writer; the record stays in
 // memory.
@@ -87,7 +84,7 @@ func (a *Audit) Add(r Record) error {
 		err = a.writeLine(line)
 	}
 	if err != nil {
-		a.errors++
+		a.errors.Add(1)
 	}
 	return err
 }
@@ -109,19 +106,13 @@ func (a *Audit) writeLine(line []byte) error {
 func (a *Audit) Records() []Record {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	records := make([]Record, 0, len(a.ring))
-	records = append(records, a.ring[a.next:]...)
+	records := append([]Record{}, a.ring[a.next:]...) // not null in JSON
 	return append(records, a.ring[:a.next]...)
 }
 
-// ServeHTTP responds to GET with {"records": […]}, oldest first. Records contain
+// ServeHTTP responds with {"records": […]}, oldest first. Records contain
 // processes and peer addresses: the caller restricts access.
-func (a *Audit) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		w.Header().Set("Allow", "GET, HEAD")
-		writeJSON(w, http.StatusMethodNotAllowed, reject(0, "use GET"))
-		return
-	}
+func (a *Audit) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, http.StatusOK, struct {
 		Records []Record `json:"records"`
 	}{a.Records()})

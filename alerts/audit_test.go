@@ -82,11 +82,6 @@ func TestAuditLog(t *testing.T) {
 	if diff := cmp.Diff(f.config.Audit.Records(), served.Records, cmpopts.EquateComparable(netip.AddrPort{})); diff != "" || len(served.Records) != 5 {
 		t.Errorf("served %d records (-kept +served):\n%s", len(served.Records), diff)
 	}
-	got = httptest.NewRecorder()
-	f.config.Audit.ServeHTTP(got, httptest.NewRequest(http.MethodPost, "/api/v1/hangups", nil))
-	if got.Code != http.StatusMethodNotAllowed {
-		t.Errorf("POST: code %d", got.Code)
-	}
 }
 
 // Text of an alert cannot start a new line in the log or the audit, and control characters

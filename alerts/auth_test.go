@@ -127,7 +127,7 @@ func TestShadow(t *testing.T) {
 		shadow bool
 	}{
 		{"token", nil, nil, false},
-		{"listener", func(c *Config) { c.TokenFile, c.ListenerAuthenticates = "", true }, nil, false},
+		{"listener", func(c *Config) { c.TokenFile, c.CheckListener = "", authenticates }, nil, false},
 		{"none", func(c *Config) { c.TokenFile = "" }, nil, true},
 		{"asked for", func(c *Config) { c.Shadow = true }, nil, true},
 		{"by policy", nil, func(p *Policy) { p.Shadow = true }, true},
@@ -163,7 +163,7 @@ func TestShadow(t *testing.T) {
 func TestListenerLosesCredentials(t *testing.T) {
 	var lost error
 	f := newFixture(t, DefaultRules(), func(c *Config) {
-		c.TokenFile, c.ListenerAuthenticates = "", true
+		c.TokenFile = ""
 		c.CheckListener = func() error { return lost }
 	})
 	f.post(t, notify(staleAlert("10.0.0.5", "80"))).want(t, 200, map[string]int{resultDone: 1})
@@ -176,3 +176,6 @@ func TestListenerLosesCredentials(t *testing.T) {
 		t.Errorf("%d actions, want 1", n)
 	}
 }
+
+// authenticates is the CheckListener of a listener with client certificates.
+func authenticates() error { return nil }

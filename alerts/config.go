@@ -13,13 +13,9 @@ type Config struct {
 	// TokenFile is the file of accepted bearer tokens, one per line; empty requires no
 	// token. It must not be readable by other users.
 	TokenFile string
-	// ListenerAuthenticates is set when the listener authenticates clients: client
-	// certificates or basic auth in its web configuration. With a TokenFile, both are
-	// required.
-	ListenerAuthenticates bool
-	// CheckListener verifies ListenerAuthenticates before every request, for a web
-	// configuration that changes at run time; an error rejects the request with 503. nil
-	// means that the configuration is fixed.
+	// CheckListener verifies before every request that the listener authenticates clients,
+	// by client certificates or basic auth; an error rejects the request with 503. nil means
+	// that the listener does not. With a TokenFile, both are required.
 	CheckListener func() error
 	// Shadow puts every policy in shadow mode, see Policy.Shadow.
 	Shadow bool
@@ -37,8 +33,6 @@ type Config struct {
 	// all notifications; the others wait. 0 means 64 and 4.
 	MaxNotifications int
 	MaxActions       int
-	// ClockSkew is how far startsAt may be in the future; 0 means 30 s.
-	ClockSkew time.Duration
 
 	// WatchReconnect is how long to watch for new flows of the applications after an
 	// action, for the log and the metrics; 0 disables it.
@@ -54,17 +48,16 @@ type Config struct {
 
 // HasCredentials reports whether clients must authenticate. Without credentials no flow
 // is ever closed, and the receiver should listen on loopback only.
-func (c *Config) HasCredentials() bool { return c.TokenFile != "" || c.ListenerAuthenticates }
+func (c *Config) HasCredentials() bool { return c.TokenFile != "" || c.CheckListener != nil }
 
 func (c *Config) withDefaults() (Config, error) {
 	d := *c
-	if d.Timeout < 0 || d.MaxNotifications < 0 || d.MaxActions < 0 || d.ClockSkew < 0 || d.WatchReconnect < 0 {
+	if d.Timeout < 0 || d.MaxNotifications < 0 || d.MaxActions < 0 || d.WatchReconnect < 0 {
 		return d, errors.New("check receiver configuration: limits must not be negative")
 	}
 	d.Timeout = cmp.Or(d.Timeout, 9*time.Second)
 	d.MaxNotifications = cmp.Or(d.MaxNotifications, 64)
 	d.MaxActions = cmp.Or(d.MaxActions, 4)
-	d.ClockSkew = cmp.Or(d.ClockSkew, 30*time.Second)
 	if d.Audit == nil {
 		d.Audit = NewAudit(nil)
 	}
@@ -77,20 +70,4 @@ func (c *Config) withDefaults() (Config, error) {
 		}
 	}
 	return d, nil
-}
-
-// checkRules validates rules for a receiver with this configuration.
-func (c *Config) checkRules(rules *Rules) error {
-	if err := rules.Validate(); err != nil {
-		return fmt.Errorf("check rules: %w", err)
-	}
-	if c.Names != nil {
-		return nil
-	}
-	for i := range rules.Policies {
-		if p := &rules.Policies[i]; len(p.Allow.Names) > 0 || p.Labels.Service != "" {
-			return fmt.Errorf("check rules: policy %q needs a resolver for its names", p.Name)
-		}
-	}
-	return nil
 }

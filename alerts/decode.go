@@ -120,16 +120,13 @@ func (o object) read(field string, to any) error {
 // plain converts an error of encoding/json to one without Go type names and without quoted
 // input.
 func plain(err error) error {
-	var wrong *json.UnmarshalTypeError
-	var syntax *json.SyntaxError
-	switch {
-	case errors.As(err, &wrong):
+	if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
 		return fmt.Errorf("wrong type: %s", wrong.Value)
-	case errors.As(err, &syntax):
-		return fmt.Errorf("not JSON at byte %d", syntax.Offset)
-	default:
-		return errors.New("invalid value")
 	}
+	if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
+		return fmt.Errorf("not JSON at byte %d", syntax.Offset)
+	}
+	return errors.New("invalid value")
 }
 
 // checkJSON rejects invalid UTF-8, duplicate keys and deep nesting. It does not validate
@@ -142,7 +139,7 @@ func checkJSON(body []byte) error {
 		keys    map[string]struct{} // nil in an array
 		wantKey bool
 	}
-	var stack []level
+	stack := []level{{}} // around the top-level value
 	dec := json.NewDecoder(bytes.NewReader(body))
 	dec.UseNumber()
 	for {
@@ -153,16 +150,13 @@ func checkJSON(body []byte) error {
 		if err != nil {
 			return plain(err)
 		}
-		var top *level
-		if len(stack) > 0 {
-			top = &stack[len(stack)-1]
-		}
+		top := &stack[len(stack)-1]
 		delim, isDelim := token.(json.Delim)
 		if isDelim && (delim == '}' || delim == ']') {
 			stack = stack[:len(stack)-1]
 			continue
 		}
-		if top != nil && top.keys != nil {
+		if top.keys != nil {
 			if top.wantKey {
 				key, _ := token.(string)
 				if _, ok := top.keys[key]; ok {
@@ -173,7 +167,7 @@ func checkJSON(body []byte) error {
 			top.wantKey = !top.wantKey
 		}
 		if isDelim {
-			if len(stack) == maxDepth {
+			if len(stack) > maxDepth {
 				return fmt.Errorf("nested deeper than %d levels", maxDepth)
 			}
 			next := level{}

@@ -21,7 +21,6 @@ type target struct {
 	ports    []uint16 // empty means every port
 }
 
-// key identifies the target.
 func (t *target) key() string { return t.destination + " " + t.port }
 
 // refusal is a decision not to act on an alert.

@@ -99,7 +99,7 @@ func fuzzReceiver(t testing.TB, rules Rules, check func(hangup.Request)) *Receiv
 		check(a)
 		return new(hangup.Report), nil
 	}}
-	config := Config{ListenerAuthenticates: true, MaxActions: 1, Now: f.clock, Names: fuzzNames}
+	config := Config{CheckListener: authenticates, MaxActions: 1, Now: f.clock, Names: fuzzNames}
 	r, err := NewReceiver(config, rules, hang, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)

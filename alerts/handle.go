@@ -95,20 +95,19 @@ func (r *Receiver) plan(j *job, rules *Rules) {
 	}
 	j.policy = &rules.Policies[i]
 	j.shadow = r.shadow(j.policy)
-	if refusal := r.checkAge(j.alert, j.policy); refusal != nil {
-		j.refuse(refusal)
-		return
+	refusal := r.checkAge(j.alert, j.policy)
+	if refusal == nil {
+		j.target, refusal = j.policy.target(j.alert.labels, rules.Services, r.config.Names)
 	}
-	t, refusal := j.policy.target(j.alert.labels, rules.Services, r.config.Names)
 	if refusal != nil {
 		j.refuse(refusal)
-		return
-	}
-	j.target = t
-	if len(t.prefixes) > 0 && slices.ContainsFunc(rules.Never, func(e Endpoint) bool { return e.covers(t) }) {
+	} else if len(j.target.prefixes) > 0 && slices.ContainsFunc(rules.Never, func(e Endpoint) bool { return e.covers(j.target) }) {
 		j.decide(resultDenied, "destination is on the never list")
 	}
 }
+
+// clockSkew is how far startsAt may be in the future.
+const clockSkew = 30 * time.Second
 
 // checkAge refuses alerts with a missing, future or old startsAt.
 func (r *Receiver) checkAge(a *alert, p *Policy) *refusal {
@@ -118,7 +117,7 @@ func (r *Receiver) checkAge(a *alert, p *Policy) *refusal {
 		return refuse(resultMalformed, "startsAt is missing")
 	}
 	now := r.config.Now()
-	if ahead := a.startsAt.Sub(now); ahead > r.config.ClockSkew {
+	if ahead := a.startsAt.Sub(now); ahead > clockSkew {
 		return refuse(resultFuture, "startsAt is %s in the future; check the clocks", ahead.Round(time.Second))
 	}
 	if age := now.Sub(a.startsAt); p.Limits.MaxAlertAge > 0 && age > p.Limits.MaxAlertAge {
@@ -260,10 +259,7 @@ func (r *Receiver) newRequest(j *job, rules *Rules, now time.Time, act action) h
 	return request
 }
 
-// acted returns the number of closed flows.
-func (j *job) acted() int {
-	return j.report.Count(hangup.Closed, hangup.HalfClosed, hangup.Lingering)
-}
+func (j *job) acted() int { return j.report.Count(hangup.Closed, hangup.HalfClosed, hangup.Lingering) }
 
 // unfinished returns the number of flows that remain because the time was over.
 func (j *job) unfinished() int {

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -13,7 +14,7 @@ import (
 type limiter struct {
 	mu       sync.Mutex
 	policies map[string]*policyState
-	trips    uint64 // breaker openings
+	trips    atomic.Uint64 // breaker openings
 }
 
 type policyState struct {
@@ -37,13 +38,6 @@ type destinationState struct {
 type action struct {
 	began time.Time
 	flows int
-}
-
-// tripCount returns the number of breaker openings since the start.
-func (l *limiter) tripCount() uint64 {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.trips
 }
 
 func newLimiter() *limiter { return &limiter{policies: make(map[string]*policyState)} }
@@ -80,7 +74,7 @@ func (l *limiter) begin(now time.Time, p *Policy, t *target) (action, *refusal) 
 	case now.Before(coolUntil):
 		return action{}, refuse(resultCooldown, "cooldown until %s", stamp(coolUntil))
 	case breaker.Actions > 0 && actions >= breaker.Actions:
-		l.trips++
+		l.trips.Add(1)
 		d.openUntil = now.Add(breaker.Window)
 		return action{}, refuse(resultBreakerOpen, "%d actions within %s; destination breaker open until %s",
 			actions, breaker.Window, stamp(d.openUntil))
@@ -99,7 +93,7 @@ func (l *limiter) destination(now time.Time, p *Policy, ph *policyState, t *targ
 	if d == nil {
 		breaker := p.Limits.Breaker
 		if breaker.Destinations > 0 && len(ph.destinations) >= breaker.Destinations {
-			l.trips++
+			l.trips.Add(1)
 			ph.openUntil = now.Add(breaker.Window)
 			return nil, refuse(resultBreakerOpen, "policy acted on %d destinations within %s; "+
 				"policy breaker open until %s", len(ph.destinations), breaker.Window, stamp(ph.openUntil))
@@ -123,12 +117,7 @@ func (ph *policyState) overlapping(t *target) (openUntil, coolUntil time.Time, a
 	return openUntil, coolUntil, actions
 }
 
-func later(a, b time.Time) time.Time {
-	if a.Before(b) {
-		return b
-	}
-	return a
-}
+func later(a, b time.Time) time.Time { return slices.MaxFunc([]time.Time{a, b}, time.Time.Compare) }
 
 // end records an attempt of the action that begin returned: the number of closed flows and
 // whether flows remain. All attempts count as one action for the breaker, at the time of
@@ -160,7 +149,7 @@ func (l *limiter) openPolicy(now time.Time, p *Policy) (until time.Time) {
 	defer l.mu.Unlock()
 	ph := l.policy(p)
 	if !now.Before(ph.openUntil) {
-		l.trips++
+		l.trips.Add(1)
 		ph.openUntil = now.Add(ph.window)
 	}
 	return ph.openUntil

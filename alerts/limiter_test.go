@@ -74,7 +74,7 @@ func TestBreakerOfDestination(t *testing.T) {
 	one(resultBreakerOpen)
 	f.advance(time.Minute)
 	one(resultDone)
-	if n := f.limiter.tripCount(); n != 1 {
+	if n := f.limiter.trips.Load(); n != 1 {
 		t.Errorf("tripped %d times, want 1", n)
 	}
 	// Three actions per window never open it.

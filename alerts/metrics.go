@@ -92,7 +92,7 @@ func (r *Receiver) Collect(ch chan<- prometheus.Metric) {
 	counter := func(d *prometheus.Desc, value uint64) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(value))
 	}
-	counter(m.trips, r.limiter.tripCount())
+	counter(m.trips, r.limiter.trips.Load())
 	counter(m.auditErrors, r.config.Audit.Errors())
 }
 

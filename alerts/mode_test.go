@@ -14,7 +14,7 @@ func TestMode(t *testing.T) {
 		{name: "no listener", change: func(c *Config) { c.NoListener = true }, policies: []Policy{armed}, want: ModeExporter},
 		{name: "shadow flag", change: func(c *Config) { c.Shadow = true }, policies: []Policy{armed}, want: ModeShadow},
 		{name: "no credentials", change: func(c *Config) { c.TokenFile = "" }, policies: []Policy{armed}, want: ModeShadow},
-		{name: "client certificates", change: func(c *Config) { c.TokenFile, c.ListenerAuthenticates = "", true }, policies: []Policy{armed}, want: ModeArmed},
+		{name: "client certificates", change: func(c *Config) { c.TokenFile, c.CheckListener = "", authenticates }, policies: []Policy{armed}, want: ModeArmed},
 		{name: "no policy", want: ModeShadow},
 		{name: "every policy in shadow", policies: []Policy{shadow}, want: ModeShadow},
 		{name: "one policy armed", policies: []Policy{shadow, armed}, want: ModeArmed},

@@ -73,24 +73,17 @@ func (p *pause) watch(ctx context.Context, interval time.Duration) (context.Cont
 	turnedOn := p.turnedOn
 	p.mu.Unlock()
 	go func() {
-		var tick <-chan time.Time
-		if p.file != "" {
-			ticker := time.NewTicker(interval)
-			defer ticker.Stop()
-			tick = ticker.C
-		}
-		for {
+		ticker := time.NewTicker(interval)
+		defer ticker.Stop()
+		for ctx.Err() == nil {
 			select {
 			case <-turnedOn:
 				cancel(errPaused)
-				return
-			case <-tick:
+			case <-ticker.C:
 				if p.byFile() {
 					cancel(errPaused)
-					return
 				}
 			case <-ctx.Done():
-				return
 			}
 		}
 	}()

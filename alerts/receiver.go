@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"mime"
@@ -11,6 +12,7 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -68,8 +70,13 @@ func NewReceiver(config Config, rules Rules, hang HangUpper, log *slog.Logger) (
 // Reload replaces the rules for later notifications; running ones keep the old rules. On
 // an error the old rules stay. Cooldowns and breakers persist by policy name.
 func (r *Receiver) Reload(rules Rules) error {
-	if err := r.config.checkRules(&rules); err != nil {
-		return err
+	if err := rules.Validate(); err != nil {
+		return fmt.Errorf("check rules: %w", err)
+	}
+	for i := range rules.Policies {
+		if p := &rules.Policies[i]; r.config.Names == nil && (len(p.Allow.Names) > 0 || p.Labels.Service != "") {
+			return fmt.Errorf("check rules: policy %q needs a resolver for its names", p.Name)
+		}
 	}
 	r.rules.Store(&rules)
 	return nil
@@ -139,7 +146,10 @@ func (r *Receiver) receive(w http.ResponseWriter, req *http.Request) *response {
 	ctx, cancel := context.WithTimeout(req.Context(), r.config.Timeout-r.config.Timeout/20)
 	defer cancel()
 
-	if err := r.unavailable(); err != nil {
+	if r.stopping.Load() {
+		return reject(http.StatusServiceUnavailable, "shutting down")
+	}
+	if err := r.pause.cause(); err != nil {
 		return reject(http.StatusServiceUnavailable, err.Error())
 	}
 	if err := checkType(req.Header); err != nil {
@@ -162,14 +172,6 @@ func (r *Receiver) receive(w http.ResponseWriter, req *http.Request) *response {
 	ctx, stop := r.pause.watch(ctx, pauseInterval)
 	defer stop()
 	return r.handle(ctx, n)
-}
-
-// unavailable returns the reason for rejecting all notifications now, or nil.
-func (r *Receiver) unavailable() error {
-	if r.stopping.Load() {
-		return errors.New("shutting down")
-	}
-	return r.pause.cause()
 }
 
 // logRejected logs a request with a 4xx status code, at most once per logInterval.
@@ -210,7 +212,7 @@ func (r *Receiver) admit(w http.ResponseWriter, req *http.Request) *response {
 
 // authorize returns nil if the request has the required credentials or none are required.
 func (r *Receiver) authorize(req *http.Request) error {
-	if r.config.ListenerAuthenticates && r.config.CheckListener != nil {
+	if r.config.CheckListener != nil {
 		if err := r.config.CheckListener(); err != nil {
 			return err
 		}
@@ -240,9 +242,7 @@ func checkType(header http.Header) error {
 	if err != nil || media != "application/json" {
 		return errors.New("Content-Type must be application/json")
 	}
-	switch cmp.Or(params["charset"], "utf-8") {
-	case "utf-8", "UTF-8":
-	default:
+	if !strings.EqualFold(cmp.Or(params["charset"], "utf-8"), "utf-8") {
 		return errors.New("charset must be UTF-8")
 	}
 	if encoding := header.Get("Content-Encoding"); encoding != "" && encoding != "identity" {
@@ -260,11 +260,10 @@ func readBody(w http.ResponseWriter, req *http.Request) ([]byte, *response) {
 	// Without effect on writers without a deadline, such as a recorder in a test.
 	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))
 	body, err := io.ReadAll(http.MaxBytesReader(w, req.Body, maxBody))
-	var large *http.MaxBytesError
-	switch {
-	case errors.As(err, &large):
+	if _, large := errors.AsType[*http.MaxBytesError](err); large {
 		return nil, tooLarge
-	case err != nil:
+	}
+	if err != nil {
 		return nil, reject(http.StatusServiceUnavailable, "read body: timeout or connection closed")
 	}
 	return body, nil

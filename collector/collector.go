@@ -26,11 +26,8 @@ import (
 	"tcphup/sockdiag"
 )
 
-// Defaults of Config.
-const (
-	DefaultMaxDestinations = 500
-	DefaultTimeout         = 10 * time.Second
-)
+// DefaultMaxDestinations is the default of Config.MaxDestinations.
+const DefaultMaxDestinations = 500
 
 // Config configures a Collector. The zero value is ready to use.
 type Config struct {
@@ -55,9 +52,6 @@ type Config struct {
 	Pinned func(addresses netip.Prefix, port uint16) bool
 	// Observer receives the flows of each scan and adds metrics; nil disables it.
 	Observer Observer
-	// Timeout bounds a scrape without X-Prometheus-Scrape-Timeout-Seconds; 0 means
-	// DefaultTimeout.
-	Timeout time.Duration
 }
 
 // Observer receives the flows of each scan, so that it needs no dump of its own.
@@ -73,7 +67,7 @@ type Observer interface {
 // Collector serves metrics and flows. Its methods may be called concurrently.
 type Collector struct {
 	logger  *slog.Logger
-	timeout time.Duration
+	timeout time.Duration // of a scrape without timeoutHeader
 	encoder *exposition.Encoder[*result]
 	scans   singleflight
 
@@ -98,7 +92,7 @@ func New(config Config) (*Collector, error) {
 		include: config.Include, exclude: config.Exclude,
 		bits4: cmp.Or(config.PrefixLengthV4, 32), bits6: cmp.Or(config.PrefixLengthV6, 128),
 	}
-	limit, timeout := cmp.Or(config.MaxDestinations, DefaultMaxDestinations), cmp.Or(config.Timeout, DefaultTimeout)
+	limit := cmp.Or(config.MaxDestinations, DefaultMaxDestinations)
 	switch {
 	case limit < 0:
 		return nil, fmt.Errorf("configure collector: negative maximum of destinations: %d", limit)
@@ -106,8 +100,6 @@ func New(config Config) (*Collector, error) {
 		return nil, fmt.Errorf("configure collector: invalid IPv4 prefix length: %d", m.bits4)
 	case m.bits6 < 0 || m.bits6 > 128:
 		return nil, fmt.Errorf("configure collector: invalid IPv6 prefix length: %d", m.bits6)
-	case timeout < 0:
-		return nil, fmt.Errorf("configure collector: negative timeout: %v", timeout)
 	}
 	for _, p := range slices.Concat(config.Include, config.Exclude) {
 		if !p.IsValid() {
@@ -120,7 +112,7 @@ func New(config Config) (*Collector, error) {
 	}
 	return &Collector{
 		logger:         cmp.Or(config.Logger, slog.New(slog.DiscardHandler)),
-		timeout:        timeout,
+		timeout:        10 * time.Second,
 		encoder:        exposition.NewEncoder(families()),
 		aggregator:     newAggregator(m, limit, pinned, time.Now),
 		dial:           func() (source, error) { return sockdiag.Dial() },

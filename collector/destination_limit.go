@@ -26,7 +26,6 @@ type destinationLimit struct {
 	pinned     func(destination netip.AddrPort) bool // whether to prefer a destination regardless of size
 	aggregates []aggregate                           // the first one is overflow
 	index      map[netip.AddrPort]int32              // of the destinations with an aggregate
-	pins       map[netip.AddrPort]struct{}           // the pinned destinations in index
 	kept       map[netip.AddrPort]struct{}           // result of the previous choose
 	heavy      heavyHitters                          // of the destinations in overflow
 
@@ -62,9 +61,8 @@ func newDestinationLimit(limit int, pinned func(netip.AddrPort) bool) *destinati
 		pinned:     pinned,
 		aggregates: make([]aggregate, 1),
 		index:      make(map[netip.AddrPort]int32),
-		pins:       make(map[netip.AddrPort]struct{}),
 		kept:       make(map[netip.AddrPort]struct{}),
-		heavy:      newHeavyHitters(limit),
+		heavy:      heavyHitters{limit: limit, counts: make(map[netip.AddrPort]uint32)},
 	}
 }
 
@@ -72,7 +70,6 @@ func newDestinationLimit(limit int, pinned func(netip.AddrPort) bool) *destinati
 func (l *destinationLimit) reset() {
 	l.aggregates = append(l.aggregates[:0], aggregate{})
 	clear(l.index)
-	clear(l.pins)
 	for d := range l.kept {
 		l.add(d)
 	}
@@ -100,9 +97,6 @@ func (l *destinationLimit) add(d netip.AddrPort) int32 {
 	i := int32(len(l.aggregates))
 	l.aggregates = append(l.aggregates, aggregate{})
 	l.index[d] = i
-	if l.pinned(d) {
-		l.pins[d] = struct{}{}
-	}
 	return i
 }
 
@@ -127,8 +121,7 @@ func (l *destinationLimit) choose() (kept []choice, rest aggregate, folded int) 
 			// Hysteresis: a new destination replaces a kept one if it is larger by a quarter.
 			rank += rank/4 + 1
 		}
-		_, pinned := l.pins[d]
-		candidates = append(candidates, candidate{d, i, pinned, kept, rank})
+		candidates = append(candidates, candidate{d, i, l.pinned(d), kept, rank})
 	}
 	l.candidates = candidates
 	slices.SortFunc(candidates, candidate.compare)
@@ -154,10 +147,6 @@ type heavyHitters struct {
 	limit    int
 	counts   map[netip.AddrPort]uint32
 	distinct int // distinct destinations; a lower bound above limit
-}
-
-func newHeavyHitters(limit int) heavyHitters {
-	return heavyHitters{limit: limit, counts: make(map[netip.AddrPort]uint32)}
 }
 
 func (h *heavyHitters) reset() {

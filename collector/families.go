@@ -89,7 +89,6 @@ func sourceFamilies() []family {
 	}
 }
 
-// tcpFamilies returns the metrics of TCP sockets.
 func tcpFamilies() []family {
 	bounds := seconds(idleBuckets[:])
 	durations := func(name, help string, get func(*aggregate) *histogram) family {
@@ -163,7 +162,6 @@ func tcpFamilies() []family {
 	}
 }
 
-// mptcpFamilies returns the metrics of MPTCP connections and their subflows.
 func mptcpFamilies() []family {
 	idleBounds := seconds(idleBuckets[:])
 	var subflowBounds []float64

@@ -24,11 +24,10 @@ const (
 	MaxFlowsLimit     = 10_000
 )
 
-// flowsQuery is a parsed request for flows.
 type flowsQuery struct {
 	selector sockdiag.Selector
 	protocol sockdiag.Protocol
-	compare  func(a, b *flowJSON) int
+	order    int // index into flowOrders
 	limit    int
 }
 
@@ -39,25 +38,19 @@ type flowJSON struct {
 	AgeSeconds *float64 `json:"age_seconds,omitempty"`
 }
 
-// flowOrders returns the compare functions by value of the parameter sort.
-func flowOrders() map[string]func(a, b *flowJSON) int {
-	longest := func(value func(*flowJSON) *float64) func(a, b *flowJSON) int {
-		return func(a, b *flowJSON) int {
-			return cmp.Or(-cmp.Compare(orMinusOne(value(a)), orMinusOne(value(b))), cmp.Compare(a.Cookie, b.Cookie))
-		}
-	}
-	return map[string]func(a, b *flowJSON) int{
-		"idle":         longest(func(f *flowJSON) *float64 { return f.IdleSeconds }),
-		"peer_silence": longest(func(f *flowJSON) *float64 { return f.PeerSilenceSeconds }),
-		"age":          longest(func(f *flowJSON) *float64 { return f.AgeSeconds }),
-	}
-}
+// flowOrders are the values of the parameter sort.
+var flowOrders = [...]string{"idle", "peer_silence", "age"}
 
-func orMinusOne(f *float64) float64 {
-	if f == nil {
+// compare orders flows by the duration of the query's order, longest first and unknown ones
+// last.
+func (q *flowsQuery) compare(a, b *flowJSON) int {
+	seconds := func(f *flowJSON) float64 {
+		if s := [len(flowOrders)]*float64{f.IdleSeconds, f.PeerSilenceSeconds, f.AgeSeconds}[q.order]; s != nil {
+			return *s
+		}
 		return -1
 	}
-	return *f
+	return cmp.Or(cmp.Compare(seconds(b), seconds(a)), cmp.Compare(a.Cookie, b.Cookie))
 }
 
 // FlowsHandler returns a handler for GET /api/v1/flows, which serves single flows as
@@ -76,11 +69,6 @@ func orMinusOne(f *float64) float64 {
 func (c *Collector) FlowsHandler() http.Handler {
 	slot := make(chan struct{}, 1)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method != http.MethodGet && r.Method != http.MethodHead {
-			w.Header().Set("Allow", "GET, HEAD")
-			http.Error(w, "use GET", http.StatusMethodNotAllowed)
-			return
-		}
 		q, err := parseFlowsQuery(r.URL.RawQuery)
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusBadRequest)
@@ -111,11 +99,7 @@ func (c *Collector) FlowsHandler() http.Handler {
 }
 
 func parseFlowsQuery(raw string) (flowsQuery, error) {
-	q := flowsQuery{
-		selector: sockdiag.Selector{Destinations: sockdiag.Everywhere()},
-		compare:  flowOrders()["idle"],
-		limit:    DefaultFlowsLimit,
-	}
+	q := flowsQuery{selector: sockdiag.Selector{Destinations: sockdiag.Everywhere()}, limit: DefaultFlowsLimit}
 	parameters, err := url.ParseQuery(raw)
 	if err != nil {
 		return q, fmt.Errorf("malformed query: %w", err)
@@ -134,7 +118,7 @@ func parseFlowsQuery(raw string) (flowsQuery, error) {
 	return q, nil
 }
 
-func (q *flowsQuery) set(name, value string) error {
+func (q *flowsQuery) set(name, value string) (err error) {
 	oneOf := func(choices ...string) (int, error) {
 		if i := slices.Index(choices, value); i >= 0 {
 			return i, nil
@@ -148,6 +132,7 @@ func (q *flowsQuery) set(name, value string) error {
 		}
 		return n, nil
 	}
+	var n int
 	switch name {
 	case "destination":
 		p, err := address.Parse(value)
@@ -156,35 +141,24 @@ func (q *flowsQuery) set(name, value string) error {
 		}
 		q.selector.Destinations = []netip.Prefix{p}
 	case "port":
-		n, err := number(0, 65535)
-		if n > 0 {
+		if n, err = number(0, 65535); n > 0 {
 			q.selector.Ports = []uint16{uint16(n)}
 		}
-		return err
 	case "direction":
-		if _, err := oneOf("outbound", "inbound", "either"); err != nil {
-			return err
+		if _, err = oneOf("outbound", "inbound", "either"); err == nil {
+			q.selector.Direction, err = sockdiag.ParseDirection(value)
 		}
-		var err error
-		q.selector.Direction, err = sockdiag.ParseDirection(value)
-		return err
 	case "protocol":
-		i, err := oneOf("tcp", "mptcp")
-		q.protocol = sockdiag.Protocol(i)
-		return err
+		n, err = oneOf("tcp", "mptcp")
+		q.protocol = sockdiag.Protocol(n)
 	case "sort":
-		orders := []string{"idle", "peer_silence", "age"}
-		i, err := oneOf(orders...)
-		q.compare = flowOrders()[orders[i]]
-		return err
+		q.order, err = oneOf(flowOrders[:]...)
 	case "limit":
-		n, err := number(1, MaxFlowsLimit)
-		q.limit = n
-		return err
+		q.limit, err = number(1, MaxFlowsLimit)
 	default:
-		return fmt.Errorf("unknown parameter %q", name)
+		err = fmt.Errorf("unknown parameter %q", name)
 	}
-	return nil
+	return err
 }
 
 // selectFlows returns the first matching flows in the order of the query, and the number
@@ -235,7 +209,6 @@ func (c *Collector) flowJSON(f *sockdiag.Flow, direction sockdiag.Direction, now
 	return out
 }
 
-// flowsJSON is the response of FlowsHandler.
 type flowsJSON struct {
 	Matched   int         `json:"matched"`
 	Truncated bool        `json:"truncated"`

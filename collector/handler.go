@@ -51,32 +51,22 @@ func (c *Collector) Handler(others prometheus.Gatherer) http.Handler {
 }
 
 // gatherWith returns the families of others and of the observed metrics.
-func gatherWith(others prometheus.Gatherer, observed observedMetrics) ([]*dto.MetricFamily, error) {
+func gatherWith(others prometheus.Gatherer, observed []prometheus.Metric) ([]*dto.MetricFamily, error) {
 	if len(observed) == 0 {
 		return others.Gather()
 	}
 	registry := prometheus.NewRegistry()
-	if err := registry.Register(observed); err != nil {
+	if err := registry.Register(prometheus.CollectorFunc(func(ch chan<- prometheus.Metric) {
+		for _, m := range observed {
+			ch <- m
+		}
+	})); err != nil {
 		return nil, err
 	}
 	return prometheus.Gatherers{others, registry}.Gather()
 }
 
-// observedMetrics collects the metrics of an Observer.
-type observedMetrics []prometheus.Metric
-
-// Describe implements prometheus.Collector.
-func (observedMetrics) Describe(chan<- *prometheus.Desc) {}
-
-// Collect implements prometheus.Collector.
-func (o observedMetrics) Collect(ch chan<- prometheus.Metric) {
-	for _, m := range o {
-		ch <- m
-	}
-}
-
-// scrapeTimeout returns the time limit for reading the sockets. Without a valid header it
-// is Config.Timeout.
+// scrapeTimeout returns the time limit for reading the sockets.
 func (c *Collector) scrapeTimeout(header string) time.Duration {
 	seconds, err := strconv.ParseFloat(header, 64)
 	if err != nil || !(seconds > 0 && seconds < time.Hour.Seconds()) {

@@ -98,9 +98,10 @@ func TestDeadline(t *testing.T) {
 func TestAbandonedScanEnds(t *testing.T) {
 	dumps := 0
 	kernel := &fakeKernel{flows: []sockdiag.Flow{flow("10.0.0.1:40000", "10.0.0.2:80")}, wait: make(chan struct{}), dumps: &dumps}
-	c := newTest(t, Config{Timeout: 10 * time.Millisecond}, kernel)
+	c := newTest(t, Config{}, kernel)
+	c.timeout = 10 * time.Millisecond
 	for range 3 {
-		if body := get(c, "nonsense"); !strings.Contains(body, failed) { // Config.Timeout applies
+		if body := get(c, "nonsense"); !strings.Contains(body, failed) { // c.timeout applies
 			t.Fatalf("endless dump: %s", body)
 		}
 	}
@@ -285,7 +286,8 @@ func TestProtobuf(t *testing.T) {
 }
 
 func TestScrapeTimeout(t *testing.T) {
-	c := newTest(t, Config{Timeout: 7 * time.Second}, &fakeKernel{})
+	c := newTest(t, Config{}, &fakeKernel{})
+	c.timeout = 7 * time.Second
 	for header, want := range map[string]time.Duration{
 		"":       7 * time.Second,
 		"10":     9500 * time.Millisecond,

@@ -13,8 +13,7 @@ import (
 // destinationSummary aggregates the outbound flows to one destination, or the inbound
 // flows at one local address.
 type destinationSummary struct {
-	direction sockdiag.Direction
-	address   netip.AddrPort
+	summaryKey
 	sockets   int             // TCP sockets, including subflows of MPTCP connections
 	stalled   int             // sockets with an unanswered probe or retransmission
 	keepalive int             // sockets with a running keepalive timer
@@ -65,7 +64,7 @@ func (all summaries) add(f *listedFlow) {
 	key := summaryKey{f.direction, f.service()}
 	d := all[key]
 	if d == nil {
-		d = &destinationSummary{direction: key.direction, address: key.address}
+		d = &destinationSummary{summaryKey: key}
 		all[key] = d
 	}
 	d.add(f)

@@ -74,7 +74,7 @@ func commandSections(commands []*kingpin.CmdModel) string {
 }
 
 // outcomeTables returns the tables of the outcomes and reasons of package hangup. The
-// meaning of each is its doc comment, "NAME means: ...".
+// meaning of each is its line comment.
 func outcomeTables(t *testing.T) (outcomes, reasons string) {
 	t.Helper()
 	file, err := parser.ParseFile(token.NewFileSet(), "../hangup/report.go", nil, parser.ParseComments)
@@ -87,18 +87,15 @@ func outcomeTables(t *testing.T) (outcomes, reasons string) {
 		if !ok || len(spec.Values) != 1 {
 			return true
 		}
-		value, isText := spec.Values[0].(*ast.BasicLit)
-		meaning, isMeaning := strings.CutPrefix(spec.Doc.Text(), spec.Names[0].Name+" means: ")
-		if isText && isMeaning {
-			meaning = strings.TrimSuffix(strings.Join(strings.Fields(meaning), " "), ".")
-			meanings[strings.Trim(value.Value, `"`)] = meaning
+		if value, isText := spec.Values[0].(*ast.BasicLit); isText {
+			meanings[strings.Trim(value.Value, `"`)] = strings.TrimSpace(spec.Comment.Text())
 		}
 		return true
 	})
 	rows := func(values []string) (rows [][]string) {
 		for _, value := range values {
 			if meanings[value] == "" {
-				t.Errorf("hangup/report.go: the doc comment of %q does not begin with NAME means:", value)
+				t.Errorf("hangup/report.go: %q has no line comment", value)
 			}
 			rows = append(rows, []string{docs.Code(value), meanings[value]})
 		}

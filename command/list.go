@@ -58,7 +58,7 @@ func (l *list) run(ctx context.Context) error {
 		return fmt.Errorf("list connections: %w", err)
 	}
 	if err := l.write(s, color); err != nil {
-		return err
+		return fmt.Errorf("write list: %w", err)
 	}
 	fmt.Fprintln(l.stderr, "tcphup: "+s.summary())
 	return nil
@@ -147,16 +147,10 @@ func (s *snapshot) missesOwners() bool {
 
 // write prints the snapshot in the format of --output.
 func (l *list) write(s *snapshot, color bool) error {
-	var err error
 	if l.output == "json" {
-		err = printJSON(l.stdout, s.json(l.flows))
-	} else {
-		err = s.table(l.flows).write(l.stdout, color)
+		return printJSON(l.stdout, s.json(l.flows))
 	}
-	if err != nil {
-		return fmt.Errorf("write list: %w", err)
-	}
-	return nil
+	return s.table(l.flows).write(l.stdout, color)
 }
 
 // useColor reports whether w is a terminal, NO_COLOR is unset and TERM is not dumb.

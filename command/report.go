@@ -6,7 +6,6 @@ import (
 	"io"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"tcphup/hangup"
@@ -58,20 +57,14 @@ func ownerText(pid int, command string) string {
 }
 
 func why(r *hangup.Result) string {
-	var parts []string
-	if r.Reason != "" {
-		parts = append(parts, string(r.Reason))
-	}
-	if r.Detail != "" {
-		parts = append(parts, text.Printable(r.Detail))
-	}
+	parts := []string{string(r.Reason), text.Printable(r.Detail)}
 	if r.Err != nil {
 		parts = append(parts, text.Printable(r.Err.Error()))
 	}
 	if r.Reconnect != nil {
 		parts = append(parts, reconnectText(r))
 	}
-	return strings.Join(parts, ": ")
+	return text.JoinNonEmpty(": ", parts...)
 }
 
 func reconnectText(r *hangup.Result) string {
@@ -88,13 +81,7 @@ func reconnectText(r *hangup.Result) string {
 
 // summary returns the line below the report.
 func summary(report *hangup.Report) string {
-	var parts []string
-	for _, o := range hangup.Outcomes() {
-		if n := report.Count(o); n > 0 {
-			parts = append(parts, fmt.Sprintf("%d %s", n, o))
-		}
-	}
-	line := cmp.Or(strings.Join(parts, ", "), noMatch) + otherDirection(report.LeftAlone)
+	line := cmp.Or(hangup.FormatOutcomes(report.Outcomes()), noMatch) + otherDirection(report.LeftAlone)
 	if n := report.Covered - len(report.Results); n > 0 {
 		line += fmt.Sprintf("; %d idle for less than --min-idle", n)
 	}

@@ -3,7 +3,6 @@
 package config
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 
@@ -44,32 +43,27 @@ func Parse(path string, content []byte) (Config, error) {
 	if len(d.mistakes) > 0 {
 		return Config{}, d.err(path)
 	}
-	if err := c.Validate(); err != nil {
+	if err := c.Rules.Validate(); err != nil {
 		return Config{}, fmt.Errorf("%s: %w", path, err)
 	}
 	return c, nil
 }
 
-// Validate returns all violated constraints, joined, or nil.
-func (c *Config) Validate() error {
-	errs := []error{c.Rules.Validate()}
-	for _, s := range c.Services {
-		if s.Settle <= 0 {
-			errs = append(errs, fmt.Errorf("service %q: settle must be above 0", s.Name))
+// Watched returns the names to watch: the services, and the names in the allow lists of
+// policies, which have no port.
+func (c *Config) Watched() []services.Service {
+	watched := slices.Clone(c.Services)
+	for i := range c.Rules.Policies {
+		for _, name := range c.Rules.Policies[i].Allow.Names {
+			if !slices.ContainsFunc(watched, named(name)) {
+				watched = append(watched, services.Service{Name: name})
+			}
 		}
 	}
-	return errors.Join(errs...)
+	return watched
 }
 
-// Names returns the DNS names of services and of the policies' allow lists, sorted.
-func (c *Config) Names() []string {
-	var names []string
-	for _, s := range c.Services {
-		names = append(names, s.Name)
-	}
-	for i := range c.Rules.Policies {
-		names = append(names, c.Rules.Policies[i].Allow.Names...)
-	}
-	slices.Sort(names)
-	return slices.Compact(names)
+// named returns a function that compares the name of a service.
+func named(name string) func(services.Service) bool {
+	return func(s services.Service) bool { return s.Name == name }
 }

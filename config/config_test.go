@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -73,8 +74,12 @@ func TestExampleConfig(t *testing.T) {
 	if diff := cmp.Diff([]services.Service{{Name: "db.internal", Port: 5432, Settle: time.Minute, Interval: 15 * time.Second}}, c.Services); diff != "" {
 		t.Errorf("services (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff([]string{"db.internal"}, c.Names()); diff != "" {
-		t.Errorf("names (-want +got):\n%s", diff)
+	if diff := cmp.Diff(c.Services, c.Watched()); diff != "" {
+		t.Errorf("watched (-want +got):\n%s", diff)
+	}
+	c.Rules.Policies[0].Allow.Names = []string{"db.internal", "cache.internal"}
+	if diff := cmp.Diff(append(slices.Clone(c.Services), services.Service{Name: "cache.internal"}), c.Watched()); diff != "" {
+		t.Errorf("watched with a name of a policy (-want +got):\n%s", diff)
 	}
 
 	// Without its section defaults, the file has the same limits.

@@ -71,7 +71,7 @@ func (d *decoder) mapping(n *yaml.Node, name, prefix string, v reflect.Value) ma
 	}
 	values := make(map[string]*yaml.Node)
 	if n.Kind != yaml.MappingNode {
-		d.fail(n, "%s must be a mapping with the keys %s", name, keyList(fields))
+		d.fail(n, "%s must be a mapping with the keys %s", name, strings.Join(slices.Sorted(maps.Keys(fields)), ", "))
 		return values
 	}
 	for i := 0; i+1 < len(n.Content); i += 2 {
@@ -186,23 +186,15 @@ func limit[T any](tag reflect.StructTag, name string, parse func(string) (T, err
 	return bound
 }
 
-func keyList(fields map[string]reflect.StructField) string {
-	return strings.Join(slices.Sorted(maps.Keys(fields)), ", ")
-}
-
 // suggest returns the hint about an unknown key: the nearest known key within two edits,
 // otherwise all known keys.
 func suggest(wrong string, fields map[string]reflect.StructField) string {
-	best, least := "", 3
-	for _, key := range slices.Sorted(maps.Keys(fields)) {
-		if d := distance(wrong, key); d < least {
-			best, least = key, d
-		}
+	known := slices.Sorted(maps.Keys(fields))
+	nearest := slices.MinFunc(known, func(a, b string) int { return distance(wrong, a) - distance(wrong, b) })
+	if distance(wrong, nearest) > 2 {
+		return "the known keys are " + strings.Join(known, ", ")
 	}
-	if best == "" {
-		return "the known keys are " + keyList(fields)
-	}
-	return fmt.Sprintf("did you mean %q?", best)
+	return fmt.Sprintf("did you mean %q?", nearest)
 }
 
 // distance returns the number of single-byte edits between a and b.

@@ -11,9 +11,6 @@ import (
 	"tcphup/services"
 )
 
-// stalePolicyName is the name of the policy that stalePolicy returns.
-const stalePolicyName = "stale"
-
 // AddServices adds services to those of the file. If the embedded policy is the only
 // policy, it also adds the embedded policy for services. A duplicate name is an error.
 func (c *Config) AddServices(more []services.Service) error {
@@ -33,7 +30,7 @@ func (c *Config) AddServices(more []services.Service) error {
 
 // addService returns false for a duplicate name.
 func (c *Config) addService(s services.Service) bool {
-	if slices.ContainsFunc(c.Services, func(other services.Service) bool { return other.Name == s.Name }) {
+	if slices.ContainsFunc(c.Services, named(s.Name)) {
 		return false
 	}
 	c.Services = append(c.Services, s)
@@ -46,7 +43,7 @@ func (c *Config) addService(s services.Service) bool {
 // to former addresses of the service.
 func stalePolicy(watched []services.Service) (alerts.Policy, error) {
 	p := alerts.Labelled()
-	p.Name, p.Allow, p.Labels.Service = stalePolicyName, alerts.Allow{}, "service"
+	p.Name, p.Allow, p.Labels.Service = "stale", alerts.Allow{}, "service"
 	for _, s := range watched {
 		p.Allow.Names = append(p.Allow.Names, s.Name)
 	}

@@ -74,18 +74,15 @@ func NewFlowJSON(f *sockdiag.Flow, direction sockdiag.Direction) FlowJSON {
 		SendQueueBytes:     f.SendQueue,
 	}
 	if f.Protocol != sockdiag.MPTCP {
-		queue := f.ReceiveQueue
-		j.ReceiveQueueBytes = &queue
+		j.ReceiveQueueBytes = new(f.ReceiveQueue)
 	}
 	if f.IsSubflow {
-		token := f.Subflow.Token
-		j.MPTCPToken = &token
+		j.MPTCPToken = new(f.Subflow.Token)
 	}
 	if f.HasMPTCPInfo {
-		token, subflows := f.MPTCPInfo.Token, f.MPTCPInfo.SubflowsTotal
-		j.MPTCPToken = &token
-		if subflows > 0 {
-			j.SubflowCount = &subflows
+		j.MPTCPToken = new(f.MPTCPInfo.Token)
+		if n := f.MPTCPInfo.SubflowsTotal; n > 0 {
+			j.SubflowCount = &n
 		}
 	}
 	return j
@@ -96,8 +93,7 @@ func SecondsJSON(d time.Duration, known bool) *float64 {
 	if !known {
 		return nil
 	}
-	seconds := d.Seconds()
-	return &seconds
+	return new(d.Seconds())
 }
 
 // ResultJSON is the JSON form of a Result.

@@ -1,8 +1,10 @@
 package hangup
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"tcphup/sockdiag"
@@ -11,21 +13,15 @@ import (
 // Outcome is the result for one flow.
 type Outcome string
 
+// The outcomes. TestDocs copies the comments into the documentation.
 const (
-	// Closed means: the kernel no longer lists the flow, or lists it in TIME_WAIT.
-	Closed Outcome = "closed"
-	// HalfClosed means: the peer acknowledged the FIN but did not send its own.
-	HalfClosed Outcome = "half_closed"
-	// Lingering means: the peer did not acknowledge the FIN within the linger time.
-	Lingering Outcome = "lingering"
-	// Gone means: the flow ended before it was hung up.
-	Gone Outcome = "gone"
-	// Planned means: dry run or shadow, or the action timed out before this flow.
-	Planned Outcome = "planned"
-	// Refused means: a safety check rejected the flow; the reason names the check.
-	Refused Outcome = "refused"
-	// Failed means: a system call failed; the error has the cause.
-	Failed Outcome = "failed"
+	Closed     Outcome = "closed"      // the kernel no longer lists the flow, or lists it in TIME_WAIT
+	HalfClosed Outcome = "half_closed" // the peer acknowledged the FIN but did not send its own
+	Lingering  Outcome = "lingering"   // the peer did not acknowledge the FIN within the linger time
+	Gone       Outcome = "gone"        // the flow ended before it was hung up
+	Planned    Outcome = "planned"     // dry run or shadow, or the action timed out before this flow
+	Refused    Outcome = "refused"     // a safety check rejected the flow; the reason names the check
+	Failed     Outcome = "failed"      // a system call failed; the error has the cause
 )
 
 // Outcomes returns all outcomes.
@@ -36,26 +32,17 @@ func Outcomes() []Outcome {
 // Reason names the safety check that refused a flow.
 type Reason string
 
+// The reasons. TestDocs copies the comments into the documentation.
 const (
-	// ReasonIdentity means: the descriptor no longer refers to the selected flow.
-	ReasonIdentity Reason = "identity"
-	// ReasonSIGPIPE means: SIGPIPE would kill the owner at its next write.
-	ReasonSIGPIPE Reason = "sigpipe"
-	// ReasonPermission means: a capability or a kernel feature is missing.
-	ReasonPermission Reason = "permission"
-	// ReasonEvidence means: the flow became active after it was selected.
-	ReasonEvidence Reason = "evidence"
-	// ReasonBudget means: more flows match than the limit of one action.
-	ReasonBudget Reason = "budget"
-	// ReasonDenied means: the flow is on the never list.
-	ReasonDenied Reason = "denied"
-	// ReasonLastSubflow means: destroy would remove the last subflow of an MPTCP
-	// connection without an error in the application.
-	ReasonLastSubflow Reason = "last_subflow"
-	// ReasonListener means: the socket is a listener.
-	ReasonListener Reason = "listener"
-	// ReasonSelf means: the socket belongs to tcphup.
-	ReasonSelf Reason = "self"
+	ReasonIdentity    Reason = "identity"     // the descriptor no longer refers to the selected flow
+	ReasonSIGPIPE     Reason = "sigpipe"      // SIGPIPE would kill the owner at its next write
+	ReasonPermission  Reason = "permission"   // a capability or a kernel feature is missing
+	ReasonEvidence    Reason = "evidence"     // the flow became active after it was selected
+	ReasonBudget      Reason = "budget"       // more flows match than the limit of one action
+	ReasonDenied      Reason = "denied"       // the flow is on the never list
+	ReasonLastSubflow Reason = "last_subflow" // destroy would remove the last subflow of an MPTCP connection without an error in the application
+	ReasonListener    Reason = "listener"     // the socket is a listener
+	ReasonSelf        Reason = "self"         // the socket belongs to tcphup
 )
 
 // Reasons returns all reasons.
@@ -140,6 +127,17 @@ func (r *Report) Outcomes() map[Outcome]int {
 		counts[r.Results[i].Outcome]++
 	}
 	return counts
+}
+
+// FormatOutcomes lists counts as text, in the order of Outcomes: "3 closed, 1 failed".
+func FormatOutcomes(counts map[Outcome]int) string {
+	var parts []string
+	for _, o := range Outcomes() {
+		if n := counts[o]; n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", n, o))
+		}
+	}
+	return strings.Join(parts, ", ")
 }
 
 // Refusals counts the refused flows by reason, without reasons of 0 flows.

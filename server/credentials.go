@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 )
 
 // checkCredentials returns an error if the alert receiver requires no credentials and
@@ -17,7 +16,7 @@ func (o *Options) checkCredentials() error {
 		check := func() error { return checkWebConfig(o.AlertsWebConfig) }
 		switch err := check(); {
 		case err == nil:
-			o.Alerts.ListenerAuthenticates, o.Alerts.CheckListener = true, check
+			o.Alerts.CheckListener = check
 		case !errors.Is(err, errNoWebCredentials):
 			return err
 		}
@@ -29,17 +28,8 @@ func (o *Options) checkCredentials() error {
 	if err != nil {
 		return fmt.Errorf("invalid --alerts.listen-address=%s: %w; use ADDRESS:PORT", o.AlertsAddress, err)
 	}
-	if a, err := netip.ParseAddr(host); host != "localhost" && (err != nil || !a.IsLoopback()) {
+	if !isLoopback(host) {
 		return fmt.Errorf("--alerts.listen-address=%s requires no credentials: set --alerts.token-file or --alerts.web-config-file, or listen on 127.0.0.1", o.AlertsAddress)
 	}
 	return nil
-}
-
-// checkWebFile validates the web configuration of the metrics server.
-func (o *Options) checkWebFile() error {
-	if *o.Web.WebConfigFile == "" {
-		return nil
-	}
-	_, err := readWebConfig(*o.Web.WebConfigFile)
-	return err
 }

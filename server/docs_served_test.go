@@ -42,7 +42,7 @@ func TestPrivilegedServedMetrics(t *testing.T) {
 			StateDirectory: state,
 		})
 		x.probe(t.Context())
-		handler := x.webHandler()
+		handler := x.webRoutes().mux()
 		var served map[string]*dto.MetricFamily
 		// A scrape has no sockets if the kernel interrupts its dump.
 		nstest.Eventually(t, "a scrape with all sockets", func() bool {

@@ -11,46 +11,37 @@ import (
 	"tcphup/statuspage"
 )
 
-// route is a pattern of http.ServeMux and its handler.
-type route struct {
-	pattern string
-	handler http.Handler
-}
+// routes are the handlers of a server by their pattern in http.ServeMux.
+type routes map[string]http.Handler
 
-// newMux returns a handler for the routes.
-func newMux(routes []route) http.Handler {
+func (r routes) mux() *http.ServeMux {
 	mux := http.NewServeMux()
-	for _, r := range routes {
-		mux.Handle(r.pattern, r.handler)
+	for pattern, handler := range r {
+		mux.Handle(pattern, handler)
 	}
 	return mux
 }
 
-// webHandler serves metrics, status page and read-only API.
-func (x *server) webHandler() http.Handler { return newMux(x.webRoutes()) }
-
-func (x *server) webRoutes() []route {
+// webRoutes returns the metrics, the status page and the read-only API.
+func (x *server) webRoutes() routes {
 	large := newResponseLimiter(maxResponses)
-	return []route{
-		{"GET /metrics", large.limit(x.collector.Handler(x.registry))},
-		{"GET /-/healthy", respond("tcphup is healthy.\n")},
-		{"GET /-/ready", respond("tcphup is ready.\n")},
-		{"GET /api/v1/flows", x.local(large.limit(x.collector.FlowsHandler()))},
-		{"GET /api/v1/hangups", x.local(large.limit(x.audit))},
-		{"GET /{$}", large.limit(statuspage.Handler(x, x.logger))},
+	return routes{
+		"GET /metrics":        large.limit(x.collector.Handler(x.registry)),
+		"GET /-/healthy":      respond("tcphup is healthy.\n"),
+		"GET /-/ready":        respond("tcphup is ready.\n"),
+		"GET /api/v1/flows":   x.local(large.limit(x.collector.FlowsHandler())),
+		"GET /api/v1/hangups": x.local(large.limit(x.audit)),
+		"GET /{$}":            large.limit(statuspage.Handler(x, x.logger)),
 	}
 }
 
-// alertsHandler serves the alert receiver and the commands.
-func (x *server) alertsHandler() http.Handler { return newMux(x.alertRoutes()) }
-
-// alertRoutes returns patterns without methods; the handlers check the method.
-func (x *server) alertRoutes() []route {
-	return []route{
-		{"/alerts", x.receiver},
-		{"/-/pause", x.receiver.PauseHandler()},
-		{"/-/resume", x.receiver.ResumeHandler()},
-		{"/-/reload", x.receiver.Protect(http.HandlerFunc(x.handleReload))},
+// alertRoutes returns the alert receiver and its commands. The handlers check the method.
+func (x *server) alertRoutes() routes {
+	return routes{
+		"/alerts":   x.receiver,
+		"/-/pause":  x.receiver.PauseHandler(),
+		"/-/resume": x.receiver.ResumeHandler(),
+		"/-/reload": x.receiver.Protect(http.HandlerFunc(x.handleReload)),
 	}
 }
 
@@ -87,11 +78,8 @@ func isLocal(r *http.Request) bool {
 		}
 	}
 	client, _, err := net.SplitHostPort(r.RemoteAddr)
-	return err == nil && isLoopback(client) && isLoopback(hostname(r.Host))
+	return err == nil && isLoopback(client) && isLoopback((&url.URL{Host: r.Host}).Hostname())
 }
-
-// hostname returns the host of a Host header without port and brackets.
-func hostname(host string) string { return (&url.URL{Host: host}).Hostname() }
 
 // isLoopback reports whether the host is a loopback address or localhost.
 func isLoopback(host string) bool {

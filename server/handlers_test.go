@@ -70,15 +70,29 @@ func TestLocal(t *testing.T) {
 	}
 }
 
+// The metrics server is read-only.
+func TestMetricsServerRejectsPost(t *testing.T) {
+	x := testServer(t, Options{})
+	mux := x.webRoutes().mux()
+	for pattern := range x.webRoutes() {
+		path := strings.TrimSuffix(strings.TrimPrefix(pattern, "GET "), "{$}")
+		response := httptest.NewRecorder()
+		mux.ServeHTTP(response, httptest.NewRequest(http.MethodPost, path, nil))
+		if allow := response.Header().Get("Allow"); response.Code != http.StatusMethodNotAllowed || allow != "GET, HEAD" {
+			t.Errorf("POST %s: code %d, Allow %q", path, response.Code, allow)
+		}
+	}
+}
+
 // The table of HTTP paths in docs/reference.md matches the routes.
 func TestDocumentedPaths(t *testing.T) {
 	x := testServer(t, Options{})
 	var served, documented []string
-	for _, r := range x.webRoutes() {
-		served = append(served, strings.TrimSuffix(r.pattern, "{$}"))
+	for pattern := range x.webRoutes() {
+		served = append(served, strings.TrimSuffix(pattern, "{$}"))
 	}
-	for _, r := range x.alertRoutes() {
-		served = append(served, "POST "+r.pattern)
+	for pattern := range x.alertRoutes() {
+		served = append(served, "POST "+pattern)
 	}
 	reference, err := os.ReadFile(filepath.Join("..", "docs", "reference.md"))
 	if err != nil {

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -49,12 +50,11 @@ func dropPrivileges(hangsUp, readsFiles bool) (*libcap.Set, error) {
 	if err := libcap.ResetAmbient(); err != nil {
 		return nil, fmt.Errorf("drop ambient capabilities: %w", err)
 	}
-	for _, flag := range []libcap.Flag{libcap.Effective, libcap.Permitted} {
-		if err := keep.SetFlag(flag, false, unneeded...); err != nil {
-			return nil, fmt.Errorf("drop capabilities: %w", err)
-		}
-	}
-	if err := keep.ClearFlag(libcap.Inheritable); err != nil {
+	if err := errors.Join(
+		keep.SetFlag(libcap.Effective, false, unneeded...),
+		keep.SetFlag(libcap.Permitted, false, unneeded...),
+		keep.ClearFlag(libcap.Inheritable),
+	); err != nil {
 		return nil, fmt.Errorf("drop capabilities: %w", err)
 	}
 	if difference, err := have.Cf(keep); err != nil || difference != 0 {

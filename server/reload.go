@@ -3,14 +3,12 @@ package server
 import (
 	"fmt"
 	"net/http"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"tcphup/config"
 )
 
-// reloadMetrics are the result and the time of configuration reloads.
 type reloadMetrics struct{ successful, time prometheus.Gauge }
 
 func newReloadMetrics() reloadMetrics {
@@ -32,7 +30,7 @@ func (m reloadMetrics) set(ok bool) {
 		return
 	}
 	m.successful.Set(1)
-	m.time.Set(float64(time.Now().UnixNano()) / float64(time.Second))
+	m.time.SetToCurrentTime()
 }
 
 // load reads the configuration file, or returns the default without one, and adds the
@@ -62,7 +60,7 @@ func (x *server) reload() bool {
 		err = x.receiver.Reload(c.Rules)
 	}
 	if err == nil {
-		err = x.watcher.Reload(watched(&c))
+		err = x.watcher.Reload(c.Watched())
 	}
 	x.reloads.set(err == nil)
 	if err != nil {

@@ -27,7 +27,6 @@ type responseLimiter struct {
 	running []*response // oldest first
 }
 
-// response is a running response.
 type response struct {
 	controller *http.ResponseController
 	start      time.Time
@@ -85,7 +84,5 @@ func (l *responseLimiter) abortSlowest() {
 func (l *responseLimiter) remove(r *response) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if i := slices.Index(l.running, r); i >= 0 {
-		l.running = slices.Delete(l.running, i, i+1)
-	}
+	l.running = slices.DeleteFunc(l.running, func(other *response) bool { return other == r })
 }

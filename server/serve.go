@@ -10,8 +10,6 @@ import (
 	"sync"
 	"syscall"
 	"time"
-
-	"tcphup/alerts"
 )
 
 // shutdownTimeout is how long running actions and responses may take to finish.
@@ -28,11 +26,17 @@ func (x *server) serveUntilDone(ctx context.Context) error {
 	defer watching.Wait()
 	watching.Go(func() { x.watcher.Run(ctx) })
 
-	metrics := newMetricsServer(x.webHandler())
+	metrics := &http.Server{
+		Handler: x.webRoutes().mux(), ReadHeaderTimeout: 10 * time.Second, WriteTimeout: time.Minute,
+		IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
+	}
+	limitConnections(metrics, maxConnections)
 	servers := []*http.Server{metrics}
 	go func() { stop(serveOn(x.metricsListeners, metrics, x.options.Web, x.logger)) }()
 	if x.options.AlertsAddress != "" {
-		receiver := newAlertsServer(x.alertsHandler(), x.receiver)
+		receiver := &http.Server{Handler: x.alertRoutes().mux()}
+		x.receiver.ConfigureServer(receiver)
+		limitConnections(receiver, maxConnections)
 		servers = append([]*http.Server{receiver}, servers...)
 		go func() { stop(serveOn(x.alertListeners, receiver, x.alertsFlags, x.logger)) }()
 	}
@@ -58,19 +62,4 @@ func (x *server) serveUntilDone(ctx context.Context) error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// newMetricsServer returns the server for metrics and the status page.
-func newMetricsServer(handler http.Handler) *http.Server {
-	s := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, WriteTimeout: time.Minute, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10}
-	limitConnections(s, maxConnections)
-	return s
-}
-
-// newAlertsServer returns the server for alerts, with the timeouts of the receiver.
-func newAlertsServer(handler http.Handler, receiver *alerts.Receiver) *http.Server {
-	s := &http.Server{Handler: handler}
-	receiver.ConfigureServer(s)
-	limitConnections(s, maxConnections)
-	return s
 }

@@ -3,6 +3,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"os"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -124,8 +126,8 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	c, err := x.load()
-	if err == nil {
-		err = o.checkWebFile()
+	if err == nil && *o.Web.WebConfigFile != "" {
+		_, err = readWebConfig(*o.Web.WebConfigFile)
 	}
 	if err == nil {
 		err = x.build(c)
@@ -148,12 +150,12 @@ func (x *server) build(c config.Config) error {
 	o := x.options
 	var err error
 	if x.watcher, err = services.New(services.Config{
-		Logger: x.logger, Services: watched(&c), StateDirectory: stateDirectory(o.StateDirectory),
+		Logger: x.logger, Services: c.Watched(), StateDirectory: stateDirectory(o.StateDirectory),
 	}); err != nil {
 		return err
 	}
 	o.Collector.Logger = x.logger
-	o.Collector.Observer = x.watcher.Sockets()
+	o.Collector.Observer = x.watcher
 	o.Collector.Pinned = func(addresses netip.Prefix, port uint16) bool {
 		return x.watcher.Pinned(addresses, port) || x.receiver.Allows(addresses, port)
 	}
@@ -181,6 +183,13 @@ func (x *server) build(c config.Config) error {
 	}
 	x.reloads.set(true)
 	return nil
+}
+
+// stateDirectory returns option, or else the first entry of STATE_DIRECTORY, which may be
+// empty.
+func stateDirectory(option string) string {
+	first, _, _ := strings.Cut(os.Getenv("STATE_DIRECTORY"), ":")
+	return cmp.Or(option, first)
 }
 
 // logStart logs the version, mode and capabilities, and warns if no alert can close

@@ -67,7 +67,7 @@ func TestMode(t *testing.T) {
 				t.Errorf("log without %q: %s", want, log.String())
 			}
 			page := httptest.NewRecorder()
-			x.webHandler().ServeHTTP(page, httptest.NewRequest(http.MethodGet, "/", nil))
+			x.webRoutes().mux().ServeHTTP(page, httptest.NewRequest(http.MethodGet, "/", nil))
 			if want := "<title>tcphup: " + string(tt.want); !strings.Contains(page.Body.String(), want) {
 				t.Errorf("page without %q", want)
 			}

@@ -78,7 +78,7 @@ func benchmarkCounting(b *testing.B, to netip.AddrPort, services int) {
 		for range 5 {
 			floors = append(floors, dump(all, func(*sockdiag.Flow) {}))
 			begin := time.Now()
-			see, done := w.Sockets().Observe()
+			see, done := w.Observe()
 			dump(all, see)
 			done()
 			observed = append(observed, time.Since(begin))

@@ -2,6 +2,7 @@ package services
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -120,16 +121,8 @@ func (d *dialer) explain(err error) error {
 }
 
 func codeName(code int32) string {
-	switch code {
-	case codeFormatError:
-		return "FORMERR"
-	case codeServerFailure:
-		return "SERVFAIL"
-	case codeNotImplemented:
-		return "NOTIMP"
-	case codeRefused:
-		return "REFUSED"
-	default:
-		return fmt.Sprintf("response code %d", code)
+	names := map[int32]string{
+		codeFormatError: "FORMERR", codeServerFailure: "SERVFAIL", codeNotImplemented: "NOTIMP", codeRefused: "REFUSED",
 	}
+	return cmp.Or(names[code], fmt.Sprintf("response code %d", code))
 }

@@ -109,7 +109,7 @@ func oneService(settle time.Duration) Config {
 func gather(t *testing.T, w *Watcher, flows ...sockdiag.Flow) map[string]float64 {
 	t.Helper()
 	registry := prometheus.NewPedanticRegistry()
-	for _, c := range []prometheus.Collector{w, scanCollector{w.Sockets(), flows}} {
+	for _, c := range []prometheus.Collector{w, scanCollector{w, flows}} {
 		if err := registry.Register(c); err != nil {
 			t.Fatal(err)
 		}
@@ -144,14 +144,14 @@ func metric(t *testing.T, w *Watcher, name string) (sum float64) {
 
 // scanCollector collects the metrics of a scan of flows.
 type scanCollector struct {
-	Sockets
-	flows []sockdiag.Flow
+	watcher *Watcher
+	flows   []sockdiag.Flow
 }
 
 func (p scanCollector) Describe(chan<- *prometheus.Desc) {}
 
 func (p scanCollector) Collect(ch chan<- prometheus.Metric) {
-	see, done := p.Observe()
+	see, done := p.watcher.Observe()
 	for i := range p.flows {
 		see(&p.flows[i])
 	}

@@ -14,6 +14,9 @@ const (
 	// former one.
 	falseFormer = 1e-6
 
+	// keepFormer is how long a former address is kept after its last flow.
+	keepFormer = 24 * time.Hour
+
 	// maxAddresses limits the addresses of a name, maxAnswer those of one response.
 	maxAddresses = 512
 	maxAnswer    = 256
@@ -43,7 +46,6 @@ type address struct {
 	sockets  uint32 // sockets to the address in the last scan
 }
 
-// event is the change of an address.
 type event struct {
 	addr netip.Addr
 	kind string

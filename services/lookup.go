@@ -1,6 +1,7 @@
 package services
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,7 +23,6 @@ type lookupError struct {
 func (e *lookupError) Error() string { return e.err.Error() }
 func (e *lookupError) Unwrap() error { return e.err }
 
-// fail returns an error with a reason.
 func fail(reason, format string, args ...any) error {
 	return &lookupError{reason, fmt.Errorf(format, args...)}
 }
@@ -33,15 +33,13 @@ const notFound = "not found"
 
 // reason returns the reason of a failed lookup; "" if err is nil.
 func reason(err error) string {
-	var lookup *lookupError
-	switch {
-	case err == nil:
+	if err == nil {
 		return ""
-	case errors.As(err, &lookup):
-		return lookup.reason
-	default:
-		return err.Error()
 	}
+	if failed, ok := errors.AsType[*lookupError](err); ok {
+		return failed.reason
+	}
+	return err.Error()
 }
 
 // lookup returns the addresses of a service in one family, distinct and sorted. It uses the
@@ -63,7 +61,6 @@ func lookup(ctx context.Context, s Service, f family) (addrs []netip.Addr, err e
 	return addrs, nil
 }
 
-// lookupHost returns the addresses of a host name in one family.
 func lookupHost(ctx context.Context, name string, f family) ([]netip.Addr, error) {
 	var d dialer
 	addrs, err := d.resolver().LookupNetIP(ctx, f.network(), name)
@@ -131,7 +128,6 @@ func distinct(addrs []netip.Addr) []netip.Addr {
 	return slices.Compact(out)
 }
 
-// result is the result of a lookup in one family.
 type result struct {
 	addrs []netip.Addr
 	err   error
@@ -143,7 +139,6 @@ type round struct {
 	results            [len(families)]result
 }
 
-// finish stores the result of a family.
 func (r *round) finish(f family, of result) { r.results[f], r.done[f] = of, true }
 
 // take returns the result of a family, once. "Not found" is an empty result if the other
@@ -203,12 +198,8 @@ func Resolve(ctx context.Context, s Service) (Resolved, error) {
 
 // joined combines the errors of both families in one line; nil without errors.
 func joined(a, b error) error {
-	switch {
-	case a == nil:
-		return b
-	case b == nil:
-		return a
-	default:
-		return fmt.Errorf("%w; %w", a, b)
+	if a == nil || b == nil {
+		return cmp.Or(a, b)
 	}
+	return fmt.Errorf("%w; %w", a, b)
 }

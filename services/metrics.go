@@ -13,8 +13,8 @@ const (
 )
 
 type descs struct {
-	addresses, lookups, failures, changed *prometheus.Desc // Watcher
-	sockets, idle                         *prometheus.Desc // Sockets
+	addresses, lookups, failures, changed *prometheus.Desc // Collect
+	sockets, idle                         *prometheus.Desc // Observe
 }
 
 func newDescs() descs {
@@ -37,7 +37,7 @@ func newDescs() descs {
 	}
 }
 
-// Describe implements prometheus.Collector, including the metrics of Sockets.
+// Describe implements prometheus.Collector, including the metrics of Observe.
 func (w *Watcher) Describe(ch chan<- *prometheus.Desc) {
 	d := &w.metrics
 	for _, desc := range []*prometheus.Desc{d.addresses, d.lookups, d.failures, d.changed, d.sockets, d.idle} {
@@ -45,7 +45,7 @@ func (w *Watcher) Describe(ch chan<- *prometheus.Desc) {
 	}
 }
 
-// Collect implements prometheus.Collector with the metrics of lookups. Sockets has those
+// Collect implements prometheus.Collector with the metrics of lookups. Observe has those
 // of flows.
 func (w *Watcher) Collect(ch chan<- prometheus.Metric) {
 	w.mu.Lock()
@@ -62,14 +62,9 @@ func (w *Watcher) Collect(ch chan<- prometheus.Metric) {
 		if len(entry.history.addresses) == 0 {
 			continue // no successful lookup yet
 		}
-		former := 0
-		for _, a := range entry.history.addresses {
-			if a.former {
-				former++
-			}
-		}
-		ch <- gauge(d.addresses, float64(len(entry.history.addresses)-former), name, labelCurrent)
-		ch <- gauge(d.addresses, float64(former), name, labelFormer)
+		current, former := entry.history.list()
+		ch <- gauge(d.addresses, float64(len(current)), name, labelCurrent)
+		ch <- gauge(d.addresses, float64(len(former)), name, labelFormer)
 		if changed := entry.history.changed; !changed.IsZero() {
 			ch <- gauge(d.changed, float64(changed.UnixNano())/float64(time.Second), name)
 		}

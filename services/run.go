@@ -172,19 +172,15 @@ func (w *Watcher) logEvents(ctx context.Context, service string, events []event)
 	attrs := []slog.Attr{slog.String("service", service)}
 	for _, kind := range []string{added, returned, removed} {
 		var addrs []string
-		count := 0
 		for _, e := range events {
-			if e.kind != kind {
-				continue
-			}
-			if count++; count <= few {
+			if e.kind == kind {
 				addrs = append(addrs, e.addr.String())
 			}
 		}
-		if count > few {
-			addrs = append(addrs, fmt.Sprintf("and %d more", count-few))
+		if more := len(addrs) - few; more > 0 {
+			addrs = append(addrs[:few], fmt.Sprintf("and %d more", more))
 		}
-		if count > 0 {
+		if len(addrs) > 0 {
 			attrs = append(attrs, slog.String(kind, strings.Join(addrs, " ")))
 		}
 	}

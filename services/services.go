@@ -9,7 +9,6 @@ package services
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -22,10 +21,9 @@ import (
 	"time"
 )
 
-// Defaults of Config and Service.
+// Defaults of Service.
 const (
 	DefaultSettle   = time.Minute
-	DefaultKeep     = 24 * time.Hour
 	DefaultInterval = 15 * time.Second
 )
 
@@ -39,9 +37,6 @@ type Config struct {
 	// restarts; empty disables it. A damaged or unsafe file (safefile.Check) is renamed to
 	// StateFile.damaged.
 	StateDirectory string
-	// Keep is how long a former address is kept after its last flow; 0 means DefaultKeep.
-	// Addresses expire only when Sockets observes flows.
-	Keep time.Duration
 }
 
 // Service is a name to watch.
@@ -80,7 +75,6 @@ type Watcher struct {
 	flows atomic.Pointer[flowIndex] // destinations of services; nil when outdated
 }
 
-// watch is a watched name.
 type watch struct {
 	service  Service
 	history  history
@@ -113,19 +107,13 @@ func (k *watch) due(in [len(families)]bool) (due time.Time, ok bool) {
 // Run does. An unreadable state file is logged and is not an error.
 func New(c Config) (*Watcher, error) {
 	w := &Watcher{
-		logger:  c.Logger,
-		keep:    cmp.Or(c.Keep, DefaultKeep),
+		logger:  cmp.Or(c.Logger, slog.New(slog.DiscardHandler)),
+		keep:    keepFormer,
 		state:   stateIn(c.StateDirectory),
 		metrics: newDescs(),
 		lookup:  lookup,
 		wake:    make(chan struct{}, 1),
 		watches: make(map[string]*watch),
-	}
-	if w.logger == nil {
-		w.logger = slog.New(slog.DiscardHandler)
-	}
-	if w.keep < 0 {
-		return nil, errors.New("configure services: durations must not be negative")
 	}
 	if err := w.Reload(c.Services); err != nil {
 		return nil, err
@@ -187,11 +175,7 @@ func (w *Watcher) Pinned(addresses netip.Prefix, port uint16) bool {
 		return false
 	}
 	prefixes := index.truncated(addresses.Bits())
-	_, ok := prefixes[netip.AddrPortFrom(addresses.Addr(), port)]
-	if !ok {
-		_, ok = prefixes[netip.AddrPortFrom(addresses.Addr(), 0)]
-	}
-	return ok
+	return prefixes[netip.AddrPortFrom(addresses.Addr(), port)] || prefixes[netip.AddrPortFrom(addresses.Addr(), 0)]
 }
 
 // wakeUp makes Run check for due lookups.
@@ -203,9 +187,7 @@ func (w *Watcher) wakeUp() {
 }
 
 // sorted returns the watched names, sorted. w.mu must be held.
-func (w *Watcher) sorted() []string {
-	return slices.Sorted(maps.Keys(w.watches))
-}
+func (w *Watcher) sorted() []string { return slices.Sorted(maps.Keys(w.watches)) }
 
 // canonical returns the name in lower case: DNS names are case-insensitive (RFC 4343).
 func canonical(name string) string { return strings.ToLower(name) }

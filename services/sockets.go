@@ -10,13 +10,6 @@ import (
 	"tcphup/sockdiag"
 )
 
-// Sockets counts the flows of the watched services. It observes the dump of the caller: a
-// second dump per scrape would read all sockets of the host again.
-type Sockets struct{ watcher *Watcher }
-
-// Sockets returns the flow counter of the Watcher.
-func (w *Watcher) Sockets() Sockets { return Sockets{w} }
-
 // inUse are the states of sockets that the application may still use. Locally closed
 // sockets are not stale.
 var inUse = sockdiag.States(sockdiag.Established, sockdiag.SynSent, sockdiag.CloseWait)
@@ -28,7 +21,7 @@ const noteInterval = 10 * time.Minute
 // flowIndex maps destinations to services. It is immutable, except for its cache.
 type flowIndex struct {
 	endpoints []netip.AddrPort // of all names; port 0 for a name without one
-	prefixes  sync.Map         // cache: prefix length to map[netip.AddrPort]struct{}, see truncated
+	prefixes  sync.Map         // cache: prefix length to map[netip.AddrPort]bool, see truncated
 
 	// byRemote has the indexes into targets for each destination. Several services may
 	// have the same address.
@@ -54,18 +47,18 @@ func (w *Watcher) flowIndex() *flowIndex {
 	index := &flowIndex{byRemote: make(map[netip.AddrPort][]int)}
 	for _, name := range w.sorted() {
 		entry := w.watches[name]
-		for addr := range entry.history.addresses {
-			index.endpoints = append(index.endpoints, netip.AddrPortFrom(addr, entry.service.Port))
-		}
-		if entry.service.Port == 0 || len(entry.history.addresses) == 0 {
-			continue
-		}
+		counted := entry.service.Port != 0
 		for addr, a := range entry.history.addresses {
 			to := netip.AddrPortFrom(addr, entry.service.Port)
-			index.byRemote[to] = append(index.byRemote[to], len(index.targets))
-			index.targets = append(index.targets, target{service: len(index.names), former: a.former, address: a})
+			index.endpoints = append(index.endpoints, to)
+			if counted {
+				index.byRemote[to] = append(index.byRemote[to], len(index.targets))
+				index.targets = append(index.targets, target{service: len(index.names), former: a.former, address: a})
+			}
 		}
-		index.names = append(index.names, name)
+		if counted && len(entry.history.addresses) > 0 {
+			index.names = append(index.names, name)
+		}
 	}
 	w.flows.Store(index)
 	return index
@@ -73,14 +66,14 @@ func (w *Watcher) flowIndex() *flowIndex {
 
 // truncated returns the endpoints of all names with each address replaced by the first of
 // its prefix of this length. Callers use one length per family.
-func (x *flowIndex) truncated(bits int) map[netip.AddrPort]struct{} {
+func (x *flowIndex) truncated(bits int) map[netip.AddrPort]bool {
 	if prefixes, ok := x.prefixes.Load(bits); ok {
-		return prefixes.(map[netip.AddrPort]struct{}) //nolint:forcetypeassert // the only stored type
+		return prefixes.(map[netip.AddrPort]bool) //nolint:forcetypeassert // the only stored type
 	}
-	prefixes := make(map[netip.AddrPort]struct{}, len(x.endpoints))
+	prefixes := make(map[netip.AddrPort]bool, len(x.endpoints))
 	for _, to := range x.endpoints {
 		if prefix, err := to.Addr().Prefix(bits); err == nil { // other family: bits exceed its length
-			prefixes[netip.AddrPortFrom(prefix.Addr(), to.Port())] = struct{}{}
+			prefixes[netip.AddrPortFrom(prefix.Addr(), to.Port())] = true
 		}
 	}
 	x.prefixes.Store(bits, prefixes)
@@ -88,13 +81,13 @@ func (x *flowIndex) truncated(bits int) map[netip.AddrPort]struct{} {
 }
 
 // Observe starts a scan of the flows of the host. The caller passes each outbound TCP flow
-// to see. After a complete dump it calls done, which returns the metrics. Both functions
-// must be called from one goroutine.
-func (s Sockets) Observe() (see func(*sockdiag.Flow), done func() []prometheus.Metric) {
-	scan := &scan{watcher: s.watcher, index: s.watcher.flowIndex()}
-	scan.counts = make([]uint32, len(scan.index.targets))
-	scan.idle = make(map[int]time.Duration)
-	return scan.see, scan.done
+// of its own dump to see: a second dump per scrape would read all sockets again. After a
+// complete dump it calls done, which returns the metrics. Both functions must be called
+// from one goroutine.
+func (w *Watcher) Observe() (see func(*sockdiag.Flow), done func() []prometheus.Metric) {
+	index := w.flowIndex()
+	s := &scan{w, index, make([]uint32, len(index.targets)), make(map[int]time.Duration)}
+	return s.see, s.done
 }
 
 // scan counts the flows of one dump.

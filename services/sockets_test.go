@@ -64,7 +64,7 @@ func TestSockets(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-	for _, c := range []scanCollector{{w.Sockets(), nil}} {
+	for _, c := range []scanCollector{{w, nil}} {
 		if problems, err := testutil.CollectAndLint(c); err != nil || len(problems) > 0 {
 			t.Errorf("lint: %v, %v", problems, err)
 		}
@@ -100,7 +100,7 @@ func TestPinned(t *testing.T) {
 	}
 }
 
-// A former address expires when no scan observed a flow to it for Keep.
+// A former address expires when no scan observed a flow to it for keep.
 func TestExpiresAfterLastFlow(t *testing.T) {
 	w := newWatcher(t, "10.0.0.2", "10.0.0.1")
 	gather(t, w, flow("10.0.0.1:5432", sockdiag.Established, 0))

@@ -13,7 +13,6 @@ import (
 	"tcphup/internal/safefile"
 )
 
-// stateVersion is the version of the state file format.
 const stateVersion = 1
 
 // maxState limits the size of a state file, in bytes.
@@ -25,7 +24,6 @@ const StateFile = "services.json"
 // stateFile is the path of a state file; empty disables it.
 type stateFile string
 
-// stateIn returns the path of the state file in a directory.
 func stateIn(directory string) stateFile {
 	if directory == "" {
 		return ""
@@ -33,7 +31,6 @@ func stateIn(directory string) stateFile {
 	return stateFile(filepath.Join(directory, StateFile))
 }
 
-// stateJSON is the content of a state file.
 type stateJSON struct {
 	Version  int           `json:"version"`
 	Services []serviceJSON `json:"services"`
@@ -42,7 +39,7 @@ type stateJSON struct {
 type serviceJSON struct {
 	Name      string        `json:"name"`
 	Port      uint16        `json:"port,omitempty"`
-	Changed   *time.Time    `json:"changed,omitempty"`
+	Changed   time.Time     `json:"changed,omitzero"`
 	Addresses []addressJSON `json:"addresses"`
 }
 
@@ -54,14 +51,11 @@ type addressJSON struct {
 	Since  time.Time  `json:"since,omitzero"`
 }
 
-// read returns the content of the file, an empty state if it does not exist. Errors match
-// errDamaged or safefile.ErrUnsafe if the file must not be used.
+// read returns the content of the file. Errors match fs.ErrNotExist, or errDamaged or
+// safefile.ErrUnsafe if the file must not be used.
 func (f stateFile) read() (stateJSON, error) {
 	content, err := safefile.Read(string(f), maxState)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return stateJSON{Version: stateVersion}, nil
-	case err != nil:
+	if err != nil {
 		return stateJSON{}, fmt.Errorf("read state: %w", err)
 	}
 	return parseState(content)
@@ -89,15 +83,6 @@ func parseState(content []byte) (stateJSON, error) {
 		}
 	}
 	return s, nil
-}
-
-// setAside renames a damaged or unsafe file, for inspection, and returns the new name.
-func (f stateFile) setAside() (string, error) {
-	aside := string(f) + ".damaged"
-	if err := os.Rename(string(f), aside); err != nil {
-		return "", fmt.Errorf("rename damaged state: %w", err)
-	}
-	return aside, nil
 }
 
 // write replaces the file atomically: a reader gets the old or the new content. A process
@@ -133,12 +118,13 @@ func (w *Watcher) load() {
 		return
 	}
 	s, err := w.state.read()
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		w.logger.Error("cannot load service state, starting empty", "err", err)
 		if !errors.Is(err, errDamaged) && !errors.Is(err, safefile.ErrUnsafe) {
 			return
 		}
-		if aside, err := w.state.setAside(); err != nil {
+		aside := string(w.state) + ".damaged" // for inspection
+		if err := os.Rename(string(w.state), aside); err != nil {
 			w.logger.Error("cannot rename damaged state", "err", err)
 		} else {
 			w.logger.Error("damaged state renamed", "file", aside)
@@ -162,9 +148,7 @@ func (w *Watcher) load() {
 			entry.history.addresses[a.Address] = loaded
 		}
 		entry.history.trim()
-		if service.Changed != nil {
-			entry.history.changed = *service.Changed
-		}
+		entry.history.changed = service.Changed
 	}
 }
 
@@ -194,18 +178,14 @@ func (w *Watcher) snapshot() stateJSON {
 	s := stateJSON{Version: stateVersion, Services: []serviceJSON{}}
 	for _, name := range w.sorted() {
 		entry := w.watches[name]
-		service := serviceJSON{Name: name, Port: entry.service.Port, Addresses: []addressJSON{}}
-		if changed := entry.history.changed; !changed.IsZero() {
-			service.Changed = &changed
-		}
+		service := serviceJSON{name, entry.service.Port, entry.history.changed, []addressJSON{}}
 		current, former := entry.history.list()
 		for _, addr := range current {
 			service.Addresses = append(service.Addresses, addressJSON{Address: addr})
 		}
 		for _, addr := range former {
 			a := entry.history.addresses[addr]
-			last := a.lastFlow
-			service.Addresses = append(service.Addresses, addressJSON{Address: addr, Former: &last, Since: a.since})
+			service.Addresses = append(service.Addresses, addressJSON{addr, new(a.lastFlow), a.since})
 		}
 		s.Services = append(s.Services, service)
 	}
@@ -224,11 +204,7 @@ var ErrUnknown = errors.New("name is not in the state file")
 // ReadState returns the addresses of a service from the state file in a directory. Errors
 // match fs.ErrNotExist for a missing file and ErrUnknown for a missing name.
 func ReadState(directory, name string) (Known, error) {
-	file := stateIn(directory)
-	if _, err := os.Stat(string(file)); err != nil {
-		return Known{}, fmt.Errorf("read state: %w", err)
-	}
-	s, err := file.read()
+	s, err := stateIn(directory).read()
 	if err != nil {
 		return Known{}, err
 	}

@@ -24,7 +24,7 @@ type Address struct {
 	netip.Addr
 	// Since is when the address became former; zero for a current address or if unknown.
 	Since time.Time
-	// Sockets is the number of sockets to the address in the last scan of Sockets, as
+	// Sockets is the number of sockets to the address in the last scan, see Observe, as
 	// counted by tcphup_service_sockets.
 	Sockets int
 }

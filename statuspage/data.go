@@ -2,7 +2,6 @@ package statuspage
 
 import (
 	"cmp"
-	"fmt"
 	"net"
 	"os"
 	"slices"
@@ -152,7 +151,7 @@ func (d *pageData) setDestinations(s *collector.Snapshot) {
 		subflows += from.Subflows
 		pathless += from.Pathless
 		for bucket, n := range from.Idle {
-			if age := ageOf(collector.IdleBuckets(), bucket); age == "old" || age == "stale" {
+			if age := ageOf(bucket); age == "old" || age == "stale" {
 				old += n
 			}
 		}
@@ -204,18 +203,17 @@ func newPageDestination(from *collector.Destination, s *collector.Snapshot) page
 	if from.Other() {
 		d.Name = "other (" + atLeast(s) + text.Plural(s.Folded, "destination") + ")"
 	}
-	bounds := collector.IdleBuckets()
 	if median := bucketAt(from.Idle, 0.5); median >= 0 {
 		longest := bucketAt(from.Idle, 1)
-		d.Median, d.Longest = boundText(bounds, median), boundText(bounds, longest)
+		d.Median, d.Longest = boundText(median), boundText(longest)
 		d.Stale = longest == len(bounds)
 	}
 	return d
 }
 
 // boundText is bucketText for a narrow column.
-func boundText(bounds []time.Duration, i int) string {
-	return strings.NewReplacer("up to ", "≤ ", "over ", "> ").Replace(bucketText(bounds, i))
+func boundText(i int) string {
+	return strings.NewReplacer("up to ", "≤ ", "over ", "> ").Replace(bucketText(i))
 }
 
 // setDecisions sets the last decisions, newest first. Without Private they have only the
@@ -223,7 +221,7 @@ func boundText(bounds []time.Duration, i int) string {
 func (d *pageData) setDecisions(records []alerts.Record) {
 	slices.Reverse(records)
 	for _, r := range records[:min(len(records), pageDecisions)] {
-		e := decision{Record: r, Outcome: r.Result, Reason: cmp.Or(r.Detail, outcomeCounts(r.Flows))}
+		e := decision{Record: r, Outcome: r.Result, Reason: cmp.Or(r.Detail, hangup.FormatOutcomes(r.Flows))}
 		if r.Destination != "" {
 			e.Where = net.JoinHostPort(r.Destination, cmp.Or(r.Port, "0"))
 		}
@@ -232,12 +230,16 @@ func (d *pageData) setDecisions(records []alerts.Record) {
 			if f.PID != 0 {
 				e.Process = f.Command + " (" + strconv.Itoa(f.PID) + ")"
 			}
-			e.Reason = joinNonEmpty(": ", string(f.Method), string(f.Reason), f.Detail, f.Error)
+			method := f.Method
+			if method == hangup.None {
+				method = ""
+			}
+			e.Reason = text.JoinNonEmpty(": ", string(method), string(f.Reason), f.Detail, f.Error)
 		}
 		e.Where, e.Process, e.Reason = text.Printable(e.Where), text.Printable(e.Process), text.Printable(e.Reason)
 		e.Class = outcomeClass(e.Outcome)
 		if !d.Private {
-			e.Record, e.Where, e.Process, e.Reason = alerts.Record{Time: r.Time, Policy: r.Policy, Shadow: r.Shadow}, "", "", outcomeCounts(r.Flows)
+			e.Record, e.Where, e.Process, e.Reason = alerts.Record{Time: r.Time, Policy: r.Policy, Shadow: r.Shadow}, "", "", hangup.FormatOutcomes(r.Flows)
 			if r.Flow != nil {
 				e.Reason = string(r.Flow.Reason)
 				e.Flow = new(hangup.ResultJSON)
@@ -245,21 +247,6 @@ func (d *pageData) setDecisions(records []alerts.Record) {
 		}
 		d.Decisions = append(d.Decisions, e)
 	}
-}
-
-// outcomeCounts lists the numbers of an alert's flows by outcome.
-func outcomeCounts(flows map[hangup.Outcome]int) string {
-	var parts []string
-	for _, o := range hangup.Outcomes() {
-		if n := flows[o]; n > 0 {
-			parts = append(parts, fmt.Sprintf("%d %s", n, o))
-		}
-	}
-	return strings.Join(parts, ", ")
-}
-
-func joinNonEmpty(separator string, parts ...string) string {
-	return strings.Join(slices.DeleteFunc(parts, func(s string) bool { return s == "" || s == string(hangup.None) }), separator)
 }
 
 // outcomeClass returns the CSS class of the outcome of a flow or the result of an alert.

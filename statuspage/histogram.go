@@ -3,7 +3,6 @@ package statuspage
 import (
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -18,6 +17,9 @@ const (
 	barsFloor = 38 // y of the base line
 	minHeight = 3  // keeps a bucket with few sockets visible
 )
+
+// bounds are the upper bounds of the buckets of collector.Destination.Idle.
+var bounds = collector.IdleBuckets()
 
 // histogram is an SVG chart of the idle times of a destination's sockets.
 type histogram struct {
@@ -43,22 +45,18 @@ type tick struct {
 
 // newHistogram returns the chart of collector.Destination.Idle.
 func newHistogram(counts []int) histogram {
-	bounds := collector.IdleBuckets()
 	h := histogram{Width: len(counts) * barStep, Floor: barsFloor}
-	most := 1
-	for _, n := range counts {
-		most = max(most, n)
-	}
+	most := max(1, slices.Max(counts))
 	var parts []string
 	for i, n := range counts {
 		if n == 0 {
 			continue
 		}
 		height := max(minHeight, n*barsFloor/most)
-		parts = append(parts, fmt.Sprintf("%d %s", n, bucketText(bounds, i)))
+		parts = append(parts, fmt.Sprintf("%d %s", n, bucketText(i)))
 		h.Bars = append(h.Bars, bar{
 			X: i*barStep + (barStep-barWidth)/2, Y: barsFloor - height, Width: barWidth, Height: height,
-			Age: ageOf(bounds, i), Title: text.Plural(n, "socket") + ", idle " + bucketText(bounds, i),
+			Age: ageOf(i), Title: text.Plural(n, "socket") + ", idle " + bucketText(i),
 		})
 	}
 	h.Title = "Sockets by idle time: " + strings.Join(parts, "; ")
@@ -74,7 +72,7 @@ func newHistogram(counts []int) histogram {
 }
 
 // bucketText returns the name of a bucket.
-func bucketText(bounds []time.Duration, i int) string {
+func bucketText(i int) string {
 	if i >= len(bounds) {
 		return "over " + roundText(bounds[len(bounds)-1])
 	}
@@ -82,7 +80,7 @@ func bucketText(bounds []time.Duration, i int) string {
 }
 
 // ageOf returns the age class of a bucket.
-func ageOf(bounds []time.Duration, i int) string {
+func ageOf(i int) string {
 	switch {
 	case i >= len(bounds):
 		return "stale"
@@ -97,15 +95,14 @@ func ageOf(bounds []time.Duration, i int) string {
 
 // roundText formats d in hours, minutes or seconds: the largest unit that divides it.
 func roundText(d time.Duration) string {
-	for _, u := range []struct {
-		unit time.Duration
-		name string
-	}{{time.Hour, "h"}, {time.Minute, "min"}} {
-		if d >= u.unit && d%u.unit == 0 {
-			return strconv.Itoa(int(d/u.unit)) + " " + u.name
-		}
+	switch {
+	case d%time.Hour == 0:
+		return fmt.Sprintf("%d h", d/time.Hour)
+	case d%time.Minute == 0:
+		return fmt.Sprintf("%d min", d/time.Minute)
+	default:
+		return fmt.Sprintf("%d s", d/time.Second)
 	}
-	return strconv.Itoa(int(d/time.Second)) + " s"
 }
 
 // bucketAt returns the bucket with the given quantile, or -1 without sockets.

@@ -4,6 +4,7 @@ package text
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -48,6 +49,11 @@ func Quote(s string) string {
 		return strconv.QuoteToASCII(s[:quoteLimit]) + " and more"
 	}
 	return strconv.QuoteToASCII(s)
+}
+
+// JoinNonEmpty is strings.Join without empty parts.
+func JoinNonEmpty(separator string, parts ...string) string {
+	return strings.Join(slices.DeleteFunc(parts, func(s string) bool { return s == "" }), separator)
 }
 
 // Plural returns a count and a regular noun: "1 flow", "2 flows".
