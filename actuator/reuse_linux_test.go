@@ -88,20 +88,19 @@ func TestPrivilegedReusedAtLastLookup(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		binary := testapp.Build(t)
 		const same, other, listener = "the same peer", "another peer", "a listener"
+		const before, after, ended, eof = "before the lookup", "after the lookup", "after the lookup, which closes at once", "after shutdown(2)"
 		for _, tt := range []struct {
-			name       string
-			next       string // use of the socket
-			afterwards bool   // between the last lookup and shutdown(2)
-			ended      bool   // the new connection ends before shutdown(2) returns
+			next, when string // use of the socket, and its time
 			outcome    hangup.Outcome
 		}{
-			{name: other, next: other, outcome: hangup.Gone},
-			{name: same, next: same, outcome: hangup.Gone},
-			{name: listener, next: listener, outcome: hangup.Gone},
-			{name: "another peer after the lookup", next: other, afterwards: true, outcome: hangup.Failed},
-			{name: "another peer after the lookup, which closes at once", next: other, afterwards: true, ended: true, outcome: hangup.Failed},
+			{other, before, hangup.Gone},
+			{same, before, hangup.Gone},
+			{listener, before, hangup.Gone},
+			{other, after, hangup.Failed},
+			{other, ended, hangup.Failed},
+			{other, eof, hangup.Closed},
 		} {
-			t.Run(tt.name, func(t *testing.T) {
+			t.Run(tt.next+" "+tt.when, func(t *testing.T) {
 				server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
 				elsewhere := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0", Echo: true})
 				port := map[string]uint16{same: server.Addr().Port(), other: elsewhere.Addr().Port()}[tt.next]
@@ -116,26 +115,30 @@ func TestPrivilegedReusedAtLastLookup(t *testing.T) {
 					}
 				}
 				confirm, shutdown := a.confirm, a.shutdown
-				if tt.afterwards {
-					a.shutdown = func(fd int) error {
+				a.confirm = func(ctx context.Context, conn *sockdiag.Conn, flow *sockdiag.Flow) (sockdiag.Flow, error) {
+					if tt.when == before {
 						again()
-						err := shutdown(fd)
-						if tt.ended {
-							nstest.Eventually(t, "the connection has ended", func() bool { return !readAddresses(fd).remote.IsValid() })
-						}
-						return err
 					}
-				} else {
-					a.confirm = func(ctx context.Context, conn *sockdiag.Conn, flow *sockdiag.Flow) (sockdiag.Flow, error) {
+					return confirm(ctx, conn, flow)
+				}
+				a.shutdown = func(fd int) error {
+					if tt.when == after || tt.when == ended {
 						again()
-						return confirm(ctx, conn, flow)
 					}
+					err := shutdown(fd)
+					switch tt.when {
+					case ended:
+						nstest.Eventually(t, "the connection has ended", func() bool { return !readAddresses(fd).remote.IsValid() })
+					case eof:
+						again()
+					}
+					return err
 				}
 				r := only(t, mustHangUp(t, a, hangup.Request{Selector: to(server.Addr()), Linger: time.Second}))
 				if r.Outcome != tt.outcome {
 					t.Errorf("got outcome %s (%s, %v), want %s", r.Outcome, r.Detail, r.Err, tt.outcome)
 				}
-				if tt.afterwards {
+				if tt.outcome == hangup.Failed {
 					if r.Err == nil || !strings.Contains(log.String(), "level=ERROR") {
 						t.Errorf("error %v, log %q", r.Err, log.String())
 					}
