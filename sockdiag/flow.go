@@ -105,15 +105,6 @@ const Open StateSet = 1<<Established | 1<<SynSent | 1<<SynRecv | 1<<FinWait1 |
 // Handshake is the set of states before the three-way handshake is complete.
 const Handshake StateSet = 1<<SynSent | 1<<SynRecv | 1<<NewSynRecv
 
-// Opener is the side that sent the SYN of a flow. The zero value is OpenerUnknown.
-type Opener uint8
-
-const (
-	OpenerUnknown Opener = iota // no TCPInfo, neither established nor close_wait, or data in flight
-	OpenedHere                  // the local side
-	OpenedByPeer                // the peer; also reported for a socket restored by CRIU
-)
-
 // Timer is the running timer of a socket (idiag_timer).
 type Timer uint8
 
@@ -176,7 +167,7 @@ type Flow struct {
 	// HasInfo means that TCPInfo is valid; see Query.Info.
 	HasInfo bool
 	TCPInfo TCPInfo
-	// Opener is derived from TCPInfo.
+	// Opener is derived from SendQueue and TCPInfo.
 	Opener Opener
 	// IsSubflow means that Subflow is valid; see Query.Info. Older kernels report it only
 	// to CAP_NET_ADMIN; Inode then relates a subflow to its connection.
@@ -237,6 +228,10 @@ type TCPInfo struct {
 	// Times since the last data segment was sent or received, and since the last
 	// acknowledgement was received. They start at the handshake.
 	LastDataSent, LastDataReceived, LastAckReceived time.Duration
+	// HasBytes means that the counters are valid: Linux 4.19 or later. BytesAcked counts the
+	// SYN and the FIN too, as a byte each; BytesSent includes BytesRetransmitted.
+	HasBytes                                                 bool
+	BytesAcked, BytesReceived, BytesSent, BytesRetransmitted uint64
 }
 
 // Subflow has the MPTCP attributes of a subflow (linux/mptcp.h, MPTCP_SUBFLOW_ATTR_*).

@@ -153,7 +153,7 @@ func parseFlow(b []byte, protocol Protocol) (Flow, error) {
 				f.MPTCPInfo, f.HasMPTCPInfo = parseMPTCPInfo(value)
 			case f.State != Listen:
 				f.TCPInfo, f.HasInfo = parseTCPInfo(value)
-				f.Opener = opener(value, &f)
+				f.Opener = f.openerOfDump()
 			}
 		case attrULP:
 			f.Subflow, f.IsSubflow, err = parseULP(value)
@@ -194,8 +194,12 @@ func align4(n int) int { return (n + 3) &^ 3 }
 // that every kernel since 2.6 has.
 func parseTCPInfo(b []byte) (TCPInfo, bool) {
 	const (
-		base    = 60  // through tcpi_last_ack_recv
-		notSent = 144 // tcpi_notsent_bytes, since 4.6
+		base     = 60  // through tcpi_last_ack_recv
+		acked    = 120 // tcpi_bytes_acked, since 4.1
+		received = 128 // tcpi_bytes_received, since 4.1
+		notSent  = 144 // tcpi_notsent_bytes, since 4.6
+		sent     = 200 // tcpi_bytes_sent, since 4.19
+		retrans  = 208 // tcpi_bytes_retrans, since 4.19
 	)
 	if len(b) < base {
 		return TCPInfo{}, false
@@ -212,37 +216,14 @@ func parseTCPInfo(b []byte) (TCPInfo, bool) {
 	if len(b) >= notSent+4 {
 		info.NotSent = binary.NativeEndian.Uint32(b[notSent:])
 	}
+	if len(b) >= retrans+8 {
+		info.HasBytes = true
+		info.BytesAcked = binary.NativeEndian.Uint64(b[acked:])
+		info.BytesReceived = binary.NativeEndian.Uint64(b[received:])
+		info.BytesSent = binary.NativeEndian.Uint64(b[sent:])
+		info.BytesRetransmitted = binary.NativeEndian.Uint64(b[retrans:])
+	}
 	return info, true
-}
-
-// opener derives the opener of a flow from a struct tcp_info. The SYN counts among the
-// acknowledged bytes, but not among the sent bytes.
-//
-// The kernel reads the queues of f a moment before the counters. An acknowledgement in
-// between makes an accepted flow resemble an opened flow, never the reverse. The result is
-// OpenerUnknown where such an acknowledgement is possible. A failed retransmission counts
-// as sent, but not as retransmitted. The result is therefore also OpenerUnknown while a
-// single byte is being retransmitted.
-func opener(b []byte, f *Flow) Opener {
-	const (
-		acked   = 120 // tcpi_bytes_acked
-		sent    = 200 // tcpi_bytes_sent, since 4.19
-		retrans = 208 // tcpi_bytes_retrans, since 4.19
-	)
-	if len(b) < retrans+8 || f.State != Established && f.State != CloseWait {
-		return OpenerUnknown // in later states a FIN counts like a SYN
-	}
-	number := func(at int) int64 { return int64(binary.NativeEndian.Uint64(b[at:])) }
-	inFlight := int64(f.SendQueue) - int64(f.TCPInfo.NotSent)
-	stuck := inFlight == 1 && f.TCPInfo.Retransmits > 0
-	switch beyond := number(acked) + inFlight - (number(sent) - number(retrans)); {
-	case beyond == 0 && f.TCPInfo.NotSent == 0 && !stuck:
-		return OpenedByPeer
-	case beyond == 1 && (f.SendQueue == 0 || f.TCPInfo.Retransmits > 0):
-		return OpenedHere
-	default:
-		return OpenerUnknown
-	}
 }
 
 // parseMPTCPInfo decodes a struct mptcp_info (linux/mptcp.h) of any kernel version. It

@@ -143,6 +143,11 @@ func referenceTCPInfo(b []byte) (TCPInfo, bool) {
 	if len(b) < int(unsafe.Offsetof(i.Min_rtt)) { // an incomplete field is ignored
 		info.NotSent = 0
 	}
+	if len(b) >= int(unsafe.Offsetof(i.Bytes_retrans)+unsafe.Sizeof(i.Bytes_retrans)) {
+		info.HasBytes = true
+		info.BytesAcked, info.BytesReceived = i.Bytes_acked, i.Bytes_received
+		info.BytesSent, info.BytesRetransmitted = i.Bytes_sent, i.Bytes_retrans
+	}
 	return info, true
 }
 

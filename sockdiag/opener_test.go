@@ -41,10 +41,11 @@ func TestOpener(t *testing.T) {
 			}
 			f := Flow{State: cmp.Or(tt.state, Established), SendQueue: tt.sendQueue}
 			f.TCPInfo, _ = parseTCPInfo(b)
-			if got := opener(b, &f); got != tt.want {
+			if got := f.openerOfDump(); got != tt.want {
 				t.Errorf("got %d, want %d", got, tt.want)
 			}
-			if got := opener(b[:len(b)-1], &f); got != OpenerUnknown {
+			f.TCPInfo, _ = parseTCPInfo(b[:len(b)-1])
+			if got := f.openerOfDump(); got != OpenerUnknown {
 				t.Errorf("kernel without counters: got %d", got)
 			}
 		})
