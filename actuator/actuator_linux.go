@@ -179,10 +179,10 @@ func (x *action) tooYoung(t *target) bool {
 	return !known || now.Sub(seen) < now.Sub(x.EstablishedBefore)
 }
 
-// refuseDenied refuses the flows on the never list and returns the others.
+// refuseDenied refuses the flows on the never list and returns those that are not refused.
 func (x *action) refuseDenied(targets []*target) []*target {
 	allowed := make([]*target, 0, len(targets))
-	for _, t := range targets {
+	for _, t := range inPhase(targets, phasePlanned) {
 		if x.denied(t) {
 			t.refuse(hangup.ReasonDenied, onNeverList)
 			continue

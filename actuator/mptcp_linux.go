@@ -13,9 +13,20 @@ import (
 type connection struct {
 	flow      sockdiag.Flow
 	direction sockdiag.Direction
-	candidate bool // a subflow, or the connection's own address, matches
-	matched   bool // a subflow matches
+	known     bool // direction is not a guess
+	candidate bool // a subflow, or the connection's own address, may match
 	subflows  []sockdiag.Flow
+}
+
+// initial returns the initial subflow, or nil if it is gone. It has the addresses of the
+// connection.
+func (c *connection) initial() *sockdiag.Flow {
+	for i := range c.subflows {
+		if f := &c.subflows[i]; f.Local == c.flow.Local && f.Remote == c.flow.Remote {
+			return f
+		}
+	}
+	return nil
 }
 
 // isActiveSubflow reports whether f is a subflow that its connection may depend on. The

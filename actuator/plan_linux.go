@@ -18,6 +18,7 @@ type planner struct {
 
 	table       *sockdiag.Table
 	connections []*connection // parallel to table.Connections
+	undecided   []sockdiag.Flow
 
 	targets            []*target
 	covered, leftAlone int
@@ -31,8 +32,10 @@ func (p *planner) plan(ctx context.Context) error {
 		return err
 	}
 	for _, f := range p.table.Connections() {
-		d := p.table.Direction(&f)
-		p.connections = append(p.connections, &connection{flow: f, direction: d, candidate: p.selector.MatchEndpoint(&f, d)})
+		d, known := p.table.KnownDirection(&f)
+		c := &connection{flow: f, direction: d, known: known}
+		c.candidate = p.mayMatch(c, &f)
+		p.connections = append(p.connections, c)
 	}
 
 	query := sockdiag.Query{States: p.selector.StateSet(), Selector: p.selector, Info: true}
@@ -41,25 +44,38 @@ func (p *planner) plan(ctx context.Context) error {
 			return fmt.Errorf("read flows: %w", err)
 		}
 		if i, ok := p.table.Connection(&f); ok {
-			if c := p.connections[i]; p.selector.MatchEndpoint(&f, c.direction) {
-				c.candidate, c.matched = true, true
-			}
+			c := p.connections[i]
+			c.candidate = c.candidate || p.mayMatch(c, &f)
 			continue
 		}
 		if isActiveSubflow(&f) {
 			continue // its connection is younger than the dump
 		}
-		p.addFlow(f)
+		switch d, known := p.table.KnownDirection(&f); {
+		case isOver(&f):
+		case known, !p.selector.MatchEvidence(&f):
+			p.addFlow(f, d)
+		case p.selector.MayMatch(&f):
+			p.undecided = append(p.undecided, f)
+		}
+	}
+	if err := p.addUndecided(ctx); err != nil {
+		return err
 	}
 	return p.addConnections(ctx)
 }
 
-// addFlow adds a TCP flow that is not an MPTCP subflow, if it matches.
-func (p *planner) addFlow(f sockdiag.Flow) {
-	if isOver(&f) {
-		return
+// mayMatch reports whether the address of a connection, or of a subflow of it, matches. If
+// the direction is a guess, a match in one direction is enough.
+func (p *planner) mayMatch(c *connection, f *sockdiag.Flow) bool {
+	if c.known {
+		return p.selector.MatchEndpoint(f, c.direction)
 	}
-	d := p.table.Direction(&f)
+	return p.selector.MayMatch(f)
+}
+
+// addFlow adds a TCP flow that is not an MPTCP subflow, if it matches.
+func (p *planner) addFlow(f sockdiag.Flow, d sockdiag.Direction) {
 	if !p.selector.MatchEndpoint(&f, d) {
 		return
 	}
@@ -96,34 +112,50 @@ func (p *planner) addConnections(ctx context.Context) error {
 		}
 	}
 	for _, c := range p.connections {
-		p.addConnection(c)
+		if err := p.addConnection(ctx, c); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-// addConnection adds a connection, or its matching subflows in Path mode. A connection
-// without subflows is always added as a whole. Connections that are over are skipped,
-// and connections of the other direction only counted.
-func (p *planner) addConnection(c *connection) {
-	withoutSubflows := len(c.subflows) == 0
-	if withoutSubflows && c.flow.ShutDown || isOver(&c.flow) {
-		return
+// addConnection adds a connection that matches by a subflow, or its matching subflows in
+// Path mode. A connection without subflows is always added as a whole. Connections that are
+// over are skipped, and connections of the other direction only counted.
+func (p *planner) addConnection(ctx context.Context, c *connection) error {
+	endpoints := c.subflows
+	if len(c.subflows) == 0 {
+		endpoints = []sockdiag.Flow{c.flow}
 	}
-	if !c.candidate || !c.matched && !withoutSubflows {
-		return
+	if !c.candidate || len(c.subflows) == 0 && c.flow.ShutDown || isOver(&c.flow) {
+		return nil
 	}
-	if !p.selector.Direction.Includes(c.direction) {
+	evident := p.selector.StateSet().Has(c.flow.State) && connectionMatches(p.selector, &c.flow, c.subflows)
+	whole := &target{Result: hangup.Result{Flow: c.flow, Subflows: c.subflows, Direction: c.direction}}
+	if !c.known && evident {
+		d, decided, err := p.decide(ctx, &c.flow, endpoints, c.initial(), c.direction)
+		if err != nil {
+			return err
+		}
+		if !decided {
+			p.refuse(whole)
+			return nil
+		}
+		c.direction, whole.Direction = d, d
+	}
+	switch {
+	case !slices.ContainsFunc(endpoints, func(f sockdiag.Flow) bool { return p.selector.MatchEndpoint(&f, c.direction) }):
+	case !p.selector.Direction.Includes(c.direction):
 		p.leftAlone++
-		return
-	}
-	if p.subflowsOnly && !withoutSubflows {
+	case p.subflowsOnly && len(c.subflows) > 0:
 		p.addSubflows(c)
-		return
+	default:
+		p.covered++
+		if evident {
+			p.targets = append(p.targets, whole)
+		}
 	}
-	p.covered++
-	if p.selector.StateSet().Has(c.flow.State) && connectionMatches(p.selector, &c.flow, c.subflows) {
-		p.targets = append(p.targets, &target{Result: hangup.Result{Flow: c.flow, Subflows: c.subflows, Direction: c.direction}})
-	}
+	return nil
 }
 
 // addSubflows adds the matching subflows of a connection.

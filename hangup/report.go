@@ -42,6 +42,7 @@ const (
 	ReasonDenied      Reason = "denied"       // the flow is on the never list
 	ReasonLastSubflow Reason = "last_subflow" // destroy would remove the last subflow of an MPTCP connection without an error in the application
 	ReasonListener    Reason = "listener"     // the socket is a listener
+	ReasonDirection   Reason = "direction"    // it is unknown which side opened the connection
 	ReasonSelf        Reason = "self"         // the socket belongs to tcphup
 )
 
@@ -49,7 +50,7 @@ const (
 func Reasons() []Reason {
 	return []Reason{
 		ReasonIdentity, ReasonSIGPIPE, ReasonPermission, ReasonEvidence, ReasonBudget,
-		ReasonDenied, ReasonLastSubflow, ReasonListener, ReasonSelf,
+		ReasonDenied, ReasonLastSubflow, ReasonListener, ReasonDirection, ReasonSelf,
 	}
 }
 

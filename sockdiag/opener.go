@@ -9,6 +9,14 @@ const (
 	OpenedByPeer                // the peer; also reported for a socket restored by CRIU
 )
 
+// Direction returns the direction of a flow with the opener. Unknown counts as outbound.
+func (o Opener) Direction() Direction {
+	if o == OpenedByPeer {
+		return Inbound
+	}
+	return Outbound
+}
+
 // fins is the set of states in which the local side has queued a FIN.
 const fins StateSet = 1<<FinWait1 | 1<<FinWait2 | 1<<Closing | 1<<LastAck
 
@@ -23,21 +31,18 @@ func (f *Flow) controlBytes() int64 {
 	return int64(i.BytesAcked) + f.inFlight() - int64(i.BytesSent-i.BytesRetransmitted)
 }
 
-// isStuck reports whether a single byte is being retransmitted. A retransmission that fails
-// locally counts as sent, but not as retransmitted, and controlBytes is then one too low.
-func (f *Flow) isStuck() bool { return f.inFlight() == 1 && f.TCPInfo.Retransmits > 0 }
-
 // openerOfDump derives the opener of a flow from a single message.
 //
 // The kernel reads the queues of f a moment before the counters. An acknowledgement in
 // between makes an accepted flow resemble an opened flow, never the reverse. The result is
-// OpenerUnknown where such an acknowledgement is possible, and after a FIN.
+// OpenerUnknown where such an acknowledgement is possible, and after a FIN. It is also
+// OpenerUnknown while a single byte is being retransmitted: see openerOfPair.
 func (f *Flow) openerOfDump() Opener {
 	if !f.TCPInfo.HasBytes || f.State != Established && f.State != CloseWait {
 		return OpenerUnknown
 	}
 	switch c := f.controlBytes(); {
-	case c == 0 && f.TCPInfo.NotSent == 0 && !f.isStuck():
+	case c == 0 && f.TCPInfo.NotSent == 0 && (f.inFlight() != 1 || f.TCPInfo.Retransmits == 0):
 		return OpenedByPeer
 	case c == 1 && (f.SendQueue == 0 || f.TCPInfo.Retransmits > 0):
 		return OpenedHere
@@ -48,24 +53,31 @@ func (f *Flow) openerOfDump() Opener {
 
 // openerOfPair derives the opener of a flow from two messages in a row. If the counters are
 // equal in both, the queue of the second one belongs to them.
+//
+// A retransmission that fails locally counts as sent, but not as retransmitted: an opened
+// flow with one byte in flight then resembles an accepted flow. With more bytes the result
+// is OpenerUnknown by itself.
 func openerOfPair(before, f *Flow) Opener {
 	a, b := &before.TCPInfo, &f.TCPInfo
 	if !b.HasBytes || f.State != before.State || a.BytesAcked != b.BytesAcked || a.BytesSent != b.BytesSent ||
-		a.BytesRetransmitted != b.BytesRetransmitted || a.NotSent != b.NotSent || f.isStuck() {
+		a.BytesRetransmitted != b.BytesRetransmitted || a.NotSent != b.NotSent {
 		return OpenerUnknown
 	}
-	control := f.controlBytes()
+	control, inFlight := f.controlBytes(), f.inFlight()
 	switch {
 	case f.State == Established || f.State == CloseWait:
 	case !fins.Has(f.State):
 		return OpenerUnknown
-	case b.NotSent == 0: // the FIN is the last byte of the queue
+	case b.NotSent == 0: // the FIN was sent after all data
 		control--
+		if f.State != FinWait2 {
+			inFlight--
+		}
 	}
-	switch control {
-	case 0:
+	switch {
+	case control == 0 && inFlight != 1:
 		return OpenedByPeer
-	case 1:
+	case control == 1:
 		return OpenedHere
 	default:
 		return OpenerUnknown

@@ -200,28 +200,39 @@ func (f *Flow) IsSubflowOf(connection *Flow) bool {
 //  3. Opener, for an MPTCP connection the opener of its initial subflow.
 //  4. An ephemeral remote port and a non-ephemeral local port mean inbound.
 //  5. Otherwise outbound.
+//
+// Rules 4 and 5 are guesses; see KnownDirection.
 func (t *Table) Direction(f *Flow) Direction {
+	d, _ := t.KnownDirection(f)
+	return d
+}
+
+// KnownDirection returns Direction, and false if it is a guess.
+func (t *Table) KnownDirection(f *Flow) (d Direction, known bool) {
 	if i, ok := t.Connection(f); ok {
 		f = &t.connections[i]
 	}
-	return t.OwnDirection(f)
+	return t.ownDirection(f)
 }
 
 // OwnDirection returns the direction of a flow without regard to its MPTCP connection. The
 // peer may open a subflow of an outbound connection.
 func (t *Table) OwnDirection(f *Flow) Direction {
+	d, _ := t.ownDirection(f)
+	return d
+}
+
+func (t *Table) ownDirection(f *Flow) (d Direction, known bool) {
 	switch {
 	case f.State == SynSent:
-		return Outbound
-	case Handshake.Has(f.State) && f.Inode == 0:
-		return Inbound
-	case t.listeners.has(f.Local):
-		return Inbound
-	case f.Opener == OpenedHere:
-		return Outbound
-	case f.Opener == OpenedByPeer, t.Ephemeral.Contains(f.Remote.Port()) && !t.Ephemeral.Contains(f.Local.Port()):
-		return Inbound
+		return Outbound, true
+	case Handshake.Has(f.State) && f.Inode == 0, t.listeners.has(f.Local):
+		return Inbound, true
+	case f.Opener != OpenerUnknown:
+		return f.Opener.Direction(), f.Opener == OpenedHere || f.inFlight() != 1
+	case t.Ephemeral.Contains(f.Remote.Port()) && !t.Ephemeral.Contains(f.Local.Port()):
+		return Inbound, false
 	default:
-		return Outbound
+		return Outbound, false
 	}
 }

@@ -6,7 +6,9 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -40,7 +42,7 @@ func Serve(t testing.TB, c ServerConfig) *Server {
 	t.Helper()
 	var config net.ListenConfig
 	config.SetMultipathTCP(c.MPTCP)
-	listener, err := config.Listen(t.Context(), "tcp", c.Address)
+	listener, err := listen(t, &config, c.Address)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,6 +72,26 @@ func Serve(t testing.TB, c ServerConfig) *Server {
 		done.Wait()
 	})
 	return s
+}
+
+// lastPort is the last port that listen used.
+var lastPort atomic.Uint32
+
+// listen listens on an address. In place of port 0 it takes a free port below the ephemeral
+// ports, as services have it: ports help to determine the direction of a flow.
+func listen(t testing.TB, config *net.ListenConfig, address string) (net.Listener, error) {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil || port != "0" {
+		return config.Listen(t.Context(), "tcp", address)
+	}
+	for {
+		const first, number = 5000, 20000
+		port := first + lastPort.Add(1)%number
+		listener, err := config.Listen(t.Context(), "tcp", net.JoinHostPort(host, strconv.Itoa(int(port))))
+		if !errors.Is(err, unix.EADDRINUSE) {
+			return listener, err
+		}
+	}
 }
 
 // echo removes a closed connection, so that memory does not grow with their number.
