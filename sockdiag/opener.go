@@ -54,9 +54,9 @@ func (f *Flow) openerOfDump() Opener {
 // openerOfPair derives the opener of a flow from two messages in a row. If the counters are
 // equal in both, the queue of the second one belongs to them.
 //
-// A retransmission that fails locally counts as sent, but not as retransmitted: an opened
-// flow with one byte in flight then resembles an accepted flow. With more bytes the result
-// is OpenerUnknown by itself.
+// A transmission that fails locally counts as sent. If it had a single byte, an opened flow
+// then resembles an accepted flow: the result is OpenerUnknown for what may be one, with
+// unsent bytes or one byte in flight. After more bytes no opener fits the counters.
 func openerOfPair(before, f *Flow) Opener {
 	a, b := &before.TCPInfo, &f.TCPInfo
 	if !b.HasBytes || f.State != before.State || a.BytesAcked != b.BytesAcked || a.BytesSent != b.BytesSent ||
@@ -75,7 +75,7 @@ func openerOfPair(before, f *Flow) Opener {
 		}
 	}
 	switch {
-	case control == 0 && inFlight != 1:
+	case control == 0 && inFlight != 1 && b.NotSent == 0:
 		return OpenedByPeer
 	case control == 1:
 		return OpenedHere
