@@ -34,6 +34,8 @@ type Actuator struct {
 	firstSeen func(*sockdiag.Flow) (time.Time, bool)
 	metrics   *metrics
 
+	// readTable reads listeners and MPTCP connections; tests omit the latter.
+	readTable func(ctx context.Context, conn *sockdiag.Conn) (*sockdiag.Table, error)
 	// lookup runs before each hang-up; tests change the flow in it.
 	lookup func(ctx context.Context, conn *sockdiag.Conn, flow *sockdiag.Flow) (sockdiag.Flow, error)
 	// confirm is the lookup directly before shutdown(2); tests reuse the socket in it.
@@ -73,9 +75,12 @@ func New(c Config) *Actuator {
 		logger:    c.Logger,
 		firstSeen: c.FirstSeen,
 		metrics:   newMetrics(),
-		lookup:    lookUp,
-		confirm:   lookUp,
-		shutdown:  func(fd int) error { return unix.Shutdown(fd, unix.SHUT_RDWR) },
+		readTable: func(ctx context.Context, conn *sockdiag.Conn) (*sockdiag.Table, error) {
+			return sockdiag.ReadTable(ctx, conn)
+		},
+		lookup:   lookUp,
+		confirm:  lookUp,
+		shutdown: func(fd int) error { return unix.Shutdown(fd, unix.SHUT_RDWR) },
 		destroy: func(ctx context.Context, conn *sockdiag.Conn, flow *sockdiag.Flow) error {
 			return conn.Destroy(ctx, flow)
 		},
@@ -130,7 +135,7 @@ type action struct {
 }
 
 func (x *action) run(ctx context.Context) (*hangup.Report, error) {
-	p := &planner{conn: x.conn, selector: &x.Selector, subflowsOnly: x.MPTCP == hangup.Path}
+	p := &planner{conn: x.conn, readTable: x.readTable, selector: &x.Selector, subflowsOnly: x.MPTCP == hangup.Path}
 	if err := p.plan(ctx); err != nil {
 		return nil, err
 	}

@@ -81,6 +81,9 @@ func (x *action) recheck(ctx context.Context, t *target) (sockdiag.Flow, bool) {
 	case now.State == sockdiag.Listen:
 		t.refuse(hangup.ReasonListener, "socket is a listener")
 		return now, false
+	case t.hidden:
+		t.refuse(hangup.ReasonPermission, "MPTCP connection of the subflow is unknown: "+sockdiag.ErrNoMPTCPDiag.Error())
+		return now, false
 	}
 	if now.Protocol == sockdiag.MPTCP {
 		subflows, err := refreshSubflows(ctx, x.conn, &now, t.Subflows)

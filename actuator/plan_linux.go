@@ -13,6 +13,7 @@ import (
 // planner selects the targets of an action from dumps of the socket table.
 type planner struct {
 	conn         *sockdiag.Conn
+	readTable    func(context.Context, *sockdiag.Conn) (*sockdiag.Table, error)
 	selector     *sockdiag.Selector
 	subflowsOnly bool // Path mode
 
@@ -27,7 +28,7 @@ type planner struct {
 // connection is missing is then younger than the dump of connections.
 func (p *planner) plan(ctx context.Context) error {
 	var err error
-	if p.table, err = p.conn.Table(ctx); err != nil {
+	if p.table, err = p.readTable(ctx, p.conn); err != nil {
 		return err
 	}
 	for _, f := range p.table.Connections() {
@@ -46,16 +47,18 @@ func (p *planner) plan(ctx context.Context) error {
 			}
 			continue
 		}
-		if isActiveSubflow(&f) {
+		hidden := p.table.LacksMPTCPDiag(&f)
+		if isActiveSubflow(&f) && !hidden {
 			continue // its connection is younger than the dump
 		}
-		p.addFlow(f)
+		p.addFlow(f, hidden)
 	}
 	return p.addConnections(ctx)
 }
 
-// addFlow adds a TCP flow that is not an MPTCP subflow, if it matches.
-func (p *planner) addFlow(f sockdiag.Flow) {
+// addFlow adds a TCP flow that is not an MPTCP subflow, or a subflow of a connection that
+// the kernel does not list, if it matches.
+func (p *planner) addFlow(f sockdiag.Flow, hidden bool) {
 	if isOver(&f) {
 		return
 	}
@@ -69,7 +72,7 @@ func (p *planner) addFlow(f sockdiag.Flow) {
 	}
 	p.covered++
 	if p.selector.MatchEvidence(&f) {
-		p.targets = append(p.targets, &target{Result: hangup.Result{Flow: f, Direction: d}})
+		p.targets = append(p.targets, &target{Result: hangup.Result{Flow: f, Direction: d}, hidden: hidden})
 	}
 }
 

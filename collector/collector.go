@@ -6,7 +6,8 @@
 // no sockets. Memory grows with the number of destinations, which is limited, and by
 // a few words per outbound flow for its age.
 //
-// Reading needs no capability. Kernels without mptcp_diag have no metrics of MPTCP. Some
+// Reading needs no capability. Without MPTCP there are no metrics of it; with MPTCP but
+// without the kernel module mptcp_diag its scrape fails. Some
 // kernels report the backup flag of subflows to CAP_NET_ADMIN only.
 package collector
 
