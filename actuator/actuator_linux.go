@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -40,12 +41,15 @@ type Actuator struct {
 	lookup func(ctx context.Context, conn *sockdiag.Conn, flow *sockdiag.Flow) (sockdiag.Flow, error)
 	// confirm is the lookup directly before shutdown(2); tests reuse the socket in it.
 	confirm func(ctx context.Context, conn *sockdiag.Conn, flow *sockdiag.Flow) (sockdiag.Flow, error)
-	// shutdown is shutdown(2) with SHUT_RDWR; tests reuse the socket in it.
+	// shutdown is shutdown(2) with SHUT_RDWR; tests reuse the socket in it, or omit it.
 	shutdown func(fd int) error
 	// destroy is SOCK_DESTROY; tests replace it to fail.
 	destroy func(ctx context.Context, conn *sockdiag.Conn, flow *sockdiag.Flow) error
 	// setUserTimeout runs after shutdown(2); tests wait in it for the application's EOF.
 	setUserTimeout func(fd int, linger time.Duration) error
+
+	// mptcpWithoutEOF is set when the last shutdown of an MPTCP test connection gave no EOF.
+	mptcpWithoutEOF atomic.Bool
 
 	// subflowMu makes the check for another subflow and the destroy atomic: two actions
 	// could otherwise destroy the last two subflows of a connection.
@@ -132,6 +136,8 @@ type action struct {
 	processes  processCache
 	// destroyUsable caches the result of probeDestroy.
 	destroyUsable *error
+	// mptcpUsable caches the result of probeMPTCP.
+	mptcpUsable *error
 }
 
 func (x *action) run(ctx context.Context) (*hangup.Report, error) {

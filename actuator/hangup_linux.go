@@ -175,6 +175,9 @@ const ownersFresh = 250 * time.Millisecond
 //
 // With method auto, a flow that cannot be shut down safely is destroyed.
 func (x *action) shutDown(ctx context.Context, t *target, now *sockdiag.Flow, draining bool) {
+	if !x.canShutDown(ctx, t) {
+		return
+	}
 	if time.Since(t.ownersAt) > ownersFresh<<min(x.lostRounds, 10) {
 		t.phase = phaseOwnerLost
 		return
