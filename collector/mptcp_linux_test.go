@@ -145,7 +145,7 @@ func TestPrivilegedMPTCP(t *testing.T) {
 }
 
 // The scrape of MPTCP fails if the kernel has no MPTCP dump but lists a subflow.
-func TestPrivilegedNoMPTCPDiag(t *testing.T) {
+func TestPrivilegedScrapeNoMPTCPDiag(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		nstest.NeedMPTCP(t)
 		shell(t, "ip addr add 10.0.0.2/24 dev lo")
