@@ -48,7 +48,8 @@ func (t *Table) ReadListeners(ctx context.Context, from Reader) error {
 
 // ReadConnections adds the MPTCP connections in the given states. It adds none if the
 // kernel lacks MPTCP or mptcp_diag; LacksMPTCPDiag then distinguishes the two. After an
-// error the connections read so far stay in the Table. Call ReadListeners and set Ephemeral first.
+// error the connections read so far stay in the Table. Call ReadListeners and set Ephemeral
+// first.
 func (t *Table) ReadConnections(ctx context.Context, from Reader, states StateSet) error {
 	for f, err := range from.Flows(ctx, Query{Protocol: MPTCP, States: states, Info: true}) {
 		switch {
