@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -34,16 +35,21 @@ type Actuator struct {
 	firstSeen func(*sockdiag.Flow) (time.Time, bool)
 	metrics   *metrics
 
+	// readTable reads listeners and MPTCP connections; tests omit the latter.
+	readTable func(ctx context.Context, conn *sockdiag.Conn) (*sockdiag.Table, error)
 	// lookup runs before each hang-up; tests change the flow in it.
 	lookup func(ctx context.Context, conn *sockdiag.Conn, flow *sockdiag.Flow) (sockdiag.Flow, error)
 	// confirm is the lookup directly before shutdown(2); tests reuse the socket in it.
 	confirm func(ctx context.Context, conn *sockdiag.Conn, flow *sockdiag.Flow) (sockdiag.Flow, error)
-	// shutdown is shutdown(2) with SHUT_RDWR; tests reuse the socket in it.
+	// shutdown is shutdown(2) with SHUT_RDWR; tests reuse the socket in it, or omit it.
 	shutdown func(fd int) error
 	// destroy is SOCK_DESTROY; tests replace it to fail.
 	destroy func(ctx context.Context, conn *sockdiag.Conn, flow *sockdiag.Flow) error
 	// setUserTimeout runs after shutdown(2); tests wait in it for the application's EOF.
 	setUserTimeout func(fd int, linger time.Duration) error
+
+	// mptcpWithoutEOF is set when the last shutdown of an MPTCP test connection gave no EOF.
+	mptcpWithoutEOF atomic.Bool
 
 	// subflowMu makes the check for another subflow and the destroy atomic: two actions
 	// could otherwise destroy the last two subflows of a connection.
@@ -73,9 +79,12 @@ func New(c Config) *Actuator {
 		logger:    c.Logger,
 		firstSeen: c.FirstSeen,
 		metrics:   newMetrics(),
-		lookup:    lookUp,
-		confirm:   lookUp,
-		shutdown:  func(fd int) error { return unix.Shutdown(fd, unix.SHUT_RDWR) },
+		readTable: func(ctx context.Context, conn *sockdiag.Conn) (*sockdiag.Table, error) {
+			return sockdiag.ReadTable(ctx, conn)
+		},
+		lookup:   lookUp,
+		confirm:  lookUp,
+		shutdown: func(fd int) error { return unix.Shutdown(fd, unix.SHUT_RDWR) },
 		destroy: func(ctx context.Context, conn *sockdiag.Conn, flow *sockdiag.Flow) error {
 			return conn.Destroy(ctx, flow)
 		},
@@ -127,10 +136,12 @@ type action struct {
 	processes  processCache
 	// destroyUsable caches the result of probeDestroy.
 	destroyUsable *error
+	// mptcpUsable caches the result of probeMPTCP.
+	mptcpUsable *error
 }
 
 func (x *action) run(ctx context.Context) (*hangup.Report, error) {
-	p := &planner{conn: x.conn, selector: &x.Selector, subflowsOnly: x.MPTCP == hangup.Path}
+	p := &planner{conn: x.conn, readTable: x.readTable, selector: &x.Selector, subflowsOnly: x.MPTCP == hangup.Path}
 	if err := p.plan(ctx); err != nil {
 		return nil, err
 	}

@@ -108,12 +108,15 @@ func (x *action) destroySubflow(ctx context.Context, t *target, now *sockdiag.Fl
 // destroysOrphans reports whether SOCK_DESTROY closes a socket that no process holds.
 // Before Linux 6.11 it purges the queue and stops the timers: the socket remains in
 // FIN_WAIT1. The fix is commit "tcp: fix forever orphan socket caused by tcp_abort".
-func destroysOrphans() bool {
+func destroysOrphans() bool { return kernelAtLeast(6, 11) }
+
+// kernelAtLeast reports whether the running kernel has at least this version.
+func kernelAtLeast(major, minor int) bool {
 	var name unix.Utsname
 	if err := unix.Uname(&name); err != nil {
 		return false
 	}
-	return releaseAtLeast(unix.ByteSliceToString(name.Release[:]), 6, 11)
+	return releaseAtLeast(unix.ByteSliceToString(name.Release[:]), major, minor)
 }
 
 // releaseAtLeast compares the first two numbers of a kernel release such as

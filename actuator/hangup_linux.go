@@ -81,6 +81,9 @@ func (x *action) recheck(ctx context.Context, t *target) (sockdiag.Flow, bool) {
 	case now.State == sockdiag.Listen:
 		t.refuse(hangup.ReasonListener, "socket is a listener")
 		return now, false
+	case t.hidden:
+		t.refuse(hangup.ReasonPermission, "MPTCP connection of the subflow is unknown: "+sockdiag.ErrNoMPTCPDiag.Error())
+		return now, false
 	}
 	if now.Protocol == sockdiag.MPTCP {
 		subflows, err := refreshSubflows(ctx, x.conn, &now, t.Subflows)
@@ -172,6 +175,9 @@ const ownersFresh = 250 * time.Millisecond
 //
 // With method auto, a flow that cannot be shut down safely is destroyed.
 func (x *action) shutDown(ctx context.Context, t *target, now *sockdiag.Flow, draining bool) {
+	if !x.canShutDown(ctx, t) {
+		return
+	}
 	if time.Since(t.ownersAt) > ownersFresh<<min(x.lostRounds, 10) {
 		t.phase = phaseOwnerLost
 		return

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 
+	"tcphup/hangup"
 	"tcphup/sockdiag"
 )
 
@@ -93,4 +94,41 @@ func connectionMatches(s *sockdiag.Selector, connection *sockdiag.Flow, subflows
 	}
 	// Without times and subflows the idle time is unknown.
 	return connection.MPTCPInfo.HasTimes || len(subflows) > 0 || s.MinIdle == 0 && s.MinPeerSilence == 0
+}
+
+const needsLinux61 = "shutdown of MPTCP connections needs Linux 6.1 or later"
+
+// probeMPTCP is tryShutdown for MPTCP. It records whether it gave no EOF.
+func (a *Actuator) probeMPTCP(ctx context.Context) (fix string, err error) {
+	fix, err = a.tryShutdown(ctx, sockdiag.MPTCP)
+	if err == nil || errors.Is(err, errNoEOF) {
+		a.mptcpWithoutEOF.Store(err != nil)
+	}
+	return fix, err
+}
+
+// canShutDown reports whether shutdown(2) ends a flow for its application; if not, it
+// refuses the flow. On Linux 5.10 an MPTCP connection loses its subflows, but the
+// application reads no EOF. Before Linux 6.1, and after a self-test without EOF, an action
+// therefore shuts down a test connection before its first MPTCP connection.
+func (x *action) canShutDown(ctx context.Context, t *target) bool {
+	if t.Flow.Protocol != sockdiag.MPTCP {
+		return true
+	}
+	if x.mptcpUsable == nil {
+		var err error
+		if x.mptcpWithoutEOF.Load() || !kernelAtLeast(6, 1) {
+			_, err = x.probeMPTCP(ctx)
+		}
+		x.mptcpUsable = &err
+	}
+	switch err := *x.mptcpUsable; {
+	case err == nil:
+		return true
+	case errors.Is(err, errNoEOF), errors.Is(err, errNoMPTCP):
+		t.refuse(hangup.ReasonPermission, needsLinux61+": "+err.Error())
+	default:
+		t.failUnlessDone(ctx, hangup.None, err)
+	}
+	return false
 }

@@ -13,6 +13,7 @@ import (
 // planner selects the targets of an action from dumps of the socket table.
 type planner struct {
 	conn         *sockdiag.Conn
+	readTable    func(context.Context, *sockdiag.Conn) (*sockdiag.Table, error)
 	selector     *sockdiag.Selector
 	subflowsOnly bool // Path mode
 
@@ -28,7 +29,7 @@ type planner struct {
 // connection is missing is then younger than the dump of connections.
 func (p *planner) plan(ctx context.Context) error {
 	var err error
-	if p.table, err = p.conn.Table(ctx); err != nil {
+	if p.table, err = p.readTable(ctx, p.conn); err != nil {
 		return err
 	}
 	for _, f := range p.table.Connections() {
@@ -48,7 +49,7 @@ func (p *planner) plan(ctx context.Context) error {
 			c.candidate = c.candidate || p.mayMatch(c, &f)
 			continue
 		}
-		if isActiveSubflow(&f) {
+		if isActiveSubflow(&f) && !p.table.LacksMPTCPDiag(&f) {
 			continue // its connection is younger than the dump
 		}
 		switch d, known := p.table.KnownDirection(&f); {
@@ -74,7 +75,8 @@ func (p *planner) mayMatch(c *connection, f *sockdiag.Flow) bool {
 	return p.selector.MayMatch(f)
 }
 
-// addFlow adds a TCP flow that is not an MPTCP subflow, if it matches.
+// addFlow adds a TCP flow that is not an MPTCP subflow, or a subflow of a connection that
+// the kernel does not list, if it matches.
 func (p *planner) addFlow(f sockdiag.Flow, d sockdiag.Direction) {
 	if !p.selector.MatchEndpoint(&f, d) {
 		return
@@ -85,7 +87,7 @@ func (p *planner) addFlow(f sockdiag.Flow, d sockdiag.Direction) {
 	}
 	p.covered++
 	if p.selector.MatchEvidence(&f) {
-		p.targets = append(p.targets, &target{Result: hangup.Result{Flow: f, Direction: d}})
+		p.targets = append(p.targets, &target{Result: hangup.Result{Flow: f, Direction: d}, hidden: p.table.LacksMPTCPDiag(&f)})
 	}
 }
 

@@ -44,8 +44,8 @@ func (a *Actuator) Probe(ctx context.Context) []Check {
 		probeDump(ctx, "dump_ipv4", "127.0.0.1:0", sockdiag.TCP),
 		probeDump(ctx, "dump_ipv6", "[::1]:0", sockdiag.TCP),
 		probeDump(ctx, "dump_mptcp", "127.0.0.1:0", sockdiag.MPTCP),
-		probeShutdown(ctx, checkShutdown, sockdiag.TCP),
-		probeShutdown(ctx, "shutdown_mptcp", sockdiag.MPTCP),
+		shutdownCheck(ctx, checkShutdown, func(ctx context.Context) (string, error) { return a.tryShutdown(ctx, sockdiag.TCP) }),
+		shutdownCheck(ctx, "shutdown_mptcp", a.probeMPTCP),
 		destroyCheck(checkDestroy, a.probeDestroy(ctx)),
 		destroyCheck("destroy_mptcp_path", a.probeDestroySubflow(ctx)),
 		probeProcesses(),
@@ -127,15 +127,15 @@ func (l *loopback) open(ctx context.Context, address string, protocol sockdiag.P
 	if l.conn, err = sockdiag.Dial(); err != nil {
 		return err
 	}
-	if l.subflow, err = l.find(ctx, sockdiag.TCP); err != nil {
+	if l.subflow, err = l.find(ctx, l.conn, sockdiag.TCP); err != nil {
 		return err
 	}
-	l.flow, err = l.find(ctx, protocol)
+	l.flow, err = l.find(ctx, l.conn, protocol)
 	return err
 }
 
 // find dumps the flow of the client.
-func (l *loopback) find(ctx context.Context, protocol sockdiag.Protocol) (sockdiag.Flow, error) {
+func (l *loopback) find(ctx context.Context, from sockdiag.Reader, protocol sockdiag.Protocol) (sockdiag.Flow, error) {
 	local := l.client.LocalAddr().(*net.TCPAddr).AddrPort()
 	remote := l.client.RemoteAddr().(*net.TCPAddr).AddrPort()
 	query := sockdiag.Query{
@@ -147,7 +147,7 @@ func (l *loopback) find(ctx context.Context, protocol sockdiag.Protocol) (sockdi
 			Ports:        []uint16{remote.Port()},
 		},
 	}
-	for f, err := range l.conn.Flows(ctx, query) {
+	for f, err := range from.Flows(ctx, query) {
 		if err != nil {
 			return f, err
 		}
@@ -155,7 +155,7 @@ func (l *loopback) find(ctx context.Context, protocol sockdiag.Protocol) (sockdi
 			return f, nil
 		}
 	}
-	return sockdiag.Flow{}, fmt.Errorf("find test connection: not in the %s dump; the diag module is missing (CONFIG_INET_TCP_DIAG, CONFIG_INET_MPTCP_DIAG)", protocol)
+	return sockdiag.Flow{}, fmt.Errorf("find test connection: not in the %s dump", protocol)
 }
 
 func (l *loopback) close() {
@@ -180,32 +180,47 @@ func probeDump(ctx context.Context, name, address string, protocol sockdiag.Prot
 	return Check{Name: name, Usable: true, Detail: "dump lists the test connection"}
 }
 
-// probeShutdown shuts down a test connection through a duplicate of its descriptor.
-func probeShutdown(ctx context.Context, name string, protocol sockdiag.Protocol) Check {
+// errNoEOF matches errors about a shutdown that the two ends did not read as EOF.
+var errNoEOF = errors.New("no EOF")
+
+// tryShutdown shuts down a test connection through a duplicate of its descriptor. After an
+// error, fix is that of a Check.
+func (a *Actuator) tryShutdown(ctx context.Context, protocol sockdiag.Protocol) (fix string, err error) {
 	l, err := openLoopback(ctx, "127.0.0.1:0", protocol)
 	if err != nil {
-		return Check{Name: name, Detail: err.Error()}
+		return "", err
 	}
 	defer l.close()
 	raw, err := l.client.SyscallConn()
 	if err != nil {
-		return Check{Name: name, Detail: err.Error()}
+		return "", err
 	}
 	var actErr error
 	err = raw.Control(func(fd uintptr) {
 		var own int
 		if own, actErr = duplicate(holder{pid: os.Getpid(), fd: int(fd)}, &l.flow); actErr == nil {
-			actErr = errors.Join(unix.Shutdown(own, unix.SHUT_RDWR), setUserTimeout(own, hangup.DefaultLinger), unix.Close(own))
+			actErr = errors.Join(a.shutdown(own), setUserTimeout(own, hangup.DefaultLinger), unix.Close(own))
 		}
 	})
 	if err := errors.Join(err, actErr); err != nil {
 		const fix = "use Linux 5.10 or later and a seccomp profile that allows pidfd_open and pidfd_getfd (Docker's default does once CAP_SYS_PTRACE is in the container's capability list)"
-		return Check{Name: name, Detail: err.Error(), Fix: fix}
+		return fix, err
 	}
 	for side, end := range map[string]*net.TCPConn{"client": l.client, "server": l.server} {
 		if _, err := end.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
-			return Check{Name: name, Detail: fmt.Sprintf("shut down test connection: %s read returned %v, want EOF", side, err)}
+			err = fmt.Errorf("shut down test connection: %s read returned %v: %w", side, err, errNoEOF)
+			if protocol == sockdiag.MPTCP {
+				return needsLinux61, err
+			}
+			return "", err
 		}
+	}
+	return "", nil
+}
+
+func shutdownCheck(ctx context.Context, name string, try func(context.Context) (fix string, err error)) Check {
+	if fix, err := try(ctx); err != nil {
+		return Check{Name: name, Detail: err.Error(), Fix: fix}
 	}
 	return Check{Name: name, Usable: true, Detail: "both ends of the test connection read EOF"}
 }
@@ -246,6 +261,8 @@ func destroyCheck(name string, err error) Check {
 	switch {
 	case err == nil:
 		return Check{Name: name, Usable: true, Detail: "destroyed the test connection"}
+	case errors.Is(err, sockdiag.ErrNoTCPDiag), errors.Is(err, sockdiag.ErrNoMPTCPDiag):
+		return Check{Name: name, Detail: err.Error()}
 	case errors.Is(err, os.ErrPermission):
 		return Check{Name: name, Detail: err.Error(), Fix: howToDestroy + " (effective: as root, or as a file or ambient capability)"}
 	case errors.Is(err, errors.ErrUnsupported):

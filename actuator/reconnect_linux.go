@@ -32,7 +32,7 @@ const (
 type watch struct {
 	*action
 	selector sockdiag.Selector
-	old      map[uint64]bool // cookies of known flows
+	old      map[flowID]bool // known flows
 	owners   chan []int      // receives the processes to watch, once
 	pids     []int
 	cgroups  []uint64                // of the targets, without the root cgroup
@@ -40,6 +40,14 @@ type watch struct {
 	stop     context.CancelFunc
 	openedFlows
 }
+
+// flowID identifies a flow. A socket that is connected again keeps its cookie.
+type flowID struct {
+	cookie        uint64
+	local, remote netip.AddrPort
+}
+
+func idOf(f *sockdiag.Flow) flowID { return flowID{f.Cookie, f.Local, f.Remote} }
 
 // openedFlows collects the new flows that the goroutine of a watch finds.
 type openedFlows struct {
@@ -67,7 +75,7 @@ func (x *action) newWatch(ctx context.Context, targets []*target) *watch {
 	w := &watch{
 		action:      x,
 		selector:    sockdiag.Selector{Destinations: sockdiag.Everywhere(), States: sockdiag.States(sockdiag.Established)},
-		old:         make(map[uint64]bool),
+		old:         make(map[flowID]bool),
 		warned:      make(map[netip.AddrPort]bool),
 		owners:      make(chan []int),
 		openedFlows: openedFlows{done: make(chan struct{})},
@@ -151,7 +159,7 @@ func (w *watch) read(ctx context.Context, conn *sockdiag.Conn) ([]openedFlow, er
 		if err != nil {
 			return nil, err
 		}
-		if w.selector.MatchEndpoint(&f, sockdiag.Outbound) && !w.old[f.Cookie] {
+		if w.selector.MatchEndpoint(&f, sockdiag.Outbound) && !w.old[idOf(&f)] {
 			flows = append(flows, openedFlow{flow: f, at: time.Now()})
 		}
 	}
@@ -173,7 +181,7 @@ func (w *watch) run(ctx context.Context) error {
 		return err
 	}
 	for _, f := range before {
-		w.old[f.flow.Cookie] = true
+		w.old[idOf(&f.flow)] = true
 	}
 	select {
 	case w.pids = <-w.owners:
@@ -194,7 +202,7 @@ func (w *watch) run(ctx context.Context) error {
 			return err
 		}
 		for _, f := range flows {
-			w.old[f.flow.Cookie] = true
+			w.old[idOf(&f.flow)] = true
 			f.pids = pids[f.flow.Inode]
 			// Flows of other processes are not kept.
 			if len(f.pids) > 0 || slices.Contains(w.cgroups, f.flow.CgroupID) {

@@ -255,8 +255,6 @@ func TestPrivilegedOldKernel(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		peer := nstest.NewPeer(t)
 		binary := testapp.Build(t)
-		const uname26 = 0x0020000
-		runtime.LockOSThread() // the personality is per thread
 		for _, tt := range []struct {
 			method  hangup.Method
 			outcome hangup.Outcome
@@ -272,14 +270,10 @@ func TestPrivilegedOldKernel(t *testing.T) {
 			fd := app.Connect(destination, false, false)
 			peer.Cut("one")
 			app.Call("close %d", fd)
-			before, _, errno := unix.Syscall(unix.SYS_PERSONALITY, uname26, 0, 0)
-			if errno != 0 {
-				t.Fatal(errno)
-			}
-			r := only(t, mustHangUp(t, New(Config{}), hangup.Request{Selector: to(destination), Method: tt.method, Linger: 200 * time.Millisecond}))
-			if _, _, errno := unix.Syscall(unix.SYS_PERSONALITY, before, 0, 0); errno != 0 {
-				t.Fatal(errno)
-			}
+			var r *hangup.Result
+			asLinux26(t, func() {
+				r = only(t, mustHangUp(t, New(Config{}), hangup.Request{Selector: to(destination), Method: tt.method, Linger: 200 * time.Millisecond}))
+			})
 			expect(t, r, tt.outcome, tt.reason, hangup.None)
 			if !strings.Contains(r.Detail, "6.11") {
 				t.Errorf("%s: detail is %q", tt.method, r.Detail)
@@ -290,6 +284,24 @@ func TestPrivilegedOldKernel(t *testing.T) {
 			peer.Restore("one")
 		}
 	})
+}
+
+// asLinux26 calls f in a thread for which uname(2) returns a 2.6 kernel (personality(2)).
+func asLinux26(t *testing.T, f func()) {
+	t.Helper()
+	const uname26 = 0x0020000
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	before, _, errno := unix.Syscall(unix.SYS_PERSONALITY, uname26, 0, 0)
+	if errno != 0 {
+		t.Fatal(errno)
+	}
+	defer func() {
+		if _, _, errno := unix.Syscall(unix.SYS_PERSONALITY, before, 0, 0); errno != 0 {
+			t.Fatal(errno)
+		}
+	}()
+	f()
 }
 
 // A subflow whose connection is not in the plan is not destroyed.

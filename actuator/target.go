@@ -35,6 +35,8 @@ type target struct {
 	// acknowledge a destroy.
 	actedAt     time.Time
 	unconfirmed bool
+	// hidden is set for a subflow of an MPTCP connection that the kernel does not list.
+	hidden bool
 	// connection is the MPTCP connection of Flow in Path mode, else nil; siblings are all
 	// subflows of it.
 	connection *sockdiag.Flow

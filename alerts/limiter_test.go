@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"tcphup/hangup"
+	"tcphup/sockdiag"
 	"tcphup/test/kit/nstest"
 )
 
@@ -155,6 +156,7 @@ func TestOutcomes(t *testing.T) {
 		{"gone", outcome(hangup.Gone, 3), nil, 200, resultDone},
 		{"failed", outcome(hangup.Failed, 3), nil, 200, resultFailed},
 		{"refused", refused(hangup.ReasonSIGPIPE), nil, 200, resultRefused},
+		{"no mptcp_diag", refused(hangup.ReasonPermission), nil, 200, resultRefused},
 		{"no evidence", refused(hangup.ReasonEvidence), nil, 200, resultDone},
 		{"denied", refused(hangup.ReasonDenied), nil, 200, resultDone},
 		{"over budget", refused(hangup.ReasonBudget), nil, 200, resultOverBudget},
@@ -162,6 +164,7 @@ func TestOutcomes(t *testing.T) {
 		{"kernel busy", nil, errors.New("read sockets: device or resource busy"), 503, resultError},
 		{"no permission", nil, fmt.Errorf("read sockets: %w", os.ErrPermission), 200, resultFailed},
 		{"not supported", nil, fmt.Errorf("read sockets: %w", errors.ErrUnsupported), 200, resultFailed},
+		{"no tcp_diag", nil, fmt.Errorf("read listeners: %w", sockdiag.ErrNoTCPDiag), 200, resultFailed},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

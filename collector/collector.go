@@ -6,8 +6,9 @@
 // no sockets. Memory grows with the number of destinations, which is limited, and by
 // a few words per outbound flow for its age.
 //
-// Reading needs no capability. Kernels without mptcp_diag have no metrics of MPTCP. Some
-// kernels report the backup flag of subflows to CAP_NET_ADMIN only.
+// Reading needs no capability. A kernel without MPTCP has no metrics of it. The scrape of
+// MPTCP fails if the kernel has MPTCP but not the module mptcp_diag. Some kernels report
+// the backup flag of subflows to CAP_NET_ADMIN only.
 package collector
 
 import (

@@ -295,7 +295,11 @@ func TestGolden(t *testing.T) {
 		}},
 		{name: "mptcp_unsupported", kernel: fakeKernel{
 			flows:    []sockdiag.Flow{flow("10.0.0.1:40000", "10.0.0.2:80")},
-			mptcpErr: os.ErrNotExist,
+			mptcpErr: sockdiag.ErrNoMPTCPDiag,
+		}},
+		{name: "no_mptcp_diag", kernel: fakeKernel{
+			flows:    []sockdiag.Flow{flow("10.0.0.1:40000", "10.0.0.2:80", subflow(1, 0))},
+			mptcpErr: sockdiag.ErrNoMPTCPDiag,
 		}},
 		{name: "no_sock_diag", kernel: fakeKernel{dialErr: errors.ErrUnsupported}},
 		{name: "no_listeners", kernel: fakeKernel{listenErr: errors.ErrUnsupported, flows: []sockdiag.Flow{flow("10.0.0.1:40000", "10.0.0.2:80")}}},

@@ -1,7 +1,9 @@
 package collector
 
 import (
+	"hash/maphash"
 	"math/bits"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -14,6 +16,7 @@ import (
 type firstSeenTable struct {
 	now   func() time.Time
 	start time.Time // epoch of the entries
+	seed  maphash.Seed
 
 	mu           sync.Mutex
 	entries      []firstSeenEntry // the length is a power of two
@@ -24,7 +27,7 @@ type firstSeenTable struct {
 
 // firstSeenEntry is the entry of one flow. It is live if the last complete scan, or a
 // later one, has seen the flow, and one of the last maxUnseen scans has. Expired
-// entries stay until the table is rehashed. Key 0 marks a free entry; no flow has it.
+// entries stay until the table is rehashed. Key 0 marks a free entry.
 type firstSeenEntry struct {
 	key   uint64
 	first uint32 // in steps after firstSeenTable.start, rounded up
@@ -42,14 +45,19 @@ const (
 	maxUnseen = 64
 )
 
-// flowKey returns the key of a flow. A reused socket keeps its cookie but rarely its
-// local port, so the key has both.
-func flowKey(f *sockdiag.Flow) uint64 {
-	return f.Cookie ^ uint64(f.Local.Port())<<48
+// key returns the key of a flow: a hash of its cookie and both addresses, because a socket
+// that is connected again keeps its cookie, and its local address if it is bound.
+func (t *firstSeenTable) key(f *sockdiag.Flow) uint64 {
+	return max(1, maphash.Comparable(t.seed, flowID{f.Cookie, f.Local, f.Remote}))
+}
+
+type flowID struct {
+	cookie        uint64
+	local, remote netip.AddrPort
 }
 
 func newFirstSeenTable(now func() time.Time) *firstSeenTable {
-	return &firstSeenTable{now: now, start: now(), entries: make([]firstSeenEntry, minEntries)}
+	return &firstSeenTable{now: now, start: now(), seed: maphash.MakeSeed(), entries: make([]firstSeenEntry, minEntries)}
 }
 
 // beginScan starts a scan.
@@ -64,7 +72,7 @@ func (t *firstSeenTable) beginScan() {
 func (t *firstSeenTable) observe(f *sockdiag.Flow, scanStart time.Time) time.Duration {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	key := flowKey(f)
+	key := t.key(f)
 	e := &t.entries[t.slot(key)]
 	switch {
 	case f.Cookie == 0:
@@ -101,7 +109,7 @@ func (t *firstSeenTable) finishScan() {
 func (t *firstSeenTable) firstSeen(f *sockdiag.Flow) (time.Time, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	e := &t.entries[t.slot(flowKey(f))]
+	e := &t.entries[t.slot(t.key(f))]
 	if !t.live(e) {
 		return time.Time{}, false
 	}
@@ -119,8 +127,7 @@ func (t *firstSeenTable) timestamp(e *firstSeenEntry) time.Time {
 // slot returns the index of the key's entry, or of the free entry for it. The load
 // factor is below 1, so the loop ends.
 func (t *firstSeenTable) slot(key uint64) int {
-	// Cookies are sequential; multiplicative hashing (Knuth, TAOCP 6.4) scatters them.
-	i := int(key * 0x9e3779b97f4a7c15 >> (64 - bits.TrailingZeros(uint(len(t.entries)))))
+	i := int(key >> (64 - bits.TrailingZeros(uint(len(t.entries)))))
 	for t.entries[i].key != key && t.entries[i].key != 0 {
 		i = (i + 1) & (len(t.entries) - 1)
 	}

@@ -59,20 +59,32 @@ func TestFirstSeenIncompleteScans(t *testing.T) {
 	}
 }
 
-// A new connection of a reused socket starts at age 0.
+// A new connection of a reused socket starts at age 0, also if the socket is bound to its
+// local address.
 func TestFirstSeenReusedSocket(t *testing.T) {
 	now := time.Now()
 	a := newFirstSeenTable(func() time.Time { return now })
-	flow := &sockdiag.Flow{Cookie: 1, Local: netip.MustParseAddrPort("10.0.0.1:40000")}
+	first := sockdiag.Flow{Cookie: 1, Local: netip.MustParseAddrPort("10.0.0.1:40000"), Remote: netip.MustParseAddrPort("10.0.0.2:80")}
 	a.beginScan()
-	a.observe(flow, now)
+	a.observe(&first, now)
 	now = now.Add(time.Hour)
 	a.beginScan()
-	if age := a.observe(flow, now); age < 59*time.Minute {
+	if age := a.observe(&first, now); age < 59*time.Minute {
 		t.Errorf("age of the same flow is %v", age)
 	}
-	flow.Local = netip.MustParseAddrPort("10.0.0.1:40001")
-	if age := a.observe(flow, now); age != 0 {
-		t.Errorf("age of the new flow on its socket is %v", age)
+	for name, change := range map[string]func(*sockdiag.Flow){
+		"local port":     func(f *sockdiag.Flow) { f.Local = netip.MustParseAddrPort("10.0.0.1:40001") },
+		"local address":  func(f *sockdiag.Flow) { f.Local = netip.MustParseAddrPort("10.0.0.9:40000") },
+		"remote port":    func(f *sockdiag.Flow) { f.Remote = netip.MustParseAddrPort("10.0.0.2:81") },
+		"remote address": func(f *sockdiag.Flow) { f.Remote = netip.MustParseAddrPort("10.0.0.9:80") },
+	} {
+		reused := first
+		change(&reused)
+		if seen, known := a.firstSeen(&reused); known {
+			t.Errorf("another %s: first seen %v before the scan", name, seen)
+		}
+		if age := a.observe(&reused, now); age != 0 {
+			t.Errorf("another %s: age is %v", name, age)
+		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"tcphup/sockdiag"
+	"tcphup/test/kit/nodiag"
 	"tcphup/test/kit/nstest"
 )
 
@@ -96,7 +97,10 @@ func TestPrivilegedMPTCP(t *testing.T) {
 			t.Errorf("ss shows the connection as %v", states)
 		}
 
-		flow := &sockdiag.Flow{Protocol: sockdiag.MPTCP, Cookie: cookieOf(t, client), Local: client.LocalAddr().(*net.TCPAddr).AddrPort()}
+		flow := &sockdiag.Flow{
+			Protocol: sockdiag.MPTCP, Cookie: cookieOf(t, client),
+			Local: client.LocalAddr().(*net.TCPAddr).AddrPort(), Remote: to,
+		}
 		if _, known := c.FirstSeen(flow); !known {
 			t.Error("first-seen time of the connection is unknown")
 		}
@@ -137,6 +141,35 @@ func TestPrivilegedMPTCP(t *testing.T) {
 			other("tcphup_mptcp_connection_subflows_sum"): 1,
 			other("tcphup_mptcp_connections_pathless"):    0,
 		})
+	})
+}
+
+// The scrape of MPTCP fails if the kernel has no MPTCP dump but lists a subflow.
+func TestPrivilegedScrapeNoMPTCPDiag(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		nstest.NeedMPTCP(t)
+		shell(t, "ip addr add 10.0.0.2/24 dev lo")
+		c, err := New(Config{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.dial = func() (source, error) {
+			conn, err := sockdiag.Dial()
+			return nodiag.Conn{Conn: conn}, err
+		}
+		check := func(mptcp float64) {
+			t.Helper()
+			exposition := []byte(scrape(t, c))
+			for source, want := range map[string]float64{"tcp": 1, "mptcp": mptcp} {
+				if got := value(t, exposition, fmt.Sprintf(`tcphup_scrape_success{source="%s"}`, source)); got != want {
+					t.Errorf("success of %s is %v, want %v", source, got, want)
+				}
+			}
+		}
+		connect(t, "10.0.0.2", false)
+		check(1)
+		connect(t, "10.0.0.2", true)
+		check(0)
 	})
 }
 

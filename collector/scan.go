@@ -3,6 +3,7 @@ package collector
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -81,8 +82,12 @@ func (c *Collector) readSockets(ctx context.Context) (tcp, mptcp sourceResult) {
 	mptcp = sourceResult{err: err, took: c.now().Sub(start)}
 
 	start = c.now()
-	tcp.err = c.readTCP(ctx, conn, table, start)
+	var lacksMPTCPDiag bool
+	lacksMPTCPDiag, tcp.err = c.readTCP(ctx, conn, table, start)
 	tcp.took += c.now().Sub(start)
+	if lacksMPTCPDiag {
+		mptcp.err = fmt.Errorf("read MPTCP connections: %w", sockdiag.ErrNoMPTCPDiag)
+	}
 	return tcp, mptcp
 }
 
@@ -96,13 +101,15 @@ func (c *Collector) readTable(ctx context.Context, conn source, table *sockdiag.
 	return err
 }
 
-func (c *Collector) readTCP(ctx context.Context, conn source, table *sockdiag.Table, now time.Time) error {
+// readTCP dumps TCP and reports whether a subflow shows that mptcp_diag is missing.
+func (c *Collector) readTCP(ctx context.Context, conn source, table *sockdiag.Table, now time.Time) (lacksMPTCPDiag bool, err error) {
 	q := sockdiag.Query{States: sockdiag.States(tcpStates[:]...), Info: true, Ahead: true}
 	for flow, err := range conn.Flows(ctx, q) {
 		if err != nil {
-			return err
+			return lacksMPTCPDiag, err
 		}
+		lacksMPTCPDiag = lacksMPTCPDiag || table.LacksMPTCPDiag(&flow)
 		c.aggregator.addTCP(&flow, table, now)
 	}
-	return nil
+	return lacksMPTCPDiag, nil
 }

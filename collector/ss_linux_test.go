@@ -347,7 +347,7 @@ func cookieOf(t *testing.T, c *net.TCPConn) (cookie uint64) {
 func TestPrivilegedFirstSeen(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		client, server, to := connect(t, "127.0.0.2", false)
-		flow := &sockdiag.Flow{Cookie: cookieOf(t, client), Local: client.LocalAddr().(*net.TCPAddr).AddrPort()}
+		flow := &sockdiag.Flow{Cookie: cookieOf(t, client), Local: client.LocalAddr().(*net.TCPAddr).AddrPort(), Remote: to}
 		c, err := New(Config{})
 		if err != nil {
 			t.Fatal(err)

@@ -87,6 +87,7 @@ type snapshot struct {
 	destinations []*destinationSummary
 	count        int // matched flows
 	leftAlone    int // flows excluded only by their direction
+	hidden       int // subflows of MPTCP connections that the kernel does not list
 
 	// flows, owners and ownersErr are set with --flows only.
 	flows     []*listedFlow
@@ -98,8 +99,7 @@ func (l *list) snapshot(ctx context.Context) (*snapshot, error) {
 	s, all := new(snapshot), make(summaries)
 	var err error
 	s.leftAlone, err = scan(ctx, &l.selector, func(f *listedFlow) {
-		s.count++
-		all.add(f)
+		s.add(f, all)
 		if l.flows {
 			s.flows = append(s.flows, f)
 		}
@@ -119,6 +119,14 @@ func (l *list) snapshot(ctx context.Context) (*snapshot, error) {
 	return s, nil
 }
 
+func (s *snapshot) add(f *listedFlow, all summaries) {
+	s.count++
+	if f.hidden {
+		s.hidden++
+	}
+	all.add(f)
+}
+
 // summary returns the line below the list.
 func (s *snapshot) summary() string {
 	line := noMatch
@@ -126,6 +134,9 @@ func (s *snapshot) summary() string {
 		line = fmt.Sprintf("%s, %s", text.Plural(s.count, "connection"), text.Plural(len(s.destinations), "destination"))
 	}
 	line += otherDirection(s.leftAlone)
+	if s.hidden > 0 {
+		line += fmt.Sprintf("; %s of unlisted MPTCP connections: %v", text.Plural(s.hidden, "subflow"), sockdiag.ErrNoMPTCPDiag)
+	}
 	switch {
 	case s.ownersErr != nil:
 		line += "; " + text.Printable(s.ownersErr.Error())

@@ -14,6 +14,7 @@ type listedFlow struct {
 	sockdiag.Flow
 	direction sockdiag.Direction
 	subflow   bool // of an MPTCP connection
+	hidden    bool // of an MPTCP connection that the kernel does not list
 }
 
 // service returns the remote address of an outbound flow and the local address of an
@@ -33,10 +34,14 @@ func scan(ctx context.Context, selector *sockdiag.Selector, add func(*listedFlow
 		return 0, err
 	}
 	defer conn.Close()
+	return scanFrom(ctx, conn, selector, add)
+}
+
+func scanFrom(ctx context.Context, from sockdiag.Reader, selector *sockdiag.Selector, add func(*listedFlow)) (leftAlone int, err error) {
 	// MPTCP connections are dumped before their subflows. A connection that ends between
 	// the dumps then has no subflows in the second; its own SubflowsTotal separates it
 	// from a connection without subflows.
-	table, err := conn.Table(ctx)
+	table, err := sockdiag.ReadTable(ctx, from)
 	if err != nil {
 		return 0, err
 	}
@@ -56,7 +61,7 @@ func scan(ctx context.Context, selector *sockdiag.Selector, add func(*listedFlow
 	if len(connections) == 0 {
 		query.Selector = selector // otherwise hasSubflow needs the subflows of every destination
 	}
-	for f, err := range conn.Flows(ctx, query) {
+	for f, err := range from.Flows(ctx, query) {
 		if err != nil {
 			return 0, fmt.Errorf("read flows: %w", err)
 		}
@@ -64,7 +69,9 @@ func scan(ctx context.Context, selector *sockdiag.Selector, add func(*listedFlow
 		if isSubflow {
 			hasSubflow[i] = true
 		}
-		match(&listedFlow{Flow: f, direction: table.Direction(&f), subflow: isSubflow || f.IsSubflow})
+		match(&listedFlow{
+			Flow: f, direction: table.Direction(&f), subflow: isSubflow || f.IsSubflow, hidden: table.LacksMPTCPDiag(&f),
+		})
 	}
 	for i, c := range connections {
 		if c.Inode != 0 && !hasSubflow[i] && c.MPTCPInfo.SubflowsTotal == 0 {

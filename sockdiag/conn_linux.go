@@ -160,8 +160,8 @@ type Query struct {
 // another call.
 //
 // An error is yielded last, with a zero Flow, and means that flows may be missing. It matches
-// ErrInterrupted for an inconsistent dump, and os.ErrNotExist if the kernel does not support
-// the protocol. If ctx ends, the error matches ctx.Err().
+// ErrInterrupted for an inconsistent dump, and ErrNoTCPDiag or ErrNoMPTCPDiag if the kernel
+// cannot dump the protocol. If ctx ends, the error matches ctx.Err().
 func (c *Conn) Flows(ctx context.Context, q Query) iter.Seq2[Flow, error] {
 	return func(yield func(Flow, error) bool) {
 		families := q.Families
@@ -185,7 +185,7 @@ func (c *Conn) Flows(ctx context.Context, q Query) iter.Seq2[Flow, error] {
 			r := request{family: family, protocol: q.Protocol, info: q.Info, states: q.States}
 			for f, err := range c.exchange(ctx, typeByFamily, netlink.Dump, r, attributes) {
 				if err != nil {
-					yield(Flow{}, fmt.Errorf("dump %s sockets: %w", q.Protocol, err))
+					yield(Flow{}, dumpError(q.Protocol, err))
 					return
 				}
 				if q.Selector != nil && !q.Selector.MayMatch(&f) {

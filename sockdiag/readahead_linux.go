@@ -3,7 +3,6 @@ package sockdiag
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 
 	"github.com/mdlayher/netlink"
@@ -24,7 +23,7 @@ type batch struct {
 // readAheadFlows implements Flows for Query.Ahead with one reader goroutine for each
 // family. All readers have exited when it returns.
 func (c *Conn) readAheadFlows(ctx context.Context, q Query, families []Family, attributes []netlink.Attribute, yield func(Flow, error) bool) {
-	fail := func(err error) { yield(Flow{}, fmt.Errorf("dump %s sockets: %w", q.Protocol, err)) }
+	fail := func(err error) { yield(Flow{}, dumpError(q.Protocol, err)) }
 	ctx, cancel := context.WithCancel(ctx)
 	full := make(chan *batch, len(families)*batchesPerFamily)
 	var readers sync.WaitGroup

@@ -63,6 +63,9 @@ func TestReceiveFaults(t *testing.T) {
 				return slices.Concat(flow(0, s, p), number(nlDone, -int32(unix.EOPNOTSUPP), s, p)), nil
 			},
 		}, flows: 1, want: errors.ErrUnsupported},
+		{name: "no tcp_diag", replies: []response{
+			func(s, p uint32) ([]byte, error) { return number(nlDone, -int32(unix.ENOENT), s, p), nil },
+		}, want: ErrNoTCPDiag},
 		{name: "receive buffer overrun", replies: []response{
 			func(s, p uint32) ([]byte, error) { return nil, unix.ENOBUFS },
 		}, want: unix.ENOBUFS},

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"os"
 	"slices"
 )
 
@@ -22,6 +21,8 @@ type Table struct {
 	connections []Flow
 	byToken     map[uint32]int // index in connections
 	byInode     map[uint32]int // the same, without connections of inode 0
+
+	noConnections bool // the kernel has no MPTCP dump
 
 	// openers caches the results of dumps for initial subflows; earlier is the cache from
 	// before the last Reset.
@@ -46,12 +47,14 @@ func (t *Table) ReadListeners(ctx context.Context, from Reader) error {
 }
 
 // ReadConnections adds the MPTCP connections in the given states. It adds none if the
-// kernel lacks MPTCP or mptcp_diag. After an error the connections read so far stay in the
-// Table. Call ReadListeners and set Ephemeral first.
+// kernel lacks MPTCP or mptcp_diag; LacksMPTCPDiag then distinguishes the two. After an
+// error the connections read so far stay in the Table. Call ReadListeners and set Ephemeral
+// first.
 func (t *Table) ReadConnections(ctx context.Context, from Reader, states StateSet) error {
 	for f, err := range from.Flows(ctx, Query{Protocol: MPTCP, States: states, Info: true}) {
 		switch {
-		case errors.Is(err, os.ErrNotExist):
+		case errors.Is(err, ErrNoMPTCPDiag):
+			t.noConnections = true
 			return nil
 		case err != nil:
 			return fmt.Errorf("read MPTCP connections: %w", err)
@@ -156,7 +159,7 @@ func (t *Table) setOpener(i int, opener Opener) {
 // memory and the cached openers.
 func (t *Table) Reset() {
 	t.Ephemeral, t.listeners = PortRange{}, listeners{}
-	t.connections = t.connections[:0]
+	t.connections, t.noConnections = t.connections[:0], false
 	clear(t.byToken)
 	clear(t.byInode)
 	t.earlier, t.openers = t.openers, nil
@@ -180,6 +183,11 @@ func (t *Table) Connection(f *Flow) (i int, ok bool) {
 	}
 	return i, ok
 }
+
+// LacksMPTCPDiag reports whether the kernel module mptcp_diag is missing: the kernel has no
+// MPTCP dump, but f is a subflow of an MPTCP connection. That connection, its other
+// subflows and their states are then unknown.
+func (t *Table) LacksMPTCPDiag(f *Flow) bool { return t.noConnections && f.IsSubflow }
 
 // IsSubflowOf reports whether a TCP flow is a subflow of an MPTCP connection. It compares
 // tokens, because after close(2) a connection has inode 0 while its subflows keep the old

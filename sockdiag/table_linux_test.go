@@ -15,7 +15,7 @@ func TestPrivilegedTable(t *testing.T) {
 		connect(t, ln, fixed, service, true)
 
 		c := mustDial(t)
-		table, err := c.Table(t.Context())
+		table, err := ReadTable(t.Context(), c)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -3,9 +3,9 @@ package sockdiag
 import (
 	"context"
 	"errors"
+	"fmt"
 	"iter"
 	"net/netip"
-	"os"
 	"testing"
 )
 
@@ -109,7 +109,7 @@ func TestConnection(t *testing.T) {
 		mptcpFlow(1, 100, local, remote),
 		mptcpFlow(2, 0, local, remote), // closed by the application; its subflows keep inode 101
 		mptcpFlow(3, 102, local, remote),
-	}, mptcpErr: os.ErrNotExist}
+	}, mptcpErr: fmt.Errorf("dump: %w", ErrNoMPTCPDiag)}
 	if err := table.ReadConnections(t.Context(), kernel, Open); err != nil {
 		t.Fatal(err)
 	}
@@ -227,5 +227,31 @@ func TestReadConnectionsError(t *testing.T) {
 	kernel := &fakeReader{flows: []Flow{mptcpFlow(1, 100, "10.0.0.1:40000", "10.0.0.2:80")}, mptcpErr: broken}
 	if err := table.ReadConnections(t.Context(), kernel, Open); !errors.Is(err, broken) || len(table.Connections()) != 1 {
 		t.Errorf("%v, %d connections", err, len(table.Connections()))
+	}
+}
+
+// A subflow shows that mptcp_diag is missing if the kernel has no MPTCP dump.
+func TestLacksMPTCPDiag(t *testing.T) {
+	const local, remote = "10.0.0.1:40000", "10.0.0.2:80"
+	subflow, plain := subflowOf(1, 100, local, remote), subflowOf(0, 100, local, remote)
+	table := new(Table)
+	for _, tt := range []struct {
+		name string
+		err  error // of the dump
+		want bool
+	}{
+		{"no module", fmt.Errorf("dump: %w", ErrNoMPTCPDiag), true},
+		{"younger connection", nil, false},
+	} {
+		table.Reset()
+		if err := table.ReadConnections(t.Context(), &fakeReader{mptcpErr: tt.err}, Open); err != nil {
+			t.Fatal(err)
+		}
+		if got := table.LacksMPTCPDiag(&subflow); got != tt.want {
+			t.Errorf("%s: %t, want %t", tt.name, got, tt.want)
+		}
+		if table.LacksMPTCPDiag(&plain) {
+			t.Errorf("%s: true for a flow of TCP", tt.name)
+		}
 	}
 }

@@ -1,0 +1,45 @@
+package actuator
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"tcphup/hangup"
+	"tcphup/test/kit/nstest"
+	"tcphup/test/kit/testapp"
+)
+
+// An application that reconnects with the same socket, from the same local address, is
+// reported with its new destination.
+func TestPrivilegedReconnectSameSocket(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.2:0"})
+		other := testapp.Serve(t, testapp.ServerConfig{Address: fmt.Sprintf("127.0.0.1:%d", server.Addr().Port())})
+		app := testapp.Start(t, testapp.Build(t))
+		app.Call("ignore")
+		var fd int
+		if _, err := fmt.Sscanf(app.Call("bound 127.0.0.2 %d 45001", server.Addr().Port()), "bound ok %d", &fd); err != nil {
+			t.Fatal(err)
+		}
+		app.Send("recv %d", fd)
+		done := make(chan *hangup.Report)
+		go func() {
+			report, err := New(Config{}).HangUp(t.Context(), hangup.Request{Selector: to(server.Addr()), Method: hangup.Shutdown, Linger: time.Second, WatchReconnect: nstest.HangGuard})
+			if err != nil {
+				t.Error(err)
+			}
+			done <- report
+		}()
+		if got := app.Receive(); got != "recv ok 0" {
+			t.Fatalf("application: %q", got)
+		}
+		if got := app.Call("again %d %d", fd, other.Addr().Port()); got != "again ok" {
+			t.Fatalf("application: %q", got)
+		}
+		r := only(t, <-done)
+		if r.Reconnect == nil || r.Reconnect.Remote != other.Addr() {
+			t.Errorf("got %+v, want %s", r.Reconnect, other.Addr())
+		}
+	})
+}
