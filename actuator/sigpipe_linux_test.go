@@ -90,7 +90,8 @@ func startHolder(t *testing.T, app *testapp.App, command string) int {
 	return pid
 }
 
-// The scan finds a parent that ignores SIGPIPE after a child that SIGPIPE kills.
+// The scan finds a parent that ignores SIGPIPE after a child that SIGPIPE kills, with and
+// without a first thread.
 func TestPrivilegedPreforkParentLast(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
@@ -105,13 +106,30 @@ func TestPrivilegedPreforkParentLast(t *testing.T) {
 		defer unix.Close(proc)
 		runtime.GOMAXPROCS(1) // one worker: the order is exact
 		inode := flowTo(t, server.Addr()).Inode
-		found, err := scanProcesses(t.Context(), proc, []int{child, app.PID()}, []uint32{inode})
-		if err != nil {
-			t.Fatal(err)
+		check := func(state string) {
+			found, err := scanProcesses(t.Context(), proc, []int{child, app.PID()}, []uint32{inode})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := distinctProcesses(found.byInode[inode]); len(got) != 2 {
+				t.Errorf("%s: holders are %+v, want processes %d and %d", state, got, child, app.PID())
+			}
 		}
-		if got := distinctProcesses(found.byInode[inode]); len(got) != 2 {
-			t.Errorf("holders are %+v, want processes %d and %d", got, child, app.PID())
-		}
+		check("all threads")
+		endFirstThread(t, app)
+		check("first thread ended")
+	})
+}
+
+// endFirstThread ends the first thread of the application; another one continues.
+func endFirstThread(t *testing.T, app *testapp.App) {
+	t.Helper()
+	if got := app.Call("thread"); got != "thread ok" {
+		t.Fatalf("application: %s", got)
+	}
+	nstest.Eventually(t, "the first thread has ended", func() bool {
+		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", app.PID()))
+		return err == nil && strings.Contains(string(status), "\nState:\tZ")
 	})
 }
 
@@ -120,15 +138,6 @@ func TestPrivilegedFirstThreadEnded(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		noLeaks(t)
 		binary := testapp.Build(t)
-		endFirstThread := func(t *testing.T, app *testapp.App) {
-			if got := app.Call("thread"); got != "thread ok" {
-				t.Fatalf("application: %s", got)
-			}
-			nstest.Eventually(t, "the first thread has ended", func() bool {
-				status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", app.PID()))
-				return err == nil && strings.Contains(string(status), "\nState:\tZ")
-			})
-		}
 		// Linux 6.9 has PIDFD_THREAD.
 		usual, says := hangup.Shutdown, ""
 		if pidfd, err := unix.PidfdOpen(unix.Gettid(), pidfdThread); err == nil {
