@@ -11,10 +11,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// errPrefork means that a destroy would not protect the processes from SIGPIPE. The first
-// system call on the destroyed socket returns ECONNABORTED, in one process. A write in
-// each of the others raises SIGPIPE.
-var errPrefork = errors.New("another process of the same executable shares the socket, so the signal would follow a destroy as well")
+var (
+	errSIGPIPE = errors.New("SIGPIPE has its default disposition")
+	// errPrefork means that a destroy would not protect the processes from SIGPIPE. The
+	// first system call on the destroyed socket returns ECONNABORTED, in one process. A write
+	// in each of the others raises SIGPIPE.
+	errPrefork = errors.New("destroy is not safe either, because another process of the same executable shares the socket")
+)
 
 // maxNamed limits the processes in a detail.
 const maxNamed = 4
@@ -45,16 +48,14 @@ func (x *action) checkSIGPIPE(holders []holder) error {
 	if n := len(named) - maxNamed; n > 0 {
 		named = append(named[:maxNamed], fmt.Sprintf("%d more", n))
 	}
-	err := fmt.Errorf("%w: it would kill %s at the next write", errSIGPIPE, strings.Join(named, ", "))
+	err := fmt.Errorf("%w in %s: the next write would be fatal", errSIGPIPE, strings.Join(named, ", "))
 	if len(processes) > 1 && sharesExecutable(killed, processes) {
 		err = fmt.Errorf("%w; %w", err, errPrefork)
 	}
 	slices.Sort(commands)
-	return fmt.Errorf("%w; allow with --sigpipe-safe=%s (policy: sigpipe_safe) if all its writes suppress SIGPIPE (MSG_NOSIGNAL)",
+	return fmt.Errorf("%w; if all writes use MSG_NOSIGNAL, add --sigpipe-safe=%s (policy: sigpipe_safe)",
 		err, strings.Join(slices.Compact(commands), ","))
 }
-
-var errSIGPIPE = errors.New("SIGPIPE is neither ignored nor caught")
 
 // distinctProcesses returns the first holder of each process. The holders are sorted.
 func distinctProcesses(holders []holder) []holder {

@@ -31,15 +31,15 @@ func TestPrivilegedPrefork(t *testing.T) {
 			method   hangup.Method // None: refused
 			says     string
 		}{
-			{name: "workers", commands: []string{"fork", "fork"}, says: "--sigpipe-safe=app "},
-			{name: "parent ignores it", ignores: true, commands: []string{"fork default"}, says: "--sigpipe-safe=app "},
-			{name: "child ignores it", commands: []string{"fork ignore"}, says: "--sigpipe-safe=app "},
+			{name: "workers", commands: []string{"fork", "fork"}, says: "add --sigpipe-safe=app "},
+			{name: "parent ignores it", ignores: true, commands: []string{"fork default"}, says: "add --sigpipe-safe=app "},
+			{name: "child ignores it", commands: []string{"fork ignore"}, says: "add --sigpipe-safe=app "},
 			{name: "all ignore it", ignores: true, commands: []string{"fork"}, method: hangup.Shutdown},
 			{name: "leaked", ignores: true, commands: []string{"spawn sleep 1000"}, method: hangup.Destroy, says: "(sleep)"},
 			{name: "leaked into two programs", commands: []string{"spawn sleep 1000", "spawn tail -f"}, method: hangup.Destroy, says: "(tail)"},
-			{name: "leaked into one program twice", ignores: true, commands: []string{"spawn sleep 1000", "spawn sleep 1001"}, says: "--sigpipe-safe=sleep "},
+			{name: "leaked into one program twice", ignores: true, commands: []string{"spawn sleep 1000", "spawn sleep 1001"}, says: "add --sigpipe-safe=sleep "},
 			{name: "safe", commands: []string{"fork"}, safe: []string{"psql", "app"}, method: hangup.Shutdown},
-			{name: "another name is safe", commands: []string{"fork"}, safe: []string{"ap", "app2"}, says: "--sigpipe-safe=app "},
+			{name: "another name is safe", commands: []string{"fork"}, safe: []string{"ap", "app2"}, says: "add --sigpipe-safe=app "},
 			{name: "leaked and safe", ignores: true, commands: []string{"spawn sleep 1000"}, safe: []string{"sleep"}, method: hangup.Shutdown},
 		} {
 			t.Run(tt.name, func(t *testing.T) {
@@ -116,6 +116,7 @@ func TestPrivilegedPreforkParentLast(t *testing.T) {
 			}
 		}
 		check("all threads")
+		app.Call("rename parent")
 		endFirstThread(t, app)
 		check("first thread ended")
 	})
