@@ -86,7 +86,7 @@ func (a access) howToAttach() string {
 	const profile = "a seccomp profile that allows pidfd_getfd, and kernel.yama.ptrace_scope "
 	switch {
 	case !slices.Contains(a.missing, sysPtrace):
-		return "it needs " + profile + "below 3"
+		return "use " + profile + "below 3"
 	default:
 		return a.asRoot() + "grant " + sysPtrace + ", " + profile + "0 or 1 with the capability"
 	}
