@@ -8,8 +8,6 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
-
-	"tcphup/sockdiag"
 )
 
 const (
@@ -20,7 +18,7 @@ const (
 // access is the access of tcphup to other processes. It selects the advice for a flow
 // that cannot be shut down.
 type access struct {
-	processes, unreadable int // of the last /proc scan
+	processes, unreadable int // of the /proc scan
 	// notDumpable is an unreadable process of the socket's uid that is not dumpable, or "".
 	notDumpable string
 	// hidden is set if /proc omits processes of other users (mount option hidepid).
@@ -35,13 +33,13 @@ type access struct {
 // initialPIDNamespace is PROC_PID_INIT_INO of include/linux/proc_ns.h.
 const initialPIDNamespace = 0xEFFFFFFC
 
-func (x *action) access(flow *sockdiag.Flow) access {
-	a := access{
-		processes: x.scan.processes, unreadable: x.scan.unreadable,
-		missing: missingCapabilities(), root: os.Geteuid() == 0,
-	}
-	if pid, ok := x.scan.notDumpable[flow.UID]; ok {
-		a.notDumpable = fmt.Sprintf("process %d (%s)", pid, x.processes.get(pid).command)
+func (x *action) access(t *target) access {
+	a := access{missing: missingCapabilities(), root: os.Geteuid() == 0}
+	if t.scan != nil {
+		a.processes, a.unreadable = t.scan.processes, t.scan.unreadable
+		if pid, ok := t.scan.notDumpable[t.Flow.UID]; ok {
+			a.notDumpable = fmt.Sprintf("process %d (%s)", pid, x.processes.get(pid).command)
+		}
 	}
 	// Every pid namespace has a process 1.
 	_, err := os.Stat("/proc/1")
@@ -84,10 +82,8 @@ func (a access) asRoot() string {
 // howToAttach describes how to allow pidfd_getfd(2), after the descriptors were readable.
 func (a access) howToAttach() string {
 	const profile = "a seccomp profile that allows pidfd_getfd, and kernel.yama.ptrace_scope "
-	switch {
-	case !slices.Contains(a.missing, sysPtrace):
+	if !slices.Contains(a.missing, sysPtrace) {
 		return "use " + profile + "below 3"
-	default:
-		return a.asRoot() + "grant " + sysPtrace + ", " + profile + "0 or 1 with the capability"
 	}
+	return a.asRoot() + "grant " + sysPtrace + ", " + profile + "0 or 1 with the capability"
 }

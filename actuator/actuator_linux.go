@@ -125,7 +125,6 @@ type action struct {
 	// lostRounds counts consecutive rounds that deferred every flow for its owners.
 	lostRounds int
 	processes  processCache
-	scan       owners // the last /proc scan
 	// destroyUsable caches the result of probeDestroy.
 	destroyUsable *error
 }
@@ -230,10 +229,10 @@ func (x *action) findOwners(ctx context.Context, targets []*target) (*owners, er
 	if err != nil {
 		return nil, fmt.Errorf("find owners: %w", err)
 	}
-	x.scan = *found
 	for _, t := range targets {
 		holders := found.byInode[t.Flow.Inode]
 		t.holders, t.ownersAt, t.PID, t.Command = holders, time.Now(), 0, ""
+		t.scan = found
 		if len(holders) > 0 {
 			t.PID = holders[0].pid
 			t.Command = x.processes.get(t.PID).command

@@ -278,7 +278,7 @@ func (x *action) searchOwners(ctx context.Context, lost []*target) []*target {
 // names the safety check that rejected the flow; it is "" when a system call failed.
 func (x *action) acquire(t *target) (fd int, reason hangup.Reason, err error) {
 	if len(t.holders) == 0 {
-		return -1, hangup.ReasonPermission, errors.New(x.access(&t.Flow).noHolder())
+		return -1, hangup.ReasonPermission, errors.New(x.access(t).noHolder())
 	}
 	if err := x.checkSIGPIPE(t.holders); errors.Is(err, errSIGPIPE) {
 		return -1, hangup.ReasonSIGPIPE, err
@@ -298,7 +298,7 @@ func (x *action) acquire(t *target) (fd int, reason hangup.Reason, err error) {
 	case errors.Is(err, errListener):
 		return -1, hangup.ReasonListener, err
 	case errors.Is(err, os.ErrPermission):
-		return -1, hangup.ReasonPermission, fmt.Errorf("%w: %s", err, x.access(&t.Flow).howToAttach())
+		return -1, hangup.ReasonPermission, fmt.Errorf("%w: %s", err, x.access(t).howToAttach())
 	case errors.Is(err, errNoThreadPidfd):
 		return -1, hangup.ReasonPermission, err
 	case errors.Is(err, unix.ENOSYS):
