@@ -243,6 +243,7 @@ func (x *action) findOwners(ctx context.Context, targets []*target) (*owners, er
 	for _, t := range targets {
 		holders := found.byInode[t.Flow.Inode]
 		t.holders, t.ownersAt, t.PID, t.Command = holders, time.Now(), 0, ""
+		t.scan = found
 		if len(holders) > 0 {
 			t.PID = holders[0].pid
 			t.Command = x.processes.get(t.PID).command

@@ -196,7 +196,7 @@ func (x *action) shutDown(ctx context.Context, t *target, now *sockdiag.Flow, dr
 	case reason == "":
 		t.Detail = ""
 		t.failUnlessDone(ctx, hangup.None, err)
-	case x.Method == hangup.Auto && (reason == hangup.ReasonSIGPIPE || reason == hangup.ReasonPermission):
+	case x.Method == hangup.Auto && (reason == hangup.ReasonSIGPIPE || reason == hangup.ReasonPermission) && !errors.Is(err, errPrefork):
 		x.destroyFlow(ctx, t, now, reason, err.Error())
 	default:
 		t.refuse(reason, err.Error())
@@ -284,15 +284,12 @@ func (x *action) searchOwners(ctx context.Context, lost []*target) []*target {
 // names the safety check that rejected the flow; it is "" when a system call failed.
 func (x *action) acquire(t *target) (fd int, reason hangup.Reason, err error) {
 	if len(t.holders) == 0 {
-		return -1, hangup.ReasonPermission, errors.New("no visible process holds the socket: " + howToSee)
+		return -1, hangup.ReasonPermission, errors.New(x.access(t).noHolder())
 	}
-	for _, h := range t.holders {
-		switch p := x.processes.get(h.pid); {
-		case p.err != nil:
-			return -1, "", fmt.Errorf("read SIGPIPE disposition of process %d: %w", h.pid, p.err)
-		case p.sigpipeKills:
-			return -1, hangup.ReasonSIGPIPE, fmt.Errorf("process %d (%s) neither ignores nor catches SIGPIPE: its next write would kill it", h.pid, p.command)
-		}
+	if err := x.checkSIGPIPE(t.holders); errors.Is(err, errSIGPIPE) {
+		return -1, hangup.ReasonSIGPIPE, err
+	} else if err != nil {
+		return -1, "", err
 	}
 	var errs []error
 	for _, h := range t.holders {
@@ -307,7 +304,9 @@ func (x *action) acquire(t *target) (fd int, reason hangup.Reason, err error) {
 	case errors.Is(err, errListener):
 		return -1, hangup.ReasonListener, err
 	case errors.Is(err, os.ErrPermission):
-		return -1, hangup.ReasonPermission, fmt.Errorf("%w: %s", err, howToAttach)
+		return -1, hangup.ReasonPermission, fmt.Errorf("%w: %s", err, x.access(t).howToAttach())
+	case errors.Is(err, errNoThreadPidfd):
+		return -1, hangup.ReasonPermission, err
 	case errors.Is(err, unix.ENOSYS):
 		return -1, hangup.ReasonPermission, fmt.Errorf("%w: pidfd_getfd needs Linux 5.6 and a seccomp profile that allows it", err)
 	case errors.Is(err, errIdentity), errors.Is(err, unix.ESRCH), errors.Is(err, unix.EBADF):
@@ -316,11 +315,3 @@ func (x *action) acquire(t *target) (fd int, reason hangup.Reason, err error) {
 		return -1, "", err
 	}
 }
-
-const (
-	howToSee = "run as its uid and gid with CAP_SYS_PTRACE allowed, or with CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, " +
-		"in its pid namespace (Kubernetes: shareProcessNamespace)"
-	howToAttach  = "grant CAP_SYS_PTRACE, a seccomp profile that allows pidfd_getfd, and kernel.yama.ptrace_scope 0 or 1 with the capability"
-	howToDestroy = "grant CAP_NET_ADMIN"
-	noDestroy    = "this kernel is built without CONFIG_INET_DIAG_DESTROY"
-)

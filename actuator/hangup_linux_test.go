@@ -290,6 +290,8 @@ func TestPrivilegedSIGPIPE(t *testing.T) {
 		expect(t, only(t, mustHangUp(t, New(Config{}), hangup.Request{Selector: to(server.Addr()), Method: hangup.Shutdown})), hangup.Refused, hangup.ReasonSIGPIPE, hangup.None)
 
 		// Without destroy as well, the flow is refused.
+		server = testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
+		testapp.Start(t, binary).Connect(server.Addr(), false, false)
 		a := New(Config{})
 		a.destroy = func(context.Context, *sockdiag.Conn, *sockdiag.Flow) error {
 			return fmt.Errorf("destroy socket: %w", unix.EOPNOTSUPP)

@@ -1,21 +1,16 @@
 package actuator
 
 import (
-	"bytes"
 	"cmp"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"iter"
 	"os"
 	"runtime"
 	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
-	"syscall"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -58,14 +53,34 @@ func FindOwners(ctx context.Context, inodes []uint32) (Owners, error) {
 	return result, nil
 }
 
-// holder is a process and its descriptor of a socket.
-type holder struct{ pid, fd int }
+// holder is a process and its descriptor of a socket. After the end of the process's first
+// thread, tid is another thread; otherwise it is 0.
+type holder struct{ pid, tid, fd int }
+
+// pidfdThread is PIDFD_THREAD of include/uapi/linux/pidfd.h.
+const pidfdThread = unix.O_EXCL
+
+var errNoThreadPidfd = errors.New("its first thread has ended, and the pidfd of another thread needs Linux 6.9 (PIDFD_THREAD)")
+
+// openPidfd opens a pidfd of the process or of its thread tid.
+func (h holder) openPidfd() (int, error) {
+	if h.tid == 0 {
+		return unix.PidfdOpen(h.pid, 0)
+	}
+	pidfd, err := unix.PidfdOpen(h.tid, pidfdThread)
+	if errors.Is(err, unix.EINVAL) {
+		err = errNoThreadPidfd
+	}
+	return pidfd, err
+}
 
 // owners is the result of a /proc scan. Unreadable counts the scanned processes whose
 // descriptors could not be read: permission denied.
 type owners struct {
 	byInode               map[uint32][]holder // sorted
 	processes, unreadable int
+	// notDumpable maps a uid to one of its unreadable processes that is not dumpable.
+	notDumpable map[uint32]int
 }
 
 // maxWorkers limits the CPUs of a scan, in favour of the applications.
@@ -74,8 +89,8 @@ const maxWorkers = 2
 // findOwners scans the descriptors of the processes in /proc for sockets with the given
 // inodes. Processes of the given cgroups and of this network namespace come first. When
 // every inode has a holder, the scan continues only with processes that SIGPIPE would
-// kill: that check needs all such holders. A process that ends during the scan is not
-// an error.
+// kill, and with other processes of their executables: the SIGPIPE check needs all such
+// holders. A process that ends during the scan is not an error.
 //
 // It needs PTRACE_MODE_READ access: the owner's uid and gid, or CAP_SYS_PTRACE, and
 // CAP_DAC_READ_SEARCH for directories of another uid. It returns an error if /proc
@@ -103,6 +118,31 @@ func findOwners(ctx context.Context, inodes []uint32, cgroups []uint64) (*owners
 // scanProcesses scans the descriptors of the given processes, in this order.
 func scanProcesses(ctx context.Context, proc int, pids []int, inodes []uint32) (*owners, error) {
 	s := newSearch(proc, inodes)
+	s.each(ctx, pids, func(w *worker, pid int) {
+		if s.missing.Load() == 0 {
+			if kills, err := sigpipeKills(pid); err == nil && !kills {
+				s.skip(pid)
+				return
+			}
+		}
+		w.process(pid)
+	})
+	if killed := s.killedExecutables(); len(killed) > 0 {
+		s.each(ctx, s.skipped, func(w *worker, pid int) {
+			// The executable is unreadable after the end of the first thread.
+			if e := executableOf(holder{pid: pid}); e.inode == 0 || slices.ContainsFunc(killed, e.same) {
+				w.process(pid)
+			}
+		})
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	return s.result()
+}
+
+// each calls scan for the processes, in this order, until ctx ends or the search fails.
+func (s *search) each(ctx context.Context, pids []int, scan func(w *worker, pid int)) {
 	var (
 		next    atomic.Int64
 		workers sync.WaitGroup
@@ -115,20 +155,11 @@ func scanProcesses(ctx context.Context, proc int, pids []int, inodes []uint32) (
 				if i >= len(pids) {
 					return
 				}
-				if s.missing.Load() == 0 {
-					if kills, err := sigpipeKills(pids[i]); err == nil && !kills {
-						continue
-					}
-				}
-				w.process(pids[i])
+				scan(&w, pids[i])
 			}
 		})
 	}
 	workers.Wait()
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	return s.result()
 }
 
 // search is the state that the workers of one scan share.
@@ -141,7 +172,9 @@ type search struct {
 
 	mu                    sync.Mutex
 	holders               map[uint32][]holder
+	skipped               []int // not scanned, because every inode had a holder
 	processes, unreadable int
+	notDumpable           map[uint32]int
 	errs                  []error
 }
 
@@ -151,6 +184,8 @@ func newSearch(proc int, inodes []uint32) *search {
 		wanted:  make(map[uint32]int, len(inodes)),
 		found:   make([]atomic.Bool, len(inodes)),
 		holders: make(map[uint32][]holder, len(inodes)),
+
+		notDumpable: make(map[uint32]int),
 	}
 	for i, inode := range inodes {
 		s.wanted[inode] = i
@@ -168,6 +203,30 @@ func (s *search) addHolder(inode uint32, index int, h holder) {
 	s.holders[inode] = append(s.holders[inode], h)
 }
 
+func (s *search) skip(pid int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.skipped = append(s.skipped, pid)
+}
+
+// killedExecutables returns the executables of the holders that SIGPIPE would kill.
+func (s *search) killedExecutables() []executable {
+	var executables []executable
+	seen := make(map[int]bool)
+	for _, holders := range s.holders {
+		for _, h := range holders {
+			if seen[h.pid] {
+				continue
+			}
+			seen[h.pid] = true
+			if kills, err := sigpipeKills(h.pid); kills || err != nil {
+				executables = append(executables, executableOf(h))
+			}
+		}
+	}
+	return executables
+}
+
 // countProcess counts a scanned process; err is the error of reading its descriptors.
 func (s *search) countProcess(pid int, err error) {
 	s.mu.Lock()
@@ -180,6 +239,9 @@ func (s *search) countProcess(pid int, err error) {
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
 		s.processes++
 		s.unreadable++
+		if uid, ok := notDumpable(s.proc, pid); ok {
+			s.notDumpable[uid] = pid
+		}
 	default:
 		s.failed.Store(true)
 		s.errs = append(s.errs, fmt.Errorf("read descriptors of process %d: %w", pid, err))
@@ -192,121 +254,8 @@ func (s *search) result() (*owners, error) {
 			return cmp.Or(cmp.Compare(a.pid, b.pid), cmp.Compare(a.fd, b.fd))
 		})
 	}
-	return &owners{byInode: s.holders, processes: s.processes, unreadable: s.unreadable}, errors.Join(s.errs...)
-}
-
-// worker holds reusable buffers: reading a descriptor does not allocate.
-type worker struct {
-	*search
-	path    []byte
-	dirents [8 << 10]byte
-	link    [32]byte // fits "socket:[4294967295]"; a longer link is not a socket
-}
-
-// process scans the descriptors of one process.
-func (w *worker) process(pid int) {
-	w.path = append(strconv.AppendInt(w.path[:0], int64(pid), 10), "/fd\x00"...)
-	dir, err := openDirectory(w.proc, &w.path[0])
-	if err != nil {
-		w.countProcess(pid, err)
-		return
-	}
-	defer unix.Close(dir)
-	for name, err := range numericNames(dir, w.dirents[:]) {
-		var inode uint32
-		if err == nil {
-			inode, err = w.socketInode(dir, name)
-		}
-		if err != nil {
-			w.countProcess(pid, err)
-			return
-		}
-		if index, ok := w.wanted[inode]; ok && inode != 0 {
-			w.addHolder(inode, index, holder{pid: pid, fd: atoi(name)})
-		}
-	}
-	w.countProcess(pid, nil)
-}
-
-// socketInode returns the inode of the socket behind a descriptor, or 0 for another
-// file. The name must end with a NUL in memory, as in a dirent.
-func (w *worker) socketInode(dir int, name []byte) (uint32, error) {
-	n, _, errno := unix.Syscall6(unix.SYS_READLINKAT, uintptr(dir),
-		uintptr(unsafe.Pointer(&name[0])), uintptr(unsafe.Pointer(&w.link[0])), uintptr(len(w.link)), 0, 0)
-	switch {
-	case errno == unix.ENOENT:
-		return 0, nil // closed since getdents
-	case errno != 0:
-		return 0, errno
-	}
-	return parseSocketLink(w.link[:n]), nil
-}
-
-// parseSocketLink returns N of "socket:[N]" (proc_pid_fd(5)), and 0 for other links.
-func parseSocketLink(link []byte) uint32 {
-	link, isSocket := bytes.CutPrefix(link, []byte("socket:["))
-	digits, closed := bytes.CutSuffix(link, []byte("]"))
-	if !isSocket || !closed {
-		return 0
-	}
-	inode, err := strconv.ParseUint(string(digits), 10, 32)
-	if err != nil {
-		return 0
-	}
-	return uint32(inode)
-}
-
-// numericNames returns the names in a directory of /proc that begin with a digit. The
-// buffer must fit a struct linux_dirent64 with a name of 255 bytes. A name is valid until
-// the next one, and a NUL follows it in memory. An error is the last element.
-func numericNames(dir int, buffer []byte) iter.Seq2[[]byte, error] {
-	return func(yield func([]byte, error) bool) {
-		for {
-			n, err := unix.Getdents(dir, buffer)
-			if err != nil {
-				yield(nil, err)
-				return
-			}
-			if n <= 0 {
-				return
-			}
-			for rest := buffer[:n]; len(rest) > 0; {
-				var name []byte
-				name, rest = nextDirent(rest)
-				if name != nil && '0' <= name[0] && name[0] <= '9' && !yield(name, nil) {
-					return
-				}
-			}
-		}
-	}
-}
-
-// nextDirent parses the struct linux_dirent64 (getdents64(2)) at the start of b and
-// returns its name, which a NUL follows. The name is nil when the struct is truncated.
-func nextDirent(b []byte) (name, rest []byte) {
-	const header = 19 // d_ino, d_off, d_reclen, d_type
-	if len(b) < header {
-		return nil, nil
-	}
-	size := int(binary.NativeEndian.Uint16(b[16:]))
-	if size <= header || size > len(b) {
-		return nil, nil
-	}
-	end := bytes.IndexByte(b[header:size], 0)
-	if end <= 0 {
-		return nil, b[size:]
-	}
-	return b[header : header+end], b[size:]
-}
-
-// atoi parses a process id or a descriptor. It returns -1 for other text and above
-// math.MaxInt32.
-func atoi(name []byte) int {
-	n, err := strconv.ParseUint(string(name), 10, 31)
-	if err != nil {
-		return -1
-	}
-	return int(n)
+	found := &owners{byInode: s.holders, processes: s.processes, unreadable: s.unreadable, notDumpable: s.notDumpable}
+	return found, errors.Join(s.errs...)
 }
 
 func openProc() (int, error) {
@@ -317,29 +266,10 @@ func openProc() (int, error) {
 	return fd, nil
 }
 
-func openDirectory(at int, path *byte) (int, error) {
-	const flags = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC
-	for {
-		fd, _, errno := unix.Syscall6(unix.SYS_OPENAT, uintptr(at), uintptr(unsafe.Pointer(path)), flags, 0, 0, 0)
-		switch errno {
-		case 0:
-			return int(fd), nil
-		case syscall.EINTR:
-		default:
-			return -1, errno
-		}
-	}
-}
-
 func listProcesses(proc int) ([]int, error) {
-	var pids []int
-	for name, err := range numericNames(proc, make([]byte, 32<<10)) {
-		if err != nil {
-			return nil, fmt.Errorf("read /proc: %w", err)
-		}
-		if pid := atoi(name); pid > 0 {
-			pids = append(pids, pid)
-		}
+	pids, err := listNumbers(proc)
+	if err != nil {
+		return nil, fmt.Errorf("read /proc: %w", err)
 	}
 	return pids, nil
 }

@@ -356,18 +356,8 @@ func checkAccess(pid int) error {
 
 // accessHint describes the missing access rights to other processes.
 func accessHint() string {
-	var missing []string
-	effective := effectiveCapabilities()
-	for _, c := range []struct {
-		bit  int
-		name string
-	}{{unix.CAP_SYS_PTRACE, "CAP_SYS_PTRACE"}, {unix.CAP_DAC_READ_SEARCH, "CAP_DAC_READ_SEARCH"}} {
-		if effective&(1<<c.bit) == 0 {
-			missing = append(missing, c.name)
-		}
-	}
 	fix := "run with the application's uid and gid"
-	if len(missing) > 0 {
+	if missing := missingCapabilities(); len(missing) > 0 {
 		fix += ", or grant " + strings.Join(missing, " and ")
 	}
 	if scope, err := os.ReadFile("/proc/sys/kernel/yama/ptrace_scope"); err == nil {

@@ -102,3 +102,32 @@ func effectiveCapabilities() uint64 {
 	}
 	return uint64(data[0].Effective) | uint64(data[1].Effective)<<32
 }
+
+// missingCapabilities returns the names of the capabilities that access to processes of
+// other users needs and that are not effective.
+func missingCapabilities() []string {
+	var missing []string
+	effective := effectiveCapabilities()
+	for _, c := range []struct {
+		bit  int
+		name string
+	}{{unix.CAP_SYS_PTRACE, sysPtrace}, {unix.CAP_DAC_READ_SEARCH, "CAP_DAC_READ_SEARCH"}} {
+		if effective&(1<<c.bit) == 0 {
+			missing = append(missing, c.name)
+		}
+	}
+	return missing
+}
+
+const sysPtrace = "CAP_SYS_PTRACE"
+
+// notDumpable returns the effective uid of a process, and whether its descriptors belong
+// to root only because it is not dumpable (proc(5), PR_SET_DUMPABLE(2const)).
+func notDumpable(proc, pid int) (uid uint32, ok bool) {
+	var process, descriptors unix.Stat_t
+	dir := strconv.Itoa(pid)
+	if unix.Fstatat(proc, dir, &process, 0) != nil || unix.Fstatat(proc, dir+"/fd", &descriptors, 0) != nil {
+		return 0, false
+	}
+	return process.Uid, process.Uid != descriptors.Uid
+}

@@ -25,7 +25,7 @@ var (
 // holder's uid and gid, or CAP_SYS_PTRACE. The seccomp profile and the Yama setting must
 // allow it.
 func duplicate(h holder, flow *sockdiag.Flow) (int, error) {
-	pidfd, err := unix.PidfdOpen(h.pid, 0)
+	pidfd, err := h.openPidfd()
 	if err != nil {
 		return -1, fmt.Errorf("open pidfd of process %d: %w", h.pid, err)
 	}

@@ -28,6 +28,7 @@ type target struct {
 	phase         phase
 	holders       []holder
 	ownersAt      time.Time // end of the /proc scan that found the holders
+	scan          *owners   // result of that scan, nil before it
 	searchedAgain bool      // holders no longer had the flow; limits that search to one
 	// orphaned is set for a flow that its application closed first.
 	orphaned bool

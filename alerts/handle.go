@@ -236,6 +236,7 @@ func (r *Receiver) newRequest(j *job, rules *Rules, now time.Time, act action) h
 		},
 		Method:         p.Method,
 		MPTCP:          p.MPTCP,
+		SIGPIPESafe:    p.SIGPIPESafe,
 		DryRun:         j.shadow,
 		MaxFlows:       p.Limits.Flows,
 		MaxFraction:    p.Limits.Fraction,

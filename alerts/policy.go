@@ -53,6 +53,8 @@ type Policy struct {
 	MPTCP    hangup.MPTCPMode // Connection when empty
 	Limits   Limits
 	Drain    Drain
+	// SIGPIPESafe are the commands of hangup.Request.SIGPIPESafe.
+	SIGPIPESafe []string
 	// Linger is how long the peer has to acknowledge the FIN.
 	Linger time.Duration
 	// Shadow is shadow mode: every action of the policy is a dry run, which plans and

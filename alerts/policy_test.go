@@ -172,6 +172,8 @@ func TestActionHasAllOfPolicy(t *testing.T) {
 		Limits:   Limits{Flows: 7, Fraction: 0.5, Rate: 9},
 		Drain:    Drain{Quiet: time.Second, Deadline: 20 * time.Second},
 		Linger:   4 * time.Second,
+
+		SIGPIPESafe: []string{"psql"},
 	}
 	never := []Endpoint{{netip.MustParsePrefix("10.0.0.10/32"), 53}, {netip.MustParsePrefix("10.0.1.0/24"), 0}}
 	want := hangup.Request{
@@ -182,7 +184,8 @@ func TestActionHasAllOfPolicy(t *testing.T) {
 		},
 		EstablishedBefore: starts,
 		Method:            hangup.Shutdown, MPTCP: hangup.Path,
-		MaxFlows: 7, MaxFraction: 0.5, Rate: 9,
+		SIGPIPESafe: []string{"psql"},
+		MaxFlows:    7, MaxFraction: 0.5, Rate: 9,
 		DrainQuiet: time.Second, DrainDeadline: 20 * time.Second, Linger: 4 * time.Second,
 		Never: []sockdiag.Selector{
 			{Destinations: prefixes("10.0.0.10/32"), Ports: []uint16{53}},

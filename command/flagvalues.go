@@ -11,6 +11,7 @@ import (
 
 	"github.com/alecthomas/kingpin/v2"
 
+	"tcphup/hangup"
 	"tcphup/internal/address"
 	"tcphup/services"
 )
@@ -107,6 +108,21 @@ func (p *prefixes) Set(text string) error {
 	prefix, err := address.Parse(text)
 	*p = append(*p, prefix)
 	return err
+}
+
+// commandNames is a repeatable flag with a comma-separated list of command names.
+type commandNames []string
+
+func (c *commandNames) String() string     { return strings.Join(*c, ",") }
+func (c *commandNames) IsCumulative() bool { return true }
+func (c *commandNames) Set(text string) error {
+	for name := range strings.SplitSeq(text, ",") {
+		if err := hangup.CheckCommand(name); err != nil {
+			return err
+		}
+		*c = append(*c, name)
+	}
+	return nil
 }
 
 // serviceFlags is the repeatable flag --service.

@@ -46,6 +46,17 @@ func TestServiceFlag(t *testing.T) {
 	}
 }
 
+// --sigpipe-safe is repeatable and takes lists.
+func TestCommandNames(t *testing.T) {
+	app, commands := newApp(nil)
+	if _, err := app.Parse([]string{"--sigpipe-safe=psql,pgbouncer", "--sigpipe-safe=a b", "10.0.0.1", "80"}); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"psql", "pgbouncer", "a b"}, commands["hangup"].(*hangupCommand).request.SIGPIPESafe); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
 // The error about a value names the flag, the value and the allowed range, matches
 // ErrUsage, and is one line.
 func TestBadFlagValues(t *testing.T) {
@@ -71,6 +82,8 @@ func TestBadFlagValues(t *testing.T) {
 		{hangup, "method", "", " is not one of auto, shutdown, destroy"},
 		{hangup, "direction", "Inbound", " is not one of outbound, inbound, either"},
 		{hangup, "mptcp", "all", " is not one of connection, path"},
+		{hangup, "sigpipe-safe", "", " is not a command name of 1 to 15 bytes"},
+		{hangup, "sigpipe-safe", "0123456789abcdef", " is not a command name of 1 to 15 bytes"},
 		{hangup, "output", "xml", " is not one of table, json"},
 		{list, "interval", "1ms", " is not a duration of at least 100ms, such as 500ms, 3s or 5m"},
 		{list, "interval", "2", " is not a duration of at least 100ms, such as 500ms, 3s or 5m"},

@@ -40,6 +40,8 @@ func newHangup(cmd *kingpin.CmdClause) *hangupCommand {
 	cmd.Flag("min-idle", "Only connections without data in either direction for this long.").Default("0s").SetValue(duration{&r.Selector.MinIdle, 0})
 	setChoice(cmd.Flag("mptcp", "What to close when a subflow of a Multipath TCP connection matches: the connection, or only the subflow (path) while another one remains.").
 		Default(string(hangup.Connection)), &r.MPTCP, hangup.MPTCPModes()...)
+	cmd.Flag("sigpipe-safe", "Commands whose processes never receive SIGPIPE although they neither ignore nor catch it, such as psql (comma-separated, repeatable): shutdown is safe for them.").
+		PlaceHolder("NAME,...").SetValue((*commandNames)(&r.SIGPIPESafe))
 	cmd.Flag("linger", "How long the peer has to acknowledge the FIN before the kernel drops the connection.").
 		Default(hangup.DefaultLinger.String()).SetValue(duration{&r.Linger, time.Nanosecond})
 	cmd.Flag("rate", "Connections to close per second, with jitter; 0 disables the limit.").Default("0").SetValue(rate{&r.Rate})

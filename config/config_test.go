@@ -51,6 +51,8 @@ func TestExampleConfig(t *testing.T) {
 		Limits:   limits,
 		Drain:    alerts.Drain{Quiet: time.Second, Deadline: 20 * time.Second},
 		Linger:   hangup.DefaultLinger,
+
+		SIGPIPESafe: []string{"psql", "pgbouncer"},
 	}
 	if diff := cmp.Diff(want, database, cmpPrefix); diff != "" {
 		t.Errorf("stale-database (-want +got):\n%s", diff)
@@ -228,7 +230,7 @@ func configMistakes() []configMistake {
 		},
 		{"key twice", "never: []\nnever: []\n", []string{`x.yml:2: duplicate key "never" in the configuration`}},
 		{"merge key", policy("<<: {shadow: true}"), []string{`x.yml:5: unknown key "<<" in a policy: the known keys are ` +
-			"allow, drain, evidence, labels, limits, linger, match, method, mptcp, name, ports, shadow"}},
+			"allow, drain, evidence, labels, limits, linger, match, method, mptcp, name, ports, shadow, sigpipe_safe"}},
 		{"not a list", "never: 10.0.0.1\n", []string{"x.yml:1: never must be a list: write [a, b], or one entry per line after a dash"}},
 		{"null list", "never:\n", []string{"x.yml:1: never must be a list: write [a, b], or one entry per line after a dash"}},
 		{
@@ -236,7 +238,7 @@ func configMistakes() []configMistake {
 			[]string{`x.yml:2: missing key "name" in a policy`, `x.yml:2: missing key "match" in a policy`, `x.yml:2: missing key "allow" in a policy`},
 		},
 		{"policy a text", "policies: [a]\n", []string{"x.yml:1: a policy must be a mapping with the keys allow, drain, evidence, " +
-			"labels, limits, linger, match, method, mptcp, name, ports, shadow"}},
+			"labels, limits, linger, match, method, mptcp, name, ports, shadow, sigpipe_safe"}},
 		{"allow misspelt", policy("alow: []"), []string{`x.yml:5: unknown key "alow" in a policy: did you mean "allow"?`}},
 		{
 			"allow empty", "policies: [{name: a, match: [a=\"b\"], allow: []}]\n",
@@ -281,6 +283,7 @@ func configMistakes() []configMistake {
 		{"fraction", policy("limits: {fraction: 50}"), []string{"x.yml:5: limits.fraction must be a number above 0, at most 1"}},
 		{"fraction NaN", policy("limits: {fraction: .nan}"), []string{"x.yml:5: limits.fraction must be a number above 0, at most 1"}},
 		{"rate", policy("limits: {rate: -1}"), []string{"x.yml:5: limits.rate must be a number above 0, at most 10000"}},
+		{"sigpipe_safe", policy("sigpipe_safe: [psql, 0123456789abcdef]"), []string{`x.yml:5: sigpipe_safe: "0123456789abcdef" is not a command name of 1 to 15 bytes`}},
 		{"duration", policy("linger: 3"), []string{"x.yml:5: linger must be a duration such as 500ms, 30s, 5m or 1h, and at least 100ms"}},
 		{"duration below the bound", policy("limits: {max_alert_age: 0s}"), []string{"x.yml:5: limits.max_alert_age must be a duration such as 500ms, 30s, 5m or 1h, and at least 1s"}},
 		{
@@ -318,7 +321,7 @@ func configMistakes() []configMistake {
 			"x.yml:5: a service must be a mapping with the keys interval, name, port, settle",
 		}},
 		{"defaults with a name", "defaults:\n  name: a\n", []string{`x.yml:2: unknown key "name" in defaults: the known keys are ` +
-			"drain, evidence, labels, limits, linger, method, mptcp, shadow"}},
+			"drain, evidence, labels, limits, linger, method, mptcp, shadow, sigpipe_safe"}},
 	}
 }
 

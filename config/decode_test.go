@@ -24,6 +24,7 @@ func TestSchemaBounds(t *testing.T) {
 		"evidence.stalled":            {{"true", "FALSE"}, {"yes", "'true'", "1", "!!bool yes", "~"}},
 		"shadow":                      {{"true", "false"}, {"!!bool on", "~", "[true]"}},
 		"method":                      {{"auto", "shutdown", "destroy"}, {"''", "Auto", "'auto, shutdown'", "[auto]", "~"}},
+		"sigpipe_safe":                {{"[psql]", "[a, 0123456789abcde]", "[]"}, {"psql", "~", "{}"}},
 		"mptcp":                       {{"connection", "path"}, {"both"}},
 		"labels.destination":          {{"a", "_1"}, {"1a", "''", "a-b", "1", "~", "[a]"}},
 	} {

@@ -43,6 +43,8 @@ type settings struct {
 	Drain    drain         `yaml:"drain"`
 	Linger   time.Duration `yaml:"linger" min:"100ms"`
 	Shadow   bool          `yaml:"shadow"`
+
+	SIGPIPESafe []commandName `yaml:"sigpipe_safe"`
 }
 
 type labelNames struct {
@@ -112,6 +114,9 @@ func (p *policy) rule() alerts.Policy {
 		Linger: p.Linger,
 		Shadow: p.Shadow,
 	}
+	for _, c := range p.SIGPIPESafe {
+		rule.SIGPIPESafe = append(rule.SIGPIPESafe, string(c))
+	}
 	for _, m := range p.Match {
 		rule.Match = append(rule.Match, m...)
 	}
@@ -147,6 +152,13 @@ func (l *labelName) UnmarshalText(text []byte) error {
 	}
 	*l = labelName(text)
 	return nil
+}
+
+type commandName string
+
+func (c *commandName) UnmarshalText(text []byte) error {
+	*c = commandName(text)
+	return hangup.CheckCommand(string(text))
 }
 
 type hostName string

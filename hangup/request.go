@@ -59,6 +59,9 @@ type Request struct {
 	EstablishedBefore time.Time
 	Method            Method    // "" means Auto
 	MPTCP             MPTCPMode // "" means Connection
+	// SIGPIPESafe are commands (/proc/PID/comm) whose processes never receive SIGPIPE despite
+	// its default disposition, because each of their writes suppresses it (MSG_NOSIGNAL).
+	SIGPIPESafe []string
 	// DryRun finds owners and runs every safety check, but closes no flow.
 	DryRun bool
 	// MaxFlows and MaxFraction limit an action: it refuses all flows if more match.
@@ -118,4 +121,15 @@ func (r Request) WithDefaults() (Request, error) {
 		}
 	}
 	return r, nil
+}
+
+// maxCommand is the longest name in /proc/PID/comm (TASK_COMM_LEN), in bytes.
+const maxCommand = 15
+
+// CheckCommand returns an error for text that cannot be the name in /proc/PID/comm.
+func CheckCommand(text string) error {
+	if text == "" || len(text) > maxCommand {
+		return fmt.Errorf("%q is not a command name of 1 to %d bytes, as in /proc/PID/comm", text, maxCommand)
+	}
+	return nil
 }

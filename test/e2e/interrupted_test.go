@@ -172,7 +172,7 @@ func TestPrivilegedSystemCallFaults(t *testing.T) {
 			{inject: "readlinkat:error=EIO:when=3", whole: true, says: "read descriptors of process"},
 			{inject: "pidfd_open:error=EMFILE:when=1+2", outcome: "failed", says: "too many open files"},
 			{inject: "pidfd_getfd:error=ENOMEM:when=1+2", outcome: "failed", says: "cannot allocate memory"},
-			{inject: "pidfd_getfd:error=EPERM:when=1+2", method: "shutdown", outcome: "refused", says: "CAP_SYS_PTRACE"},
+			{inject: "pidfd_getfd:error=EPERM:when=1+2", method: "shutdown", outcome: "refused", says: "seccomp profile"},
 			{inject: "pidfd_getfd:error=ENOSYS", method: "shutdown", outcome: "refused", says: "Linux 5.6"},
 			{inject: "getsockopt:error=ENOMEM", whole: true, says: "cannot allocate memory"},
 			{inject: "shutdown:error=ENOTCONN:when=1+2", outcome: "gone"},

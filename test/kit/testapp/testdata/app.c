@@ -7,6 +7,7 @@
 #include <linux/io_uring.h>
 #include <netdb.h>
 #include <poll.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -14,6 +15,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -170,6 +172,9 @@ static void events(const char *kind, int err, unsigned events)
 	       events & POLLRDHUP ? " rdhup" : "", events & POLLERR ? " err" : "");
 }
 
+static void *commands(void *unused);
+static FILE *input;
+
 static void command(char *line)
 {
 	char verb[16] = "", a[128] = "", b[16] = "", c[16] = "";
@@ -232,19 +237,45 @@ static void command(char *line)
 		close(ns);
 	} else if (strcmp(verb, "fork") == 0) {
 		// Set the disposition before fork, so that the child starts with it.
-		int restore = strcmp(a, "default") == 0;
-		void (*old)(int) = restore ? signal(SIGPIPE, SIG_DFL) : NULL;
+		int set = a[0] != 0;
+		void (*old)(int) = set ? signal(SIGPIPE, strcmp(a, "ignore") == 0 ? SIG_IGN : SIG_DFL) : NULL;
 		pid_t pid = fork();
-		if (pid > 0 && restore)
+		if (pid > 0 && set)
 			signal(SIGPIPE, old);
 		if (pid == 0) {
 			for (;;)
 				pause();
 		}
 		printf("fork %s %d\n", name(pid < 0 ? errno : 0), pid);
+	} else if (strcmp(verb, "spawn") == 0) {
+		// Another program inherits every descriptor, and the default disposition.
+		pid_t pid = fork();
+		if (pid == 0) {
+			signal(SIGPIPE, SIG_DFL);
+			execlp(a, a, b, NULL);
+			_exit(127);
+		}
+		printf("spawn %s %d\n", name(pid < 0 ? errno : 0), pid);
+	} else if (strcmp(verb, "undumpable") == 0) {
+		printf("undumpable %s\n", name(prctl(PR_SET_DUMPABLE, 0) < 0 ? errno : 0));
+	} else if (strcmp(verb, "rename") == 0) {
+		printf("rename %s\n", name(prctl(PR_SET_NAME, a) < 0 ? errno : 0));
+	} else if (strcmp(verb, "thread") == 0) {
+		// Another thread executes the next commands, and the first thread ends.
+		pthread_t thread;
+		printf("thread %s\n", name(pthread_create(&thread, NULL, commands, NULL)));
+		pthread_exit(NULL);
 	} else {
 		printf("unknown %s\n", verb);
 	}
+}
+
+static void *commands(void *unused)
+{
+	char line[256];
+	while (fgets(line, sizeof line, input) != NULL)
+		command(line);
+	exit(0);
 }
 
 int main(void)
@@ -256,9 +287,6 @@ int main(void)
 	signal(SIGPIPE, SIG_DFL);
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	// Input is read from a duplicate, so that a test can place a socket on descriptor 0.
-	FILE *in = fdopen(dup(0), "r");
-	char line[256];
-	while (fgets(line, sizeof line, in) != NULL)
-		command(line);
-	return 0;
+	input = fdopen(dup(0), "r");
+	commands(NULL);
 }
