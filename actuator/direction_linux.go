@@ -13,7 +13,7 @@ import (
 
 // undecidable is the detail of a flow that either side may have opened.
 const undecidable = "cannot determine which side opened the connection: no listener has its port, " +
-	"its byte counters are not usable, and its ports do not differ in being ephemeral (net.ipv4.ip_local_port_range)"
+	"its byte counters are not usable, and its ports do not show it (net.ipv4.ip_local_port_range)"
 
 // addUndecided adds the flows whose direction a dump could not determine.
 func (p *planner) addUndecided(ctx context.Context) error {
@@ -41,8 +41,8 @@ func (p *planner) refuse(t *target) {
 // decide returns the direction of a flow that the table could only guess. Endpoints are the
 // flow, or the subflows of an MPTCP connection; initial is the flow whose counters show the
 // opener, or nil. The result is the guess if the selector includes both directions, or if
-// the flow is gone. Otherwise the opener decides. If it is unknown, the ports do: exactly
-// one of them must be ephemeral.
+// the flow is gone. Otherwise the opener decides. If it is unknown, exactly one of the ports
+// must be ephemeral: the local one of an outbound flow, the remote one of an inbound flow.
 func (p *planner) decide(ctx context.Context, flow *sockdiag.Flow, endpoints []sockdiag.Flow, initial *sockdiag.Flow, guess sockdiag.Direction) (d sockdiag.Direction, decided bool, err error) {
 	matches := func(d sockdiag.Direction) bool {
 		return p.selector.Direction.Includes(d) &&
@@ -64,5 +64,5 @@ func (p *planner) decide(ctx context.Context, flow *sockdiag.Flow, endpoints []s
 		return opener.Direction(), true, nil
 	}
 	local, remote := p.table.Ephemeral.Contains(flow.Local.Port()), p.table.Ephemeral.Contains(flow.Remote.Port())
-	return guess, local != remote, nil
+	return guess, local != remote && matches(guess), nil
 }
