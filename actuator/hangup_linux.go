@@ -1,6 +1,7 @@
 package actuator
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tcphup/hangup"
+	"tcphup/internal/text"
 	"tcphup/sockdiag"
 )
 
@@ -41,13 +43,14 @@ func (x *action) hangUpAll(ctx context.Context, targets []*target) []*target {
 		}
 		targets = slices.Concat(x.searchOwners(ctx, lost), busy)
 		if len(busy) > 0 {
-			sleep(ctx, min(max(x.DrainQuiet/8, time.Millisecond), 50*time.Millisecond))
+			sleep(ctx, min(max(cmp.Or(x.DrainQuiet/8, messagePause/8), time.Millisecond), 50*time.Millisecond))
 		}
 	}
 	return hungUp
 }
 
-// tryTarget hangs up, rejects or defers a target. Busy flows are deferred until drained.
+// tryTarget hangs up, rejects or defers a target. Busy flows are deferred until drained,
+// and messages are awaited.
 func (x *action) tryTarget(ctx context.Context, t *target, drained time.Time) {
 	t.phase = phasePlanned
 	now, ok := x.recheck(ctx, t)
@@ -56,11 +59,14 @@ func (x *action) tryTarget(ctx context.Context, t *target, drained time.Time) {
 	}
 	t.actedAt = time.Now()
 	draining := t.actedAt.Before(drained)
-	if draining && x.isBusy(t, &now) {
+	if x.mustWait(t, &now, draining) {
 		t.phase = phaseBusy
 		return
 	}
 	x.hangUpOne(ctx, t, &now, draining)
+	if t.phase == phaseHungUp {
+		t.note = t.Detail
+	}
 }
 
 // recheck looks up the flow again and returns its current values, and whether it may
@@ -141,7 +147,9 @@ func (x *action) hangUpOne(ctx context.Context, t *target, now *sockdiag.Flow, d
 	case (now.Inode == 0 || now.ShutDown) && x.Method != hangup.Destroy:
 		x.awaitOrphan(t)
 	case x.Method == hangup.Destroy:
-		t.Detail = "requested method is destroy"
+		if x.DryRun {
+			t.Detail = "requested method is destroy"
+		}
 		x.destroyFlow(ctx, t, now, "", "")
 	default:
 		x.shutDown(ctx, t, now, draining)
@@ -209,8 +217,9 @@ func (x *action) shutDown(ctx context.Context, t *target, now *sockdiag.Flow, dr
 // evidence of identity, because BPF programs rewrite its result. A connection that the
 // application makes after that lookup is shut down, and reported as Failed.
 func (x *action) shutDownAcquired(ctx context.Context, t *target, now *sockdiag.Flow, fd int, draining bool) {
-	t.Method, t.Detail = hangup.Shutdown, "owner is accessible"
+	t.Method, t.Detail = hangup.Shutdown, ""
 	if x.DryRun {
+		t.Detail = "owner is accessible"
 		t.end(hangup.Shutdown, hangup.Planned)
 		return
 	}
@@ -236,7 +245,7 @@ func (x *action) shutDownAcquired(ctx context.Context, t *target, now *sockdiag.
 	if now.Protocol == sockdiag.MPTCP {
 		confirmed.ReceiveQueue = unread
 	}
-	if draining && x.isBusy(t, &confirmed) {
+	if x.mustWait(t, &confirmed, draining) {
 		t.phase = phaseBusy
 		return
 	}
@@ -250,9 +259,9 @@ func (x *action) shutDownAcquired(ctx context.Context, t *target, now *sockdiag.
 		x.logger.Error("shut down another connection of the socket", "cookie", t.Flow.Cookie, "destination", t.Flow.Remote, "local", after.local, "remote", after.remote)
 		t.fail(hangup.Shutdown, fmt.Errorf("shut down another connection of the socket: application connected it from %s to %s after the last lookup", after.local, after.remote))
 	case err == nil:
-		t.phase = phaseHungUp
+		t.phase, t.Detail = phaseHungUp, t.interrupts
 		if err := x.setUserTimeout(fd, x.Linger); err != nil {
-			t.Detail += "; " + err.Error()
+			t.Detail = text.JoinNonEmpty("; ", t.Detail, err.Error())
 		}
 	case errors.Is(err, unix.ENOTCONN):
 		t.end(hangup.Shutdown, hangup.Gone)

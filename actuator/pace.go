@@ -4,8 +4,6 @@ import (
 	"context"
 	"math/rand/v2"
 	"time"
-
-	"tcphup/sockdiag"
 )
 
 // pacer limits the rate of hang-ups, with a jitter of half an interval, so that the
@@ -54,31 +52,4 @@ func sleep(ctx context.Context, d time.Duration) {
 	case <-timer.C:
 	case <-ctx.Done():
 	}
-}
-
-// isBusy reports whether a hang-up would interrupt an exchange: bytes are queued or
-// unacknowledged, data was transferred within DrainQuiet, or a response is missing. A
-// stalled flow is not busy.
-func (x *action) isBusy(t *target, now *sockdiag.Flow) bool {
-	if now.Stalled() {
-		return false
-	}
-	unread := now.ReceiveQueue
-	if now.State == sockdiag.CloseWait && unread > 0 && now.Protocol == sockdiag.TCP {
-		unread-- // the peer's FIN
-	}
-	if now.SendQueue > 0 || unread > 0 || now.TCPInfo.Unacked > 0 {
-		return true
-	}
-	if idle, known := now.Idle(); known && idle < x.DrainQuiet {
-		return true
-	}
-	sent, received := now.TCPInfo.LastDataSent, now.TCPInfo.LastDataReceived
-	if now.HasMPTCPInfo {
-		sent, received = now.MPTCPInfo.LastDataSent, now.MPTCPInfo.LastDataReceived
-	}
-	if t.Direction == sockdiag.Inbound {
-		return received < sent
-	}
-	return sent < received
 }

@@ -30,6 +30,15 @@ type target struct {
 	ownersAt      time.Time // end of the /proc scan that found the holders
 	scan          *owners   // result of that scan, nil before it
 	searchedAgain bool      // holders no longer had the flow; limits that search to one
+	// waitUntil ends the wait for the end of a message, and interrupts describes the message
+	// at the last lookup.
+	waitUntil  time.Time
+	interrupts string
+	// note is the part of Detail from before the hang-up. state is that of the last lookup
+	// after it, and acknowledged the time until one of them showed HalfClosed.
+	note         string
+	state        sockdiag.State
+	acknowledged time.Duration
 	// orphaned is set for a flow that its application closed first.
 	orphaned bool
 	// actedAt is the time before the hang-up. unconfirmed is set when the kernel did not

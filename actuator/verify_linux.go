@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"tcphup/hangup"
+	"tcphup/internal/text"
 	"tcphup/sockdiag"
 )
 
@@ -100,6 +101,29 @@ func (t *target) setOutcome(outcome hangup.Outcome, err error) {
 	if outcome == hangup.HalfClosed || outcome == hangup.Lingering {
 		t.phase = phaseVerifying
 	}
+	t.Detail = text.JoinNonEmpty("; ", t.observed(), t.note)
+}
+
+// observed describes the effect of the hang-up at the last lookup.
+func (t *target) observed() string {
+	if t.Outcome == hangup.HalfClosed && t.acknowledged == 0 {
+		t.acknowledged = t.Took
+	}
+	took := t.Took.Round(100 * time.Microsecond).String()
+	switch {
+	case t.Method == hangup.Destroy && t.Outcome == hangup.Closed:
+		return "destroyed with an RST"
+	case t.Method == hangup.None || t.Outcome == hangup.Failed:
+		return ""
+	case t.Outcome == hangup.HalfClosed:
+		return "FIN acknowledged after " + t.acknowledged.Round(100*time.Microsecond).String() + ", the peer has not closed its side"
+	case t.Outcome == hangup.Lingering:
+		return "FIN not acknowledged after " + took
+	case t.state == sockdiag.TimeWait:
+		return "FIN acknowledged after " + took + ", TIME_WAIT"
+	default:
+		return "ended after " + took
+	}
 }
 
 // currentOutcome looks up a flow that was hung up and returns the outcome of its state.
@@ -109,6 +133,7 @@ func (x *action) currentOutcome(ctx context.Context, t *target) (hangup.Outcome,
 		return hangup.Failed, err
 	}
 	t.noteQueue(&now, x.Linger)
+	t.state = now.State
 	if isReused(t, &now) {
 		now.State = sockdiag.Close // the selected flow has ended
 	}

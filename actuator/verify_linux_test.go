@@ -3,6 +3,7 @@ package actuator
 import (
 	"context"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -19,7 +20,7 @@ func TestLastLookup(t *testing.T) {
 	}
 	defer conn.Close()
 	x := &action{Actuator: New(Config{}), Request: hangup.Request{Linger: time.Minute}, conn: conn}
-	ended := &target{phase: phaseHungUp, Result: hangup.Result{Method: hangup.Shutdown, Detail: "owner is accessible", Flow: sockdiag.Flow{
+	ended := &target{phase: phaseHungUp, actedAt: time.Now(), note: "data was arriving", Result: hangup.Result{Method: hangup.Shutdown, Flow: sockdiag.Flow{
 		Family: sockdiag.IPv4, Cookie: 1, Local: netip.MustParseAddrPort("127.0.0.1:1"), Remote: netip.MustParseAddrPort("127.0.0.1:1"),
 	}}}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -29,7 +30,8 @@ func TestLastLookup(t *testing.T) {
 		t.Errorf("phase is %d after an aborted lookup", ended.phase)
 	}
 	x.verify(ctx, []*target{ended})
-	if ended.phase != phaseDone || ended.Outcome != hangup.Closed || ended.Detail != "owner is accessible" {
+	if ended.phase != phaseDone || ended.Outcome != hangup.Closed ||
+		!strings.HasPrefix(ended.Detail, "ended after ") || !strings.HasSuffix(ended.Detail, "; data was arriving") {
 		t.Errorf("got phase %d, %+v", ended.phase, ended.Result)
 	}
 }

@@ -241,6 +241,7 @@ func (r *Receiver) newRequest(j *job, rules *Rules, now time.Time, act action) h
 		MaxFlows:       p.Limits.Flows,
 		MaxFraction:    p.Limits.Fraction,
 		Linger:         p.Linger,
+		ReceiveWait:    p.ReceiveWait,
 		Rate:           p.Limits.Rate,
 		WatchReconnect: r.config.WatchReconnect,
 		WatchLater:     true,
@@ -255,7 +256,7 @@ func (r *Receiver) newRequest(j *job, rules *Rules, now time.Time, act action) h
 		request.EstablishedBefore = slices.MinFunc([]time.Time{j.alert.startsAt, now}, time.Time.Compare)
 	}
 	if left := p.Drain.Deadline - now.Sub(act.began); p.Drain.Quiet > 0 && left > 0 {
-		request.DrainQuiet, request.DrainDeadline = p.Drain.Quiet, left
+		request.DrainQuiet, request.DrainDeadline, request.DrainAnswer = p.Drain.Quiet, left, p.Drain.Answer
 	}
 	return request
 }

@@ -57,6 +57,8 @@ type Policy struct {
 	SIGPIPESafe []string
 	// Linger is how long the peer has to acknowledge the FIN.
 	Linger time.Duration
+	// ReceiveWait is how long to wait for the end of a message.
+	ReceiveWait time.Duration
 	// Shadow is shadow mode: every action of the policy is a dry run, which plans and
 	// reports flows and closes none.
 	Shadow bool
@@ -120,10 +122,11 @@ type Breaker struct {
 	Window       time.Duration
 }
 
-// Drain is how long to wait for busy flows: until no data was sent or received for Quiet,
-// but no longer than Deadline. 0 disables it.
+// Drain is how long to wait for busy flows: until no data was sent or received for Quiet
+// and no response is missing, but no longer than Deadline. 0 disables it. Answer is how long
+// a response may be missing if the kernel does not show it.
 type Drain struct {
-	Quiet, Deadline time.Duration
+	Quiet, Deadline, Answer time.Duration
 }
 
 // DefaultLimits returns the limits of a policy without limits of its own.
@@ -232,7 +235,7 @@ func (p *Policy) Validate() error {
 	check(l.Breaker.Window > 0 || l.Breaker.Actions == 0 && l.Breaker.Destinations == 0,
 		"limits.breaker needs a window")
 	check(p.Evidence.Idle >= 0 && p.Evidence.PeerSilence >= 0 && p.Drain.Quiet >= 0 &&
-		p.Drain.Deadline >= 0 && p.Linger >= 0, "durations must not be negative")
+		p.Drain.Deadline >= 0 && p.Drain.Answer >= 0 && p.Linger >= 0 && p.ReceiveWait >= 0, "durations must not be negative")
 	return errors.Join(errs...)
 }
 

@@ -170,8 +170,10 @@ func TestActionHasAllOfPolicy(t *testing.T) {
 		Method:   hangup.Shutdown,
 		MPTCP:    hangup.Path,
 		Limits:   Limits{Flows: 7, Fraction: 0.5, Rate: 9},
-		Drain:    Drain{Quiet: time.Second, Deadline: 20 * time.Second},
+		Drain:    Drain{Quiet: time.Second, Deadline: 20 * time.Second, Answer: 8 * time.Second},
 		Linger:   4 * time.Second,
+
+		ReceiveWait: 3 * time.Second,
 
 		SIGPIPESafe: []string{"psql"},
 	}
@@ -186,7 +188,7 @@ func TestActionHasAllOfPolicy(t *testing.T) {
 		Method:            hangup.Shutdown, MPTCP: hangup.Path,
 		SIGPIPESafe: []string{"psql"},
 		MaxFlows:    7, MaxFraction: 0.5, Rate: 9,
-		DrainQuiet: time.Second, DrainDeadline: 20 * time.Second, Linger: 4 * time.Second,
+		DrainQuiet: time.Second, DrainDeadline: 20 * time.Second, DrainAnswer: 8 * time.Second, ReceiveWait: 3 * time.Second, Linger: 4 * time.Second,
 		Never: []sockdiag.Selector{
 			{Destinations: prefixes("10.0.0.10/32"), Ports: []uint16{53}},
 			{Destinations: prefixes("10.0.1.0/24")},

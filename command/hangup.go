@@ -49,6 +49,10 @@ func newHangup(cmd *kingpin.CmdClause) *hangupCommand {
 		SetValue(wholeNumber{&r.MaxFlows, 0, math.MaxInt32})
 	cmd.Flag("drain-quiet", "With --drain-deadline: how long a connection must be quiet before it is closed.").Default("1s").SetValue(duration{&r.DrainQuiet, 0})
 	cmd.Flag("drain-deadline", "How long to wait for busy connections to become quiet before they are closed anyway; 0 disables the wait.").Default("0s").SetValue(duration{&r.DrainDeadline, 0})
+	cmd.Flag("drain-answer", "With --drain-deadline: how long a connection must be quiet if the kernel cannot show whether a response is missing.").
+		Default(hangup.DefaultDrainAnswer.String()).SetValue(duration{&r.DrainAnswer, 0})
+	cmd.Flag("receive-wait", "How long to wait for the end of a message that a connection is receiving, or sending if it is inbound; 0 disables the wait. Not with --method=destroy.").
+		Default(hangup.DefaultReceiveWait.String()).SetValue(duration{&r.ReceiveWait, 0})
 	cmd.Flag("watch-reconnect", "How long to watch for reconnects of the applications; 0 disables the watch.").Default("0s").SetValue(duration{&r.WatchReconnect, 0})
 	h.stale.addFlags(cmd)
 	cmd.Flag("yes", fmt.Sprintf("Allow prefixes shorter than /%d.", widestPrefix)).BoolVar(&h.yes)

@@ -49,8 +49,10 @@ func TestExampleConfig(t *testing.T) {
 		Method:   hangup.Auto,
 		MPTCP:    hangup.Connection,
 		Limits:   limits,
-		Drain:    alerts.Drain{Quiet: time.Second, Deadline: 20 * time.Second},
+		Drain:    alerts.Drain{Quiet: time.Second, Deadline: 20 * time.Second, Answer: 10 * time.Second},
 		Linger:   hangup.DefaultLinger,
+
+		ReceiveWait: 2 * time.Second,
 
 		SIGPIPESafe: []string{"psql", "pgbouncer"},
 	}
@@ -151,7 +153,7 @@ policies:
 	if diff := cmp.Diff(limits, a.Limits); diff != "" {
 		t.Errorf("limits of a (-want +got):\n%s", diff)
 	}
-	if a.Drain != (alerts.Drain{Quiet: time.Second, Deadline: time.Minute}) || !a.Evidence.Stalled {
+	if a.Drain != (alerts.Drain{Quiet: time.Second, Deadline: time.Minute, Answer: hangup.DefaultDrainAnswer}) || !a.Evidence.Stalled {
 		t.Errorf("a is %+v", a)
 	}
 	if b.Evidence != (alerts.Evidence{Idle: 90 * time.Minute}) || len(b.Match) != 2 {
@@ -230,7 +232,7 @@ func configMistakes() []configMistake {
 		},
 		{"key twice", "never: []\nnever: []\n", []string{`x.yml:2: duplicate key "never" in the configuration`}},
 		{"merge key", policy("<<: {shadow: true}"), []string{`x.yml:5: unknown key "<<" in a policy: the known keys are ` +
-			"allow, drain, evidence, labels, limits, linger, match, method, mptcp, name, ports, shadow, sigpipe_safe"}},
+			"allow, drain, evidence, labels, limits, linger, match, method, mptcp, name, ports, receive_wait, shadow, sigpipe_safe"}},
 		{"not a list", "never: 10.0.0.1\n", []string{"x.yml:1: never must be a list: write [a, b], or one entry per line after a dash"}},
 		{"null list", "never:\n", []string{"x.yml:1: never must be a list: write [a, b], or one entry per line after a dash"}},
 		{
@@ -238,7 +240,7 @@ func configMistakes() []configMistake {
 			[]string{`x.yml:2: missing key "name" in a policy`, `x.yml:2: missing key "match" in a policy`, `x.yml:2: missing key "allow" in a policy`},
 		},
 		{"policy a text", "policies: [a]\n", []string{"x.yml:1: a policy must be a mapping with the keys allow, drain, evidence, " +
-			"labels, limits, linger, match, method, mptcp, name, ports, shadow, sigpipe_safe"}},
+			"labels, limits, linger, match, method, mptcp, name, ports, receive_wait, shadow, sigpipe_safe"}},
 		{"allow misspelt", policy("alow: []"), []string{`x.yml:5: unknown key "alow" in a policy: did you mean "allow"?`}},
 		{
 			"allow empty", "policies: [{name: a, match: [a=\"b\"], allow: []}]\n",
@@ -321,7 +323,7 @@ func configMistakes() []configMistake {
 			"x.yml:5: a service must be a mapping with the keys interval, name, port, settle",
 		}},
 		{"defaults with a name", "defaults:\n  name: a\n", []string{`x.yml:2: unknown key "name" in defaults: the known keys are ` +
-			"drain, evidence, labels, limits, linger, method, mptcp, shadow, sigpipe_safe"}},
+			"drain, evidence, labels, limits, linger, method, mptcp, receive_wait, shadow, sigpipe_safe"}},
 	}
 }
 

@@ -42,6 +42,7 @@ type settings struct {
 	Limits   limits        `yaml:"limits"`
 	Drain    drain         `yaml:"drain"`
 	Linger   time.Duration `yaml:"linger" min:"100ms"`
+	Receive  time.Duration `yaml:"receive_wait"`
 	Shadow   bool          `yaml:"shadow"`
 
 	SIGPIPESafe []commandName `yaml:"sigpipe_safe"`
@@ -78,6 +79,7 @@ type breaker struct {
 type drain struct {
 	Quiet    time.Duration `yaml:"quiet"`
 	Deadline time.Duration `yaml:"deadline"`
+	Answer   time.Duration `yaml:"answer"`
 }
 
 type service struct {
@@ -90,8 +92,10 @@ type service struct {
 func defaultSettings() settings {
 	l := alerts.DefaultLimits()
 	return settings{
-		Limits: limits{l.Flows, l.Fraction, l.Rate, l.Cooldown, l.MaxAlertAge, breaker(l.Breaker)},
-		Linger: hangup.DefaultLinger,
+		Limits:  limits{l.Flows, l.Fraction, l.Rate, l.Cooldown, l.MaxAlertAge, breaker(l.Breaker)},
+		Drain:   drain{Answer: hangup.DefaultDrainAnswer},
+		Linger:  hangup.DefaultLinger,
+		Receive: hangup.DefaultReceiveWait,
 	}
 }
 
@@ -111,7 +115,7 @@ func (p *policy) rule() alerts.Policy {
 			MaxAlertAge: p.Limits.MaxAlertAge, Breaker: alerts.Breaker(p.Limits.Breaker),
 		},
 		Drain:  alerts.Drain(p.Drain),
-		Linger: p.Linger,
+		Linger: p.Linger, ReceiveWait: p.Receive,
 		Shadow: p.Shadow,
 	}
 	for _, c := range p.SIGPIPESafe {

@@ -44,8 +44,12 @@ const (
 // MPTCPModes returns the valid MPTCP modes of a Request.
 func MPTCPModes() []MPTCPMode { return []MPTCPMode{Connection, Path} }
 
-// DefaultLinger is how long the peer has to acknowledge the FIN.
-const DefaultLinger = 3 * time.Second
+// Defaults of the command line and of policies.
+const (
+	DefaultLinger      = 3 * time.Second
+	DefaultDrainAnswer = 10 * time.Second
+	DefaultReceiveWait = 2 * time.Second
+)
 
 // Request selects flows and configures their hang-up. The zero value selects no flows.
 type Request struct {
@@ -72,9 +76,14 @@ type Request struct {
 	Linger time.Duration
 	// Rate is in flows per second, with jitter; 0 means no limit.
 	Rate float64
-	// DrainQuiet is how long a flow must be quiet before its hang-up. DrainDeadline limits
-	// the wait for it; 0 means no wait.
-	DrainQuiet, DrainDeadline time.Duration
+	// DrainQuiet is how long a flow must be quiet before its hang-up, with no response
+	// missing. DrainDeadline limits the wait for it; 0 means no wait. DrainAnswer is how long
+	// a flow must be quiet if the kernel's times do not show whether a response is missing.
+	DrainQuiet, DrainDeadline, DrainAnswer time.Duration
+	// ReceiveWait limits the wait for a flow that is receiving data, for an inbound flow
+	// sending it: after a FIN in the middle of a message, some clients take the part for the
+	// whole. 0 means no wait. It does not apply to method Destroy.
+	ReceiveWait time.Duration
 	// WatchReconnect is how long to watch for new flows of the applications; 0 disables
 	// the watch. With WatchLater the report does not wait: reconnects are only logged and
 	// counted.
@@ -114,6 +123,8 @@ func (r Request) WithDefaults() (Request, error) {
 		{"fraction limit", r.MaxFraction},
 		{"drain quiet time", r.DrainQuiet.Seconds()},
 		{"drain deadline", r.DrainDeadline.Seconds()},
+		{"drain answer time", r.DrainAnswer.Seconds()},
+		{"receive wait", r.ReceiveWait.Seconds()},
 		{"reconnect watch time", r.WatchReconnect.Seconds()},
 	} {
 		if math.IsNaN(field.value) || field.value < 0 {

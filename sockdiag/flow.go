@@ -185,20 +185,21 @@ func (f *Flow) Mapped() bool { return f.Family == IPv6 && f.Remote.Addr().Is4() 
 // Keepalive probes do not count as data. It reports false if the time is unknown: without
 // HasInfo or MPTCPInfo.HasTimes, and during the handshake.
 func (f *Flow) Idle() (time.Duration, bool) {
-	sent, received, _, known := f.lastTimes()
+	sent, received, _, known := f.LastTimes()
 	return min(sent, received), known
 }
 
 // PeerSilence returns the time since the peer's last acknowledgement. It reports false if
 // the time is unknown, as Idle does.
 func (f *Flow) PeerSilence() (time.Duration, bool) {
-	_, _, acked, known := f.lastTimes()
+	_, _, acked, known := f.LastTimes()
 	return acked, known
 }
 
-// lastTimes returns the times since data was sent and received and since the last
-// acknowledgement. During the handshake the kernel reports the time since boot instead.
-func (f *Flow) lastTimes() (sent, received, acked time.Duration, known bool) {
+// LastTimes returns the times since data was sent and received and since the last
+// acknowledgement, from tcp_info or mptcp_info. They are unknown without HasInfo or
+// MPTCPInfo.HasTimes, and during the handshake: the kernel reports the time since boot then.
+func (f *Flow) LastTimes() (sent, received, acked time.Duration, known bool) {
 	switch {
 	case Handshake.Has(f.State):
 		return 0, 0, 0, false
