@@ -208,7 +208,7 @@ func (a *Actuator) tryShutdown(ctx context.Context, protocol sockdiag.Protocol) 
 	}
 	for side, end := range map[string]*net.TCPConn{"client": l.client, "server": l.server} {
 		if _, err := end.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
-			err = fmt.Errorf("shut down test connection: %s read returned %v: %w", side, err, errNoEOF)
+			err = fmt.Errorf("shut down test connection: %s read returned %s: %w", side, fmt.Sprint(err), errNoEOF)
 			if protocol == sockdiag.MPTCP {
 				return needsLinux61, err
 			}
