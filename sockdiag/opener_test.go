@@ -51,3 +51,39 @@ func TestOpener(t *testing.T) {
 		})
 	}
 }
+
+// Two messages with equal counters show the opener, also with data in flight and after a
+// FIN.
+func TestOpenerOfPair(t *testing.T) {
+	flow := func(state State, acked, sent uint64, sendQueue, notSent uint32) Flow {
+		return Flow{State: state, SendQueue: sendQueue, TCPInfo: TCPInfo{HasBytes: true, BytesAcked: acked, BytesSent: sent, NotSent: notSent}}
+	}
+	for _, tt := range []struct {
+		name        string
+		before, now Flow
+		want        Opener
+	}{
+		{name: "opened, data in flight", now: flow(Established, 1001, 1200, 250, 50), want: OpenedHere},
+		{name: "accepted, data in flight", now: flow(Established, 1000, 1200, 200, 0), want: OpenedByPeer},
+		{name: "accepted, unsent data", now: flow(Established, 1000, 1200, 250, 50), want: OpenerUnknown},
+		{name: "accepted, a byte acknowledged since its queue was read", before: flow(Established, 1000, 1001, 1, 0), now: flow(Established, 1001, 1001, 1, 0)},
+		{name: "opened, a byte that failed to retransmit", now: flow(Established, 2, 3, 1, 0)},
+		{name: "opened, FIN in flight", now: flow(FinWait1, 1001, 1000, 1, 0), want: OpenedHere},
+		{name: "opened, FIN unsent", now: flow(FinWait1, 1001, 1000, 51, 51), want: OpenedHere},
+		{name: "opened, FIN acknowledged", now: flow(FinWait2, 1002, 1000, 0, 0), want: OpenedHere},
+		{name: "accepted, FIN in flight", now: flow(LastAck, 1000, 1000, 1, 0), want: OpenedByPeer},
+		{name: "accepted, FIN acknowledged", now: flow(FinWait2, 1001, 1000, 0, 0), want: OpenedByPeer},
+		{name: "FIN sent between the messages", before: flow(Established, 1000, 1000, 0, 0), now: flow(FinWait1, 1000, 1000, 1, 0)},
+		{name: "handshake", now: flow(SynRecv, 0, 0, 0, 0)},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			before := tt.before
+			if before.State == 0 {
+				before = tt.now
+			}
+			if got := openerOfPair(&before, &tt.now); got != tt.want {
+				t.Errorf("got %d, want %d", got, tt.want)
+			}
+		})
+	}
+}
