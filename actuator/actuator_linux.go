@@ -145,8 +145,9 @@ func (x *action) run(ctx context.Context) (*hangup.Report, error) {
 	if err := p.plan(ctx); err != nil {
 		return nil, err
 	}
-	report := &hangup.Report{Covered: p.covered, LeftAlone: p.leftAlone}
-	targets := slices.DeleteFunc(p.targets, x.tooYoung)
+	report := &hangup.Report{Covered: p.covered, LeftAlone: p.leftAlone, Unselected: map[hangup.Reason]int{hangup.ReasonEvidence: p.lacking}}
+	targets := slices.DeleteFunc(p.targets, x.isYounger)
+	report.Younger = len(p.targets) - len(targets)
 	sortTargets(targets)
 
 	allowed := x.refuseDenied(targets)
@@ -176,18 +177,24 @@ func (x *action) run(ctx context.Context) (*hangup.Report, error) {
 	return report, nil
 }
 
-// tooYoung reports whether a flow is younger than EstablishedBefore, or of unknown age.
-func (x *action) tooYoung(t *target) bool {
-	if x.EstablishedBefore.IsZero() {
+// isYounger reports whether a flow is younger than EstablishedBefore. It refuses a flow of
+// unknown age.
+func (x *action) isYounger(t *target) bool {
+	if x.EstablishedBefore.IsZero() || t.phase == phaseDone {
 		return false
 	}
-	if x.firstSeen == nil {
-		return true
+	var seen time.Time
+	known := false
+	if x.firstSeen != nil {
+		seen, known = x.firstSeen(&t.Flow)
 	}
-	seen, known := x.firstSeen(&t.Flow)
+	if !known {
+		t.refuse(hangup.ReasonTooYoung, "no scrape has seen the flow yet, so it may be younger than the alert")
+		return false
+	}
 	// Ages are compared, not times: the wall clock may have been set since.
 	now := time.Now()
-	return !known || now.Sub(seen) < now.Sub(x.EstablishedBefore)
+	return now.Sub(seen) < now.Sub(x.EstablishedBefore)
 }
 
 // refuseDenied refuses the flows on the never list and returns those that are not refused.

@@ -35,6 +35,7 @@ func TestPrivilegedRequestLimits(t *testing.T) {
 			return []sockdiag.Selector{{Destinations: []netip.Prefix{address}, Ports: []uint16{port}}}
 		}
 		self, denied, budget := map[hangup.Reason]int{hangup.ReasonSelf: 2}, map[hangup.Reason]int{hangup.ReasonDenied: 2}, map[hangup.Reason]int{hangup.ReasonBudget: 2}
+		tooYoung := map[hangup.Reason]int{hangup.ReasonTooYoung: 2}
 		for _, tt := range []struct {
 			name   string
 			change func(*hangup.Request)
@@ -47,7 +48,8 @@ func TestPrivilegedRequestLimits(t *testing.T) {
 			{"never at another port", func(r *hangup.Request) { r.Never = never(1) }, self},
 			{"flows", func(r *hangup.Request) { r.MaxFlows = 1 }, budget},
 			{"fraction", func(r *hangup.Request) { r.MaxFraction = 0.5 }, budget},
-			{"established before", func(r *hangup.Request) { r.EstablishedBefore = time.Now() }, map[hangup.Reason]int{}},
+			{"idle", func(r *hangup.Request) { r.Selector.MinIdle = time.Hour }, map[hangup.Reason]int{}},
+			{"established before", func(r *hangup.Request) { r.EstablishedBefore = time.Now() }, tooYoung},
 		} {
 			r := hangup.Request{Selector: sockdiag.Selector{Destinations: []netip.Prefix{address}, Ports: []uint16{server.Port()}}}
 			tt.change(&r)
@@ -57,6 +59,10 @@ func TestPrivilegedRequestLimits(t *testing.T) {
 			}
 			if diff := cmp.Diff(tt.want, report.Refusals()); diff != "" {
 				t.Errorf("%s: refusals (-want +got):\n%s", tt.name, diff)
+			}
+			spared := map[string]map[hangup.Reason]int{"idle": {hangup.ReasonEvidence: 2}, "established before": tooYoung}[tt.name]
+			if diff := cmp.Diff(spared, report.Spared()); diff != "" {
+				t.Errorf("%s: spared (-want +got):\n%s", tt.name, diff)
 			}
 		}
 	})
@@ -80,8 +86,8 @@ func TestEstablishedBeforeClockChange(t *testing.T) {
 			seen := nstest.ClockSet(t, now.Add(-age), tt.set)
 			a := New(Config{FirstSeen: func(*sockdiag.Flow) (time.Time, bool) { return seen, true }})
 			x := &action{Actuator: a, Request: hangup.Request{EstablishedBefore: alert}}
-			if got := x.tooYoung(&target{}); got != young {
-				t.Errorf("%s: a flow of %v counts as too young: %t, want %t", tt.name, age, got, young)
+			if got := x.isYounger(&target{}); got != young {
+				t.Errorf("%s: a flow of %v counts as younger: %t, want %t", tt.name, age, got, young)
 			}
 		}
 	}

@@ -10,6 +10,7 @@ import (
 type metrics struct {
 	hangups   *prometheus.CounterVec
 	refusals  *prometheus.CounterVec
+	spared    *prometheus.CounterVec
 	duration  *prometheus.HistogramVec
 	reconnect *prometheus.HistogramVec
 	usable    *prometheus.GaugeVec
@@ -24,6 +25,10 @@ func newMetrics() *metrics {
 		refusals: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "tcphup_hangup_refusals_total",
 			Help: "Flows rejected by a safety check, by policy and reason.",
+		}, []string{"policy", "reason"}),
+		spared: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "tcphup_spared_flows_total",
+			Help: "Flows of the destination that actions left open because they may not be stale, by policy and reason. Each action counts them again.",
 		}, []string{"policy", "reason"}),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "tcphup_hangup_duration_seconds",
@@ -57,7 +62,7 @@ func (a *Actuator) Collect(ch chan<- prometheus.Metric) {
 }
 
 func (m *metrics) all() []prometheus.Collector {
-	return []prometheus.Collector{m.hangups, m.refusals, m.duration, m.reconnect, m.usable}
+	return []prometheus.Collector{m.hangups, m.refusals, m.spared, m.duration, m.reconnect, m.usable}
 }
 
 // AddPolicy initializes the metrics of a policy to 0, so that rate() includes the first
@@ -71,6 +76,9 @@ func (a *Actuator) AddPolicy(policy string) {
 	for _, r := range hangup.Reasons() {
 		a.metrics.refusals.WithLabelValues(policy, string(r))
 	}
+	for _, r := range hangup.SparedReasons() {
+		a.metrics.spared.WithLabelValues(policy, string(r))
+	}
 	for _, m := range []hangup.Method{hangup.Shutdown, hangup.Destroy} {
 		a.metrics.duration.WithLabelValues(string(m))
 	}
@@ -80,6 +88,9 @@ func (a *Actuator) AddPolicy(policy string) {
 }
 
 func (m *metrics) observe(policy string, report *hangup.Report) {
+	for reason, n := range report.Spared() {
+		m.spared.WithLabelValues(policy, string(reason)).Add(float64(n))
+	}
 	for i := range report.Results {
 		r := &report.Results[i]
 		m.hangups.WithLabelValues(policy, string(r.Method), string(r.Outcome)).Inc()

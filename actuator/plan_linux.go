@@ -21,8 +21,10 @@ type planner struct {
 	connections []*connection // parallel to table.Connections
 	undecided   []sockdiag.Flow
 
-	targets            []*target
-	covered, leftAlone int
+	targets []*target
+	// covered flows match in address, port and direction, leftAlone flows except for their
+	// direction; lacking flows are covered but lack the evidence.
+	covered, leftAlone, lacking int
 }
 
 // plan dumps listeners, MPTCP connections and TCP flows, in this order: a subflow whose
@@ -85,10 +87,17 @@ func (p *planner) addFlow(f sockdiag.Flow, d sockdiag.Direction) {
 		p.leftAlone++
 		return
 	}
+	p.add(&target{Result: hangup.Result{Flow: f, Direction: d}, hidden: p.table.LacksMPTCPDiag(&f)}, p.selector.MatchEvidence(&f))
+}
+
+// add adds a target if it has the evidence, and only counts it otherwise.
+func (p *planner) add(t *target, evident bool) {
 	p.covered++
-	if p.selector.MatchEvidence(&f) {
-		p.targets = append(p.targets, &target{Result: hangup.Result{Flow: f, Direction: d}, hidden: p.table.LacksMPTCPDiag(&f)})
+	if !evident {
+		p.lacking++
+		return
 	}
+	p.targets = append(p.targets, t)
 }
 
 // isOver reports whether this side has closed or shut down the flow and the peer has
@@ -152,10 +161,7 @@ func (p *planner) addConnection(ctx context.Context, c *connection) error {
 	case p.subflowsOnly && len(c.subflows) > 0:
 		p.addSubflows(c)
 	default:
-		p.covered++
-		if evident {
-			p.targets = append(p.targets, whole)
-		}
+		p.add(whole, evident)
 	}
 	return nil
 }
@@ -166,14 +172,11 @@ func (p *planner) addSubflows(c *connection) {
 		if !p.selector.MatchEndpoint(&f, c.direction) {
 			continue
 		}
-		p.covered++
-		if p.selector.StateSet().Has(f.State) && p.selector.MatchEvidence(&f) {
-			p.targets = append(p.targets, &target{
-				Result:     hangup.Result{Flow: f, Direction: c.direction},
-				connection: &c.flow,
-				siblings:   c.subflows,
-			})
-		}
+		p.add(&target{
+			Result:     hangup.Result{Flow: f, Direction: c.direction},
+			connection: &c.flow,
+			siblings:   c.subflows,
+		}, p.selector.StateSet().Has(f.State) && p.selector.MatchEvidence(&f))
 	}
 }
 

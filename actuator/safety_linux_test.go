@@ -98,7 +98,8 @@ func TestPrivilegedRate(t *testing.T) {
 	})
 }
 
-// Only flows with a known age that are older than EstablishedBefore are hung up.
+// Only flows with a known age that are older than EstablishedBefore are hung up. Younger
+// flows are counted, and flows of unknown age refused.
 func TestPrivilegedEstablishedBefore(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
@@ -124,17 +125,24 @@ func TestPrivilegedEstablishedBefore(t *testing.T) {
 			}
 		}
 		r := hangup.Request{Selector: to(server.Addr()), EstablishedBefore: moment}
-		if report := mustHangUp(t, New(Config{}), r); len(report.Results) != 0 || report.Covered != 3 {
+		if report := mustHangUp(t, New(Config{}), r); report.Spared()[hangup.ReasonTooYoung] != 3 || len(report.Results) != 3 {
 			t.Errorf("without known ages: %+v", report)
 		}
 		a := New(Config{FirstSeen: func(f *sockdiag.Flow) (time.Time, bool) {
 			at, known := seen[f.Cookie]
 			return at, known
 		}})
-		only := only(t, mustHangUp(t, a, r))
-		expect(t, only, hangup.Closed, "", hangup.Shutdown)
-		if only.Flow.Cookie != before {
-			t.Errorf("closed was the flow with cookie %d, want %d", only.Flow.Cookie, before)
+		report := mustHangUp(t, a, r)
+		if len(report.Results) != 2 || report.Younger != 1 || report.Spared()[hangup.ReasonTooYoung] != 1 {
+			t.Fatalf("got %+v", report)
+		}
+		for i := range report.Results {
+			if r := &report.Results[i]; r.Reason != hangup.ReasonTooYoung {
+				expect(t, r, hangup.Closed, "", hangup.Shutdown)
+				if r.Flow.Cookie != before {
+					t.Errorf("closed was the flow with cookie %d, want %d", r.Flow.Cookie, before)
+				}
+			}
 		}
 	})
 }

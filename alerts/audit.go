@@ -26,7 +26,8 @@ type Record struct {
 	Result      string                 `json:"result"`           // of the alert
 	Detail      string                 `json:"detail,omitempty"` // reason as text
 	Shadow      bool                   `json:"shadow,omitempty"`
-	Flows       map[hangup.Outcome]int `json:"flows,omitempty"` // of the alert, by outcome
+	Flows       map[hangup.Outcome]int `json:"flows,omitempty"`  // of the alert, by outcome
+	Spared      map[hangup.Reason]int  `json:"spared,omitempty"` // of the alert, by reason
 	Flow        *hangup.ResultJSON     `json:"flow,omitempty"`
 }
 

@@ -271,11 +271,34 @@ func (j *job) unfinished() int {
 	return j.report.Count(hangup.Planned)
 }
 
-// refused returns the number of refused flows, without those that lack evidence or are on
-// the never list.
+// refused returns the number of refused flows, without those that may not be stale or are
+// on the never list.
 func (j *job) refused() int {
 	refusals := j.report.Refusals()
-	return j.report.Count(hangup.Refused) - refusals[hangup.ReasonEvidence] - refusals[hangup.ReasonDenied]
+	return j.report.Count(hangup.Refused) - refusals[hangup.ReasonEvidence] - refusals[hangup.ReasonTooYoung] -
+		refusals[hangup.ReasonShared] - refusals[hangup.ReasonDenied]
+}
+
+// keeps reports whether flows that may be stale stay open: nothing was hung up and flows
+// were spared, an age is unknown, or another name has the address.
+func (j *job) keeps() bool {
+	spared := j.report.Spared()
+	return j.acted() == 0 && len(spared) > 0 || spared[hangup.ReasonTooYoung] > 0 || spared[hangup.ReasonShared] > 0
+}
+
+// summary counts the flows of a finished action as text.
+func (j *job) summary() string {
+	s := text.Plural(j.acted(), "flow") + " hung up"
+	if spared := hangup.FormatSpared(j.report.Spared()); spared != "" {
+		s += ", spared: " + spared
+	}
+	if j.report.Younger > 0 {
+		s += fmt.Sprintf(", %d younger than the alert", j.report.Younger)
+	}
+	if j.report.LeftAlone > 0 {
+		s += fmt.Sprintf(", %d in the other direction", j.report.LeftAlone)
+	}
+	return s
 }
 
 // classify decides the job's result from the report or the error of HangUp.
@@ -298,8 +321,10 @@ func (j *job) classify(ctx context.Context, err error) {
 		j.decide(resultFailed, "%d flows failed", failed)
 	case j.refused() > 0:
 		j.decide(resultRefused, "%d flows refused", j.refused())
+	case j.keeps():
+		j.decide(resultKept, "%s", j.summary())
 	default:
-		j.decide(resultDone, "%d flows hung up", j.acted())
+		j.decide(resultDone, "%s", j.summary())
 	}
 }
 
@@ -319,7 +344,7 @@ func (r *Receiver) record(j *job, n *notification) {
 	switch j.result {
 	case resultResolved, resultUnmatched:
 		level = slog.LevelDebug
-	case resultDone, resultShadow, resultCooldown:
+	case resultDone, resultKept, resultShadow, resultCooldown:
 	default:
 		level = slog.LevelWarn
 	}
@@ -332,6 +357,7 @@ func (r *Receiver) record(j *job, n *notification) {
 		Detail:      j.detail,
 		Shadow:      j.shadow,
 		Flows:       j.report.Outcomes(),
+		Spared:      j.report.Spared(),
 	}
 	if j.policy != nil {
 		rec.Policy = j.policy.Name
@@ -344,7 +370,7 @@ func (r *Receiver) record(j *job, n *notification) {
 	r.log.Log(ctx, level, "alert handled", "policy", rec.Policy, "fingerprint", rec.Fingerprint,
 		"starts_at", rec.StartsAt, "external_url", rec.ExternalURL, "destination", rec.Destination,
 		"port", rec.Port, "result", rec.Result, "detail", rec.Detail, "shadow", rec.Shadow,
-		"flows", rec.Flows, "refusals", j.report.Refusals(), "unfinished", j.unfinished())
+		"flows", rec.Flows, "refusals", j.report.Refusals(), "spared", rec.Spared, "unfinished", j.unfinished())
 	if level == slog.LevelDebug {
 		return
 	}
@@ -354,7 +380,7 @@ func (r *Receiver) record(j *job, n *notification) {
 		r.log.Log(ctx, slog.LevelInfo, "flow handled", "policy", rec.Policy, "fingerprint", rec.Fingerprint,
 			"local", f.Local, "remote", f.Remote, "cookie", f.Cookie, "pid", f.PID, "command", f.Command,
 			"state", f.State, "method", f.Method, "outcome", f.Outcome, "reason", f.Reason, "detail", f.Detail, "err", f.Error)
-		rec.Detail, rec.Flows, rec.Flow = "", nil, &f
+		rec.Detail, rec.Flows, rec.Spared, rec.Flow = "", nil, nil, &f
 		r.audit(rec)
 	}
 }

@@ -142,6 +142,10 @@ func TestOutcomes(t *testing.T) {
 		r.Results = append(r.Results, outcome(hangup.Closed, 1).Results...)
 		return r
 	}
+	spared := func(r *hangup.Report) *hangup.Report {
+		r.Unselected = map[hangup.Reason]int{hangup.ReasonEvidence: 3}
+		return r
+	}
 	tests := []struct {
 		name   string
 		report *hangup.Report
@@ -159,6 +163,14 @@ func TestOutcomes(t *testing.T) {
 		{"no mptcp_diag", refused(hangup.ReasonPermission), nil, 200, resultRefused},
 		{"no evidence", refused(hangup.ReasonEvidence), nil, 200, resultDone},
 		{"denied", refused(hangup.ReasonDenied), nil, 200, resultDone},
+		{"unknown age", refused(hangup.ReasonTooYoung), nil, 200, resultKept},
+		{"shared address", refused(hangup.ReasonShared), nil, 200, resultKept},
+		{"unknown direction", refused(hangup.ReasonDirection), nil, 200, resultRefused},
+		{"some spared", spared(outcome(hangup.Closed, 37)), nil, 200, resultDone},
+		{"some spared, others gone", spared(outcome(hangup.Gone, 1)), nil, 200, resultKept},
+		{"all spared", spared(new(hangup.Report)), nil, 200, resultKept},
+		{"younger flows", &hangup.Report{Younger: 3}, nil, 200, resultDone},
+		{"flows of the other direction", &hangup.Report{LeftAlone: 3}, nil, 200, resultDone},
 		{"over budget", refused(hangup.ReasonBudget), nil, 200, resultOverBudget},
 		{"unfinished", unfinished(0, 4), nil, 503, resultUnfinished},
 		{"kernel busy", nil, errors.New("read sockets: device or resource busy"), 503, resultError},
@@ -178,6 +190,9 @@ func TestOutcomes(t *testing.T) {
 			}
 			if diff := cmp.Diff(want.Outcomes(), got.response.Flows); diff != "" {
 				t.Errorf("flows (-want +got):\n%s", diff)
+			}
+			if diff := cmp.Diff(want.Spared(), got.response.Spared); diff != "" {
+				t.Errorf("spared (-want +got):\n%s", diff)
 			}
 			if got.response.Unfinished != want.Count(hangup.Planned) {
 				t.Errorf("unfinished %d, want %d", got.response.Unfinished, want.Count(hangup.Planned))

@@ -15,10 +15,11 @@ type response struct {
 	// Error is the reason for an unprocessed notification.
 	Error string `json:"error,omitempty"`
 	// Alerts counts alerts by result, Flows flows by outcome, Refusals refused flows by
-	// reason.
+	// reason, Spared flows that may not be stale by reason.
 	Alerts   map[string]int         `json:"alerts,omitempty"`
 	Flows    map[hangup.Outcome]int `json:"flows,omitempty"`
 	Refusals map[hangup.Reason]int  `json:"refusals,omitempty"`
+	Spared   map[hangup.Reason]int  `json:"spared,omitempty"`
 	// Unfinished counts the flows that remain for the next attempt.
 	Unfinished int `json:"unfinished,omitempty"`
 	// Shadow is set when every policy is in shadow mode.
@@ -33,6 +34,7 @@ func (r *response) add(j *job) {
 	r.Alerts = sum(r.Alerts, map[string]int{j.result: 1})
 	r.Flows = sum(r.Flows, j.report.Outcomes())
 	r.Refusals = sum(r.Refusals, j.report.Refusals())
+	r.Spared = sum(r.Spared, j.report.Spared())
 	r.Unfinished += j.unfinished()
 	if retryable(j.result) {
 		r.code = http.StatusServiceUnavailable

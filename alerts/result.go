@@ -3,6 +3,7 @@ package alerts
 // The results of an alert: the values of the label result of tcphup_alerts_total.
 const (
 	resultDone           = "done"            // no open flow meets the evidence
+	resultKept           = "kept"            // no flow closed and some spared, or an age is unknown, or an address is shared
 	resultShadow         = "shadow"          // planned and reported, no flow closed
 	resultResolved       = "resolved"        // the alert is resolved
 	resultUnmatched      = "unmatched"       // no policy matched
@@ -25,7 +26,7 @@ const (
 )
 
 var allResults = []string{
-	resultDone, resultShadow, resultResolved, resultUnmatched, resultMalformed, resultNoDestination,
+	resultDone, resultKept, resultShadow, resultResolved, resultUnmatched, resultMalformed, resultNoDestination,
 	resultBadDestination, resultBadPort, resultNotAllowed, resultDenied, resultTooOld, resultFuture,
 	resultCooldown, resultBreakerOpen, resultOverBudget, resultRefused, resultFailed, resultError,
 	resultUnfinished, resultPaused,

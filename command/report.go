@@ -15,11 +15,12 @@ import (
 type reportJSON struct {
 	Flows     []hangup.ResultJSON    `json:"flows"`
 	Outcomes  map[hangup.Outcome]int `json:"outcomes"` // includes outcomes with 0 flows
+	Spared    map[hangup.Reason]int  `json:"spared,omitempty"`
 	LeftAlone int                    `json:"other_direction_left_alone"`
 }
 
 func writeJSON(w io.Writer, report *hangup.Report) error {
-	out := reportJSON{Flows: []hangup.ResultJSON{}, Outcomes: make(map[hangup.Outcome]int), LeftAlone: report.LeftAlone}
+	out := reportJSON{Flows: []hangup.ResultJSON{}, Outcomes: make(map[hangup.Outcome]int), Spared: report.Spared(), LeftAlone: report.LeftAlone}
 	for _, o := range hangup.Outcomes() {
 		out.Outcomes[o] = report.Count(o)
 	}
@@ -82,7 +83,7 @@ func reconnectText(r *hangup.Result) string {
 // summary returns the line below the report.
 func summary(report *hangup.Report) string {
 	line := cmp.Or(hangup.FormatOutcomes(report.Outcomes()), noMatch) + otherDirection(report.LeftAlone)
-	if n := report.Covered - len(report.Results); n > 0 {
+	if n := report.Unselected[hangup.ReasonEvidence]; n > 0 {
 		line += fmt.Sprintf("; %d idle for less than --min-idle", n)
 	}
 	if slices.ContainsFunc(report.Results, func(r hangup.Result) bool { return r.PID == 0 && r.Flow.Inode != 0 }) {

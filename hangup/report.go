@@ -37,7 +37,9 @@ const (
 	ReasonIdentity    Reason = "identity"     // the descriptor no longer refers to the selected flow
 	ReasonSIGPIPE     Reason = "sigpipe"      // SIGPIPE would kill the owner at its next write
 	ReasonPermission  Reason = "permission"   // a capability or a kernel feature is missing
-	ReasonEvidence    Reason = "evidence"     // the flow became active after it was selected
+	ReasonEvidence    Reason = "evidence"     // the flow does not have the evidence, or no longer
+	ReasonTooYoung    Reason = "too_young"    // the age of the flow is unknown, so it may be younger than the alert
+	ReasonShared      Reason = "shared"       // another watched name has the address, and the flow may belong to it
 	ReasonBudget      Reason = "budget"       // more flows match than the limit of one action
 	ReasonDenied      Reason = "denied"       // the flow is on the never list
 	ReasonLastSubflow Reason = "last_subflow" // destroy would remove the last subflow of an MPTCP connection without an error in the application
@@ -49,7 +51,7 @@ const (
 // Reasons returns all reasons.
 func Reasons() []Reason {
 	return []Reason{
-		ReasonIdentity, ReasonSIGPIPE, ReasonPermission, ReasonEvidence, ReasonBudget,
+		ReasonIdentity, ReasonSIGPIPE, ReasonPermission, ReasonEvidence, ReasonTooYoung, ReasonShared, ReasonBudget,
 		ReasonDenied, ReasonLastSubflow, ReasonListener, ReasonDirection, ReasonSelf,
 	}
 }
@@ -98,8 +100,12 @@ type Report struct {
 	// Covered counts the flows that match by address, port and direction, with or
 	// without the evidence.
 	Covered int
-	// LeftAlone counts the flows that match except for their direction.
-	LeftAlone int
+	// LeftAlone counts the flows that match except for their direction, and Younger those
+	// that were established after Request.EstablishedBefore.
+	LeftAlone, Younger int
+	// Unselected counts the flows that match by address, port and direction and were not
+	// selected, by reason. Spared adds those that were refused later.
+	Unselected map[Reason]int
 	// Processes counts the processes searched for owners, and Unreadable the processes
 	// among them that could not be inspected: permission denied.
 	Processes, Unreadable int
@@ -131,11 +137,16 @@ func (r *Report) Outcomes() map[Outcome]int {
 }
 
 // FormatOutcomes lists counts as text, in the order of Outcomes: "3 closed, 1 failed".
-func FormatOutcomes(counts map[Outcome]int) string {
+func FormatOutcomes(counts map[Outcome]int) string { return formatCounts(Outcomes(), counts) }
+
+// FormatSpared lists the counts of Spared as text, in the order of SparedReasons.
+func FormatSpared(counts map[Reason]int) string { return formatCounts(SparedReasons(), counts) }
+
+func formatCounts[K comparable](order []K, counts map[K]int) string {
 	var parts []string
-	for _, o := range Outcomes() {
-		if n := counts[o]; n > 0 {
-			parts = append(parts, fmt.Sprintf("%d %s", n, o))
+	for _, key := range order {
+		if n := counts[key]; n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %v", n, key))
 		}
 	}
 	return strings.Join(parts, ", ")
@@ -150,4 +161,26 @@ func (r *Report) Refusals() map[Reason]int {
 		}
 	}
 	return counts
+}
+
+// SparedReasons returns the reasons for which a flow is spared: it may not be stale.
+func SparedReasons() []Reason {
+	return []Reason{ReasonEvidence, ReasonTooYoung, ReasonDirection, ReasonShared}
+}
+
+// Spared counts the flows that match by address, port and direction but may not be stale,
+// by reason, without reasons of 0 flows; nil without such flows.
+func (r *Report) Spared() map[Reason]int {
+	var spared map[Reason]int
+	refusals := r.Refusals()
+	for _, reason := range SparedReasons() {
+		n := r.Unselected[reason] + refusals[reason]
+		if n > 0 && spared == nil {
+			spared = make(map[Reason]int)
+		}
+		if n > 0 {
+			spared[reason] = n
+		}
+	}
+	return spared
 }

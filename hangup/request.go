@@ -58,8 +58,8 @@ type Request struct {
 	Selector sockdiag.Selector
 	// Never excludes flows: they are refused even if Selector matches.
 	Never []sockdiag.Selector
-	// EstablishedBefore excludes flows that were established later or at an unknown
-	// time, by the current wall clock; zero excludes none.
+	// EstablishedBefore excludes flows that were established later and refuses flows of
+	// unknown age, by the current wall clock; zero excludes none.
 	EstablishedBefore time.Time
 	Method            Method    // "" means Auto
 	MPTCP             MPTCPMode // "" means Connection
