@@ -37,8 +37,7 @@ func (j *job) refuse(r *refusal) { j.result, j.detail = r.result, r.detail }
 
 // handle handles the alerts of a notification concurrently and returns when each has a
 // result.
-func (r *Receiver) handle(ctx context.Context, n *notification) *response {
-	rules := r.rules.Load()
+func (r *Receiver) handle(ctx context.Context, n *notification, rules *Rules) *response {
 	jobs := make([]job, len(n.alerts))
 	for i := range n.alerts {
 		jobs[i].alert = &n.alerts[i]
@@ -86,6 +85,9 @@ func (r *Receiver) plan(j *job, rules *Rules) {
 		return
 	case a.status != "firing":
 		j.decide(resultMalformed, "unknown status %s", text.Quote(a.status))
+		return
+	case a.longLabel != "":
+		j.decide(resultMalformed, "label %s exceeds %d bytes", text.Quote(a.longLabel), maxLabel)
 		return
 	}
 	i := slices.IndexFunc(rules.Policies, func(p Policy) bool { return p.matches(j.alert.labels) })

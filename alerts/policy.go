@@ -1,6 +1,7 @@
 package alerts
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -81,6 +82,28 @@ type LabelNames struct {
 	// Service replaces both unless it is empty: the label has the name of a service, and
 	// the destination is its former addresses with its port.
 	Service string
+}
+
+// all returns the names, with the defaults for empty ones.
+func (n LabelNames) all() []string {
+	return []string{cmp.Or(n.Destination, "destination"), cmp.Or(n.Port, "port"), n.Service}
+}
+
+// labels returns a function that reports whether the rules need the label of an alert.
+func (r *Rules) labels() func(name string) bool {
+	needed := make(map[string]bool)
+	for _, name := range exportedLabels {
+		needed[name] = true
+	}
+	for i := range r.Policies {
+		for _, name := range r.Policies[i].Labels.all() {
+			needed[name] = true
+		}
+		for _, m := range r.Policies[i].Match {
+			needed[m.Name] = true
+		}
+	}
+	return func(name string) bool { return needed[name] }
 }
 
 // Evidence restricts a policy to flows with a stale socket state. Zero values require
