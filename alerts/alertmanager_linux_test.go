@@ -146,7 +146,10 @@ func TestPrivilegedAlertmanager(t *testing.T) {
 		t.Run("concurrent groups", func(t *testing.T) {
 			f := liveFixture(t, nil)
 			var most, running atomic.Int32
-			f.hang.hangUp = func(context.Context, hangup.Request) (*hangup.Report, error) {
+			f.hang.hangUp = func(_ context.Context, a hangup.Request) (*hangup.Report, error) {
+				if a.DryRun {
+					return plannedFlows(a), nil
+				}
 				n := running.Add(1)
 				for old := most.Load(); n > old && !most.CompareAndSwap(old, n); old = most.Load() {
 				}

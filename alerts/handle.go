@@ -43,7 +43,7 @@ func (r *Receiver) handle(ctx context.Context, n *notification, rules *Rules) *r
 		jobs[i].alert = &n.alerts[i]
 		r.plan(&jobs[i], rules)
 	}
-	r.checkSpread(jobs)
+	r.checkSpread(ctx, jobs, rules)
 
 	var wait sync.WaitGroup
 	next := make(chan *job)
@@ -129,33 +129,6 @@ func (r *Receiver) checkAge(a *alert, p *Policy) *refusal {
 	return nil
 }
 
-// checkSpread opens the breaker of a policy before any action when one notification has
-// more destinations than the breaker allows.
-func (r *Receiver) checkSpread(jobs []job) {
-	named := make(map[*Policy]map[string]bool)
-	for i := range jobs {
-		if j := &jobs[i]; j.result == "" {
-			if named[j.policy] == nil {
-				named[j.policy] = make(map[string]bool)
-			}
-			named[j.policy][j.target.key()] = true
-		}
-	}
-	for p, destinations := range named {
-		limit := p.Limits.Breaker.Destinations
-		if limit == 0 || len(destinations) <= limit {
-			continue
-		}
-		until := r.limiter.openPolicy(r.config.Now(), p)
-		for i := range jobs {
-			if j := &jobs[i]; j.result == "" && j.policy == p {
-				j.decide(resultBreakerOpen, "notification has %d destinations, limit is %d; "+
-					"policy breaker open until %s", len(destinations), limit, stamp(until))
-			}
-		}
-	}
-}
-
 // run performs the action of the job, under the lock of its target.
 func (r *Receiver) run(ctx context.Context, j *job, rules *Rules) {
 	release, err := r.locks.acquire(ctx, j.target)
@@ -190,9 +163,8 @@ func (r *Receiver) run(ctx context.Context, j *job, rules *Rules) {
 	now := r.config.Now()
 	act := action{began: now}
 	if !j.shadow {
-		var refusal *refusal
-		if act, refusal = r.limiter.begin(now, j.policy, j.target); refusal != nil {
-			j.refuse(refusal)
+		var ok bool
+		if act, ok = r.begin(ctx, j, rules); !ok {
 			return
 		}
 	}
