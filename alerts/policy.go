@@ -4,10 +4,12 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"slices"
 	"time"
 
+	"github.com/prometheus/alertmanager/matcher/compat"
 	"github.com/prometheus/alertmanager/pkg/labels"
 
 	"tcphup/hangup"
@@ -181,10 +183,11 @@ func Labelled() Policy {
 	}
 }
 
-// ParseMatchers parses Alertmanager's matcher syntax: one or more matchers, separated by
-// commas. An empty list is an error.
+// ParseMatchers parses one or more matchers, separated by commas, as Alertmanager does: label
+// names may be UTF-8 in double quotes, and text that only the syntax before Alertmanager 0.27
+// allows has its old meaning. An empty list is an error.
 func ParseMatchers(text string) (labels.Matchers, error) {
-	parsed, err := labels.ParseMatchers(text)
+	parsed, err := compat.FallbackMatchersParser(slog.New(slog.DiscardHandler))(text, "")
 	if err != nil {
 		return nil, err
 	}
