@@ -2,6 +2,7 @@ package alerts
 
 import (
 	"context"
+	"net/netip"
 	"slices"
 
 	"tcphup/hangup"
@@ -27,8 +28,8 @@ func (r *Receiver) checkSpread(ctx context.Context, jobs []job, rules *Rules) {
 		if limit == 0 || len(targets) <= limit {
 			continue
 		}
-		matching, err := r.matchingTargets(ctx, jobs, targets, rules)
-		if err == nil && matching <= limit {
+		exceeded, err := r.exceeds(ctx, limit, jobs, targets, rules)
+		if err == nil && !exceeded {
 			continue
 		}
 		for _, j := range jobs {
@@ -37,23 +38,24 @@ func (r *Receiver) checkSpread(ctx context.Context, jobs []job, rules *Rules) {
 				continue
 			}
 			until := r.limiter.openPolicy(r.config.Now(), p)
-			j.decide(resultBreakerOpen, "notification has %d destinations with matching connections, limit is %d; "+
-				"policy breaker open until %s", matching, limit, stamp(until))
+			j.decide(resultBreakerOpen, "notification has more than %d destinations with matching connections; "+
+				"policy breaker open until %s", limit, stamp(until))
 		}
 	}
 }
 
-// matchingTargets returns the number of targets with flows that the jobs, of one policy,
+// exceeds reports whether more than limit targets have flows that the jobs, of one policy,
 // would hang up. It is one dry run for all of them, with the latest startsAt.
-func (r *Receiver) matchingTargets(ctx context.Context, jobs []*job, targets map[string]*target, rules *Rules) (int, error) {
+func (r *Receiver) exceeds(ctx context.Context, limit int, jobs []*job, targets map[string]*target, rules *Rules) (bool, error) {
 	latest := slices.MaxFunc(jobs, func(a, b *job) int { return a.alert.startsAt.Compare(b.alert.startsAt) })
-	all := &target{}
-	everyPort := false
+	all, everyPort := new(target), false
 	for _, t := range targets {
 		all.prefixes = append(all.prefixes, t.prefixes...)
 		all.ports = append(all.ports, t.ports...)
 		everyPort = everyPort || len(t.ports) == 0
 	}
+	slices.Sort(all.ports)
+	all.ports = slices.Compact(all.ports)
 	if everyPort {
 		all.ports = nil
 	}
@@ -61,23 +63,34 @@ func (r *Receiver) matchingTargets(ctx context.Context, jobs []*job, targets map
 	case r.actions <- struct{}{}:
 		defer func() { <-r.actions }()
 	case <-ctx.Done():
-		return 0, context.Cause(ctx)
+		return false, context.Cause(ctx)
 	}
 	report, err := r.dryRun(ctx, &job{alert: latest.alert, policy: latest.policy, target: all}, rules)
 	if err != nil {
-		return 0, err
+		return false, err
+	}
+	remotes := make(map[netip.AddrPort]bool)
+	for _, result := range report.Results {
+		for _, f := range append([]sockdiag.Flow{result.Flow}, result.Subflows...) {
+			if result.Outcome == hangup.Planned {
+				remotes[f.Remote] = true
+			}
+		}
 	}
 	matching := 0
 	for _, t := range targets {
 		selector := sockdiag.Selector{Destinations: t.prefixes, Ports: t.ports}
-		if slices.ContainsFunc(report.Results, func(result hangup.Result) bool {
-			return result.Outcome == hangup.Planned && (selector.MatchEndpoint(&result.Flow, sockdiag.Outbound) ||
-				slices.ContainsFunc(result.Subflows, func(f sockdiag.Flow) bool { return selector.MatchEndpoint(&f, sockdiag.Outbound) }))
-		}) {
-			matching++
+		for remote := range remotes {
+			if selector.MatchEndpoint(&sockdiag.Flow{Remote: remote}, sockdiag.Outbound) {
+				matching++
+				break
+			}
+		}
+		if matching > limit {
+			return true, nil
 		}
 	}
-	return matching, nil
+	return false, nil
 }
 
 // begin begins the action of the job. It decides the result and returns false if the
