@@ -103,7 +103,7 @@ func (l *limiter) checkDestinations(now time.Time, p *Policy, ph *policyState, t
 		return refuse(resultBreakerOpen, "policy breaker open until %s", stamp(ph.openUntil)), nil
 	}
 	breaker := p.Limits.Breaker
-	closed, running := 0, 0 // destinations with closed flows, and others with a running action
+	closed, running, others := 0, 0, 0 // destinations with closed flows, with a running action, and others
 	for key, d := range ph.destinations {
 		switch {
 		case len(d.actions) > 0 && key == t.key():
@@ -112,9 +112,13 @@ func (l *limiter) checkDestinations(now time.Time, p *Policy, ph *policyState, t
 			closed++
 		case d.running:
 			running++
+		case key != t.key():
+			others++
 		}
 	}
 	switch {
+	case others >= maxUnfinished:
+		return refuse(resultUnfinished, "policy has %d unfinished actions", others), nil
 	case breaker.Destinations == 0 || closed+running < breaker.Destinations:
 		return nil, nil
 	case closed < breaker.Destinations:
@@ -232,6 +236,9 @@ func (ph *policyState) openBreakers(now time.Time) (count int) {
 // unfinishedFor is how long an unfinished action can continue. Alertmanager retries within
 // minutes; a later notification starts a new action.
 const unfinishedFor = 10 * time.Minute
+
+// maxUnfinished limits the destinations of a policy without closed flows in memory.
+const maxUnfinished = 1000
 
 // expire deletes entries whose limits are over. The caller holds the lock.
 func (l *limiter) expire(now time.Time) {

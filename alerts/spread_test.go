@@ -162,6 +162,22 @@ func TestBreakerWaitsForRunning(t *testing.T) {
 	})
 }
 
+// The number of unfinished actions in memory is bounded.
+func TestUnfinishedBound(t *testing.T) {
+	rules := DefaultRules()
+	rules.Policies[0].Limits.Breaker = Breaker{}
+	f := newFixture(t, rules, func(c *Config) { c.MaxActions = 1 })
+	f.hang.hangUp = func(context.Context, hangup.Request) (*hangup.Report, error) {
+		return nil, errors.New("dump interrupted")
+	}
+	f.post(t, manyAlerts(maxUnfinished+100)).want(t, 503, map[string]int{resultError: maxUnfinished, resultUnfinished: 100})
+	f.advance(unfinishedFor + time.Second)
+	f.post(t, manyAlerts(1)).want(t, 503, map[string]int{resultError: 1})
+	if n := len(f.limiter.policies[LabelledName].destinations); n != 1 {
+		t.Errorf("%d destinations in memory", n)
+	}
+}
+
 // POST /-/resume closes the breakers and starts their counts anew. Cooldowns stay.
 func TestResumeClosesBreakers(t *testing.T) {
 	t.Run("policy", func(t *testing.T) {
