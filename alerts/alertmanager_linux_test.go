@@ -84,17 +84,25 @@ receivers:
 	return a
 }
 
+// posted is an alert as Alertmanager's API takes it.
+type posted struct {
+	Labels      map[string]string `json:"labels"`
+	Annotations map[string]string `json:"annotations,omitempty"`
+	StartsAt    time.Time         `json:"startsAt"`
+}
+
 // fire posts a firing alert for each destination.
 func (a alertmanager) fire(t *testing.T, destinations ...string) {
 	t.Helper()
-	type posted struct {
-		Labels   map[string]string `json:"labels"`
-		StartsAt time.Time         `json:"startsAt"`
-	}
 	var alerts []posted
 	for _, d := range destinations {
-		alerts = append(alerts, posted{staleAlert(d, "5432").Labels, time.Now()})
+		alerts = append(alerts, posted{Labels: staleAlert(d, "5432").Labels, StartsAt: time.Now()})
 	}
+	a.post(t, alerts...)
+}
+
+func (a alertmanager) post(t *testing.T, alerts ...posted) {
+	t.Helper()
 	body, err := json.Marshal(alerts)
 	if err != nil {
 		t.Fatal(err)
@@ -146,7 +154,10 @@ func TestPrivilegedAlertmanager(t *testing.T) {
 		t.Run("concurrent groups", func(t *testing.T) {
 			f := liveFixture(t, nil)
 			var most, running atomic.Int32
-			f.hang.hangUp = func(context.Context, hangup.Request) (*hangup.Report, error) {
+			f.hang.hangUp = func(_ context.Context, a hangup.Request) (*hangup.Report, error) {
+				if a.DryRun {
+					return plannedFlows(a), nil
+				}
 				n := running.Add(1)
 				for old := most.Load(); n > old && !most.CompareAndSwap(old, n); old = most.Load() {
 				}
@@ -164,6 +175,18 @@ func TestPrivilegedAlertmanager(t *testing.T) {
 			done, open := f.count(t, `tcphup_alerts_total{result="done"}`), f.count(t, `tcphup_alerts_total{result="breaker_open"}`)
 			if done != 20 || open != 10 || most.Load() > int32(f.config.MaxActions) {
 				t.Errorf("%d done, %d refused by the breaker, %d concurrent", done, open, most.Load())
+			}
+		})
+		t.Run("large annotation", func(t *testing.T) {
+			f := liveFixture(t, nil)
+			am := startAlertmanager(t, f.listen(t, f), testToken, 9093)
+			am.post(t, posted{
+				Labels:      staleAlert("10.0.0.5", "5432").Labels,
+				Annotations: map[string]string{"description": strings.Repeat("x", 1_100_000)}, StartsAt: time.Now(),
+			})
+			f.eventually(t, `tcphup_alerts_total{result="done"}`, 1)
+			if n := f.count(t, `tcphup_notifications_total{code="413"}`); n != 0 {
+				t.Errorf("%d notifications rejected", n)
 			}
 		})
 		t.Run("paused and resumed", func(t *testing.T) {

@@ -2,6 +2,7 @@ package alerts
 
 import (
 	"errors"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -115,6 +116,22 @@ func TestTokenGuesses(t *testing.T) {
 	}
 	if seen := f.hang.seen(); len(seen) > 0 {
 		t.Errorf("actions: %v", seen)
+	}
+}
+
+// The body of an unauthorized request is not read.
+func TestUnauthorizedBodyUnread(t *testing.T) {
+	f := newFixture(t, DefaultRules(), nil)
+	for _, h := range []http.Handler{f, f.PauseHandler(), f.ResumeHandler()} {
+		req := newRequest(nil)
+		req.Header.Set("Authorization", "Bearer "+otherToken)
+		req.Body = io.NopCloser(readerFunc(func([]byte) (int, error) {
+			t.Error("body read")
+			return 0, io.EOF
+		}))
+		if got := send(t, h, req); got.code != http.StatusUnauthorized {
+			t.Errorf("code %d", got.code)
+		}
 	}
 }
 

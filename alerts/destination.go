@@ -33,9 +33,20 @@ func refuse(result, format string, args ...any) *refusal {
 	return &refusal{result: result, detail: fmt.Sprintf(format, args...)}
 }
 
+// exportedLabels are the names that Prometheus gives to labels of tcphup that collide with
+// labels of the scrape target, unless the scrape has honor_labels: true. The alert's labels
+// without the prefix then describe the target of the scrape, not a destination.
+var exportedLabels = []string{"exported_destination", "exported_port", "exported_service"}
+
 // target returns the target that the alert's labels select, or a refusal. Every prefix of
 // the target is inside an allowed prefix and every port is allowed.
 func (p *Policy) target(alert map[string]string, services []Service, names Names) (*target, *refusal) {
+	for _, label := range exportedLabels {
+		if alert[label] != "" && !slices.Contains(p.Labels.all(), label) {
+			return nil, refuse(resultMalformed, "label %s: the scrape replaced the label of tcphup; "+
+				"set honor_labels: true in its scrape configuration", label)
+		}
+	}
 	if p.Labels.Service != "" {
 		return p.serviceTarget(alert, services, names)
 	}

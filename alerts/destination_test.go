@@ -58,6 +58,25 @@ func TestServiceNotResolved(t *testing.T) {
 	}
 }
 
+// An exported_ label refuses the alert unless the policy names it.
+func TestExportedLabels(t *testing.T) {
+	named := Labelled()
+	named.Labels = LabelNames{Destination: "exported_destination", Port: "exported_port"}
+	f := newFixture(t, Rules{Policies: []Policy{named}}, nil)
+	a := staleAlert("10.9.9.9", "9100")
+	a.Labels["exported_destination"], a.Labels["exported_port"] = "10.0.0.5", "80"
+	f.post(t, notify(a)).want(t, http.StatusOK, map[string]int{resultDone: 1})
+	a.Labels["exported_service"] = "db.internal"
+	f.post(t, notify(a)).want(t, http.StatusOK, map[string]int{resultMalformed: 1})
+	if want := []string{"labelled 10.0.0.5/32 80"}; !slices.Equal(f.hang.seen(), want) {
+		t.Errorf("actions: %q, want %q", f.hang.seen(), want)
+	}
+	records := f.config.Audit.Records()
+	if detail := records[len(records)-1].Detail; !strings.Contains(detail, "honor_labels: true") {
+		t.Errorf("detail %q", detail)
+	}
+}
+
 // A former address that is the current address of another service on the same port is
 // excluded.
 func TestServiceSharesAddress(t *testing.T) {

@@ -110,7 +110,7 @@ func fuzzReceiver(t testing.TB, rules Rules, check func(hangup.Request)) *Receiv
 // FuzzNotification posts any body. The response has a documented status code, and no
 // action exceeds its policy.
 func FuzzNotification(f *testing.F) {
-	files, err := filepath.Glob("testdata/alertmanager-*.json")
+	files, err := filepath.Glob("testdata/*-*.json")
 	if err != nil || len(files) == 0 {
 		f.Fatalf("no recorded notifications: %v", err)
 	}

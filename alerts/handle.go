@@ -37,14 +37,13 @@ func (j *job) refuse(r *refusal) { j.result, j.detail = r.result, r.detail }
 
 // handle handles the alerts of a notification concurrently and returns when each has a
 // result.
-func (r *Receiver) handle(ctx context.Context, n *notification) *response {
-	rules := r.rules.Load()
+func (r *Receiver) handle(ctx context.Context, n *notification, rules *Rules) *response {
 	jobs := make([]job, len(n.alerts))
 	for i := range n.alerts {
 		jobs[i].alert = &n.alerts[i]
 		r.plan(&jobs[i], rules)
 	}
-	r.checkSpread(jobs)
+	r.checkSpread(ctx, jobs, rules)
 
 	var wait sync.WaitGroup
 	next := make(chan *job)
@@ -87,6 +86,9 @@ func (r *Receiver) plan(j *job, rules *Rules) {
 	case a.status != "firing":
 		j.decide(resultMalformed, "unknown status %s", text.Quote(a.status))
 		return
+	case a.longLabel != "":
+		j.decide(resultMalformed, "label %s exceeds %d bytes", text.Quote(a.longLabel), maxLabel)
+		return
 	}
 	i := slices.IndexFunc(rules.Policies, func(p Policy) bool { return p.matches(j.alert.labels) })
 	if i < 0 {
@@ -127,33 +129,6 @@ func (r *Receiver) checkAge(a *alert, p *Policy) *refusal {
 	return nil
 }
 
-// checkSpread opens the breaker of a policy before any action when one notification has
-// more destinations than the breaker allows.
-func (r *Receiver) checkSpread(jobs []job) {
-	named := make(map[*Policy]map[string]bool)
-	for i := range jobs {
-		if j := &jobs[i]; j.result == "" {
-			if named[j.policy] == nil {
-				named[j.policy] = make(map[string]bool)
-			}
-			named[j.policy][j.target.key()] = true
-		}
-	}
-	for p, destinations := range named {
-		limit := p.Limits.Breaker.Destinations
-		if limit == 0 || len(destinations) <= limit {
-			continue
-		}
-		until := r.limiter.openPolicy(r.config.Now(), p)
-		for i := range jobs {
-			if j := &jobs[i]; j.result == "" && j.policy == p {
-				j.decide(resultBreakerOpen, "notification has %d destinations, limit is %d; "+
-					"policy breaker open until %s", len(destinations), limit, stamp(until))
-			}
-		}
-	}
-}
-
 // run performs the action of the job, under the lock of its target.
 func (r *Receiver) run(ctx context.Context, j *job, rules *Rules) {
 	release, err := r.locks.acquire(ctx, j.target)
@@ -188,9 +163,8 @@ func (r *Receiver) run(ctx context.Context, j *job, rules *Rules) {
 	now := r.config.Now()
 	act := action{began: now}
 	if !j.shadow {
-		var refusal *refusal
-		if act, refusal = r.limiter.begin(now, j.policy, j.target); refusal != nil {
-			j.refuse(refusal)
+		var ok bool
+		if act, ok = r.begin(ctx, j, rules); !ok {
 			return
 		}
 	}

@@ -8,8 +8,10 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -43,7 +45,7 @@ func (f *fakeHangUpper) HangUp(ctx context.Context, a hangup.Request) (*hangup.R
 		return f.hangUp(ctx, a)
 	}
 	if a.DryRun {
-		return outcome(hangup.Planned, 2), nil
+		return plannedFlows(a), nil
 	}
 	return outcome(hangup.Closed, 2), nil
 }
@@ -77,6 +79,24 @@ func outcome(o hangup.Outcome, n int) *hangup.Report {
 		r.Results[i].Outcome = o
 	}
 	return r
+}
+
+// plannedFlows returns a report of two planned flows to each destination of the request.
+func plannedFlows(a hangup.Request) *hangup.Report {
+	r := outcome(hangup.Planned, 2*len(a.Selector.Destinations))
+	for i := range r.Results {
+		port := uint16(80)
+		if len(a.Selector.Ports) > 0 {
+			port = a.Selector.Ports[0]
+		}
+		r.Results[i].Flow.Remote = netip.AddrPortFrom(a.Selector.Destinations[i/2].Addr(), port)
+	}
+	return r
+}
+
+// hung returns seen without dry runs.
+func (f *fakeHangUpper) hung() []string {
+	return slices.DeleteFunc(f.seen(), func(s string) bool { return strings.HasSuffix(s, " shadow") })
 }
 
 // unfinished returns a report of closed flows and of flows left by a timeout.

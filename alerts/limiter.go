@@ -14,6 +14,7 @@ import (
 type limiter struct {
 	mu       sync.Mutex
 	policies map[string]*policyState
+	ended    chan struct{} // closed and replaced at the end of each action
 	trips    atomic.Uint64 // breaker openings
 }
 
@@ -40,13 +41,21 @@ type action struct {
 	flows int
 }
 
-func newLimiter() *limiter { return &limiter{policies: make(map[string]*policyState)} }
+func newLimiter() *limiter {
+	return &limiter{policies: make(map[string]*policyState), ended: make(chan struct{})}
+}
+
+// errUnproven means that the policy has closed flows of as many destinations as its breaker
+// allows: begin opens the breaker if flows of another one match.
+var errUnproven = &refusal{}
 
 // begin reports whether the policy may act on the target now. It returns a new action or
-// the unfinished one that the attempt continues. The caller calls end unless begin refuses.
-// The checks, in order:
+// the unfinished one that the attempt continues. The caller calls end after begin returned
+// neither a refusal nor a channel; a channel is closed when begin should be called again.
+// matching means that a dry run has found flows of the target. The checks, in order:
 //
-//  1. The breaker of the policy is closed; it opens when the destinations exceed the limit.
+//  1. The breaker of the policy is closed; it opens when the destinations with closed flows
+//     exceed the limit. Where running actions decide that, begin returns the channel.
 //  2. The breaker of the destination is closed.
 //  3. An unfinished action continues without cooldown and counts as one action.
 //  4. The cooldown of the destination is over.
@@ -54,55 +63,73 @@ func newLimiter() *limiter { return &limiter{policies: make(map[string]*policySt
 //
 // Checks 2, 4 and 5 include every destination that overlaps the target: an address and a
 // prefix can select the same flows.
-func (l *limiter) begin(now time.Time, p *Policy, t *target) (action, *refusal) {
+func (l *limiter) begin(now time.Time, p *Policy, t *target, matching bool) (action, *refusal, <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.expire(now)
 	ph := l.policy(p)
-	d, refusal := l.destination(now, p, ph, t)
-	if refusal != nil {
-		return action{}, refusal
-	}
-	breaker := p.Limits.Breaker
-	openUntil, coolUntil, actions := ph.overlapping(t)
-	switch {
-	case now.Before(openUntil):
-		return action{}, refuse(resultBreakerOpen, "destination breaker open until %s", stamp(openUntil))
-	case !d.unfinished.began.IsZero():
-		d.running = true
-		return d.unfinished, nil
-	case now.Before(coolUntil):
-		return action{}, refuse(resultCooldown, "cooldown until %s", stamp(coolUntil))
-	case breaker.Actions > 0 && actions >= breaker.Actions:
-		l.trips.Add(1)
-		d.openUntil = now.Add(breaker.Window)
-		return action{}, refuse(resultBreakerOpen, "%d actions within %s; destination breaker open until %s",
-			actions, breaker.Window, stamp(d.openUntil))
-	}
-	d.running = true
-	return action{began: now}, nil
-}
-
-// destination returns the state of the target. It refuses while the breaker of the policy
-// is open, or opens it when a new destination exceeds the limit. The caller holds the lock.
-func (l *limiter) destination(now time.Time, p *Policy, ph *policyState, t *target) (*destinationState, *refusal) {
-	if now.Before(ph.openUntil) {
-		return nil, refuse(resultBreakerOpen, "policy breaker open until %s", stamp(ph.openUntil))
+	if refusal, wait := l.checkDestinations(now, p, ph, t, matching); refusal != nil || wait != nil {
+		return action{}, refusal, wait
 	}
 	d := ph.destinations[t.key()]
 	if d == nil {
-		breaker := p.Limits.Breaker
-		if breaker.Destinations > 0 && len(ph.destinations) >= breaker.Destinations {
-			l.trips.Add(1)
-			ph.openUntil = now.Add(breaker.Window)
-			return nil, refuse(resultBreakerOpen, "policy acted on %d destinations within %s; "+
-				"policy breaker open until %s", len(ph.destinations), breaker.Window, stamp(ph.openUntil))
-		}
 		d = new(destinationState)
 		ph.destinations[t.key()] = d
 	}
 	d.target = t
-	return d, nil
+	breaker := p.Limits.Breaker
+	openUntil, coolUntil, actions := ph.overlapping(t)
+	switch {
+	case now.Before(openUntil):
+		return action{}, refuse(resultBreakerOpen, "destination breaker open until %s", stamp(openUntil)), nil
+	case !d.unfinished.began.IsZero():
+		d.running = true
+		return d.unfinished, nil, nil
+	case now.Before(coolUntil):
+		return action{}, refuse(resultCooldown, "cooldown until %s", stamp(coolUntil)), nil
+	case breaker.Actions > 0 && actions >= breaker.Actions:
+		l.trips.Add(1)
+		d.openUntil = now.Add(breaker.Window)
+		return action{}, refuse(resultBreakerOpen, "%d actions within %s; destination breaker open until %s",
+			actions, breaker.Window, stamp(d.openUntil)), nil
+	}
+	d.running = true
+	return action{began: now}, nil, nil
+}
+
+// checkDestinations is the first check of begin. The caller holds the lock.
+func (l *limiter) checkDestinations(now time.Time, p *Policy, ph *policyState, t *target, matching bool) (*refusal, <-chan struct{}) {
+	if now.Before(ph.openUntil) {
+		return refuse(resultBreakerOpen, "policy breaker open until %s", stamp(ph.openUntil)), nil
+	}
+	breaker := p.Limits.Breaker
+	closed, running, others := 0, 0, 0 // destinations with closed flows, with a running action, and others
+	for key, d := range ph.destinations {
+		switch {
+		case len(d.actions) > 0 && key == t.key():
+			return nil, nil
+		case len(d.actions) > 0:
+			closed++
+		case d.running:
+			running++
+		case key != t.key():
+			others++
+		}
+	}
+	switch {
+	case others >= maxUnfinished:
+		return refuse(resultUnfinished, "policy has %d unfinished actions", others), nil
+	case breaker.Destinations == 0 || closed+running < breaker.Destinations:
+		return nil, nil
+	case closed < breaker.Destinations:
+		return nil, l.ended
+	case !matching:
+		return errUnproven, nil
+	}
+	l.trips.Add(1)
+	ph.openUntil = now.Add(breaker.Window)
+	return refuse(resultBreakerOpen, "policy acted on %d destinations within %s; policy breaker open until %s",
+		closed, breaker.Window, stamp(ph.openUntil)), nil
 }
 
 // overlapping combines all destinations that overlap the target: the latest end of a
@@ -129,6 +156,8 @@ func (l *limiter) end(now time.Time, a action, p *Policy, t *target, flows int, 
 	ph := l.policies[p.Name]
 	d := ph.destinations[t.key()]
 	d.running = false
+	close(l.ended)
+	l.ended = make(chan struct{})
 	if flows > 0 && (len(d.actions) == 0 || d.actions[len(d.actions)-1].Before(a.began)) {
 		d.actions = append(d.actions, now)
 	}
@@ -155,6 +184,21 @@ func (l *limiter) openPolicy(now time.Time, p *Policy) (until time.Time) {
 	return ph.openUntil
 }
 
+// closeBreakers closes all breakers, forgets the actions that they count, and returns the
+// number of breakers that were open. Cooldowns and unfinished actions stay.
+func (l *limiter) closeBreakers(now time.Time) (closed int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, ph := range l.policies {
+		closed += ph.openBreakers(now)
+		ph.openUntil = time.Time{}
+		for _, d := range ph.destinations {
+			d.openUntil, d.actions = time.Time{}, nil
+		}
+	}
+	return closed
+}
+
 // policy returns the state of the policy with its current window. The caller holds the
 // lock.
 func (l *limiter) policy(p *Policy) *policyState {
@@ -171,11 +215,13 @@ func (l *limiter) policy(p *Policy) *policyState {
 func (l *limiter) openBreakers(now time.Time, policy string) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	ph := l.policies[policy]
-	if ph == nil {
-		return 0
+	if ph := l.policies[policy]; ph != nil {
+		return ph.openBreakers(now)
 	}
-	count := 0
+	return 0
+}
+
+func (ph *policyState) openBreakers(now time.Time) (count int) {
 	if now.Before(ph.openUntil) {
 		count++
 	}
@@ -190,6 +236,9 @@ func (l *limiter) openBreakers(now time.Time, policy string) int {
 // unfinishedFor is how long an unfinished action can continue. Alertmanager retries within
 // minutes; a later notification starts a new action.
 const unfinishedFor = 10 * time.Minute
+
+// maxUnfinished limits the destinations of a policy without closed flows in memory.
+const maxUnfinished = 1000
 
 // expire deletes entries whose limits are over. The caller holds the lock.
 func (l *limiter) expire(now time.Time) {

@@ -95,8 +95,8 @@ func TestBreakerOfPolicy(t *testing.T) {
 		f := newFixture(t, rules, nil)
 		f.post(t, manyAlerts(6)).want(t, 200, map[string]int{resultBreakerOpen: 6})
 		f.post(t, manyAlerts(1)).want(t, 200, map[string]int{resultBreakerOpen: 1})
-		if seen := f.hang.seen(); len(seen) > 0 {
-			t.Errorf("actions: %v", seen)
+		if hung := f.hang.hung(); len(hung) > 0 {
+			t.Errorf("actions: %v", hung)
 		}
 		f.advance(time.Hour)
 		f.post(t, manyAlerts(5)).want(t, 200, map[string]int{resultDone: 5})

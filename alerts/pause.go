@@ -98,13 +98,14 @@ func (r *Receiver) Pause() {
 	r.log.Warn("alert actions paused")
 }
 
-// Resume ends a Pause. It returns an error while the pause file exists.
+// Resume ends a Pause and closes all circuit breakers. It returns an error while the pause
+// file exists; breakers stay open then.
 func (r *Receiver) Resume() error {
 	r.pause.set(false)
 	if err := r.pause.cause(); err != nil {
 		return err
 	}
-	r.log.Info("alert actions resumed")
+	r.log.Info("alert actions resumed", "breakers_closed", r.limiter.closeBreakers(r.config.Now()))
 	return nil
 }
 

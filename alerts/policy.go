@@ -1,12 +1,15 @@
 package alerts
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"slices"
 	"time"
 
+	"github.com/prometheus/alertmanager/matcher/compat"
 	"github.com/prometheus/alertmanager/pkg/labels"
 
 	"tcphup/hangup"
@@ -81,6 +84,28 @@ type LabelNames struct {
 	// Service replaces both unless it is empty: the label has the name of a service, and
 	// the destination is its former addresses with its port.
 	Service string
+}
+
+// all returns the names, with the defaults for empty ones.
+func (n LabelNames) all() []string {
+	return []string{cmp.Or(n.Destination, "destination"), cmp.Or(n.Port, "port"), n.Service}
+}
+
+// labels returns a function that reports whether the rules need the label of an alert.
+func (r *Rules) labels() func(name string) bool {
+	needed := make(map[string]bool)
+	for _, name := range exportedLabels {
+		needed[name] = true
+	}
+	for i := range r.Policies {
+		for _, name := range r.Policies[i].Labels.all() {
+			needed[name] = true
+		}
+		for _, m := range r.Policies[i].Match {
+			needed[m.Name] = true
+		}
+	}
+	return func(name string) bool { return needed[name] }
 }
 
 // Evidence restricts a policy to flows with a stale socket state. Zero values require
@@ -158,10 +183,11 @@ func Labelled() Policy {
 	}
 }
 
-// ParseMatchers parses Alertmanager's matcher syntax: one or more matchers, separated by
-// commas. An empty list is an error.
+// ParseMatchers parses one or more matchers, separated by commas, as Alertmanager does: label
+// names may be UTF-8 in double quotes, and text that only the syntax before Alertmanager 0.27
+// allows has its old meaning. An empty list is an error.
 func ParseMatchers(text string) (labels.Matchers, error) {
-	parsed, err := labels.ParseMatchers(text)
+	parsed, err := compat.FallbackMatchersParser(slog.New(slog.DiscardHandler))(text, "")
 	if err != nil {
 		return nil, err
 	}

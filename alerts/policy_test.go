@@ -158,6 +158,17 @@ func TestPolicies(t *testing.T) {
 	}
 }
 
+// A policy matches labels with UTF-8 names.
+func TestUTF8Labels(t *testing.T) {
+	p := Labelled()
+	p.Match = mustMatch(t, `"service.name"="db", größe!="ü"`)
+	f := newFixture(t, Rules{Policies: []Policy{p}}, nil)
+	a, b, c := staleAlert("10.0.0.5", "80"), staleAlert("10.0.0.6", "80"), staleAlert("10.0.0.7", "80")
+	a.Labels["service.name"], b.Labels["service.name"], c.Labels["service.name"] = "db", "web", "db"
+	c.Labels["größe"] = "ü"
+	f.post(t, notify(a, b, c)).want(t, 200, map[string]int{resultDone: 1, resultUnmatched: 2})
+}
+
 // Every field of a policy is in the request.
 func TestActionHasAllOfPolicy(t *testing.T) {
 	starts := testNow.Add(-time.Minute)

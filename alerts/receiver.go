@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"mime"
 	"net/http"
@@ -161,17 +160,14 @@ func (r *Receiver) receive(w http.ResponseWriter, req *http.Request) *response {
 	case <-ctx.Done():
 		return reject(http.StatusServiceUnavailable, "too many notifications at once")
 	}
-	body, rejected := readBody(w, req)
+	rules := r.rules.Load()
+	n, rejected := readNotification(w, req, rules)
 	if rejected != nil {
 		return rejected
 	}
-	n, err := decode(body)
-	if err != nil {
-		return reject(http.StatusBadRequest, "parse notification: "+err.Error())
-	}
 	ctx, stop := r.pause.watch(ctx, pauseInterval)
 	defer stop()
-	return r.handle(ctx, n)
+	return r.handle(ctx, n, rules)
 }
 
 // logRejected logs a request with a 4xx status code, at most once per logInterval.
@@ -245,26 +241,31 @@ func checkType(header http.Header) error {
 	if !strings.EqualFold(cmp.Or(params["charset"], "utf-8"), "utf-8") {
 		return errors.New("charset must be UTF-8")
 	}
-	if encoding := header.Get("Content-Encoding"); encoding != "" && encoding != "identity" {
+	if encoding := header.Get("Content-Encoding"); encoding != "" && !strings.EqualFold(encoding, "identity") {
 		return errors.New("Content-Encoding is not supported")
 	}
 	return nil
 }
 
-// readBody reads the body within maxBody and bodyTimeout.
-func readBody(w http.ResponseWriter, req *http.Request) ([]byte, *response) {
-	tooLarge := reject(http.StatusRequestEntityTooLarge, "body exceeds 1 MiB")
+// readNotification reads and decodes the body within maxBody and bodyTimeout.
+func readNotification(w http.ResponseWriter, req *http.Request, rules *Rules) (*notification, *response) {
+	tooLarge := reject(http.StatusRequestEntityTooLarge, "body exceeds 16 MiB")
 	if req.ContentLength > maxBody {
 		return nil, tooLarge
 	}
 	// Without effect on writers without a deadline, such as a recorder in a test.
 	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))
-	body, err := io.ReadAll(http.MaxBytesReader(w, req.Body, maxBody))
-	if _, large := errors.AsType[*http.MaxBytesError](err); large {
+	n, err := decode(http.MaxBytesReader(w, req.Body, maxBody), rules.labels())
+	_, large := errors.AsType[*http.MaxBytesError](err)
+	switch {
+	case err == nil:
+		return n, nil
+	case large:
 		return nil, tooLarge
-	}
-	if err != nil {
+	case errors.Is(err, errTooLarge):
+		return nil, reject(http.StatusRequestEntityTooLarge, err.Error())
+	case errors.Is(err, errRead):
 		return nil, reject(http.StatusServiceUnavailable, "read body: timeout or connection closed")
 	}
-	return body, nil
+	return nil, reject(http.StatusBadRequest, "parse notification: "+err.Error())
 }

@@ -1,11 +1,13 @@
 package alerts
 
 import (
+	"bytes"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -53,6 +55,7 @@ func TestReceiverRejects(t *testing.T) {
 	header := func(key, value string) func(*http.Request) {
 		return func(r *http.Request) { r.Header.Set(key, value) }
 	}
+	padded := func(size int) []byte { return append(slices.Clone(good), bytes.Repeat([]byte(" "), size)...) }
 	deep := func(levels int) []byte {
 		return []byte(`{"version":"4","alerts":[],"new":` + strings.Repeat("[", levels) + strings.Repeat("]", levels) + `}`)
 	}
@@ -81,17 +84,20 @@ func TestReceiverRejects(t *testing.T) {
 		{"form", good, header("Content-Type", "application/x-www-form-urlencoded"), 415},
 		{"latin-1", good, header("Content-Type", "application/json; charset=latin1"), 415},
 		{"compressed", good, header("Content-Encoding", "gzip"), 415},
-		{"10 MB", append(good, make([]byte, 10<<20)...), nil, 413},
-		{"10 MB of unknown length", append(good, make([]byte, 10<<20)...), func(r *http.Request) { r.ContentLength = -1 }, 413},
-		{"10,000 alerts", manyAlerts(10000), nil, 413},
+		{"17 MB", padded(17 << 20), nil, 413},
+		{"17 MB of unknown length", padded(17 << 20), func(r *http.Request) { r.ContentLength = -1 }, 413},
+		{"17 MB without a token", padded(17 << 20), func(r *http.Request) { r.Header.Del("Authorization") }, 401},
+		{"20,000 alerts", manyAlerts(20_000), nil, 413},
 		{"empty", nil, nil, 400},
 		{"not JSON", []byte("hang up 10.0.0.5"), nil, 400},
 		{"cut off", good[:len(good)-5], nil, 400},
 		{"two values", append(good, good...), nil, 400},
+		{"NUL after it", append(slices.Clone(good), 0), nil, 400},
 		{"array", []byte("[]"), nil, 400},
 		{"null", []byte("null"), nil, 400},
 		{"no version", []byte(`{"alerts":[]}`), nil, 400},
 		{"old version", []byte(`{"version":"3","alerts":[]}`), nil, 400},
+		{"version of an old Grafana", []byte(`{"version":"","alerts":[]}`), nil, 400},
 		{"new version", []byte(`{"version":"5","alerts":[]}`), nil, 400},
 		{"version as a number", []byte(`{"version":4,"alerts":[]}`), nil, 400},
 		{"version in capitals", []byte(`{"Version":"4","alerts":[]}`), nil, 400},
@@ -208,7 +214,8 @@ func TestReceiverAlerts(t *testing.T) {
 		{"list", staleAlert("10.0.0.5,10.0.0.6", "80"), resultBadDestination, ""},
 		{"range", staleAlert("10.0.0.5-10.0.0.9", "80"), resultBadDestination, ""},
 		{"full-width digits", staleAlert("１0.0.0.5", "80"), resultBadDestination, ""},
-		{"very long", staleAlert(strings.Repeat("1", 100_000), "80"), resultBadDestination, ""},
+		{"long", staleAlert(strings.Repeat("1", maxLabel), "80"), resultBadDestination, ""},
+		{"too long", staleAlert(strings.Repeat("1", maxLabel+1), "80"), resultMalformed, ""},
 		{"empty", staleAlert("", "80"), resultNoDestination, ""},
 		{"no destination", with(good(), func(a *testAlert) { delete(a.Labels, "destination") }), resultNoDestination, ""},
 		{"destination in an annotation", with(good(), func(a *testAlert) {
@@ -219,6 +226,10 @@ func TestReceiverAlerts(t *testing.T) {
 			delete(a.Labels, "destination")
 			a.Labels["Destination"] = "10.0.0.5"
 		}), resultNoDestination, ""},
+		{"exported destination", with(good(), func(a *testAlert) { a.Labels["exported_destination"] = "10.0.0.6" }), resultMalformed, ""},
+		{"exported port", with(good(), func(a *testAlert) { a.Labels["exported_port"] = "80" }), resultMalformed, ""},
+		{"exported service", with(good(), func(a *testAlert) { a.Labels["exported_service"] = "db.internal" }), resultMalformed, ""},
+		{"another exported label", with(good(), func(a *testAlert) { a.Labels["exported_job"] = "x" }), resultDone, "10.0.0.5/32 5432"},
 		{"port 0", staleAlert("10.0.0.5", "0"), resultBadPort, ""},
 		{"port 65535", staleAlert("10.0.0.5", "65535"), resultDone, "10.0.0.5/32 65535"},
 		{"port 65536", staleAlert("10.0.0.5", "65536"), resultBadPort, ""},

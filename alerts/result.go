@@ -7,7 +7,7 @@ const (
 	resultShadow         = "shadow"          // planned and reported, no flow closed
 	resultResolved       = "resolved"        // the alert is resolved
 	resultUnmatched      = "unmatched"       // no policy matched
-	resultMalformed      = "malformed"       // status or startsAt is missing or unknown
+	resultMalformed      = "malformed"       // status or startsAt is invalid, or a label is too long or replaced by the scrape
 	resultNoDestination  = "no_destination"  // no destination label
 	resultBadDestination = "bad_destination" // invalid destination label
 	resultBadPort        = "bad_port"        // invalid port label

@@ -99,7 +99,7 @@ func TestSlowClients(t *testing.T) {
 		{"no body", requestHead(testToken, len(body)), 503, bodyTimeout + time.Second},
 		{"no body, wrong token", requestHead(otherToken, len(body)), 401, headerTimeout + bodyTimeout + time.Second},
 		{"huge header", "POST /alerts HTTP/1.1\r\nHost: x\r\nX: " + strings.Repeat("x", 64<<10), 431, time.Second},
-		{"huge Content-Length", requestHead(testToken, 10<<20) + body, 413, time.Second},
+		{"huge Content-Length", requestHead(testToken, 17<<20) + body, 413, time.Second},
 		{"good", requestHead(testToken, len(body)) + body, 200, time.Second},
 	}
 	for _, tt := range tests {

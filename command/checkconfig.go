@@ -13,12 +13,12 @@ import (
 
 // checkConfig implements tcphup check-config.
 type checkConfig struct {
-	file   string
-	stdout io.Writer
+	file           string
+	stdout, stderr io.Writer
 }
 
 func newCheckConfig(cmd *kingpin.CmdClause) *checkConfig {
-	c := &checkConfig{stdout: os.Stdout}
+	c := &checkConfig{stdout: os.Stdout, stderr: os.Stderr}
 	cmd.Arg("FILE", "Configuration file.").Required().StringVar(&c.file)
 	return c
 }
@@ -27,6 +27,11 @@ func (c *checkConfig) run(context.Context) error {
 	loaded, err := config.Load(c.file)
 	if err != nil {
 		return err
+	}
+	for _, warning := range loaded.Warnings {
+		if _, err := fmt.Fprintf(c.stderr, "warning: %s\n", warning); err != nil {
+			return err
+		}
 	}
 	_, err = fmt.Fprintf(c.stdout, "%s: %d policies, %d services, %d never rules\n",
 		c.file, len(loaded.Rules.Policies), len(loaded.Services), len(loaded.Rules.Never))

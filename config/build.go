@@ -47,6 +47,7 @@ func (d *decoder) policy(n *yaml.Node, base settings, rules *alerts.Rules) {
 	if p.Ports != nil && len(p.Ports) == 0 {
 		d.fail(values["ports"], "ports must not be empty: omit the key to allow every port")
 	}
+	d.checkQuotes(values["match"])
 	d.checkSettings(n, &p.settings)
 	rule := p.rule()
 	if len(d.mistakes) == before {

@@ -18,6 +18,9 @@ type Config struct {
 	Rules alerts.Rules
 	// Services are the watched DNS names.
 	Services []services.Service
+	// Warnings are about valid settings that probably have another meaning than intended,
+	// each with path and line number.
+	Warnings []string
 }
 
 // Default returns the configuration without a file: the embedded policy.
@@ -42,6 +45,9 @@ func Parse(path string, content []byte) (Config, error) {
 	c := d.config(d.document(content))
 	if len(d.mistakes) > 0 {
 		return Config{}, d.err(path)
+	}
+	for _, w := range d.warnings {
+		c.Warnings = append(c.Warnings, w.at(path))
 	}
 	if err := c.Rules.Validate(); err != nil {
 		return Config{}, fmt.Errorf("%s: %w", path, err)

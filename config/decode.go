@@ -24,6 +24,7 @@ import (
 // types.
 type decoder struct {
 	mistakes []mistake
+	warnings []mistake // valid, but probably not intended
 }
 
 type mistake struct {
@@ -31,9 +32,20 @@ type mistake struct {
 	text string
 }
 
+func (m mistake) at(path string) string { return fmt.Sprintf("%s:%d: %s", path, m.line, m.text) }
+
 // fail records a mistake at a node. It escapes line breaks in quoted values.
 func (d *decoder) fail(n *yaml.Node, format string, args ...any) {
-	d.mistakes = append(d.mistakes, mistake{n.Line, text.Printable(fmt.Sprintf(format, args...))})
+	d.mistakes = append(d.mistakes, newMistake(n, format, args...))
+}
+
+// warn is fail for a warning.
+func (d *decoder) warn(n *yaml.Node, format string, args ...any) {
+	d.warnings = append(d.warnings, newMistake(n, format, args...))
+}
+
+func newMistake(n *yaml.Node, format string, args ...any) mistake {
+	return mistake{n.Line, text.Printable(fmt.Sprintf(format, args...))}
 }
 
 // err returns all mistakes, joined, in the order of their lines.
@@ -41,7 +53,7 @@ func (d *decoder) err(path string) error {
 	slices.SortStableFunc(d.mistakes, func(a, b mistake) int { return a.line - b.line })
 	var errs []error
 	for _, m := range d.mistakes {
-		errs = append(errs, fmt.Errorf("%s:%d: %s", path, m.line, m.text))
+		errs = append(errs, errors.New(m.at(path)))
 	}
 	return errors.Join(errs...)
 }

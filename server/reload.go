@@ -43,6 +43,9 @@ func (x *server) load() (config.Config, error) {
 			return config.Config{}, err
 		}
 	}
+	for _, warning := range c.Warnings {
+		x.logger.Warn("configuration warning", "detail", warning)
+	}
 	if err := c.AddServices(x.options.Services); err != nil {
 		return config.Config{}, fmt.Errorf("--service: %w", err)
 	}

@@ -1,10 +1,12 @@
 package server
 
 import (
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -18,6 +20,19 @@ import (
 // policyFile returns a configuration with one policy.
 func policyFile(name string) string {
 	return "policies: [{name: " + name + ", match: ['a=\"b\"'], allow: [10.0.0.0/8]}]\n"
+}
+
+// Warnings about the configuration are logged when the file is read.
+func TestConfigurationWarning(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "tcphup.yml")
+	if err := os.WriteFile(path, []byte("policies: [{name: a, match: [\"b='c'\"], allow: [10.0.0.0/8]}]\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var log strings.Builder
+	testServer(t, Options{ConfigFile: path, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	if !strings.Contains(log.String(), "configuration warning") || !strings.Contains(log.String(), path+":1: match: the quotes") {
+		t.Errorf("log: %s", log.String())
+	}
 }
 
 // Overlapping reloads run one after the other. The file that was read last is in force,

@@ -114,6 +114,31 @@ func TestPrivilegedWrongAlert(t *testing.T) {
 	})
 }
 
+// TestPrivilegedUnconnected checks that a notification about many destinations without
+// connections opens no breaker, and that the other connections are hung up.
+func TestPrivilegedUnconnected(t *testing.T) {
+	t.Parallel()
+	nstest.Run(t, func(t *testing.T) {
+		const connected, destinations, each = 3, 21, 3
+		server := startBackend(t, "0.0.0.0:0")
+		var alerts []alert
+		for i := range destinations {
+			to := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 1, byte(i + 1)}), server.addr().Port())
+			if i < connected {
+				dial(t, false, each, to)
+			}
+			alerts = append(alerts, alertAbout(to))
+		}
+		serveArmed(t, "--config.file="+policyFile(t, "    limits: {breaker: {destinations: 3}}"))
+		am := startAlertmanager(t, alertmanagerConfig{groupBy: "alertname", wait: oneNotification, interval: "5m", token: token})
+		am.post(alerts...)
+		awaitSample(t, alertsWith("done"), destinations)
+		server.awaitEnded(connected * each)
+		mustSample(t, flowsClosed, connected*each)
+		mustSample(t, "tcphup_breaker_trips_total", 0)
+	})
+}
+
 // mustRecord checks the audit records of refused alerts and of flows over budget.
 func mustRecord(t *testing.T, result string, alerts, flows int) {
 	t.Helper()

@@ -1,0 +1,138 @@
+package alerts
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+
+	"tcphup/hangup"
+	"tcphup/sockdiag"
+)
+
+// checkSpread opens the breaker of a policy before any action when one notification has
+// more destinations with matching flows than the breaker allows. Destinations without
+// matching flows do not count, so an alert cannot open the breaker by naming many of them.
+func (r *Receiver) checkSpread(ctx context.Context, jobs []job, rules *Rules) {
+	named := make(map[*Policy][]*job)
+	for i := range jobs {
+		if j := &jobs[i]; j.result == "" && len(j.target.prefixes) > 0 {
+			named[j.policy] = append(named[j.policy], j)
+		}
+	}
+	for p, jobs := range named {
+		limit := p.Limits.Breaker.Destinations
+		targets := make(map[string]*target)
+		for _, j := range jobs {
+			targets[j.target.key()] = j.target
+		}
+		if limit == 0 || len(targets) <= limit {
+			continue
+		}
+		exceeded, err := r.exceeds(ctx, limit, jobs, targets, rules)
+		if err == nil && !exceeded {
+			continue
+		}
+		for _, j := range jobs {
+			if err != nil {
+				j.classify(ctx, err)
+				continue
+			}
+			until := r.limiter.openPolicy(r.config.Now(), p)
+			j.decide(resultBreakerOpen, "notification has more than %d destinations with matching connections; "+
+				"policy breaker open until %s", limit, stamp(until))
+		}
+	}
+}
+
+// exceeds reports whether more than limit targets have flows that the jobs, of one policy,
+// would hang up. It is one dry run for all of them, with the latest startsAt.
+func (r *Receiver) exceeds(ctx context.Context, limit int, jobs []*job, targets map[string]*target, rules *Rules) (bool, error) {
+	latest := slices.MaxFunc(jobs, func(a, b *job) int { return a.alert.startsAt.Compare(b.alert.startsAt) })
+	all, everyPort := new(target), false
+	for _, t := range targets {
+		all.prefixes = append(all.prefixes, t.prefixes...)
+		all.ports = append(all.ports, t.ports...)
+		everyPort = everyPort || len(t.ports) == 0
+	}
+	slices.Sort(all.ports)
+	all.ports = slices.Compact(all.ports)
+	if everyPort {
+		all.ports = nil
+	}
+	select {
+	case r.actions <- struct{}{}:
+		defer func() { <-r.actions }()
+	case <-ctx.Done():
+		return false, context.Cause(ctx)
+	}
+	report, err := r.dryRun(ctx, &job{alert: latest.alert, policy: latest.policy, target: all}, rules)
+	if err != nil {
+		return false, err
+	}
+	remotes := make(map[netip.AddrPort]bool)
+	for _, result := range report.Results {
+		for _, f := range append([]sockdiag.Flow{result.Flow}, result.Subflows...) {
+			if result.Outcome == hangup.Planned {
+				remotes[f.Remote] = true
+			}
+		}
+	}
+	matching := 0
+	for _, t := range targets {
+		selector := sockdiag.Selector{Destinations: t.prefixes, Ports: t.ports}
+		for remote := range remotes {
+			if selector.MatchEndpoint(&sockdiag.Flow{Remote: remote}, sockdiag.Outbound) {
+				matching++
+				break
+			}
+		}
+		if matching > limit {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// begin begins the action of the job. It decides the result and returns false if the
+// limiter refuses the action.
+func (r *Receiver) begin(ctx context.Context, j *job, rules *Rules) (action, bool) {
+	matching := false
+	for {
+		act, refusal, wait := r.limiter.begin(r.config.Now(), j.policy, j.target, matching)
+		switch {
+		case wait != nil:
+			select {
+			case <-wait:
+			case <-ctx.Done():
+				j.interrupted(context.Cause(ctx), "waiting for other destinations of the policy")
+				return action{}, false
+			}
+		case refusal == errUnproven:
+			report, err := r.dryRun(ctx, j, rules)
+			if err != nil || report.Count(hangup.Planned) == 0 {
+				if err == nil {
+					j.report = *report
+				}
+				j.classify(ctx, err)
+				return action{}, false
+			}
+			matching = true
+		case refusal != nil:
+			j.refuse(refusal)
+			return action{}, false
+		default:
+			return act, true
+		}
+	}
+}
+
+// dryRun reports the flows that the job would hang up, whatever its budget.
+func (r *Receiver) dryRun(ctx context.Context, j *job, rules *Rules) (*hangup.Report, error) {
+	request := r.newRequest(j, rules, r.config.Now(), action{began: r.config.Now()})
+	request.DryRun, request.MaxFlows, request.MaxFraction = true, 0, 0
+	report, err := r.hang.HangUp(ctx, request)
+	if err == nil {
+		err = context.Cause(ctx) // flows that were not checked are planned
+	}
+	return report, err
+}
