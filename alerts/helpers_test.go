@@ -39,13 +39,23 @@ func (f *fakeHangUpper) HangUp(ctx context.Context, a hangup.Request) (*hangup.R
 	f.mu.Lock()
 	f.actions = append(f.actions, a)
 	f.mu.Unlock()
-	if f.hangUp != nil {
-		return f.hangUp(ctx, a)
+	report, err := outcome(hangup.Closed, 2), error(nil)
+	switch {
+	case f.hangUp != nil:
+		report, err = f.hangUp(ctx, a)
+	case a.DryRun:
+		report = outcome(hangup.Planned, 2)
 	}
-	if a.DryRun {
-		return outcome(hangup.Planned, 2), nil
+	if err != nil {
+		return nil, err
 	}
-	return outcome(hangup.Closed, 2), nil
+	if n := len(report.Results) - report.Count(hangup.Refused); n > 0 && !a.DryRun {
+		a.Begin(n)
+	}
+	for i := range report.Results {
+		a.Done(&report.Results[i])
+	}
+	return report, nil
 }
 
 // seen returns the requests as "policy prefix... port... [shadow]".
