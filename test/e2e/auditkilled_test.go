@@ -42,7 +42,7 @@ func TestPrivilegedAuditKilled(t *testing.T) {
 		s := newFixture(t, flows)
 		s.connect()
 		log := filepath.Join(t.TempDir(), "audit.jsonl")
-		args := []string{"--audit.log-file=" + log, "--config.file=" + policyFile(t, "    limits: {rate: 4, cooldown: 0s}")}
+		args := []string{"--audit.log-file=" + log, "--config.file=" + policyFile(t, "    limits: {rate: 1, cooldown: 0s}")}
 		p := serveArmed(t, args...)
 		responses := make(chan error, 1)
 		go func() {
