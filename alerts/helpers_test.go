@@ -49,11 +49,13 @@ func (f *fakeHangUpper) HangUp(ctx context.Context, a hangup.Request) (*hangup.R
 	if err != nil {
 		return nil, err
 	}
-	if n := len(report.Results) - report.Count(hangup.Refused); n > 0 && !a.DryRun {
+	if n := len(report.Results) - report.Count(hangup.Refused); n > 0 && !a.DryRun && a.Begin != nil {
 		a.Begin(n)
 	}
 	for i := range report.Results {
-		a.Done(&report.Results[i])
+		if a.Done != nil {
+			a.Done(&report.Results[i])
+		}
 	}
 	return report, nil
 }
