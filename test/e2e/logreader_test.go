@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bufio"
+	"context"
 	"os"
 	"os/exec"
 	"strings"
@@ -92,13 +93,15 @@ func TestPrivilegedLogReaderBlocked(t *testing.T) {
 		cmd, reader := piped(t)
 		fill := func() {
 			t.Helper()
+			ctx, cancel := context.WithTimeout(t.Context(), nstest.HangGuard)
+			defer cancel()
 			before, _ := sample(t, "tcphup_log_lines_dropped_total")
 			lostBefore, _ := sample(t, "tcphup_audit_write_errors_total")
 			nstest.Eventually(t, "lines of log and audit are dropped", func() bool {
 				// Each of these alerts writes a line to both.
 				for range 100 {
 					request := notificationRequest(t, "http://"+receiverAddress+"/alerts", `"alertname":"Stale","destination":"192.0.2.1"`)
-					if response, err := sendWithToken(request); err != nil || !strings.HasPrefix(response, "200 ") {
+					if response, err := sendWithToken(request.WithContext(ctx)); err != nil || !strings.HasPrefix(response, "200 ") {
 						t.Fatalf("response %q, %v", response, err)
 					}
 				}
