@@ -167,14 +167,29 @@ func (x *action) run(ctx context.Context) (*hangup.Report, error) {
 			return nil, err
 		}
 		report.OwnersTook, report.Processes, report.Unreadable = time.Since(start), found.processes, found.unreadable
+		if x.Begin != nil && !x.DryRun {
+			x.Begin(len(allowed))
+		}
 		hungUp := x.hangUpAll(ctx, allowed)
 		x.verify(ctx, hungUp)
 		watch.end(ctx, hungUp)
 	}
 	for _, t := range targets {
+		x.reportDone(t)
 		report.Results = append(report.Results, t.Result)
 	}
 	return report, nil
+}
+
+// reportDone calls Done once for a flow with a final outcome.
+func (x *action) reportDone(t *target) {
+	if t.phase != phaseDone || t.reported {
+		return
+	}
+	t.reported = true
+	if x.Done != nil {
+		x.Done(&t.Result)
+	}
 }
 
 // isYounger reports whether a flow is younger than EstablishedBefore. It refuses a flow of

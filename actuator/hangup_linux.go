@@ -22,7 +22,7 @@ import (
 func (x *action) hangUpAll(ctx context.Context, targets []*target) []*target {
 	var hungUp []*target
 	pace := pacer{interval: interval(x.Rate)}
-	drained := time.Now()
+	verified, drained := time.Now(), time.Now()
 	if !x.DryRun {
 		drained = drained.Add(x.DrainDeadline)
 	}
@@ -30,9 +30,14 @@ func (x *action) hangUpAll(ctx context.Context, targets []*target) []*target {
 		for _, t := range targets {
 			x.pause(ctx, pace.delay(), hungUp)
 			x.tryTarget(ctx, t, drained)
+			x.reportDone(t)
 			if t.phase == phaseHungUp {
 				pace.used()
 				hungUp = append(hungUp, t)
+			}
+			if time.Since(verified) >= verifyInterval {
+				x.awaitEnds(ctx, inPhase(hungUp, phaseHungUp), 0)
+				verified = time.Now()
 			}
 		}
 		busy, lost := inPhase(targets, phaseBusy), inPhase(targets, phaseOwnerLost)

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"reflect"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -34,11 +36,33 @@ func beforeTurn(a *Actuator, f func(*sockdiag.Flow)) {
 	}
 }
 
+// mustHangUp also checks that Done received each result of the report once.
 func mustHangUp(t *testing.T, a *Actuator, r hangup.Request) *hangup.Report {
 	t.Helper()
+	var done []hangup.Result
+	next := r.Done
+	r.Done = func(f *hangup.Result) {
+		done = append(done, *f)
+		if next != nil {
+			next(f)
+		}
+	}
 	report, err := a.HangUp(t.Context(), r)
 	if err != nil {
 		t.Fatal(err)
+	}
+	for i := range report.Results {
+		want := report.Results[i]
+		want.Reconnect = nil
+		same := func(f hangup.Result) bool { return reflect.DeepEqual(f, want) }
+		if j := slices.IndexFunc(done, same); j < 0 {
+			t.Errorf("Done did not receive %+v", want)
+		} else {
+			done = slices.Delete(done, j, j+1)
+		}
+	}
+	if len(done) > 0 {
+		t.Errorf("Done received more than the report: %+v", done)
 	}
 	return report
 }

@@ -26,6 +26,7 @@ const (
 type target struct {
 	hangup.Result
 	phase         phase
+	reported      bool // Done was called
 	holders       []holder
 	ownersAt      time.Time // end of the /proc scan that found the holders
 	scan          *owners   // result of that scan, nil before it
@@ -39,6 +40,8 @@ type target struct {
 	note         string
 	state        sockdiag.State
 	acknowledged time.Duration
+	// finished is the Detail of a flow that was destroyed after Linger.
+	finished string
 	// orphaned is set for a flow that its application closed first.
 	orphaned bool
 	// actedAt is the time before the hang-up. unconfirmed is set when the kernel did not

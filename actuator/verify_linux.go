@@ -11,6 +11,10 @@ import (
 	"tcphup/sockdiag"
 )
 
+// verifyInterval is the interval of the first lookups while other flows are hung up: most
+// have ended by then, and are reported.
+const verifyInterval = 100 * time.Millisecond
+
 // lastLookup bounds the lookups after the end of ctx.
 const lastLookup = 250 * time.Millisecond
 
@@ -42,15 +46,11 @@ func (x *action) destroyLingering(ctx context.Context, targets []*target) {
 	var destroyed []*target
 	for _, t := range targets {
 		if t.Outcome == hangup.Lingering && x.destroyUnresponsive(ctx, t) {
+			t.finished = "peer did not acknowledge the FIN within " + x.Linger.String() + ": finished with destroy"
 			destroyed = append(destroyed, t)
 		}
 	}
 	x.awaitEnds(ctx, destroyed, time.Second)
-	for _, t := range destroyed {
-		if t.Outcome != hangup.Lingering {
-			t.Detail = "peer did not acknowledge the FIN within " + x.Linger.String() + ": finished with destroy"
-		}
-	}
 }
 
 // pause waits for d and verifies the flows that were hung up before in the meantime.
@@ -78,6 +78,7 @@ func (x *action) awaitEnds(ctx context.Context, targets []*target, limit time.Du
 				continue
 			}
 			t.setOutcome(outcome, err)
+			x.reportDone(t)
 			if t.phase != phaseDone {
 				open = append(open, t)
 			}
@@ -102,6 +103,9 @@ func (t *target) setOutcome(outcome hangup.Outcome, err error) {
 		t.phase = phaseVerifying
 	}
 	t.Detail = text.JoinNonEmpty("; ", t.observed(), t.note)
+	if t.finished != "" && outcome != hangup.Lingering {
+		t.Detail = t.finished
+	}
 }
 
 // observed describes the effect of the hang-up at the last lookup.

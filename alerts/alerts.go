@@ -29,6 +29,7 @@ type HangUpper interface {
 	// Planned without an error. An error concerns the whole action, such as a failed dump;
 	// errors of single flows are in the report. Concurrent calls never overlap in
 	// destination and port, except dry runs. HangUp must not change the slices of the request.
+	// It calls Begin and Done of the request as described there.
 	HangUp(ctx context.Context, request hangup.Request) (*hangup.Report, error)
 }
 

@@ -6,30 +6,10 @@ import (
 	"net/http"
 	"sync"
 	"sync/atomic"
-	"time"
-
-	"tcphup/hangup"
 )
 
 // DefaultAuditSize is how many records an Audit keeps in memory.
 const DefaultAuditSize = 1000
-
-// Record is the decision about one flow, or about an alert when Flow is nil.
-type Record struct {
-	Time        time.Time              `json:"time"`
-	Policy      string                 `json:"policy,omitempty"` // empty: no policy matched
-	Fingerprint string                 `json:"fingerprint"`
-	StartsAt    time.Time              `json:"starts_at,omitzero"`
-	ExternalURL string                 `json:"external_url,omitempty"`
-	Destination string                 `json:"destination,omitempty"`
-	Port        string                 `json:"port,omitempty"`
-	Result      string                 `json:"result"`           // of the alert
-	Detail      string                 `json:"detail,omitempty"` // reason as text
-	Shadow      bool                   `json:"shadow,omitempty"`
-	Flows       map[hangup.Outcome]int `json:"flows,omitempty"`  // of the alert, by outcome
-	Spared      map[hangup.Reason]int  `json:"spared,omitempty"` // of the alert, by reason
-	Flow        *hangup.ResultJSON     `json:"flow,omitempty"`
-}
 
 // Audit keeps the last DefaultAuditSize records in memory, writes every record as a line
 // of JSON and serves the records in memory over HTTP. It is safe for concurrent use.
@@ -65,6 +45,9 @@ func (a *Audit) EndLine() {
 
 // Errors returns the number of records that could not be written.
 func (a *Audit) Errors() uint64 { return a.errors.Load() }
+
+// CountError counts a record that a writer with a queue could not write.
+func (a *Audit) CountError() { a.errors.Add(1) }
 
 // Add stores and writes a record. It returns the error of the writer; the record stays in
 // memory.

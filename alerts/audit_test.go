@@ -79,7 +79,7 @@ func TestAuditLog(t *testing.T) {
 	if err := json.Unmarshal(got.Body.Bytes(), &served); err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(f.config.Audit.Records(), served.Records, cmpopts.EquateComparable(netip.AddrPort{})); diff != "" || len(served.Records) != 5 {
+	if diff := cmp.Diff(f.config.Audit.Records(), served.Records, cmpopts.EquateComparable(netip.AddrPort{})); diff != "" || len(served.Records) != 6 {
 		t.Errorf("served %d records (-kept +served):\n%s", len(served.Records), diff)
 	}
 }
@@ -108,8 +108,12 @@ func TestLogCannotBeForged(t *testing.T) {
 			}
 			f.post(t, body)
 		}
-		for name, written := range map[string]string{"log": log.String(), "audit": audit.String()} {
-			if lines := strings.Count(written, "\n"); lines != 3+2 {
+		for name, tt := range map[string]struct {
+			written string
+			lines   int // 3 alerts and 2 flows; the audit has a begin record too
+		}{"log": {log.String(), 3 + 2}, "audit": {audit.String(), 3 + 2 + 1}} {
+			written := tt.written
+			if lines := strings.Count(written, "\n"); lines != tt.lines {
 				t.Errorf("%s: %d lines for 3 alerts and 2 flows:\n%s", name, lines, written)
 			}
 			if strings.ContainsAny(written, "\u009b\x1b\u202e") {
@@ -158,8 +162,8 @@ func TestAuditCannotBeWritten(t *testing.T) {
 			f.post(t, notify(staleAlert("10.0.0.5", "80"))).want(t, 200, map[string]int{resultCooldown: 1})
 			advance(time.Second)
 		}
-		if n := f.config.Audit.Errors(); n != 12 {
-			t.Errorf("%d errors counted, want 12", n)
+		if n := f.config.Audit.Errors(); n != 15 {
+			t.Errorf("%d errors counted, want 15", n)
 		}
 		if n := strings.Count(log.String(), "cannot write audit record"); n != 3 {
 			t.Errorf("logged %d times in 3 minutes:\n%s", n, log.String())
@@ -169,7 +173,7 @@ func TestAuditCannotBeWritten(t *testing.T) {
 			t.Errorf("old writer: %v", old)
 		}
 		f.post(t, notify(staleAlert("10.0.0.7", "80")))
-		if strings.Count(file.String(), "\n") != 1+2 {
+		if strings.Count(file.String(), "\n") != 1+2+1 {
 			t.Errorf("content of the new file: %q", file.String())
 		}
 	})

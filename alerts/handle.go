@@ -20,6 +20,7 @@ import (
 // job is the handling of one alert: the plan, then the result.
 type job struct {
 	alert  *alert
+	from   *notification
 	policy *Policy // nil: none matched
 	target *target // nil: refused before
 	shadow bool
@@ -27,6 +28,7 @@ type job struct {
 	result string // empty: not decided yet
 	detail string
 	report hangup.Report // empty: no action started
+	action string        // Record.Action; empty: no flow was to be hung up
 }
 
 func (j *job) decide(result, format string, args ...any) {
@@ -40,10 +42,15 @@ func (j *job) refuse(r *refusal) { j.result, j.detail = r.result, r.detail }
 func (r *Receiver) handle(ctx context.Context, n *notification, rules *Rules) *response {
 	jobs := make([]job, len(n.alerts))
 	for i := range n.alerts {
-		jobs[i].alert = &n.alerts[i]
+		jobs[i].alert, jobs[i].from = &n.alerts[i], n
 		r.plan(&jobs[i], rules)
 	}
 	r.checkSpread(ctx, jobs, rules)
+	for i := range jobs {
+		if jobs[i].result != "" {
+			r.record(&jobs[i])
+		}
+	}
 
 	var wait sync.WaitGroup
 	next := make(chan *job)
@@ -51,6 +58,7 @@ func (r *Receiver) handle(ctx context.Context, n *notification, rules *Rules) *r
 		wait.Go(func() {
 			for j := range next {
 				r.run(ctx, j, rules)
+				r.record(j)
 			}
 		})
 	}
@@ -67,7 +75,6 @@ func (r *Receiver) handle(ctx context.Context, n *notification, rules *Rules) *r
 		j := &jobs[i]
 		resp.add(j)
 		r.metrics.alerts.WithLabelValues(j.result).Inc()
-		r.record(j, n)
 	}
 	if n.truncated > 0 {
 		r.metrics.truncated.Add(float64(n.truncated))
@@ -171,7 +178,10 @@ func (r *Receiver) run(ctx context.Context, j *job, rules *Rules) {
 	if most := j.policy.Limits.Flows; most > 0 && act.flows >= most {
 		j.decide(resultOverBudget, "%d flows closed in earlier attempts, budget exhausted", act.flows)
 	} else {
-		report, err := r.hang.HangUp(ctx, r.newRequest(j, rules, now, act))
+		request := r.newRequest(j, rules, now, act)
+		request.Begin = func(flows int) { r.recordBegin(j, flows) }
+		request.Done = func(f *hangup.Result) { r.recordFlow(j, f) }
+		report, err := r.hang.HangUp(ctx, request)
 		if err == nil {
 			j.report = *report
 		}
@@ -312,9 +322,9 @@ func (j *job) interrupted(cause error, detail string) {
 	j.decide(resultUnfinished, "timed out, %s", detail)
 }
 
-// record logs and audits the alert and each of its flows. Resolved and unmatched alerts
-// are logged at debug level and not audited.
-func (r *Receiver) record(j *job, n *notification) {
+// record logs and audits the result of the alert. Resolved and unmatched alerts are logged
+// at debug level and not audited.
+func (r *Receiver) record(j *job) {
 	level := slog.LevelInfo
 	switch j.result {
 	case resultResolved, resultUnmatched:
@@ -323,48 +333,14 @@ func (r *Receiver) record(j *job, n *notification) {
 	default:
 		level = slog.LevelWarn
 	}
-	rec := Record{
-		Time:        r.config.Now(),
-		Fingerprint: text.Clip(j.alert.fingerprint, clipLimit),
-		StartsAt:    j.alert.startsAt,
-		ExternalURL: text.Clip(n.externalURL, clipLimit),
-		Result:      j.result,
-		Detail:      j.detail,
-		Shadow:      j.shadow,
-		Flows:       j.report.Outcomes(),
-		Spared:      j.report.Spared(),
-	}
-	if j.policy != nil {
-		rec.Policy = j.policy.Name
-	}
-	if j.target != nil {
-		rec.Destination, rec.Port = j.target.destination, j.target.port
-	}
+	rec := r.newRecord(j, EventEnd)
+	rec.Result, rec.Detail, rec.Flows, rec.Spared = j.result, j.detail, j.report.Outcomes(), j.report.Spared()
 	// The context of the request may have ended.
-	ctx := context.Background()
-	r.log.Log(ctx, level, "alert handled", "policy", rec.Policy, "fingerprint", rec.Fingerprint,
+	r.log.Log(context.Background(), level, "alert handled", "policy", rec.Policy, "fingerprint", rec.Fingerprint,
 		"starts_at", rec.StartsAt, "external_url", rec.ExternalURL, "destination", rec.Destination,
 		"port", rec.Port, "result", rec.Result, "detail", rec.Detail, "shadow", rec.Shadow,
 		"flows", rec.Flows, "refusals", j.report.Refusals(), "spared", rec.Spared, "unfinished", j.unfinished())
-	if level == slog.LevelDebug {
-		return
-	}
-	r.audit(rec)
-	for i := range j.report.Results {
-		f := j.report.Results[i].JSON()
-		r.log.Log(ctx, slog.LevelInfo, "flow handled", "policy", rec.Policy, "fingerprint", rec.Fingerprint,
-			"local", f.Local, "remote", f.Remote, "cookie", f.Cookie, "pid", f.PID, "command", f.Command,
-			"state", f.State, "method", f.Method, "outcome", f.Outcome, "reason", f.Reason, "detail", f.Detail, "err", f.Error)
-		rec.Detail, rec.Flows, rec.Spared, rec.Flow = "", nil, nil, &f
+	if level > slog.LevelDebug {
 		r.audit(rec)
 	}
 }
-
-func (r *Receiver) audit(rec Record) {
-	if err := r.config.Audit.Add(rec); err != nil {
-		r.auditFailed.Do(func() { r.log.Error("cannot write audit record", "err", err) })
-	}
-}
-
-// clipLimit is the maximum length in bytes of text from the sender in logs and records.
-const clipLimit = 512

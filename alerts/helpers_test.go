@@ -41,13 +41,25 @@ func (f *fakeHangUpper) HangUp(ctx context.Context, a hangup.Request) (*hangup.R
 	f.mu.Lock()
 	f.actions = append(f.actions, a)
 	f.mu.Unlock()
-	if f.hangUp != nil {
-		return f.hangUp(ctx, a)
+	report, err := outcome(hangup.Closed, 2), error(nil)
+	switch {
+	case f.hangUp != nil:
+		report, err = f.hangUp(ctx, a)
+	case a.DryRun:
+		report = plannedFlows(a)
 	}
-	if a.DryRun {
-		return plannedFlows(a), nil
+	if err != nil {
+		return nil, err
 	}
-	return outcome(hangup.Closed, 2), nil
+	if n := len(report.Results) - report.Count(hangup.Refused); n > 0 && !a.DryRun && a.Begin != nil {
+		a.Begin(n)
+	}
+	for i := range report.Results {
+		if a.Done != nil {
+			a.Done(&report.Results[i])
+		}
+	}
+	return report, nil
 }
 
 // seen returns the requests as "policy prefix... port... [shadow]".

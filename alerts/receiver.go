@@ -34,6 +34,9 @@ type Receiver struct {
 	locks    keyedLock
 	metrics  *metrics
 
+	created time.Time     // with begun, makes Record.Action unique
+	begun   atomic.Uint64 // number of actions
+
 	notifications chan struct{} // semaphore of MaxNotifications
 	actions       chan struct{} // semaphore of MaxActions
 	// Rate-limited logs.
@@ -51,6 +54,7 @@ func NewReceiver(config Config, rules Rules, hang HangUpper, log *slog.Logger) (
 		config:        config,
 		hang:          hang,
 		log:           log,
+		created:       config.Now(),
 		pause:         newPause(config.PauseFile),
 		limiter:       newLimiter(),
 		metrics:       newMetrics(),

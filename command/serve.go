@@ -4,6 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
 
 	"github.com/alecthomas/kingpin/v2"
 	"github.com/prometheus/common/promslog"
@@ -47,11 +51,23 @@ func newServe(cmd *kingpin.CmdClause) *serve {
 }
 
 func (s *serve) run(ctx context.Context) error {
-	s.options.Logger = promslog.New(&s.log)
+	// A write to stderr without a reader is an error then, and does not end the process.
+	signal.Ignore(syscall.SIGPIPE)
+	var logger *slog.Logger
+	queue := server.NewLineQueue(os.Stderr, nil, func(dropped uint64) { logger.Warn("log is written again", "dropped_lines", dropped) })
+	defer queue.Close()
+	s.log.Writer = queue
+	logger = promslog.New(&s.log)
+	s.options.Logger, s.options.LogQueue = logger, queue
 	err := server.Run(ctx, s.options)
 	var mistake *server.OptionsError
-	if errors.As(err, &mistake) {
+	switch {
+	case errors.As(err, &mistake):
 		return fmt.Errorf("%w: %w", ErrUsage, err)
+	case err != nil:
+		fmt.Fprintf(queue, "tcphup: %v\n", err)
+		return ErrIncomplete
+	default:
+		return nil
 	}
-	return err
 }

@@ -3,6 +3,7 @@
 package config
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"slices"
 
@@ -13,6 +14,8 @@ import (
 
 // Config is the content of a configuration file.
 type Config struct {
+	// SHA256 are the first 12 hexadecimal digits of the hash of the file; empty without one.
+	SHA256 string
 	// Rules apply to the alert receiver. A file without the key policies has the
 	// embedded policy; a file with an empty list has none.
 	Rules alerts.Rules
@@ -52,6 +55,7 @@ func Parse(path string, content []byte) (Config, error) {
 	if err := c.Rules.Validate(); err != nil {
 		return Config{}, fmt.Errorf("%s: %w", path, err)
 	}
+	c.SHA256 = fmt.Sprintf("%x", sha256.Sum256(content))[:12]
 	return c, nil
 }
 

@@ -89,6 +89,13 @@ type Request struct {
 	// counted.
 	WatchReconnect time.Duration
 	WatchLater     bool
+	// Begin is called before the first flow is touched, with the number of flows to hang
+	// up. A dry run, and an action that hangs up none, do not call it.
+	Begin func(flows int)
+	// Done is called once for each flow of the report, as soon as its outcome is final.
+	// Reconnect is not set yet. The Result is valid during the call only. HangUp waits for
+	// Begin and Done; both may be nil.
+	Done func(*Result)
 }
 
 // WithDefaults returns the request with defaults for zero values. It returns an error

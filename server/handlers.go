@@ -28,7 +28,7 @@ func (x *server) webRoutes() routes {
 	return routes{
 		"GET /metrics":        large.limit(x.collector.Handler(x.registry)),
 		"GET /-/healthy":      respond("tcphup is healthy.\n"),
-		"GET /-/ready":        respond("tcphup is ready.\n"),
+		"GET /-/ready":        http.HandlerFunc(x.reloads.handleReady),
 		"GET /api/v1/flows":   x.local(large.limit(x.collector.FlowsHandler())),
 		"GET /api/v1/hangups": x.local(large.limit(x.audit)),
 		"GET /{$}":            large.limit(statuspage.Handler(x, x.logger)),

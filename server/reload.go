@@ -1,18 +1,26 @@
 package server
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
+	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"tcphup/config"
 )
 
-type reloadMetrics struct{ successful, time prometheus.Gauge }
+// reloadStatus is the result of the last reload and the configuration in force.
+type reloadStatus struct {
+	successful, time prometheus.Gauge
+	info             *prometheus.GaugeVec
+	inForce          atomic.Pointer[string]
+}
 
-func newReloadMetrics() reloadMetrics {
-	return reloadMetrics{
+func newReloadStatus() *reloadStatus {
+	return &reloadStatus{
 		successful: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "tcphup_config_last_reload_successful",
 			Help: "Whether the last configuration reload succeeded: 1 yes, 0 no. After a failure the previous configuration stays in force.",
@@ -21,16 +29,26 @@ func newReloadMetrics() reloadMetrics {
 			Name: "tcphup_config_last_reload_success_timestamp_seconds",
 			Help: "Unix timestamp of the last successful configuration reload.",
 		}),
+		info: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "tcphup_config_info",
+			Help: "The configuration in force, by the first 12 digits of the file's SHA-256 hash (sha256sum), or none without a file. Constant 1.",
+		}, []string{"sha256"}),
 	}
 }
 
-func (m reloadMetrics) set(ok bool) {
-	if !ok {
-		m.successful.Set(0)
-		return
-	}
-	m.successful.Set(1)
-	m.time.SetToCurrentTime()
+// succeed records that the configuration with this hash is in force.
+func (s *reloadStatus) succeed(sha256 string) {
+	hash := cmp.Or(sha256, "none")
+	s.successful.Set(1)
+	s.time.SetToCurrentTime()
+	s.info.Reset()
+	s.info.WithLabelValues(hash).Set(1)
+	s.inForce.Store(new(fmt.Sprintf("configuration: sha256 %s, loaded at %s", hash, time.Now().UTC().Format(time.RFC3339))))
+}
+
+// handleReady responds with the configuration in force.
+func (s *reloadStatus) handleReady(w http.ResponseWriter, _ *http.Request) {
+	fmt.Fprintf(w, "tcphup is ready.\n%s\n", *s.inForce.Load())
 }
 
 // load reads the configuration file, or returns the default without one, and adds the
@@ -65,13 +83,14 @@ func (x *server) reload() bool {
 	if err == nil {
 		err = x.watcher.Reload(c.Watched())
 	}
-	x.reloads.set(err == nil)
 	if err != nil {
+		x.reloads.successful.Set(0)
 		x.logger.Error("configuration reload failed, keeping previous configuration", "err", err)
 		return false
 	}
+	x.reloads.succeed(c.SHA256)
 	x.addPolicies(c)
-	x.logger.Info("configuration reloaded", "file", x.options.ConfigFile, "policies", len(c.Rules.Policies), "mode", x.receiver.Mode())
+	x.logger.Info("configuration reloaded", "file", x.options.ConfigFile, "sha256", c.SHA256, "policies", len(c.Rules.Policies), "mode", x.receiver.Mode())
 	return true
 }
 

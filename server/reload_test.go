@@ -1,6 +1,8 @@
 package server
 
 import (
+	"crypto/sha256"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -106,5 +108,37 @@ func TestOverlappingReloads(t *testing.T) {
 				t.Errorf("last reload exported as successful: %t", got)
 			}
 		})
+	}
+}
+
+// Ready and the metric name the file in force by its hash, after a failed reload too.
+func TestConfigInForce(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "tcphup.yml")
+	hash := func(content string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(content)))[:12] }
+	check := func(x *server, hash string) {
+		t.Helper()
+		ready := httptest.NewRecorder()
+		x.webRoutes().mux().ServeHTTP(ready, httptest.NewRequest(http.MethodGet, "/-/ready", nil))
+		loaded := time.Unix(int64(testutil.ToFloat64(x.reloads.time)), 0).UTC().Format(time.RFC3339)
+		if want := "tcphup is ready.\nconfiguration: sha256 " + hash + ", loaded at " + loaded + "\n"; ready.Body.String() != want {
+			t.Errorf("ready: %q, want %q", ready.Body, want)
+		}
+		if testutil.CollectAndCount(x.reloads.info) != 1 || testutil.ToFloat64(x.reloads.info.WithLabelValues(hash)) != 1 {
+			t.Errorf("no metric with the hash %s alone", hash)
+		}
+	}
+	check(testServer(t, Options{}), "none")
+	load := func(content string) {
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	load(policyFile("first"))
+	x := testServer(t, Options{ConfigFile: path})
+	check(x, hash(policyFile("first")))
+	for _, content := range []string{policyFile("second"), "policies: 1\n"} {
+		load(content)
+		x.reload()
+		check(x, hash(policyFile("second")))
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log"
+	"log/slog"
 	"net/http"
 	"os"
 	"os/signal"
@@ -14,6 +16,11 @@ import (
 
 // shutdownTimeout is how long running actions and responses may take to finish.
 const shutdownTimeout = 20 * time.Second
+
+// httpErrors logs the errors of an http.Server, which writes to stderr by default.
+func (x *server) httpErrors() *log.Logger {
+	return slog.NewLogLogger(x.logger.Handler(), slog.LevelWarn)
+}
 
 // serveUntilDone runs both servers until ctx ends, then waits for running actions.
 func (x *server) serveUntilDone(ctx context.Context) error {
@@ -29,12 +36,13 @@ func (x *server) serveUntilDone(ctx context.Context) error {
 	metrics := &http.Server{
 		Handler: x.webRoutes().mux(), ReadHeaderTimeout: 10 * time.Second, WriteTimeout: time.Minute,
 		IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
+		ErrorLog: x.httpErrors(),
 	}
 	limitConnections(metrics, maxConnections)
 	servers := []*http.Server{metrics}
 	go func() { stop(serveOn(x.metricsListeners, metrics, x.options.Web, x.logger)) }()
 	if x.options.AlertsAddress != "" {
-		receiver := &http.Server{Handler: x.alertRoutes().mux()}
+		receiver := &http.Server{Handler: x.alertRoutes().mux(), ErrorLog: x.httpErrors()}
 		x.receiver.ConfigureServer(receiver)
 		limitConnections(receiver, maxConnections)
 		servers = append([]*http.Server{receiver}, servers...)

@@ -33,6 +33,8 @@ import (
 // Options configure Run.
 type Options struct {
 	Logger *slog.Logger
+	// LogQueue is the queue that Logger writes to, for its metric; nil without one.
+	LogQueue *LineQueue
 	// ConfigFile is the path of the configuration file; empty means config.Default.
 	ConfigFile string
 	// Services are watched in addition to those of the configuration file.
@@ -79,7 +81,7 @@ type server struct {
 	started   time.Time
 	checks    []actuator.Check // results of the self-test at startup
 
-	reloads   reloadMetrics
+	reloads   *reloadStatus
 	reloading sync.Mutex // held from reading the file until it is applied
 	// readConfig is config.Load.
 	readConfig func(path string) (config.Config, error)
@@ -170,18 +172,22 @@ func (x *server) build(c config.Config) error {
 		return err
 	}
 	x.addPolicies(c)
-	x.reloads = newReloadMetrics()
+	x.reloads = newReloadStatus()
+	dropped := prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Name: "tcphup_log_lines_dropped_total",
+		Help: "Log lines that were dropped because standard error could not be written.",
+	}, func() float64 { return float64(o.LogQueue.Dropped()) })
 	for _, c := range []prometheus.Collector{
 		versioncollector.NewCollector("tcphup"),
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		x.actuator, x.watcher, x.receiver, x.reloads.successful, x.reloads.time,
+		x.actuator, x.watcher, x.receiver, x.reloads.successful, x.reloads.time, x.reloads.info, dropped,
 	} {
 		if err := x.registry.Register(c); err != nil {
 			return fmt.Errorf("register metrics: %w", err)
 		}
 	}
-	x.reloads.set(true)
+	x.reloads.succeed(c.SHA256)
 	return nil
 }
 

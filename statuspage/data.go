@@ -217,11 +217,12 @@ func boundText(i int) string {
 }
 
 // setDecisions sets the last decisions, newest first. Without Private they have only the
-// time, the policy and the outcome.
+// time, the policy and the outcome. Begin records are not decisions.
 func (d *pageData) setDecisions(records []alerts.Record) {
+	records = slices.DeleteFunc(records, func(r alerts.Record) bool { return r.Event == alerts.EventBegin })
 	slices.Reverse(records)
 	for _, r := range records[:min(len(records), pageDecisions)] {
-		e := decision{Record: r, Outcome: r.Result, Reason: cmp.Or(r.Detail, hangup.FormatOutcomes(r.Flows))}
+		e := decision{Record: r, Outcome: cmp.Or(r.Result, string(r.Event)), Reason: cmp.Or(r.Detail, hangup.FormatOutcomes(r.Flows))}
 		if r.Destination != "" {
 			e.Where = net.JoinHostPort(r.Destination, cmp.Or(r.Port, "0"))
 		}

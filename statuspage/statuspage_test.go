@@ -74,6 +74,8 @@ func examplePage(private bool) *pageData {
 		}
 	}
 	d.setDecisions([]alerts.Record{
+		{Event: alerts.EventBegin, Policy: "a-begin-record", Flows: map[hangup.Outcome]int{"planned": 7}},
+		{Event: alerts.EventAborted, Time: at(4 * time.Hour), Policy: "partner-api", Detail: "tcphup ended during the action"},
 		{Time: at(3 * time.Hour), Policy: "partner-api", Destination: "203.0.113.40", Port: "443", Result: "shadow", Shadow: true, Flows: map[hangup.Outcome]int{"planned": 1}},
 		{Time: at(3 * time.Hour), Policy: "partner-api", Result: "shadow", Shadow: true, Flow: flow("10.20.0.1:40122", "203.0.113.40:443", "java", 2211, "shutdown", "planned", "", "")},
 		{Time: at(41 * time.Minute), Policy: "stale-cache", Destination: "10.20.7.11", Port: "6379", Result: "breaker_open", Detail: "hung up 10 times within 1h0m0s: the breaker opens until 2026-03-14T09:45:12Z"},
@@ -109,12 +111,15 @@ func TestStatusPage(t *testing.T) {
 		"db.internal:5432", `<span class="name">10.20.0.5</span> <span class="aside">48 sockets, since <time datetime="2026-03-14T09:22:53Z">2026-03-14 09:22:53</time></span>`,
 		`<span class="name">10.20.0.6</span> <span class="aside">64 sockets</span>`, `<span class="name">10.20.30.1</span></li>`,
 		`<span class="badge bad">failed</span> <time datetime="2026-03-14T09:26:45Z">2026-03-14 09:26:45</time>: ask 10.20.0.53:53`,
-		"An address is former when",
+		"An address is former when", `<span class="badge bad">aborted</span>`, "tcphup ended during the action",
 		`<time datetime="2026-03-14T09:24:53Z">2026-03-14 09:24:53</time>`,
 	} {
 		if !strings.Contains(page, want) {
 			t.Errorf("the page does not show %s", want)
 		}
+	}
+	if strings.Contains(page, "a-begin-record") {
+		t.Error("the page shows a begin record")
 	}
 	// Longest idle first, other last; newest decision first.
 	for _, order := range [][]string{

@@ -134,13 +134,12 @@ type flow struct {
 func hungUp(ctx context.Context) ([]flow, error) {
 	page, err := getJSON[struct {
 		Records []struct {
-			Result string
-			Flow   *flow // nil in the record of an alert
+			Flow *flow // nil in the record of an alert
 		}
 	}](ctx, "http://"+tcphupAddress+"/api/v1/hangups")
 	var flows []flow
 	for _, r := range page.Records {
-		if r.Result == "done" && r.Flow != nil {
+		if r.Flow != nil && slices.Contains([]string{"closed", "half_closed", "gone"}, r.Flow.Outcome) {
 			flows = append(flows, *r.Flow)
 		}
 	}

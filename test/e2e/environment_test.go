@@ -172,8 +172,8 @@ func TestPrivilegedDiskFull(t *testing.T) {
 				torn++
 			}
 		}
-		// One record per alert and per flow.
-		if want := 1 + 2*(1+20) - int(lost); read != want || torn > 2 {
+		// A begin record, one per flow and an end record.
+		if want := 1 + 2*(1+20+1) - int(lost); read != want || torn > 2 {
 			t.Errorf("%d valid lines, want %d; %d partial lines, want 2 at most:\n%s", read, want, torn, content)
 		}
 		s.mustKeepBystander("at last")

@@ -102,6 +102,8 @@ func awaitSeen(t testing.TB, server *backend, flows int) {
 // record is an audit record.
 type record struct {
 	Time        time.Time      `json:"time"`
+	Event       string         `json:"event"`
+	Action      string         `json:"action"`
 	Policy      string         `json:"policy"`
 	Fingerprint string         `json:"fingerprint"`
 	StartsAt    time.Time      `json:"starts_at"`

@@ -149,19 +149,20 @@ func TestPrivilegedAuditLog(t *testing.T) {
 			t.Errorf("audit log and /api/v1/hangups (-file +page):\n%s", diff)
 		}
 		common := record{Policy: "test", ExternalURL: am.url, StartsAt: first.StartsAt}
-		done, flow, refused := common, common, common
-		done.Destination, done.Port, done.Result = "127.0.0.1", strconv.Itoa(int(server.addr().Port())), "done"
-		flow.Destination, flow.Port, flow.Result = done.Destination, done.Port, done.Result
+		begin, flow, done, refused := common, common, common, common
+		done.Event, done.Destination, done.Port, done.Result = "end", "127.0.0.1", strconv.Itoa(int(server.addr().Port())), "done"
+		begin.Event, begin.Destination, begin.Port, begin.Flows = "begin", done.Destination, done.Port, map[string]int{"planned": 1}
+		flow.Event, flow.Destination, flow.Port = "flow", done.Destination, done.Port
 		done.Detail, done.Flows = "1 flow hung up, 1 in the other direction", map[string]int{"closed": 1}
 		flow.Flow = &flowRecord{
 			Local: server.ends[0].client.String(), Remote: server.addr().String(), Cookie: cookie, PID: app.PID(), Command: "app",
 			State: "established", Method: "shutdown", Outcome: "closed",
 		}
-		refused.Destination, refused.Port, refused.Result, refused.Detail = "127.0.0.5", "5432", "denied", "destination is on the never list"
+		refused.Event, refused.Destination, refused.Port, refused.Result, refused.Detail = "end", "127.0.0.5", "5432", "denied", "destination is on the never list"
 		ignore := cmp.Options{
-			cmpopts.IgnoreFields(record{}, "Time", "Fingerprint"), cmpopts.IgnoreFields(flowRecord{}, "IdleSeconds", "Detail"),
+			cmpopts.IgnoreFields(record{}, "Time", "Action", "Fingerprint"), cmpopts.IgnoreFields(flowRecord{}, "IdleSeconds", "Detail"),
 		}
-		if diff := cmp.Diff([]record{done, flow, refused}, got, ignore); diff != "" {
+		if diff := cmp.Diff([]record{begin, flow, done, refused}, got, ignore); diff != "" {
 			t.Errorf("audit (-want +got):\n%s", diff)
 		}
 		for _, r := range got {
@@ -175,8 +176,11 @@ func TestPrivilegedAuditLog(t *testing.T) {
 				t.Errorf("missing evidence: %+v", r.Flow)
 			}
 		}
-		if got[0].Fingerprint != got[1].Fingerprint || got[0].Fingerprint == got[2].Fingerprint {
-			t.Errorf("fingerprints %s and %s of one alert, %s of the other", got[0].Fingerprint, got[1].Fingerprint, got[2].Fingerprint)
+		if got[0].Fingerprint != got[1].Fingerprint || got[0].Fingerprint != got[2].Fingerprint || got[0].Fingerprint == got[3].Fingerprint {
+			t.Errorf("fingerprints %s, %s and %s of one alert, %s of the other", got[0].Fingerprint, got[1].Fingerprint, got[2].Fingerprint, got[3].Fingerprint)
+		}
+		if got[0].Action == "" || got[0].Action != got[1].Action || got[0].Action != got[2].Action || got[3].Action != "" {
+			t.Errorf("actions %q, %q and %q of one alert, %q of the other", got[0].Action, got[1].Action, got[2].Action, got[3].Action)
 		}
 	})
 }
