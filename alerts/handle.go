@@ -318,7 +318,8 @@ func (j *job) classify(ctx context.Context, err error) {
 	case j.shadow:
 		j.decide(resultShadow, "%d flows would be hung up", j.report.Count(hangup.Planned))
 	case failed > 0:
-		j.decide(resultFailed, "%d flows failed", failed)
+		i := slices.IndexFunc(j.report.Results, func(r hangup.Result) bool { return r.Outcome == hangup.Failed })
+		j.decide(resultFailed, "%s failed, first error: %v", text.Plural(failed, "flow"), j.report.Results[i].Err)
 	case j.refused() > 0:
 		j.decide(resultRefused, "%d flows refused", j.refused())
 	case j.keeps():
