@@ -103,8 +103,12 @@ func (x *action) recheck(ctx context.Context, t *target) (sockdiag.Flow, bool) {
 			return now, false
 		}
 		t.Subflows = subflows
-		if x.denied(t) {
+		switch {
+		case x.denied(t):
 			t.refuse(hangup.ReasonDenied, onNeverList)
+			return now, false
+		case excludes(&x.Selector, &now, subflows):
+			t.refuse(hangup.ReasonDenied, "a new subflow leads to an excluded address")
 			return now, false
 		}
 	}

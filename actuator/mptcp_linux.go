@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"tcphup/hangup"
 	"tcphup/sockdiag"
@@ -28,6 +29,12 @@ func (c *connection) initial() *sockdiag.Flow {
 		}
 	}
 	return nil
+}
+
+// excludes reports whether the selector excludes the address of a connection or of one of
+// its subflows.
+func excludes(s *sockdiag.Selector, connection *sockdiag.Flow, subflows []sockdiag.Flow) bool {
+	return s.Excludes(connection) || slices.ContainsFunc(subflows, func(f sockdiag.Flow) bool { return s.Excludes(&f) })
 }
 
 // isActiveSubflow reports whether f is a subflow that its connection may depend on. The

@@ -138,7 +138,8 @@ func (p *planner) addConnection(ctx context.Context, c *connection) error {
 	if len(c.subflows) == 0 {
 		endpoints = []sockdiag.Flow{c.flow}
 	}
-	if !c.candidate || len(c.subflows) == 0 && c.flow.ShutDown || isOver(&c.flow) {
+	if !c.candidate || len(c.subflows) == 0 && c.flow.ShutDown || isOver(&c.flow) ||
+		!p.subflowsOnly && excludes(p.selector, &c.flow, c.subflows) {
 		return nil
 	}
 	evident := p.selector.StateSet().Has(c.flow.State) && connectionMatches(p.selector, &c.flow, c.subflows)

@@ -52,6 +52,14 @@ func TestPrivilegedMPTCPSecondSubflow(t *testing.T) {
 
 				a := New(Config{})
 				addr := netip.AddrPortFrom(netip.MustParseAddr(tt.address), port)
+				if tt.mode == hangup.Connection {
+					// A connection is excluded by any of its subflows, also by one that joins late.
+					excluding := to(netip.AddrPortFrom(netip.MustParseAddr(nstest.Peer4), port))
+					excluding.Except = []netip.Prefix{netip.MustParsePrefix(nstest.Peer4Two + "/32")}
+					if report := mustHangUp(t, a, hangup.Request{Selector: excluding}); len(report.Results) != 0 {
+						t.Errorf("excluded by its second subflow: %+v", report.Results)
+					}
+				}
 				r := only(t, mustHangUp(t, a, hangup.Request{Selector: to(addr), MPTCP: tt.mode}))
 				if tt.mode == hangup.Connection {
 					expect(t, r, hangup.Closed, "", hangup.Shutdown)

@@ -21,6 +21,7 @@ import (
 // hangupCommand implements tcphup hangup.
 type hangupCommand struct {
 	targets []string // HOST... PORT
+	except  []string // HOST
 	yes     bool
 	output  string
 	stale   staleFlags
@@ -54,6 +55,7 @@ func newHangup(cmd *kingpin.CmdClause) *hangupCommand {
 	cmd.Flag("receive-wait", "How long to wait for the end of a message that a connection is receiving, or sending if it is inbound; 0 disables the wait. Not with --method=destroy.").
 		Default(hangup.DefaultReceiveWait.String()).SetValue(duration{&r.ReceiveWait, 0})
 	cmd.Flag("watch-reconnect", "How long to watch for reconnects of the applications; 0 disables the watch.").Default("0s").SetValue(duration{&r.WatchReconnect, 0})
+	cmd.Flag("except", "Leave connections to this address, prefix or name alone (repeatable).").PlaceHolder("HOST").StringsVar(&h.except)
 	h.stale.addFlags(cmd)
 	cmd.Flag("yes", fmt.Sprintf("Allow prefixes shorter than /%d.", widestPrefix)).BoolVar(&h.yes)
 	setChoice(cmd.Flag("output", "Output format: table or json.").Default("table"), &h.output, "table", "json")
@@ -69,6 +71,11 @@ func (h *hangupCommand) run(ctx context.Context) error {
 	if err := h.parse(ctx); err != nil {
 		return err
 	}
+	elsewhere, err := h.elsewhere(ctx)
+	if err != nil {
+		return err
+	}
+	fmt.Fprint(h.stderr, elsewhere)
 	// The report has the outcome of each flow; the logger gets other warnings.
 	logger := slog.New(slog.NewTextHandler(h.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	report, err := actuator.New(actuator.Config{Logger: logger}).HangUp(ctx, h.request)
@@ -83,6 +90,7 @@ func (h *hangupCommand) run(ctx context.Context) error {
 		return fmt.Errorf("write report: %w", err)
 	}
 	fmt.Fprintln(h.stderr, "tcphup: "+summary(report))
+	fmt.Fprint(h.stderr, elsewhere)
 	if report.Count(hangup.Failed, hangup.Lingering, hangup.Refused) > 0 || ctx.Err() != nil {
 		return ErrIncomplete
 	}
@@ -101,6 +109,9 @@ func (h *hangupCommand) parse(ctx context.Context) error {
 		}
 	}
 	r := &h.request
+	if r.Selector.Except, err = parseHosts(ctx, h.except, net.DefaultResolver, h.stderr); err != nil {
+		return fmt.Errorf("--except: %w", err)
+	}
 	if r.DrainDeadline > 0 && r.DrainQuiet > r.DrainDeadline {
 		return fmt.Errorf("%w: --drain-quiet %s is longer than --drain-deadline %s: no busy connection could become quiet in time", ErrUsage, r.DrainQuiet, r.DrainDeadline)
 	}

@@ -11,6 +11,8 @@ type Selector struct {
 	// Destinations are the peer's addresses. Empty matches no flow. An IPv4 prefix
 	// matches IPv4-mapped sockets too; an IPv6 prefix never does.
 	Destinations []netip.Prefix
+	// Except are peer addresses that do not match although Destinations has them.
+	Except []netip.Prefix
 	// Ports are the service's ports: remote for outbound flows, local for inbound flows.
 	// Empty matches every port.
 	Ports []uint16
@@ -41,7 +43,8 @@ func (s *Selector) StateSet() StateSet {
 }
 
 // MayMatch reports whether the flow's addresses and ports match in at least one direction.
-// The kernel's filter is equivalent, except that it treats IPv4-mapped peers as IPv6 too.
+// The kernel's filter is equivalent, except that it treats IPv4-mapped peers as IPv6 too and
+// ignores Except.
 func (s *Selector) MayMatch(f *Flow) bool {
 	return s.containsAddr(f.Remote.Addr()) &&
 		(s.containsPort(f.Remote.Port()) || s.containsPort(f.Local.Port()))
@@ -78,8 +81,15 @@ func (s *Selector) Match(f *Flow, d Direction) bool {
 	return s.Direction.Includes(d) && s.MatchEndpoint(f, d) && s.StateSet().Has(f.State) && s.MatchEvidence(f)
 }
 
+// Excludes reports whether Except has the address of the peer.
+func (s *Selector) Excludes(f *Flow) bool { return contains(s.Except, f.Remote.Addr()) }
+
 func (s *Selector) containsAddr(a netip.Addr) bool {
-	return slices.ContainsFunc(s.Destinations, func(p netip.Prefix) bool { return p.Contains(a) })
+	return contains(s.Destinations, a) && !contains(s.Except, a)
+}
+
+func contains(prefixes []netip.Prefix, a netip.Addr) bool {
+	return slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
 func (s *Selector) containsPort(port uint16) bool {

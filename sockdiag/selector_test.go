@@ -36,6 +36,8 @@ func TestSelector(t *testing.T) {
 		{"no destination", to(func(s *Selector) { s.Destinations, s.Direction = nil, Either }), flow, Outbound, false},
 		{"destination", to(nil), flow, Outbound, true},
 		{"other destination", to(func(s *Selector) { s.Destinations[0] = netip.MustParsePrefix("10.0.1.0/24") }), flow, Outbound, false},
+		{"excepted", to(func(s *Selector) { s.Except = []netip.Prefix{netip.PrefixFrom(flow.Remote.Addr(), 32)} }), flow, Outbound, false},
+		{"another address excepted", to(func(s *Selector) { s.Except = []netip.Prefix{netip.MustParsePrefix("10.0.1.0/24")} }), flow, Outbound, true},
 		{"port", to(func(s *Selector) { s.Ports = []uint16{80, 5432} }), flow, Outbound, true},
 		{"other port", to(func(s *Selector) { s.Ports = []uint16{80} }), flow, Outbound, false},
 		{"own port", to(func(s *Selector) { s.Ports = []uint16{40000} }), flow, Outbound, false},
