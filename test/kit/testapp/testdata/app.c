@@ -54,13 +54,19 @@ static int open_bound(const char *host, const char *port, const char *own)
 	return fd;
 }
 
+static int disconnect(int fd)
+{
+	struct sockaddr none = {.sa_family = AF_UNSPEC};
+	return connect(fd, &none, sizeof none) < 0 ? errno : 0;
+}
+
 // Disconnects a socket and reuses it, for a listener or for a connection to a local port.
 static int again(int fd, int port)
 {
-	struct sockaddr none = {.sa_family = AF_UNSPEC};
 	struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-	if (connect(fd, &none, sizeof none) < 0)
-		return errno;
+	int err = disconnect(fd);
+	if (err)
+		return err;
 	if (port == 0)
 		return listen(fd, 5) < 0 ? errno : 0;
 	return connect(fd, (struct sockaddr *)&to, sizeof to) < 0 ? errno : 0;
@@ -155,6 +161,8 @@ static void command(char *line)
 	} else if (strcmp(verb, "bound") == 0) {
 		fd = open_bound(a, b, c);
 		printf("bound %s %d\n", name(fd < 0 ? errno : 0), fd);
+	} else if (strcmp(verb, "disconnect") == 0) {
+		printf("disconnect %s\n", name(disconnect(fd)));
 	} else if (strcmp(verb, "again") == 0) {
 		printf("again %s\n", name(again(fd, atoi(b))));
 	} else if (strcmp(verb, "listen") == 0) {
