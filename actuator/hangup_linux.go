@@ -216,9 +216,9 @@ func (x *action) shutDown(ctx context.Context, t *target, now *sockdiag.Flow, dr
 // addresses and cookie therefore comes directly before shutdown(2). getpeername(2) is no
 // evidence of identity, because BPF programs rewrite its result.
 //
-// A connection that the application makes after that lookup may be shut down. The flow is
-// then Failed, also if shutdown(2) returns ENOTCONN: it has marked the disconnected socket,
-// whose next connection begins without both directions.
+// If the application disconnects the socket after that lookup, its next connection may be
+// shut down, and the flow is Failed. That includes ENOTCONN: shutdown(2) sets both shutdown
+// flags of a disconnected socket, and the next connection starts with them.
 func (x *action) shutDownAcquired(ctx context.Context, t *target, now *sockdiag.Flow, fd int, draining bool) {
 	t.Method, t.Detail = hangup.Shutdown, ""
 	if x.DryRun {

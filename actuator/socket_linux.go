@@ -18,8 +18,9 @@ var (
 )
 
 // duplicate duplicates the holder's descriptor and verifies that it is the flow's socket;
-// shutDownAcquired verifies its addresses. The caller must release it. Errors match errIdentity, errListener or the errno; unix.ESRCH
-// and unix.EBADF mean that the process exited or closed the descriptor.
+// shutDownAcquired verifies its addresses. The caller must release it. Errors match
+// errIdentity, errListener or the errno; unix.ESRCH and unix.EBADF mean that the process
+// exited or closed the descriptor.
 //
 // It needs Linux 5.6 (pidfd_getfd(2)) and PTRACE_MODE_ATTACH_REALCREDS access: the
 // holder's uid and gid, or CAP_SYS_PTRACE. The seccomp profile and the Yama setting must
