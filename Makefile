@@ -5,6 +5,7 @@
 # make fuzz     every fuzz target for FUZZ_TIME, 30s unless said otherwise
 # make demo     a service fails over, with tcphup and without; as root
 # make soak     tcphup under a load that never rests, for DURATION=10m; as root
+# make churn    sockets that change peers, processes and descriptors, for DURATION=10m; as root
 # make image    a container image with the binary and nothing else
 # make packages deb and rpm, in dist/
 # make release  binaries and packages for amd64 and arm64 with SHA256SUMS, in dist/
@@ -44,7 +45,7 @@ FUZZ_TIME     ?= 30s
 FUZZ_IN       ?= .
 DURATION      ?= 10m
 
-.PHONY: help build man docs run demo soak test suite check checks compiled binaries lint format vet cross unit short tools fuzz e2e browser test-harness cover programs setup-test setup-demo image packages release bench clean need-root
+.PHONY: help build man docs run demo soak churn test suite check checks compiled binaries lint format vet cross unit short tools fuzz e2e browser test-harness cover programs setup-test setup-demo image packages release bench clean need-root
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -69,6 +70,10 @@ demo: need-root setup-demo build
 # As above; see test/soak/main.go. REPORT=docs/soak.md keeps the report.
 soak: need-root build
 	$(GO) run ./test/soak -tcphup=$(BINARY) -duration=$(DURATION) -report=$(REPORT)
+
+# The short form is a test of the suite; docs/soak.md has the numbers of a long run.
+churn: need-root
+	TCPHUP_CHURN=$(DURATION) $(GO) test -count=1 -timeout 0 -v -run '^TestPrivilegedChurn$$' ./actuator
 
 test: need-root
 	@start=$$(date +%s) && $(MAKE) suite && echo "make test: all tests passed in $$(($$(date +%s) - start)) s"

@@ -223,8 +223,11 @@ func (x *action) shutDown(ctx context.Context, t *target, now *sockdiag.Flow, dr
 // shutDownAcquired shuts down the duplicate of a flow's socket. Since the last lookup the
 // application may have connected the socket elsewhere, or begun a request. A lookup by
 // addresses and cookie therefore comes directly before shutdown(2). getpeername(2) is no
-// evidence of identity, because BPF programs rewrite its result. A connection that the
-// application makes after that lookup is shut down, and reported as Failed.
+// evidence of identity, because BPF programs rewrite its result.
+//
+// If the application disconnects the socket after that lookup, its next connection may be
+// shut down, and the flow is Failed. That includes ENOTCONN: shutdown(2) sets both shutdown
+// flags of a disconnected socket, and the next connection starts with them.
 func (x *action) shutDownAcquired(ctx context.Context, t *target, now *sockdiag.Flow, fd int, draining bool) {
 	t.Method, t.Detail = hangup.Shutdown, ""
 	if x.DryRun {
@@ -264,9 +267,9 @@ func (x *action) shutDownAcquired(ctx context.Context, t *target, now *sockdiag.
 	}
 	err = x.shutdown(fd)
 	switch after := readAddresses(fd); {
-	case err == nil && before.differ(after) && !isOpen(fd): // an open one was made after shutdown(2)
-		x.logger.Error("shut down another connection of the socket", "cookie", t.Flow.Cookie, "destination", t.Flow.Remote, "local", after.local, "remote", after.remote)
-		t.fail(hangup.Shutdown, fmt.Errorf("shut down another connection of the socket: application connected it from %s to %s after the last lookup", after.local, after.remote))
+	case (err == nil || errors.Is(err, unix.ENOTCONN)) && before.differ(after):
+		x.logger.Error("another connection of the socket may be shut down", "cookie", t.Flow.Cookie, "destination", t.Flow.Remote, "local", after.local, "remote", after.remote)
+		t.fail(hangup.Shutdown, fmt.Errorf("application disconnected the socket after the last lookup: its next connection may be shut down (socket is now %s)", after))
 	case err == nil:
 		t.phase, t.Detail = phaseHungUp, t.interrupts
 		if err := x.setUserTimeout(fd, x.Linger); err != nil {

@@ -39,9 +39,14 @@ func TestPrivilegedReusedSocket(t *testing.T) {
 						t.Fatal(err)
 					}
 					app.Send("recv %d", fd)
-					done := make(chan *hangup.Report)
+					done, shut := make(chan *hangup.Report), make(chan struct{})
+					a := New(Config{})
+					a.setUserTimeout = func(int, time.Duration) error {
+						close(shut) // the addresses were compared
+						return nil
+					}
 					go func() {
-						report, err := New(Config{}).HangUp(t.Context(), hangup.Request{Selector: to(server.Addr()), Method: method, Linger: time.Second})
+						report, err := a.HangUp(t.Context(), hangup.Request{Selector: to(server.Addr()), Method: method, Linger: time.Second})
 						if err != nil {
 							t.Error(err)
 						}
@@ -50,6 +55,7 @@ func TestPrivilegedReusedSocket(t *testing.T) {
 					if got := app.Receive(); got != "recv ok 0" {
 						t.Fatalf("application: %q", got)
 					}
+					<-shut
 					port := server.Addr().Port()
 					if listens {
 						port = 0
@@ -82,12 +88,13 @@ func TestPrivilegedReusedSocket(t *testing.T) {
 	})
 }
 
-// A socket that the application reuses before the last lookup stays open. A connection
-// made after that lookup is shut down with the socket, and reported as failed.
+// A socket that the application reuses before the last lookup stays open. A socket that is
+// disconnected after that lookup, before shutdown(2) or by the next look at its addresses, is
+// reported as failed: its next connection may be shut down.
 func TestPrivilegedReusedAtLastLookup(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		binary := testapp.Build(t)
-		const same, other, listener = "the same peer", "another peer", "a listener"
+		const same, other, listener, none, connecting = "the same peer", "another peer", "a listener", "no peer", "another peer, still connecting"
 		const before, after, ended, eof = "before the lookup", "after the lookup", "after the lookup, which closes at once", "after shutdown(2)"
 		for _, tt := range []struct {
 			next, when string // use of the socket, and its time
@@ -97,40 +104,51 @@ func TestPrivilegedReusedAtLastLookup(t *testing.T) {
 			{same, before, hangup.Gone},
 			{listener, before, hangup.Gone},
 			{other, after, hangup.Failed},
+			{none, after, hangup.Failed},
+			{connecting, after, hangup.Failed},
 			{other, ended, hangup.Failed},
-			{other, eof, hangup.Closed},
+			{other, eof, hangup.Failed},
 		} {
 			t.Run(tt.next+" "+tt.when, func(t *testing.T) {
 				server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
 				elsewhere := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0", Echo: true})
+				silent := silentPort(t)
 				port := map[string]uint16{same: server.Addr().Port(), other: elsewhere.Addr().Port()}[tt.next]
 				app := testapp.Start(t, binary)
 				app.Call("ignore")
 				fd := app.Connect(server.Addr(), false, false)
 				var log strings.Builder
 				a := New(Config{Logger: slog.New(slog.NewTextHandler(&log, nil))})
-				again := func() {
-					if got := app.Call("again %d %d", fd, port); got != "again ok" {
-						t.Errorf("application: %q", got)
+				reuse := func() {
+					switch tt.next {
+					case connecting:
+						app.Send("again %d %d", fd, silent)
+						nstest.Eventually(t, "the application is connecting", func() bool { return len(sockets(t, silent)) == 2 })
+					case none:
+						app.Call("disconnect %d", fd)
+					default:
+						if got := app.Call("again %d %d", fd, port); got != "again ok" {
+							t.Errorf("application: %q", got)
+						}
 					}
 				}
 				confirm, shutdown := a.confirm, a.shutdown
 				a.confirm = func(ctx context.Context, conn *sockdiag.Conn, flow *sockdiag.Flow) (sockdiag.Flow, error) {
 					if tt.when == before {
-						again()
+						reuse()
 					}
 					return confirm(ctx, conn, flow)
 				}
 				a.shutdown = func(fd int) error {
 					if tt.when == after || tt.when == ended {
-						again()
+						reuse()
 					}
 					err := shutdown(fd)
 					switch tt.when {
 					case ended:
 						nstest.Eventually(t, "the connection has ended", func() bool { return !readAddresses(fd).remote.IsValid() })
 					case eof:
-						again()
+						reuse()
 					}
 					return err
 				}
@@ -152,6 +170,79 @@ func TestPrivilegedReusedAtLastLookup(t *testing.T) {
 					t.Error("the new listener was closed")
 				}
 			})
+		}
+	})
+}
+
+// silentPort returns a port of loopback that answers no more SYN: its accept queue has one
+// connection and is full.
+func silentPort(t *testing.T) uint16 {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Close(fd) })
+	if err := errors.Join(unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}), unix.Listen(fd, 0)); err != nil {
+		t.Fatal(err)
+	}
+	address := readAddresses(fd).local
+	conn, err := net.Dial("tcp", address.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return address.Port()
+}
+
+// Sockets that their application connects elsewhere directly before the last lookup stay
+// open, all of them.
+func TestPrivilegedReusedThousand(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		const flows = 1000
+		from, app := testapp.Load(t, testapp.Build(t), netip.MustParseAddr("127.0.0.2"), flows)
+		elsewhere := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0", Echo: true})
+		descriptor := make(map[string]string) // of the application, by socket
+		dir := fmt.Sprintf("/proc/%d/fd/", app.PID())
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range entries {
+			link, err := os.Readlink(dir + e.Name())
+			if err != nil {
+				t.Fatal(err)
+			}
+			descriptor[link] = e.Name()
+		}
+		a := New(Config{})
+		confirm := a.confirm
+		var changed []string
+		a.confirm = func(ctx context.Context, conn *sockdiag.Conn, flow *sockdiag.Flow) (sockdiag.Flow, error) {
+			fd := descriptor[fmt.Sprintf("socket:[%d]", flow.Inode)]
+			if got := app.Call("again %s %d", fd, elsewhere.Addr().Port()); got != "again ok" {
+				t.Errorf("application: %q", got)
+			}
+			changed = append(changed, fd)
+			return confirm(ctx, conn, flow)
+		}
+		report := mustHangUp(t, a, hangup.Request{Selector: to(from)})
+		if n := report.Count(hangup.Gone); n != flows || len(report.Results) != flows || len(changed) != flows {
+			t.Errorf("%d of %d flows are gone, %d changed, want %d", n, len(report.Results), len(changed), flows)
+		}
+		for _, fd := range changed {
+			if got := app.Call("write %s", fd); got != "write ok 1" {
+				t.Errorf("the new connection was closed: %s", got)
+			}
+		}
+		open := 0
+		for _, f := range sockets(t, elsewhere.Addr().Port()) {
+			if f.State == sockdiag.Established {
+				open++
+			}
+		}
+		if open != flows {
+			t.Errorf("%d new connections are open, want %d", open, flows)
 		}
 	})
 }

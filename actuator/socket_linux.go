@@ -18,8 +18,9 @@ var (
 )
 
 // duplicate duplicates the holder's descriptor and verifies that it is the flow's socket;
-// shutDownAcquired verifies its addresses. The caller must release it. Errors match errIdentity, errListener or the errno; unix.ESRCH
-// and unix.EBADF mean that the process exited or closed the descriptor.
+// shutDownAcquired verifies its addresses. The caller must release it. Errors match
+// errIdentity, errListener or the errno; unix.ESRCH and unix.EBADF mean that the process
+// exited or closed the descriptor.
 //
 // It needs Linux 5.6 (pidfd_getfd(2)) and PTRACE_MODE_ATTACH_REALCREDS access: the
 // holder's uid and gid, or CAP_SYS_PTRACE. The seccomp profile and the Yama setting must
@@ -101,21 +102,21 @@ func readAddresses(fd int) socketAddresses {
 	return a
 }
 
-// differ reports whether an address that both have is different. A socket has no peer once
-// its connection has ended. It keeps its local address until connect(2) with AF_UNSPEC.
+// differ reports whether the application disconnected the socket between a and b. A socket
+// has no peer while it is connecting, and once its connection has ended. It keeps its local
+// address until connect(2) with AF_UNSPEC, or shutdown(2) while it is connecting.
 func (a socketAddresses) differ(b socketAddresses) bool {
-	differ := func(a, b netip.AddrPort) bool {
-		return a.IsValid() && b.IsValid() && !b.Addr().IsUnspecified() && a != b
+	if a.remote.IsValid() && b.remote.IsValid() && a.remote != b.remote {
+		return true
 	}
-	return differ(a.remote, b.remote) || differ(a.local, b.local)
+	return a.local != b.local && (a.remote.IsValid() || !b.local.Addr().IsUnspecified())
 }
 
-// isOpen reports whether a socket listens, or has a connection that this side has not shut
-// down.
-func isOpen(fd int) bool {
-	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
-	open := sockdiag.Handshake | sockdiag.States(sockdiag.Established, sockdiag.CloseWait, sockdiag.Listen)
-	return err == nil && open.Has(sockdiag.State(info.State))
+func (a socketAddresses) String() string {
+	if !a.remote.IsValid() {
+		return a.local.String() + ", not connected"
+	}
+	return a.local.String() + " to " + a.remote.String()
 }
 
 func addrPort(sa unix.Sockaddr) netip.AddrPort {

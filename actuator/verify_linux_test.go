@@ -9,6 +9,8 @@ import (
 
 	"tcphup/hangup"
 	"tcphup/sockdiag"
+	"tcphup/test/kit/nstest"
+	"tcphup/test/kit/testapp"
 )
 
 // After the end of its context, an action reports the result of one last lookup, even if
@@ -34,4 +36,29 @@ func TestLastLookup(t *testing.T) {
 		!strings.HasPrefix(ended.Detail, "ended after ") || !strings.HasSuffix(ended.Detail, "; data was arriving") {
 		t.Errorf("got phase %d, %+v", ended.phase, ended.Result)
 	}
+}
+
+// A flow that lingers is not destroyed if its socket has another connection of the same
+// addresses by then.
+func TestPrivilegedReusedBeforeDestroy(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
+		app := testapp.Start(t, testapp.Build(t))
+		fd := app.Connect(server.Addr(), false, false)
+		conn, err := sockdiag.Dial()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		x := &action{Actuator: New(Config{}), conn: conn}
+		lingering := &target{phase: phaseVerifying, Result: hangup.Result{
+			Flow: flowTo(t, server.Addr()), Method: hangup.Shutdown, Outcome: hangup.Lingering,
+		}}
+		if x.destroyUnresponsive(t.Context(), lingering) || lingering.Outcome != hangup.Closed {
+			t.Errorf("got %+v", lingering.Result)
+		}
+		if got := app.Call("write %d", fd); got != "write ok 1" {
+			t.Errorf("the new connection was closed: %s", got)
+		}
+	})
 }

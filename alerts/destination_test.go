@@ -98,36 +98,52 @@ func TestServiceSharesAddress(t *testing.T) {
 	}
 }
 
-// A former address becomes current again while the alert waits for another action.
+// While the alert waits for another action, a former address becomes current again, or the
+// destination is refused.
 func TestServiceReturnsMeanwhile(t *testing.T) {
-	names := &changingNames{names: fakeNames{"db.internal": {{"10.0.0.2"}, {"10.0.0.1", "10.0.0.7"}}}}
-	f := newFixture(t, serviceRules(t), func(c *Config) { c.Names, c.MaxActions = names, 1 })
-	busy, free := make(chan struct{}), make(chan struct{})
-	f.hang.hangUp = func(_ context.Context, a hangup.Request) (*hangup.Report, error) {
-		if a.Policy == LabelledName {
-			close(busy)
-			<-free
-			return new(hangup.Report), nil
-		}
-		if want := []netip.Prefix{netip.MustParsePrefix("10.0.0.7/32")}; !slices.Equal(a.Selector.Destinations, want) {
-			t.Errorf("destinations %v, want %v", a.Selector.Destinations, want)
-		}
-		return outcome(hangup.Closed, 1), nil
+	for _, tt := range []struct {
+		name      string
+		meanwhile fakeNames
+		want      []netip.Prefix // hung up
+		code      int
+		result    string
+	}{
+		{"address returns", fakeNames{"db.internal": {{"10.0.0.1", "10.0.0.2"}, {"10.0.0.7"}}}, []netip.Prefix{netip.MustParsePrefix("10.0.0.7/32")}, http.StatusOK, resultDone},
+		{"service is unresolved", fakeNames{}, nil, http.StatusServiceUnavailable, resultError},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			names := &changingNames{names: fakeNames{"db.internal": {{"10.0.0.2"}, {"10.0.0.1", "10.0.0.7"}}}}
+			f := newFixture(t, serviceRules(t), func(c *Config) { c.Names, c.MaxActions = names, 1 })
+			busy, free := make(chan struct{}), make(chan struct{})
+			var hungUp []netip.Prefix
+			f.hang.hangUp = func(_ context.Context, a hangup.Request) (*hangup.Report, error) {
+				if a.Policy == LabelledName {
+					close(busy)
+					<-free
+					return new(hangup.Report), nil
+				}
+				hungUp = append(hungUp, a.Selector.Destinations...)
+				return outcome(hangup.Closed, 1), nil
+			}
+			var done sync.WaitGroup
+			done.Go(func() { f.post(t, notify(staleAlert("10.9.9.9", "80"))) }) // occupies the only slot
+			<-busy
+			done.Go(func() {
+				f.post(t, notify(serviceAlert("db.internal"))).want(t, tt.code, map[string]int{tt.result: 1})
+			})
+			nstest.Eventually(t, "the second action waits", func() bool {
+				f.locks.mu.Lock()
+				defer f.locks.mu.Unlock()
+				return len(f.locks.held) == 2
+			})
+			names.set(tt.meanwhile)
+			close(free)
+			done.Wait()
+			if !slices.Equal(hungUp, tt.want) {
+				t.Errorf("destinations %v, want %v", hungUp, tt.want)
+			}
+		})
 	}
-	var done sync.WaitGroup
-	done.Go(func() { f.post(t, notify(staleAlert("10.9.9.9", "80"))) }) // occupies the only slot
-	<-busy
-	done.Go(func() {
-		f.post(t, notify(serviceAlert("db.internal"))).want(t, http.StatusOK, map[string]int{resultDone: 1})
-	})
-	nstest.Eventually(t, "the second action waits", func() bool {
-		f.locks.mu.Lock()
-		defer f.locks.mu.Unlock()
-		return len(f.locks.held) == 2
-	})
-	names.set(fakeNames{"db.internal": {{"10.0.0.1", "10.0.0.2"}, {"10.0.0.7"}}})
-	close(free)
-	done.Wait()
 }
 
 // Labels accept the same addresses as every other input, except /0.

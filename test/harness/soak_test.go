@@ -30,6 +30,10 @@ func TestPrivilegedSoak(t *testing.T) {
 	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
 		report := filepath.Join(t.TempDir(), "soak.md")
+		const churn = "\n## Churn\n\nkept\n"
+		if err := os.WriteFile(report, []byte("# Soak\n\nold\n"+churn), 0o644); err != nil {
+			t.Fatal(err)
+		}
 		stdout, stderr, err := soak(t, program.Path(t), "-report="+report)
 		t.Logf("%s%s", stdout, stderr)
 		if err != nil {
@@ -66,7 +70,7 @@ func TestPrivilegedSoak(t *testing.T) {
 				t.Errorf("%s: want %s in the file:\n%s", name, want, written)
 			}
 		}
-		if !strings.HasSuffix(string(written), "\nAll invariants held.\n") {
+		if !strings.HasSuffix(string(written), "\nAll invariants held.\n"+churn) {
 			t.Errorf("report:\n%s", written)
 		}
 	})

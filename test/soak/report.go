@@ -22,6 +22,8 @@ type report struct {
 
 func newReport(o options) *report { return &report{options: o, date: time.Now(), before: load()} }
 
+const churnTitle = "\n## Churn\n"
+
 // write prints the table and writes it to the file of -report, if set.
 func (r *report) write(s *soak, broken error) error {
 	r.fill(s)
@@ -47,6 +49,12 @@ func (r *report) write(s *soak, broken error) error {
 		verdict = "```\n" + broken.Error() + "\n```"
 	}
 	fmt.Fprintf(&b, "\n%s\n", verdict)
+	// The numbers of make churn stay.
+	if old, err := os.ReadFile(r.report); err == nil {
+		if _, churn, found := bytes.Cut(old, []byte(churnTitle)); found {
+			fmt.Fprintf(&b, "%s%s", churnTitle, churn)
+		}
+	}
 	return os.WriteFile(r.report, b.Bytes(), 0o644)
 }
 

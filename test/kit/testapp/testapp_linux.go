@@ -20,8 +20,12 @@ import (
 	"tcphup/test/kit/nstest"
 )
 
-//go:embed testdata/app.c
-var source string
+var (
+	//go:embed testdata/app.c
+	app string
+	//go:embed testdata/churn.c
+	churn string
+)
 
 // BuildStatic builds a statically linked binary for a container without libraries.
 func BuildStatic(t testing.TB) string {
@@ -32,6 +36,18 @@ func BuildStatic(t testing.TB) string {
 // Build compiles the application with additional compiler flags and returns the path of the
 // binary. It needs a C compiler.
 func Build(t testing.TB, flags ...string) string {
+	t.Helper()
+	return build(t, app, flags...)
+}
+
+// BuildChurn builds an application that runs without commands; testdata/churn.c has its
+// arguments and output.
+func BuildChurn(t testing.TB) string {
+	t.Helper()
+	return build(t, churn)
+}
+
+func build(t testing.TB, source string, flags ...string) string {
 	t.Helper()
 	dir := t.TempDir()
 	binary := filepath.Join(dir, "app")

@@ -54,13 +54,19 @@ static int open_bound(const char *host, const char *port, const char *own)
 	return fd;
 }
 
+static int disconnect(int fd)
+{
+	struct sockaddr none = {.sa_family = AF_UNSPEC};
+	return connect(fd, &none, sizeof none) < 0 ? errno : 0;
+}
+
 // Disconnects a socket and reuses it, for a listener or for a connection to a local port.
 static int again(int fd, int port)
 {
-	struct sockaddr none = {.sa_family = AF_UNSPEC};
 	struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-	if (connect(fd, &none, sizeof none) < 0)
-		return errno;
+	int err = disconnect(fd);
+	if (err)
+		return err;
 	if (port == 0)
 		return listen(fd, 5) < 0 ? errno : 0;
 	return connect(fd, (struct sockaddr *)&to, sizeof to) < 0 ? errno : 0;
@@ -133,39 +139,6 @@ static void many(const char *verb, int n, int listener, const char *host, const 
 	printf("%s %s %d\n", verb, name(done < n ? errno : 0), done);
 }
 
-// Opens and closes connections to two hosts for some seconds, so that descriptors and local
-// ports are reused immediately. Connections to target may end at any time. Connections to
-// bystander must echo until they are closed.
-static void churn(const char *target, const char *bystander, const char *port, int seconds)
-{
-	enum { SLOTS = 16 };
-	int fds[SLOTS], kept[SLOTS];
-	long rounds = 0, lost = 0, failed = 0;
-	time_t end = time(NULL) + seconds;
-	struct linger reset = {.l_onoff = 1};
-	signal(SIGPIPE, SIG_IGN);
-	for (int i = 0; i < SLOTS; i++)
-		fds[i] = -1;
-	while (time(NULL) < end) {
-		int slot = rand() % SLOTS;
-		char byte = 'x';
-		if (fds[slot] >= 0) {
-			if (kept[slot] && (send(fds[slot], &byte, 1, 0) != 1 || recv(fds[slot], &byte, 1, 0) != 1))
-				lost++;
-			// Without TIME_WAIT the port is free immediately.
-			setsockopt(fds[slot], SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
-			close(fds[slot]);
-		}
-		kept[slot] = rand() % 2;
-		fds[slot] = open_connection(kept[slot] ? bystander : target, port, 0);
-		failed += fds[slot] < 0 && kept[slot];
-		rounds++;
-	}
-	for (int i = 0; i < SLOTS; i++)
-		close(fds[i]);
-	printf("churn %ld %ld %ld\n", rounds, lost, failed);
-}
-
 static void events(const char *kind, int err, unsigned events)
 {
 	printf("%s %s%s%s%s%s\n", kind, name(err), events & POLLIN ? " in" : "", events & POLLHUP ? " hup" : "",
@@ -188,12 +161,10 @@ static void command(char *line)
 	} else if (strcmp(verb, "bound") == 0) {
 		fd = open_bound(a, b, c);
 		printf("bound %s %d\n", name(fd < 0 ? errno : 0), fd);
+	} else if (strcmp(verb, "disconnect") == 0) {
+		printf("disconnect %s\n", name(disconnect(fd)));
 	} else if (strcmp(verb, "again") == 0) {
 		printf("again %s\n", name(again(fd, atoi(b))));
-	} else if (strcmp(verb, "churn") == 0) {
-		char d[16] = "";
-		sscanf(line, "%*s %*s %*s %*s %15s", d);
-		churn(a, b, c, atoi(d));
 	} else if (strcmp(verb, "listen") == 0) {
 		listen_on(a);
 	} else if (strcmp(verb, "accept") == 0) {
