@@ -29,10 +29,17 @@ func BuildStatic(t testing.TB) string {
 	return Build(t, "-static")
 }
 
+// pathVariable is the environment variable for the path of a statically linked binary. It is
+// set where there is no C compiler.
+const pathVariable = "TCPHUP_TEST_APPLICATION"
+
 // Build compiles the application with additional compiler flags and returns the path of the
-// binary. It needs a C compiler.
+// binary. It needs a C compiler, unless the environment has the path of a binary.
 func Build(t testing.TB, flags ...string) string {
 	t.Helper()
+	if path := os.Getenv(pathVariable); path != "" {
+		return path
+	}
 	dir := t.TempDir()
 	binary := filepath.Join(dir, "app")
 	flags = append(flags, "-pthread", "-D_GNU_SOURCE", "-Wall", "-Werror", "-O1", "-x", "c", "-o", binary, "-")
