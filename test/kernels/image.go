@@ -14,8 +14,11 @@ import (
 // modules are the kernel modules that the tests need. Modules that these depend on are added.
 var modules = []string{"veth", "dummy", "inet_diag", "tcp_diag", "mptcp_diag"}
 
-// programs are the programs that the tests need, besides busybox as modprobe.
+// programs are the programs that the kernel and the tests need.
 var programs = []string{"busybox", "dash", "env", "ip", "sleep", "ss"}
+
+// applets are programs that busybox contains.
+var applets = []string{"sbin/modprobe", "bin/sysctl"}
 
 // programPackages have the programs.
 var programPackages = []string{"busybox-static", "coreutils", "dash", "iproute2"}
@@ -35,7 +38,9 @@ func image(ctx context.Context, steps []plan.Step, binaries, userland, kernelRoo
 	a.text("etc/group", "root:x:0:\nnogroup:x:65534:\n")
 	a.text("etc/hosts", "127.0.0.1 localhost\n::1 localhost\n")
 	a.symlink("bin/sh", "dash")
-	a.symlink("sbin/modprobe", "/bin/busybox")
+	for _, name := range applets {
+		a.symlink(name, "/bin/busybox")
+	}
 	for _, name := range programs {
 		if err := a.program(userland, name); err != nil {
 			return nil, err
