@@ -77,7 +77,7 @@ func parseExcluded(text string) (map[string][]exclusion, error) {
 	return excluded, nil
 }
 
-// steps returns what the virtual machine of a kernel runs.
+// steps returns the programs that the virtual machine of a kernel runs, in their order.
 func steps(kernel string, excluded map[string][]exclusion) []plan.Step {
 	environment := []string{plan.VirtualMachine + "=1", "TCPHUP_TEST_BINARY=/bin/tcphup", "TCPHUP_TEST_APPLICATION=/bin/app"}
 	all := []plan.Step{{

@@ -58,7 +58,7 @@ func boot(ctx context.Context, args []string, limit time.Duration, log io.Writer
 	return r, errors.Join(err, parseErr)
 }
 
-// results are what a virtual machine reported.
+// results are the reports of a virtual machine.
 type results struct {
 	kernel string
 	cells  map[string]string // by row of the table

@@ -159,7 +159,7 @@ func (o options) release(suite, arch string) *release {
 	return &release{suite: suite, arch: arch, dir: filepath.Join(o.work, "apt-"+suite+"-"+arch), mirrors: []string{o.mirror, o.archive}}
 }
 
-// prepare downloads what the kernel's virtual machine needs and builds its binaries.
+// prepare downloads the packages of a kernel's virtual machine and builds its binaries.
 func prepare(ctx context.Context, o options, k kernel) error {
 	if err := build(ctx, k.arch, o.binaries(k)); err != nil {
 		return err

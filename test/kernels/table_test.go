@@ -145,7 +145,7 @@ func TestSteps(t *testing.T) {
 }
 
 // The table of docs/kernels.md is that of docs/kernels.csv, which make kernels writes, and it
-// matches what is expected. `make docs` rewrites it.
+// matches the expected one. `make docs` rewrites it.
 func TestDocs(t *testing.T) {
 	const directory = "../../docs"
 	file, err := os.Open(filepath.Join(directory, "kernels.csv"))

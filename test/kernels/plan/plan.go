@@ -1,4 +1,4 @@
-// Package plan describes to the init process of a virtual machine what it runs.
+// Package plan has the steps of a virtual machine, and the marks of its console.
 package plan
 
 // Path is the file in the virtual machine with the steps, as JSON.

@@ -161,7 +161,7 @@ func hint(message string) string {
 	return ""
 }
 
-// seen returns what the application's result of a system call means.
+// seen returns the meaning of the result of the application's system call.
 func seen(result string) string {
 	switch result {
 	case "recv ok 0":

@@ -22,7 +22,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// Each situation reports a cell: what tcphup answered, and what the application saw.
+// Each situation reports a cell: the answer of tcphup, and the result of the system call that
+// the application was in or made next.
 func TestSituations(t *testing.T) {
 	for _, s := range []struct {
 		name  string
