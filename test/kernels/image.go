@@ -12,7 +12,7 @@ import (
 )
 
 // modules are the kernel modules that the tests need. Modules that these depend on are added.
-var modules = []string{"veth", "dummy", "inet_diag", "tcp_diag", "mptcp_diag"}
+var modules = []string{"fuse", "veth", "dummy", "inet_diag", "tcp_diag", "mptcp_diag"}
 
 // programs are the programs that the kernel and the tests need.
 var programs = []string{"busybox", "dash", "env", "ip", "sleep", "ss"}

@@ -86,7 +86,7 @@ func parseConsole(console io.Reader) (*results, error) {
 		case strings.HasPrefix(line, plan.Begin):
 			failed, skipped, skippedMPTCP = nil, nil, false
 		case strings.HasPrefix(line, plan.End):
-			name, status, _ := strings.Cut(strings.TrimPrefix(line, plan.End), " ")
+			name, status, _ := strings.Cut(strings.TrimPrefix(line, plan.End), ": ")
 			r.cells[name] = summary(status, failed, skipped, skippedMPTCP)
 		case line == plan.Done:
 			done = true

@@ -20,24 +20,24 @@ func TestParseConsole(t *testing.T) {
 		fails   string
 	}{
 		"cells": {
-			start + "@begin situations\r\n=== RUN   TestSituations\r\n        @cell idle, IPv6: closed; peer: EOF\r\n@end situations ok\r\n@done\r\n",
+			start + "@begin situations\r\n=== RUN   TestSituations\r\n        @cell idle, IPv6: closed; peer: EOF\r\n@end situations: ok\r\n@done\r\n",
 			map[string]string{"idle, IPv6": "closed; peer: EOF", "situations": "passed"}, "",
 		},
 		"tests failed": {
-			start + "@begin a\n=== RUN   TestA\n        --- FAIL: TestInner\n--- FAIL: TestA (0.1s)\n--- PASS: TestB (0.1s)\n@end a exit status 1\n@begin b\n@end b ok\n@done\n",
-			map[string]string{"a": "failed: TestA", "b": "passed"}, "",
+			start + "@begin a\n=== RUN   TestA\n        --- FAIL: TestInner\n--- FAIL: TestA (0.1s)\n--- PASS: TestB (0.1s)\n@end tests of a: exit status 1\n@begin b\n@end tests of b: ok\n@done\n",
+			map[string]string{"tests of a": "failed: TestA", "tests of b": "passed"}, "",
 		},
 		"time over": {
-			start + "@begin a\n@end a not finished after 1s\n@done\n",
-			map[string]string{"a": "failed: not finished after 1s"}, "",
+			start + "@begin a\n@end tests of a: not finished after 1s\n@done\n",
+			map[string]string{"tests of a": "failed: not finished after 1s"}, "",
 		},
 		"tests skipped": {
-			start + "@begin a\n=== RUN   TestA\n    x.go:1: kernel without MPTCP (why)\n--- SKIP: TestA (0.1s)\n=== RUN   TestB\n--- SKIP: TestB (0.1s)\n@end a ok\n@done\n",
-			map[string]string{"a": "passed without MPTCP; skipped: TestB"}, "",
+			start + "@begin a\n=== RUN   TestA\n    x.go:1: kernel without MPTCP (why)\n--- SKIP: TestA (0.1s)\n=== RUN   TestB\n--- SKIP: TestB (0.1s)\n@end tests of a: ok\n@done\n",
+			map[string]string{"tests of a": "passed without MPTCP; skipped: TestB"}, "",
 		},
 		"a subtest skipped": {
-			start + "@begin a\n=== RUN   TestA\n=== RUN   TestA/mptcp\n    x.go:1: kernel without MPTCP (why)\n    --- SKIP: TestA/mptcp (0.1s)\n--- PASS: TestA (0.1s)\n@end a ok\n@done\n",
-			map[string]string{"a": "passed"}, "",
+			start + "@begin a\n=== RUN   TestA\n=== RUN   TestA/mptcp\n    x.go:1: kernel without MPTCP (why)\n    --- SKIP: TestA/mptcp (0.1s)\n--- PASS: TestA (0.1s)\n@end tests of a: ok\n@done\n",
+			map[string]string{"tests of a": "passed"}, "",
 		},
 		"panic": {start + "@begin a\nKernel panic\n", map[string]string{}, "ended before its last step"},
 	} {

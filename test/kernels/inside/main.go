@@ -53,7 +53,7 @@ func run() error {
 		if err := runStep(s); err != nil {
 			status = err.Error()
 		}
-		fmt.Println(plan.End + s.Name + " " + status)
+		fmt.Println(plan.End + s.Name + ": " + status)
 	}
 	fmt.Println(plan.Done)
 	return nil
@@ -71,6 +71,10 @@ func mount() error {
 		if err := unix.Mount(m.kind, m.path, m.kind, 0, m.data); err != nil {
 			return fmt.Errorf("mount %s: %w", m.path, err)
 		}
+	}
+	// The first process that opens it loads the module.
+	if err := unix.Mknod("/dev/fuse", unix.S_IFCHR|0o666, int(unix.Mkdev(10, 229))); err != nil {
+		return fmt.Errorf("make /dev/fuse: %w", err)
 	}
 	return netns.Prepare()
 }

@@ -8,7 +8,7 @@ const Path = "/plan.json"
 const (
 	Kernel = "@kernel " // release and version of the kernel
 	Begin  = "@begin "  // name of the step
-	End    = "@end "    // name of the step, a space, and "ok" or the error
+	End    = "@end "    // name of the step, a colon, a space, and "ok" or the error
 	Done   = "@done"    // every step has run
 	// Cell marks a cell of the table in the output of a step: the name of the row, a colon,
 	// a space, and the text.
