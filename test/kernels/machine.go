@@ -88,6 +88,8 @@ func parseConsole(console io.Reader) (*results, error) {
 		case strings.HasPrefix(line, plan.End):
 			name, status, _ := strings.Cut(strings.TrimPrefix(line, plan.End), ": ")
 			r.cells[name] = summary(status, failed, skipped, skippedMPTCP)
+		case strings.HasPrefix(line, plan.Failed):
+			return r, errors.New("init: " + strings.TrimPrefix(line, plan.Failed))
 		case line == plan.Done:
 			done = true
 		case startedTest.MatchString(line):

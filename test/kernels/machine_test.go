@@ -39,7 +39,8 @@ func TestParseConsole(t *testing.T) {
 			start + "@begin a\n=== RUN   TestA\n=== RUN   TestA/mptcp\n    x.go:1: kernel without MPTCP (why)\n    --- SKIP: TestA/mptcp (0.1s)\n--- PASS: TestA (0.1s)\n@end tests of a: ok\n@done\n",
 			map[string]string{"tests of a": "passed"}, "",
 		},
-		"panic": {start + "@begin a\nKernel panic\n", map[string]string{}, "ended before its last step"},
+		"init failed": {start + "@failed mount /sys: no such device\n", map[string]string{}, "init: mount /sys: no such device"},
+		"panic":       {start + "@begin a\nKernel panic\n", map[string]string{}, "ended before its last step"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := parseConsole(strings.NewReader(tt.console))

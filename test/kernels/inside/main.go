@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"time"
@@ -19,11 +20,11 @@ import (
 
 func main() {
 	if err := run(); err != nil {
-		fmt.Println("init:", err)
+		fmt.Println(plan.Failed + err.Error())
 	}
 	unix.Sync()
 	if err := unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF); err != nil {
-		fmt.Println("init: power off:", err)
+		fmt.Println(plan.Failed + "power off: " + err.Error())
 	}
 }
 
@@ -72,8 +73,9 @@ func mount() error {
 			return fmt.Errorf("mount %s: %w", m.path, err)
 		}
 	}
-	// The first process that opens it loads the module.
-	if err := unix.Mknod("/dev/fuse", unix.S_IFCHR|0o666, int(unix.Mkdev(10, 229))); err != nil {
+	// Unless FUSE is part of the kernel, the first process that opens it loads the module.
+	err := unix.Mknod("/dev/fuse", unix.S_IFCHR|0o666, int(unix.Mkdev(10, 229)))
+	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("make /dev/fuse: %w", err)
 	}
 	return netns.Prepare()

@@ -10,6 +10,7 @@ const (
 	Begin  = "@begin "  // name of the step
 	End    = "@end "    // name of the step, a colon, a space, and "ok" or the error
 	Done   = "@done"    // every step has run
+	Failed = "@failed " // error of init
 	// Cell marks a cell of the table in the output of a step: the name of the row, a colon,
 	// a space, and the text.
 	Cell = "@cell "
