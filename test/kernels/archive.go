@@ -107,11 +107,15 @@ func (a *archive) program(root, name string) error {
 }
 
 func (a *archive) libraries(root, source string) error {
-	binary, err := elf.Open(source)
+	file, err := os.Open(source)
 	if err != nil {
 		return err
 	}
-	defer binary.Close()
+	defer file.Close()
+	binary, err := elf.NewFile(file)
+	if err != nil {
+		return err
+	}
 	for _, p := range binary.Progs {
 		if p.Type != elf.PT_INTERP {
 			continue

@@ -20,7 +20,8 @@ import (
 // emulator returns the command that boots a kernel in a virtual machine without KVM, and
 // copies its console to standard output.
 func emulator(arch, kernelFile, initramfs string) ([]string, error) {
-	args, console := []string{}, ""
+	var args []string
+	var console string
 	switch arch {
 	case "amd64":
 		args, console = []string{"qemu-system-x86_64", "-machine", "q35", "-cpu", "max"}, "ttyS0"
