@@ -44,7 +44,7 @@ COVERED       := tcphup/sockdiag,tcphup/actuator,tcphup/alerts,tcphup/collector,
 FUZZ_TIME     ?= 30s
 FUZZ_IN       ?= .
 DURATION      ?= 10m
-# Kernels to boot, such as KERNELS=5.10,6.1; all of them write docs/kernels.* anew.
+# Kernels to boot, such as KERNELS=5.10,6.1; all if empty.
 KERNELS       ?=
 DEBIAN_MIRROR ?= http://deb.debian.org/debian
 
@@ -76,8 +76,8 @@ soak: need-root build
 
 # See test/kernels/main.go. Needs no root once the programs are installed.
 kernels: setup-kernels
-	nice -n 19 $(GO) run ./test/kernels -mirror=$(DEBIAN_MIRROR) -only='$(KERNELS)' $(if $(KERNELS),,-results=docs/kernels.csv)
-	$(if $(KERNELS),,$(GO) test -count 1 -run '^TestDocs$$' ./test/kernels -update)
+	nice -n 19 $(GO) run ./test/kernels -mirror=$(DEBIAN_MIRROR) -only='$(KERNELS)' -results=docs/kernels.csv
+	$(GO) test -count 1 -run '^TestDocs$$' ./test/kernels -update
 
 test: need-root
 	@start=$$(date +%s) && $(MAKE) suite && echo "make test: all tests passed in $$(($$(date +%s) - start)) s"

@@ -15,7 +15,7 @@ import (
 var modules = []string{"fuse", "veth", "dummy", "inet_diag", "tcp_diag", "mptcp_diag"}
 
 // programs are the programs that the kernel and the tests need.
-var programs = []string{"busybox", "dash", "env", "ip", "sleep", "ss"}
+var programs = []string{"busybox", "dash", "env", "ip", "sleep", "ss", "tail"}
 
 // applets are programs that busybox contains.
 var applets = []string{"sbin/modprobe", "bin/sysctl"}

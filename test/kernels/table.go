@@ -7,6 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"maps"
+	"os"
 	"slices"
 	"strings"
 )
@@ -113,20 +116,52 @@ func (t *table) compare(kernel string, got map[string]string) (differences []str
 	return differences
 }
 
-// measured returns the table of results, with the rows of the expected table.
-func (t *table) measured(kernels []string, all map[string]*results) *table {
-	m := &table{kernels: kernels}
-	release := row{name: "release"}
-	for _, k := range kernels {
-		release.cells = append(release.cells, all[k].kernel)
+// releaseRow is the row of results with the kernel's release and version.
+const releaseRow = "release"
+
+// update returns a table of results with those of one more kernel. It has the rows of the
+// expected table, and of its kernels those that have results.
+func (t *table) update(old *table, kernel string, r *results) *table {
+	columns := make(map[string]map[string]string) // kernel, row: cell
+	for i, k := range old.kernels {
+		columns[k] = old.column(i)
 	}
-	m.rows = append(m.rows, release)
+	columns[kernel] = maps.Clone(r.cells)
+	columns[kernel][releaseRow] = r.kernel
+	updated := &table{rows: []row{{name: releaseRow}}}
 	for _, r := range t.rows {
-		cells := row{name: r.name}
-		for _, k := range kernels {
-			cells.cells = append(cells.cells, all[k].cells[r.name])
-		}
-		m.rows = append(m.rows, cells)
+		updated.rows = append(updated.rows, row{name: r.name})
 	}
-	return m
+	for _, k := range t.kernels {
+		if columns[k] == nil {
+			continue
+		}
+		updated.kernels = append(updated.kernels, k)
+		for i := range updated.rows {
+			updated.rows[i].cells = append(updated.rows[i].cells, columns[k][updated.rows[i].name])
+		}
+	}
+	return updated
+}
+
+// column returns the cells of a kernel by row.
+func (t *table) column(i int) map[string]string {
+	cells := make(map[string]string)
+	for _, r := range t.rows {
+		cells[r.name] = r.cells[i]
+	}
+	return cells
+}
+
+// readResults reads the table of results; an empty one if there is no file.
+func readResults(path string) (*table, error) {
+	file, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return &table{}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	return readTable(file)
 }

@@ -71,15 +71,25 @@ func TestCompare(t *testing.T) {
 	}
 }
 
-func TestMeasured(t *testing.T) {
-	expected := &table{kernels: []string{"old", "new"}, rows: []row{{"idle, IPv6", []string{"closed", "closed"}}}}
-	measured := expected.measured([]string{"new"}, map[string]*results{"new": {kernel: "7.2.1", cells: map[string]string{"idle, IPv6": "gone"}}})
-	text, err := measured.csv()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff("situation,new\nrelease,7.2.1\n\"idle, IPv6\",gone\n", string(text)); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
+// Results of a kernel replace its earlier ones, and those of the other kernels stay.
+func TestWrite(t *testing.T) {
+	expected := &table{kernels: []string{"old", "new"}, rows: []row{{"idle, IPv6", []string{"", ""}}, {"busy", []string{"", ""}}}}
+	path := filepath.Join(t.TempDir(), "kernels.csv")
+	for _, tt := range []struct{ kernel, release, cell, want string }{
+		{"new", "7.2.1", "gone", "situation,new\nrelease,7.2.1\n\"idle, IPv6\",gone\nbusy,\n"},
+		{"old", "5.10.1", "closed", "situation,old,new\nrelease,5.10.1,7.2.1\n\"idle, IPv6\",closed,gone\nbusy,,\n"},
+		{"new", "7.2.2", "closed", "situation,old,new\nrelease,5.10.1,7.2.2\n\"idle, IPv6\",closed,closed\nbusy,,\n"},
+	} {
+		if err := write(path, expected, tt.kernel, &results{kernel: tt.release, cells: map[string]string{"idle, IPv6": tt.cell}}); err != nil {
+			t.Fatal(err)
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(tt.want, string(text)); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", tt.release, diff)
+		}
 	}
 }
 
@@ -148,12 +158,7 @@ func TestSteps(t *testing.T) {
 // matches the expected one. `make docs` rewrites it.
 func TestDocs(t *testing.T) {
 	const directory = "../../docs"
-	file, err := os.Open(filepath.Join(directory, "kernels.csv"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer file.Close()
-	measured, err := readTable(file)
+	measured, err := readResults(filepath.Join(directory, "kernels.csv"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -166,10 +171,8 @@ func TestDocs(t *testing.T) {
 		lines = append(lines, append([]string{r.name}, r.cells...))
 	}
 	for i, kernel := range measured.kernels {
-		cells := make(map[string]string)
-		for _, r := range measured.rows[1:] {
-			cells[r.name] = r.cells[i]
-		}
+		cells := measured.column(i)
+		delete(cells, releaseRow)
 		for _, difference := range expected.compare(kernel, cells) {
 			t.Errorf("docs/kernels.csv, run `make kernels`: %s", difference)
 		}

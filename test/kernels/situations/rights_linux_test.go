@@ -13,7 +13,7 @@ import (
 
 // asUser hangs up a connection of a user as another one, and with a setting of Yama unless
 // scope is empty.
-func asUser(owner, caller uint32, scope string) func(*testing.T) string {
+func asUser(owner, caller uint32, scope string, mptcp bool) func(*testing.T) string {
 	return func(t *testing.T) string {
 		if scope != "" {
 			const path = "/proc/sys/kernel/yama/ptrace_scope"
@@ -22,11 +22,11 @@ func asUser(owner, caller uint32, scope string) func(*testing.T) string {
 			}
 			set(t, path, scope)
 		}
-		peer := listen(t, "127.0.0.1:0", false)
+		peer := listen(t, "127.0.0.1:0", mptcp)
 		peer.caller = caller
 		app := testapp.StartAs(t, testapp.Build(t), owner)
 		app.Call("ignore")
-		return hangUpReader(t, app, connect(app, peer, false, false), peer)
+		return hangUpReader(t, app, connect(app, peer, false, mptcp), peer)
 	}
 }
 

@@ -49,6 +49,7 @@ func TestSituations(t *testing.T) {
 
 		{"MPTCP idle", true, idle("127.0.0.1:0", false, true)},
 		{"MPTCP idle, method destroy", true, idle("127.0.0.1:0", false, true, "--method=destroy")},
+		{"MPTCP idle, the same user", true, asUser(1000, 1000, "", true)},
 		{"MPTCP, by its second path", true, secondPath()},
 		{"MPTCP, second path alone", true, secondPath("--mptcp=path")},
 
@@ -57,10 +58,10 @@ func TestSituations(t *testing.T) {
 		{"accepted, direction inbound", false, accepted(false, "--direction=inbound")},
 		{"not accepted yet, direction inbound", false, unaccepted},
 
-		{"another user", false, asUser(0, 65534, "")},
-		{"the same user", false, asUser(1000, 1000, "")},
-		{"the same user, ptrace_scope 1", false, asUser(1000, 1000, "1")},
-		{"root, ptrace_scope 1", false, asUser(1000, 0, "1")},
+		{"another user", false, asUser(0, 65534, "", false)},
+		{"the same user", false, asUser(1000, 1000, "", false)},
+		{"the same user, ptrace_scope 1", false, asUser(1000, 1000, "1", false)},
+		{"root, ptrace_scope 1", false, asUser(1000, 0, "1", false)},
 	} {
 		t.Run(s.name, func(t *testing.T) {
 			nstest.Run(t, func(t *testing.T) {
