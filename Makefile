@@ -6,6 +6,7 @@
 # make demo     a service fails over, with tcphup and without; as root
 # make soak     tcphup under a load that never rests, for DURATION=10m; as root
 # make churn    sockets that change peers, processes and descriptors, for DURATION=10m; as root
+# make kernels  tcphup and package tests on kernels of Debian releases, in virtual machines
 # make image    a container image with the binary and nothing else
 # make packages deb and rpm, in dist/
 # make release  binaries and packages for amd64 and arm64 with SHA256SUMS, in dist/
@@ -44,8 +45,11 @@ COVERED       := tcphup/sockdiag,tcphup/actuator,tcphup/alerts,tcphup/collector,
 FUZZ_TIME     ?= 30s
 FUZZ_IN       ?= .
 DURATION      ?= 10m
+# Kernels to boot, such as KERNELS=5.10,6.1; all if empty.
+KERNELS       ?=
+DEBIAN_MIRROR ?= http://deb.debian.org/debian
 
-.PHONY: help build man docs run demo soak churn test suite check checks compiled binaries lint format vet cross unit short tools fuzz e2e browser test-harness cover programs setup-test setup-demo image packages release bench clean need-root
+.PHONY: help build man docs run demo soak churn kernels test suite check checks compiled binaries lint format vet cross unit short tools fuzz e2e browser test-harness cover programs setup-test setup-demo setup-kernels image packages release bench clean need-root
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -57,7 +61,7 @@ man: build
 	./tcphup --help-man > tcphup.1
 
 docs:
-	$(GO) test -count 1 -run '^TestDocs$$' ./command ./server -update
+	$(GO) test -count 1 -run '^TestDocs$$' ./command ./server ./test/kernels -update
 
 run: build
 	@test -e $(TOKEN) || (umask 077 && od -An -N24 -tx1 /dev/urandom | tr -d ' \n' > $(TOKEN) && echo >> $(TOKEN))
@@ -74,6 +78,11 @@ soak: need-root build
 # The short form is a test of the suite; docs/soak.md has the numbers of a long run.
 churn: need-root
 	TCPHUP_CHURN=$(DURATION) $(GO) test -count=1 -timeout 0 -v -run '^TestPrivilegedChurn$$' ./actuator
+
+# See test/kernels/main.go. Needs no root once the programs are installed.
+kernels: setup-kernels
+	nice -n 19 $(GO) run ./test/kernels -mirror=$(DEBIAN_MIRROR) -only='$(KERNELS)' -results=docs/kernels.csv
+	$(GO) test -count 1 -run '^TestDocs$$' ./test/kernels -update
 
 test: need-root
 	@start=$$(date +%s) && $(MAKE) suite && echo "make test: all tests passed in $$(($$(date +%s) - start)) s"
@@ -103,7 +112,7 @@ checks:
 need-root:
 	@test "$$(id -u)" = 0 || { echo "make $(MAKECMDGOALS) needs root: it creates namespaces; make check does not" >&2; exit 1; }
 
-setup-test setup-demo: setup-%:
+setup-test setup-demo setup-kernels: setup-%:
 	@tools/setup.sh $*
 
 format:
@@ -134,7 +143,7 @@ cross:
 	GOARCH=386 $(GO) test -short -timeout 10m ./...
 
 unit:
-	$(GO) test -race -timeout 10m $$($(GO) list ./... | grep -v '/test/\(e2e\|harness\|soak\|bench\)$$')
+	$(GO) test -race -timeout 10m $$($(GO) list ./... | grep -v '/test/\(e2e\|harness\|soak\|bench\|kernels/situations\)$$')
 
 # Go's fuzzer now and then takes the end of its time for a failure. Then the inputs decide: one that fails is
 # among them, because the fuzzer has kept it.

@@ -32,8 +32,12 @@ func sockets(t *testing.T, port uint16) []sockdiag.Flow {
 		t.Fatal(err)
 	}
 	defer conn.Close()
+	protocols := []sockdiag.Protocol{sockdiag.TCP}
+	if nstest.HasMPTCP() {
+		protocols = append(protocols, sockdiag.MPTCP)
+	}
 	var found []sockdiag.Flow
-	for _, protocol := range []sockdiag.Protocol{sockdiag.TCP, sockdiag.MPTCP} {
+	for _, protocol := range protocols {
 		for f, err := range conn.Flows(t.Context(), sockdiag.Query{Protocol: protocol, States: ^sockdiag.StateSet(0), Info: true}) {
 			if err != nil {
 				t.Fatal(err)

@@ -116,6 +116,10 @@ func TestPrivilegedOutboundUnderLoad(t *testing.T) {
 
 func checkOutboundUnderLoad(t *testing.T, mptcp bool) {
 	const each = 25
+	client := "127.0.0.3" // an own one: fixed ports of an earlier connection may be in TIME_WAIT
+	if mptcp {
+		client = "127.0.0.4"
+	}
 	forever := func(to net.Conn) {
 		for b := make([]byte, 64<<10); ; {
 			if _, err := to.Write(b); err != nil {
@@ -135,7 +139,7 @@ func checkOutboundUnderLoad(t *testing.T, mptcp bool) {
 		},
 	} {
 		for j := range each {
-			listener, from, accepted := ends(t, fmt.Sprintf("127.0.0.3:%d", 1000+each*i+j), fmt.Sprintf("127.0.0.1:%d", 45000+each*i+j), mptcp)
+			listener, from, accepted := ends(t, fmt.Sprintf("%s:%d", client, 1000+each*i+j), fmt.Sprintf("127.0.0.1:%d", 45000+each*i+j), mptcp)
 			_ = listener.Close()
 			load(from, accepted)
 		}

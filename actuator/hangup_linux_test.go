@@ -150,7 +150,7 @@ func openSockets(t *testing.T) (n int) {
 // resets returns the number of RST segments that this namespace has sent (OutRsts).
 func resets(t *testing.T) string {
 	t.Helper()
-	b, err := os.ReadFile("/proc/self/net/snmp")
+	b, err := os.ReadFile("/proc/thread-self/net/snmp")
 	if err != nil {
 		t.Fatal(err)
 	}

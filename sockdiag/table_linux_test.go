@@ -10,6 +10,7 @@ import (
 // of its initial subflow show that.
 func TestPrivilegedTable(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
+		nstest.NeedMPTCP(t)
 		const fixed, service = "127.0.0.1:1000", "127.0.0.1:45000"
 		ln := listen(t, service, true)
 		connect(t, ln, fixed, service, true)

@@ -1,8 +1,9 @@
 #!/bin/sh
 # Installs the programs that a set of make targets needs.
 #
-#   tools/setup.sh test   for make test
-#   tools/setup.sh demo   for make demo
+#   tools/setup.sh test      for make test
+#   tools/setup.sh demo      for make demo
+#   tools/setup.sh kernels   for make kernels
 #
 # On Debian and Ubuntu, as root, missing packages are printed and installed; services that
 # they contain are not started. Elsewhere the missing programs are printed and the exit
@@ -35,14 +36,27 @@ strace strace
 systemd-analyze systemd
 zsh zsh
 '
+kernels='
+aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu
+apt-get apt
+depmod kmod
+dpkg-deb dpkg
+qemu-system-aarch64 qemu-system-arm
+qemu-system-x86_64 qemu-system-x86
+x86_64-linux-gnu-gcc gcc
+xz xz-utils
+zstd zstd
+'
 # Packages without a program to look for.
 test_libraries='ca-certificates libc6-dev'
+kernels_libraries='debian-archive-keyring libc6-dev libc6-dev-arm64-cross'
 
 case "${1:-}" in
 demo) programs=$demo libraries= ;;
 test) programs=$test libraries=$test_libraries ;;
+kernels) programs=$kernels libraries=$kernels_libraries ;;
 *)
-	echo "usage: tools/setup.sh test|demo" >&2
+	echo "usage: tools/setup.sh test|demo|kernels" >&2
 	exit 2
 	;;
 esac

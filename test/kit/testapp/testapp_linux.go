@@ -33,24 +33,31 @@ func BuildStatic(t testing.TB) string {
 	return Build(t, "-static")
 }
 
+// directoryVariable is the environment variable for the directory of the binaries app and
+// churn, linked statically. It is set where there is no C compiler.
+const directoryVariable = "TCPHUP_TEST_APPLICATIONS"
+
 // Build compiles the application with additional compiler flags and returns the path of the
-// binary. It needs a C compiler.
+// binary. It needs a C compiler, unless the environment has the directory of the binaries.
 func Build(t testing.TB, flags ...string) string {
 	t.Helper()
-	return build(t, app, flags...)
+	return build(t, "app", app, flags...)
 }
 
 // BuildChurn builds an application that runs without commands; testdata/churn.c has its
 // arguments and output.
 func BuildChurn(t testing.TB) string {
 	t.Helper()
-	return build(t, churn)
+	return build(t, "churn", churn)
 }
 
-func build(t testing.TB, source string, flags ...string) string {
+func build(t testing.TB, name, source string, flags ...string) string {
 	t.Helper()
+	if directory := os.Getenv(directoryVariable); directory != "" {
+		return filepath.Join(directory, name)
+	}
 	dir := t.TempDir()
-	binary := filepath.Join(dir, "app")
+	binary := filepath.Join(dir, name)
 	flags = append(flags, "-pthread", "-D_GNU_SOURCE", "-Wall", "-Werror", "-O1", "-x", "c", "-o", binary, "-")
 	cmd := exec.CommandContext(t.Context(), "cc", flags...)
 	cmd.Stdin = strings.NewReader(source)
