@@ -165,7 +165,7 @@ func (x *action) run(ctx context.Context) (*hangup.Report, error) {
 			watch.abandon()
 			return nil, err
 		}
-		report.OwnersTook, report.Processes, report.Unreadable = time.Since(start), found.processes, found.unreadable
+		report.OwnersTook, report.Processes, report.Unreadable, report.Unsearched = time.Since(start), found.processes, found.unreadable, found.unsearched
 		hungUp := x.hangUpAll(ctx, allowed)
 		x.verify(ctx, hungUp)
 		watch.end(ctx, hungUp)
@@ -228,15 +228,11 @@ func (x *action) overBudget(n, covered int) string {
 
 // findOwners scans /proc once for the owners of all targets.
 func (x *action) findOwners(ctx context.Context, targets []*target) (*owners, error) {
-	var inodes []uint32
-	var cgroups []uint64
-	for _, t := range targets {
-		if t.Flow.Inode != 0 {
-			inodes = append(inodes, t.Flow.Inode)
-			cgroups = append(cgroups, t.Flow.CgroupID)
-		}
+	flows := make([]sockdiag.Flow, len(targets))
+	for i, t := range targets {
+		flows[i] = t.Flow
 	}
-	found, err := findOwners(ctx, sortCompact(inodes), sortCompact(cgroups))
+	found, err := findOwners(ctx, flows)
 	if err != nil {
 		return nil, fmt.Errorf("find owners: %w", err)
 	}

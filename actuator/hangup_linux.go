@@ -259,7 +259,7 @@ func (x *action) shutDownAcquired(ctx context.Context, t *target, now *sockdiag.
 		x.logger.Error("shut down another connection of the socket", "cookie", t.Flow.Cookie, "destination", t.Flow.Remote, "local", after.local, "remote", after.remote)
 		t.fail(hangup.Shutdown, fmt.Errorf("shut down another connection of the socket: application connected it from %s to %s after the last lookup", after.local, after.remote))
 	case err == nil:
-		t.phase, t.Detail = phaseHungUp, t.interrupts
+		t.phase, t.Detail = phaseHungUp, text.JoinNonEmpty("; ", t.interrupts, t.scan.incomplete())
 		if err := x.setUserTimeout(fd, x.Linger); err != nil {
 			t.Detail = text.JoinNonEmpty("; ", t.Detail, err.Error())
 		}
@@ -310,6 +310,8 @@ func (x *action) acquire(t *target) (fd int, reason hangup.Reason, err error) {
 	}
 	err = errors.Join(errs...)
 	switch {
+	case hangup.IsExhausted(err):
+		return -1, "", err // another holder may be accessible
 	case errors.Is(err, errListener):
 		return -1, hangup.ReasonListener, err
 	case errors.Is(err, os.ErrPermission):

@@ -11,8 +11,11 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
+
+	"tcphup/sockdiag"
 )
 
 // Owner is a process with a descriptor of a socket.
@@ -27,16 +30,16 @@ type Owners struct {
 	// owner are absent.
 	ByInode map[uint32]Owner
 	// Processes counts the scanned processes, and Unreadable the processes among them
-	// whose descriptors could not be read: permission denied.
-	Processes, Unreadable int
+	// whose descriptors could not be read: permission denied. Unsearched counts the
+	// processes that were not scanned in time.
+	Processes, Unreadable, Unsearched int
 }
 
-// FindOwners returns the owners of the sockets with the given inodes by one scan of
-// /proc; inodes of 0 are ignored. Capabilities are those of the shutdown method, see
-// findOwners; missing ones are not an error.
-func FindOwners(ctx context.Context, inodes []uint32) (Owners, error) {
-	wanted := slices.DeleteFunc(slices.Clone(inodes), func(inode uint32) bool { return inode == 0 })
-	found, err := findOwners(ctx, sortCompact(wanted), nil)
+// FindOwners returns the owners of the flows by one scan of /proc; flows without an inode
+// are ignored. Capabilities are those of the shutdown method, see findOwners; missing ones
+// are not an error.
+func FindOwners(ctx context.Context, flows []sockdiag.Flow) (Owners, error) {
+	found, err := findOwners(ctx, flows)
 	if err != nil {
 		return Owners{}, fmt.Errorf("find owners: %w", err)
 	}
@@ -44,6 +47,7 @@ func FindOwners(ctx context.Context, inodes []uint32) (Owners, error) {
 		ByInode:    make(map[uint32]Owner, len(found.byInode)),
 		Processes:  found.processes,
 		Unreadable: found.unreadable,
+		Unsearched: found.unsearched,
 	}
 	var cache processCache
 	for inode, holders := range found.byInode {
@@ -74,29 +78,46 @@ func (h holder) openPidfd() (int, error) {
 	return pidfd, err
 }
 
-// owners is the result of a /proc scan. Unreadable counts the scanned processes whose
-// descriptors could not be read: permission denied.
+// owners is the result of a /proc scan. The counts are those of Owners.
 type owners struct {
-	byInode               map[uint32][]holder // sorted
-	processes, unreadable int
+	byInode                           map[uint32][]holder // sorted
+	processes, unreadable, unsearched int
 	// notDumpable maps a uid to one of its unreadable processes that is not dumpable.
 	notDumpable map[uint32]int
+}
+
+// incomplete describes the processes that the SIGPIPE check omits, or returns "".
+func (o *owners) incomplete() string {
+	if o == nil || o.unsearched == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%d processes of other users not searched for lack of time", o.unsearched)
 }
 
 // maxWorkers limits the CPUs of a scan, in favour of the applications.
 const maxWorkers = 2
 
-// findOwners scans the descriptors of the processes in /proc for sockets with the given
-// inodes. Processes of the given cgroups and of this network namespace come first. When
-// every inode has a holder, the scan continues only with processes that SIGPIPE would
-// kill, and with other processes of their executables: the SIGPIPE check needs all such
-// holders. A process that ends during the scan is not an error.
+// A scan spends this time on processes that are not near the sockets (candidate): any user
+// can have millions of descriptors. Without an owner for each socket it takes longer.
+const (
+	othersLimit  = time.Second
+	missingLimit = 2 * time.Second
+)
+
+// findOwners scans the descriptors of the processes in /proc for the sockets of the flows.
+// Processes with the user or the cgroup of a flow come first, then those of this network
+// namespace, and among them those with few descriptors. When every socket has a holder, the
+// scan continues only with processes that SIGPIPE would kill, and with other processes of
+// their executables: the SIGPIPE check needs all such holders. Processes with the user or
+// the cgroup of a flow or of a holder are scanned in full, the others for a limited time. A
+// process that ends during the scan is not an error.
 //
 // It needs PTRACE_MODE_READ access: the owner's uid and gid, or CAP_SYS_PTRACE, and
 // CAP_DAC_READ_SEARCH for directories of another uid. It returns an error if /proc
 // belongs to another pid namespace.
-func findOwners(ctx context.Context, inodes []uint32, cgroups []uint64) (*owners, error) {
-	if len(inodes) == 0 {
+func findOwners(ctx context.Context, flows []sockdiag.Flow) (*owners, error) {
+	flows = slices.DeleteFunc(slices.Clone(flows), func(f sockdiag.Flow) bool { return f.Inode == 0 })
+	if len(flows) == 0 {
 		return &owners{}, nil
 	}
 	proc, err := openProc()
@@ -112,28 +133,23 @@ func findOwners(ctx context.Context, inodes []uint32, cgroups []uint64) (*owners
 	if err != nil {
 		return nil, err
 	}
-	return scanProcesses(ctx, proc, rank(proc, pids, cgroups), inodes)
+	return scanProcesses(ctx, proc, rank(proc, pids, flows), inodesOf(flows))
+}
+
+func inodesOf(flows []sockdiag.Flow) []uint32 {
+	inodes := make([]uint32, len(flows))
+	for i := range flows {
+		inodes[i] = flows[i].Inode
+	}
+	return sortCompact(inodes)
 }
 
 // scanProcesses scans the descriptors of the given processes, in this order.
-func scanProcesses(ctx context.Context, proc int, pids []int, inodes []uint32) (*owners, error) {
+func scanProcesses(ctx context.Context, proc int, processes []candidate, inodes []uint32) (*owners, error) {
 	s := newSearch(proc, inodes)
-	s.each(ctx, pids, func(w *worker, pid int) {
-		if s.missing.Load() == 0 {
-			if kills, err := sigpipeKills(pid); err == nil && !kills {
-				s.skip(pid)
-				return
-			}
-		}
-		w.process(pid)
-	})
-	if killed := s.killedExecutables(); len(killed) > 0 {
-		s.each(ctx, s.skipped, func(w *worker, pid int) {
-			// The executable is unreadable after the end of the first thread.
-			if e := executableOf(holder{pid: pid}); e.inode == 0 || slices.ContainsFunc(killed, e.same) {
-				w.process(pid)
-			}
-		})
+	s.pass(ctx, processes)
+	if s.killed = s.killedExecutables(); len(s.killed) > 0 {
+		s.pass(ctx, s.skipped)
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -141,25 +157,71 @@ func scanProcesses(ctx context.Context, proc int, pids []int, inodes []uint32) (
 	return s.result()
 }
 
-// each calls scan for the processes, in this order, until ctx ends or the search fails.
-func (s *search) each(ctx context.Context, pids []int, scan func(w *worker, pid int)) {
+// pass visits the processes, in this order, and then those among the unsearched ones that
+// turned out to have the user or the cgroup of a holder.
+func (s *search) pass(ctx context.Context, processes []candidate) {
+	for len(processes) > 0 {
+		s.each(ctx, processes)
+		processes = s.takeRelated()
+	}
+}
+
+// each visits the processes, in this order, until ctx ends or the search fails.
+func (s *search) each(ctx context.Context, processes []candidate) {
 	var (
 		next    atomic.Int64
 		workers sync.WaitGroup
 	)
-	for range min(maxWorkers, runtime.GOMAXPROCS(0), len(pids)) {
+	for range min(maxWorkers, runtime.GOMAXPROCS(0), len(processes)) {
 		workers.Go(func() {
 			w := worker{search: s}
 			for ctx.Err() == nil && !s.failed.Load() {
 				i := int(next.Add(1)) - 1
-				if i >= len(pids) {
+				if i >= len(processes) {
 					return
 				}
-				scan(&w, pids[i])
+				w.visit(ctx, processes[i])
 			}
 		})
 	}
 	workers.Wait()
+}
+
+// visit scans a process unless its result would not matter or the time is over.
+func (w *worker) visit(ctx context.Context, c candidate) {
+	switch {
+	case !c.near && w.timeOver():
+		w.addUnsearched(c)
+	case w.missing.Load() == 0 && !w.concernsSIGPIPE(c.pid):
+		w.skip(c)
+	default:
+		w.process(ctx, c)
+	}
+}
+
+// concernsSIGPIPE reports whether SIGPIPE would kill a process, or whether it runs a killed
+// executable.
+func (s *search) concernsSIGPIPE(pid int) bool {
+	if kills, err := sigpipeKills(pid); kills || err != nil {
+		return true
+	}
+	if len(s.killed) == 0 {
+		return false
+	}
+	// The executable is unreadable after the end of the first thread.
+	e := executableOf(holder{pid: pid})
+	return e.inode == 0 || slices.ContainsFunc(s.killed, e.same)
+}
+
+// timeOver reports whether the time for processes that are not near is over. It begins with
+// the first call.
+func (s *search) timeOver() bool {
+	s.begin.Do(func() { s.began = time.Now() })
+	limit := othersLimit
+	if s.missing.Load() > 0 {
+		limit = missingLimit
+	}
+	return time.Since(s.began) > limit
 }
 
 // search is the state that the workers of one scan share.
@@ -170,9 +232,15 @@ type search struct {
 	missing atomic.Int64
 	failed  atomic.Bool // set by an error of tcphup itself: the scan ends
 
+	begin sync.Once
+	began time.Time // set by the first timeOver
+	// killed are the executables of holders that SIGPIPE would kill; nil in the first pass.
+	killed []executable
+
 	mu                    sync.Mutex
 	holders               map[uint32][]holder
-	skipped               []int // not scanned, because every inode had a holder
+	skipped               []candidate // not scanned, because every inode had a holder
+	unsearched            []candidate // not scanned in full, because the time was over
 	processes, unreadable int
 	notDumpable           map[uint32]int
 	errs                  []error
@@ -203,10 +271,52 @@ func (s *search) addHolder(inode uint32, index int, h holder) {
 	s.holders[inode] = append(s.holders[inode], h)
 }
 
-func (s *search) skip(pid int) {
+func (s *search) skip(c candidate) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.skipped = append(s.skipped, pid)
+	s.skipped = append(s.skipped, c)
+}
+
+func (s *search) addUnsearched(c candidate) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.unsearched = append(s.unsearched, c)
+}
+
+// takeRelated removes from the unsearched processes those with the user or the cgroup of a
+// holder, and returns them as near ones.
+func (s *search) takeRelated() []candidate {
+	if len(s.unsearched) == 0 {
+		return nil
+	}
+	users, cgroups := make(map[uint32]bool), make(map[string]bool)
+	for _, holders := range s.holders {
+		for _, h := range distinctProcesses(holders) {
+			if uid, ok := userOf(s.proc, h.pid); ok {
+				users[uid] = true
+			}
+			cgroups[s.cgroupOf(h.pid)] = true
+		}
+	}
+	delete(cgroups, "")
+	var related []candidate
+	s.unsearched = slices.DeleteFunc(s.unsearched, func(c candidate) bool {
+		c.near = users[c.uid] || cgroups[s.cgroupOf(c.pid)]
+		if c.near {
+			related = append(related, c)
+		}
+		return c.near
+	})
+	return related
+}
+
+// cgroupOf is the function cgroupOf; without descriptors or memory the search fails.
+func (s *search) cgroupOf(pid int) string {
+	path, err := cgroupOf(pid)
+	if err != nil && !s.failed.Swap(true) {
+		s.errs = append(s.errs, err)
+	}
+	return path
 }
 
 // killedExecutables returns the executables of the holders that SIGPIPE would kill.
@@ -249,13 +359,15 @@ func (s *search) countProcess(pid int, err error) {
 }
 
 func (s *search) result() (*owners, error) {
-	for _, holders := range s.holders {
+	for inode, holders := range s.holders {
 		slices.SortFunc(holders, func(a, b holder) int {
 			return cmp.Or(cmp.Compare(a.pid, b.pid), cmp.Compare(a.fd, b.fd))
 		})
+		s.holders[inode] = slices.Compact(holders) // a scan may have been repeated
 	}
-	found := &owners{byInode: s.holders, processes: s.processes, unreadable: s.unreadable, notDumpable: s.notDumpable}
-	return found, errors.Join(s.errs...)
+	return &owners{
+		byInode: s.holders, processes: s.processes, unreadable: s.unreadable, unsearched: len(s.unsearched), notDumpable: s.notDumpable,
+	}, errors.Join(s.errs...)
 }
 
 func openProc() (int, error) {

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"tcphup/sockdiag"
 	"tcphup/test/kit/nstest"
 	"tcphup/test/kit/testapp"
 )
@@ -58,8 +59,8 @@ func TestPrivilegedCgroup(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if ranked := rank(proc, pids, []uint64{flow.CgroupID}); len(ranked) != 2 || ranked[0] != os.Getpid() || ranked[1] != app.PID() {
-			t.Errorf("order is %v, want this process and then process %d", ranked, app.PID())
+		if ranked := rank(proc, pids, []sockdiag.Flow{flow}); len(ranked) != 2 || ranked[0].pid != os.Getpid() || ranked[1].pid != app.PID() {
+			t.Errorf("order is %+v, want this process and then process %d", ranked, app.PID())
 		}
 	})
 }
@@ -83,7 +84,7 @@ func TestRankOwnFirst(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Close(proc)
-	if got := rank(proc, []int{os.Getppid(), 1, os.Getpid()}, nil); got[0] != os.Getpid() {
+	if got := rank(proc, []int{os.Getppid(), 1, os.Getpid()}, nil); got[0].pid != os.Getpid() {
 		t.Errorf("got %v, want %d first", got, os.Getpid())
 	}
 }

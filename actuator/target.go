@@ -71,6 +71,9 @@ func (t *target) refuse(reason hangup.Reason, detail string) {
 // fail ends a flow after a failed system call.
 func (t *target) fail(method hangup.Method, err error) {
 	t.Err = err
+	if hangup.IsExhausted(err) {
+		t.Detail = "out of descriptors or memory, retry or raise the limit of open files (ulimit -n, LimitNOFILE)"
+	}
 	t.end(method, hangup.Failed)
 }
 
