@@ -232,7 +232,7 @@ func (x *action) findOwners(ctx context.Context, targets []*target) (*owners, er
 	for i, t := range targets {
 		flows[i] = t.Flow
 	}
-	found, err := findOwners(ctx, flows)
+	found, err := findOwners(ctx, flows, nearLimit)
 	if err != nil {
 		return nil, fmt.Errorf("find owners: %w", err)
 	}
@@ -240,6 +240,9 @@ func (x *action) findOwners(ctx context.Context, targets []*target) (*owners, er
 		holders := found.byInode[t.Flow.Inode]
 		t.holders, t.ownersAt, t.PID, t.Command = holders, time.Now(), 0, ""
 		t.scan = found
+		if _, deferred := slices.BinarySearch(found.deferred, t.Flow.Inode); deferred {
+			t.ownersAt = time.Time{}
+		}
 		if len(holders) > 0 {
 			t.PID = holders[0].pid
 			t.Command = x.processes.get(t.PID).command

@@ -132,6 +132,8 @@ func (x *action) hangUpOne(ctx context.Context, t *target, now *sockdiag.Flow, d
 		return
 	}
 	switch {
+	case t.ownersAt.IsZero():
+		t.phase = phaseOwnerLost
 	case slices.ContainsFunc(t.holders, func(h holder) bool { return h.pid == os.Getpid() }):
 		t.refuse(hangup.ReasonSelf, "socket belongs to tcphup")
 	case t.connection != nil:

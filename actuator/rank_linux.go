@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -20,6 +21,8 @@ import (
 type candidate struct {
 	pid int
 	uid uint32 // effective
+	// cgroup is the id of the process's cgroup if a flow has the same, else 0.
+	cgroup uint64
 	// near is set for tcphup itself, and for processes with the user or the cgroup of a flow
 	// or of a holder. Only these processes are scanned without a limit.
 	near bool
@@ -38,24 +41,35 @@ func nearby(pids ...int) []candidate {
 	return all
 }
 
+// origin is the user and the cgroup of a socket.
+type origin struct {
+	uid    uint32
+	cgroup uint64 // 0: unknown
+}
+
+func originOf(f *sockdiag.Flow) origin { return origin{f.UID, f.CgroupID} }
+
+func (c candidate) isOf(o origin) bool {
+	return c.uid == o.uid || c.cgroup != 0 && c.cgroup == o.cgroup
+}
+
 // rank sorts processes by how likely they hold a socket of the flows: processes with the
 // user or the cgroup of a flow, then those of this network namespace, and among them those
-// with few descriptors. This process is first: its own sockets must be found.
-func rank(proc int, pids []int, flows []sockdiag.Flow) []candidate {
-	ownNet := namespaceInode(proc, os.Getpid())
-	users := make(map[uint32]bool)
+// with few descriptors. This process is first: its own sockets must be found. It returns
+// the flows of this scan, see affordable.
+func rank(proc int, pids []int, flows []sockdiag.Flow, limit int64) ([]candidate, []sockdiag.Flow) {
 	var cgroups []uint64
 	for i := range flows {
-		users[flows[i].UID] = true
 		cgroups = append(cgroups, flows[i].CgroupID)
 	}
-	inCgroup := cgroupMembers(sortCompact(cgroups))
+	cgroupOf := cgroupMembers(sortCompact(cgroups))
+	ownNet := namespaceInode(proc, os.Getpid())
 	counted := kernelAtLeast(6, 2)
 	all := make([]candidate, 0, len(pids))
 	for _, pid := range pids {
-		c := candidate{pid: pid}
+		c := candidate{pid: pid, cgroup: cgroupOf[pid]}
 		uid, ok := userOf(proc, pid)
-		c.uid, c.near = uid, !ok || users[uid] || inCgroup[pid] || pid == os.Getpid()
+		c.uid, c.near = uid, !ok || pid == os.Getpid()
 		// A process with an unreadable namespace may be in ours.
 		net := namespaceInode(proc, pid)
 		c.elsewhere = net != 0 && net != ownNet
@@ -63,6 +77,12 @@ func rank(proc int, pids []int, flows []sockdiag.Flow) []candidate {
 			c.descriptors = countDescriptors(proc, pid)
 		}
 		all = append(all, c)
+	}
+	flows = affordable(all, flows, limit)
+	for o := range origins(flows) {
+		for i := range all {
+			all[i].near = all[i].near || all[i].isOf(o)
+		}
 	}
 	slices.SortStableFunc(all, func(a, b candidate) int {
 		return cmp.Or(
@@ -72,6 +92,40 @@ func rank(proc int, pids []int, flows []sockdiag.Flow) []candidate {
 			cmp.Compare(a.descriptors, b.descriptors),
 		)
 	})
+	return all, flows
+}
+
+// nearLimit is the limit of affordable for hang-ups: about a second.
+const nearLimit = 250_000
+
+// affordable returns the flows of the origins whose processes have the fewest descriptors:
+// at least one origin, and as many as limit descriptors in total allow. Otherwise a user
+// with millions of descriptors and one matching flow could delay the flows of all others.
+func affordable(all []candidate, flows []sockdiag.Flow, limit int64) []sockdiag.Flow {
+	costs := origins(flows)
+	for o := range costs {
+		for i := range all {
+			if all[i].isOf(o) {
+				costs[o] += all[i].descriptors
+			}
+		}
+	}
+	sum, kept := int64(0), make(map[origin]bool, len(costs))
+	for _, o := range slices.SortedFunc(maps.Keys(costs), func(a, b origin) int { return cmp.Compare(costs[a], costs[b]) }) {
+		if sum += costs[o]; sum > limit && len(kept) > 0 {
+			break
+		}
+		kept[o] = true
+	}
+	return slices.DeleteFunc(slices.Clone(flows), func(f sockdiag.Flow) bool { return !kept[originOf(&f)] })
+}
+
+// origins returns the origins of the flows, with the value 0.
+func origins(flows []sockdiag.Flow) map[origin]int64 {
+	all := make(map[origin]int64)
+	for i := range flows {
+		all[originOf(&flows[i])] = 0
+	}
 	return all
 }
 
@@ -141,32 +195,33 @@ func namespaceInode(proc, pid int) uint64 {
 	return st.Ino
 }
 
-// cgroupMembers returns the processes of the cgroups (v2) with the given ids, or nil if
-// one is unreadable. It needs CAP_DAC_READ_SEARCH (open_by_handle_at(2)).
-func cgroupMembers(ids []uint64) map[int]bool {
+// cgroupMembers maps the processes of the cgroups (v2) with the given ids to these ids. It
+// omits cgroups that are unreadable, and the root. It needs CAP_DAC_READ_SEARCH
+// (open_by_handle_at(2)).
+func cgroupMembers(ids []uint64) map[int]uint64 {
 	root, err := unix.Open(cgroupMount(), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil
 	}
 	defer unix.Close(root)
-	members := make(map[int]bool)
+	members := make(map[int]uint64)
 	for _, id := range ids {
 		if id <= rootCgroup {
-			return nil // contains every process
+			continue // contains every process
 		}
 		handle := unix.NewFileHandle(kernfsHandle, binary.NativeEndian.AppendUint64(nil, id))
 		dir, err := unix.OpenByHandleAt(root, handle, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC)
 		if err != nil {
-			return nil
+			continue
 		}
 		procs, err := os.ReadFile(filepath.Join("/proc/self/fd", strconv.Itoa(dir), "cgroup.procs"))
 		_ = unix.Close(dir)
 		if err != nil {
-			return nil
+			continue
 		}
 		for line := range bytes.Lines(procs) {
 			if pid := atoi(bytes.TrimSpace(line)); pid > 0 {
-				members[pid] = true
+				members[pid] = id
 			}
 		}
 	}

@@ -27,7 +27,7 @@ type target struct {
 	hangup.Result
 	phase         phase
 	holders       []holder
-	ownersAt      time.Time // end of the /proc scan that found the holders
+	ownersAt      time.Time // end of the /proc scan for the holders, zero before it
 	scan          *owners   // result of that scan, nil before it
 	searchedAgain bool      // holders no longer had the flow; limits that search to one
 	// waitUntil ends the wait for the end of a message, and interrupts describes the message
