@@ -113,17 +113,24 @@ func (a *Actuator) HangUp(ctx context.Context, request hangup.Request) (*hangup.
 	}
 	conn, err := sockdiag.Dial()
 	if err != nil {
-		return nil, fmt.Errorf("hang up: %w", err)
+		return nil, hangUpError(err)
 	}
 	defer conn.Close()
 
 	x := &action{Actuator: a, Request: request, conn: conn}
 	report, err := x.run(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("hang up: %w", err)
+		return nil, hangUpError(err)
 	}
 	a.metrics.observe(request.Policy, report)
 	return report, nil
+}
+
+func hangUpError(err error) error {
+	if hint := exhaustedHint(err); hint != "" {
+		return fmt.Errorf("hang up: %w: %s", err, hint)
+	}
+	return fmt.Errorf("hang up: %w", err)
 }
 
 // action is the state of one HangUp call.

@@ -141,3 +141,23 @@ func TestAffordable(t *testing.T) {
 		})
 	}
 }
+
+// A flow whose owners were not searched for is not destroyed: it may belong to tcphup.
+func TestDeferredIsNotDestroyed(t *testing.T) {
+	a := New(Config{})
+	destroyed := 0
+	a.destroy = func(context.Context, *sockdiag.Conn, *sockdiag.Flow) error {
+		destroyed++
+		return nil
+	}
+	x := &action{Actuator: a, Request: hangup.Request{Method: hangup.Destroy}}
+	flow := sockdiag.Flow{State: sockdiag.Established, Inode: 1}
+	deferred := &target{Result: hangup.Result{Flow: flow}}
+	if x.hangUpOne(t.Context(), deferred, &flow, false); deferred.phase != phaseOwnerLost || destroyed != 0 {
+		t.Errorf("phase is %d, %d destroys", deferred.phase, destroyed)
+	}
+	deferred.ownersAt = time.Now()
+	if x.hangUpOne(t.Context(), deferred, &flow, false); deferred.phase != phaseHungUp || destroyed != 1 {
+		t.Errorf("after the search: phase is %d, %d destroys", deferred.phase, destroyed)
+	}
+}

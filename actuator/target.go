@@ -2,7 +2,9 @@ package actuator
 
 import (
 	"context"
+	"errors"
 	"slices"
+	"syscall"
 	"time"
 
 	"tcphup/hangup"
@@ -71,10 +73,25 @@ func (t *target) refuse(reason hangup.Reason, detail string) {
 // fail ends a flow after a failed system call.
 func (t *target) fail(method hangup.Method, err error) {
 	t.Err = err
-	if hangup.IsExhausted(err) {
-		t.Detail = "out of descriptors or memory, retry or raise the limit of open files (ulimit -n, LimitNOFILE)"
+	if hint := exhaustedHint(err); hint != "" {
+		t.Detail = hint
 	}
 	t.end(method, hangup.Failed)
+}
+
+// exhaustedHint describes how to provide the descriptors or the memory that tcphup lacked. It
+// returns "" for other errors.
+func exhaustedHint(err error) string {
+	switch {
+	case errors.Is(err, syscall.EMFILE):
+		return "out of descriptors: retry, or raise the limit of open files (ulimit -n, LimitNOFILE)"
+	case errors.Is(err, syscall.ENFILE):
+		return "out of descriptors: retry, or raise fs.file-max"
+	case hangup.IsExhausted(err):
+		return "out of memory: retry"
+	default:
+		return ""
+	}
 }
 
 // failUnlessDone is fail for an untouched flow; the flow stays Planned when ctx has ended.

@@ -291,7 +291,7 @@ func (j *job) classify(ctx context.Context, err error) {
 	case err != nil:
 		j.decide(resultError, "%v", err)
 	case j.report.Exhausted() > 0:
-		j.decide(resultUnfinished, "%d flows left: out of descriptors or memory; raise the limit of open files (LimitNOFILE)", unfinished)
+		j.decide(resultUnfinished, "%d flows left, out of descriptors or memory", unfinished)
 	case unfinished > 0:
 		j.decide(resultUnfinished, "%d flows left", unfinished)
 	case overBudget > 0:
