@@ -29,6 +29,7 @@ func TestPrivilegedRelatedHolders(t *testing.T) {
 		defer unix.Close(proc)
 		for _, tt := range []struct {
 			name, fork string
+			ignores    bool // the owner
 			shared     bool // cgroup
 			near       bool // the child
 			found      bool
@@ -37,6 +38,7 @@ func TestPrivilegedRelatedHolders(t *testing.T) {
 			{name: "same user, ignores SIGPIPE", fork: "fork ignore", found: true},
 			{name: "same cgroup", fork: "fork default 65534", shared: true, found: true},
 			{name: "another user", fork: "fork default 65534"},
+			{name: "another user, both ignore SIGPIPE", ignores: true, fork: "fork ignore 65534"},
 			{name: "another user of a flow", fork: "fork default 65534", near: true, found: true},
 		} {
 			t.Run(tt.name, func(t *testing.T) {
@@ -45,9 +47,12 @@ func TestPrivilegedRelatedHolders(t *testing.T) {
 				if tt.shared {
 					moveToCgroup(t, app)
 				}
+				if tt.ignores {
+					app.Call("ignore")
+				}
 				app.Connect(server.Addr(), false, false)
 				child := startHolder(t, app, tt.fork)
-				if tt.fork == "fork default 65534" {
+				if strings.HasSuffix(tt.fork, " 65534") {
 					nstest.Eventually(t, "the child has another user", func() bool {
 						uid, ok := userOf(proc, child)
 						return ok && uid == nobody
