@@ -20,7 +20,12 @@ const nobody = 65534
 // 3*othersLimit, do not delay a hang-up, even if that user has a matching flow.
 func TestPrivilegedManyDescriptors(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
-		if !kernelAtLeast(6, 2) {
+		proc, err := openProc()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(proc)
+		if !countsDescriptors(proc) {
 			t.Skip("st_size of /proc/PID/fd needs Linux 6.2")
 		}
 		server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
@@ -29,7 +34,7 @@ func TestPrivilegedManyDescriptors(t *testing.T) {
 		// It would end a scan in the order of process ids late.
 		app := testapp.Start(t, binary)
 		app.Call("ignore")
-		full := hoard(t, hoarder)
+		full := hoard(t, proc, hoarder)
 
 		t.Run("without a flow", func(t *testing.T) {
 			fd := app.Connect(server.Addr(), false, false)
@@ -78,16 +83,11 @@ func TestPrivilegedManyDescriptors(t *testing.T) {
 
 // hoard makes an application and its children open descriptors, and returns the duration of
 // a scan of all of them.
-func hoard(t *testing.T, app *testapp.App) time.Duration {
+func hoard(t *testing.T, proc int, app *testapp.App) time.Duration {
 	t.Helper()
 	if got := app.Call("hoard 15000"); got != "hoard ok" {
 		t.Fatalf("application: %s", got)
 	}
-	proc, err := openProc()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(proc)
 	pids := []int{app.PID()}
 	scan := func(children int) time.Duration {
 		for range children {

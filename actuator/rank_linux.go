@@ -64,7 +64,7 @@ func rank(proc int, pids []int, flows []sockdiag.Flow, limit int64) ([]candidate
 	}
 	cgroupOf := cgroupMembers(sortCompact(cgroups))
 	ownNet := namespaceInode(proc, os.Getpid())
-	counted := kernelAtLeast(6, 2)
+	counted := countsDescriptors(proc)
 	all := make([]candidate, 0, len(pids))
 	for _, pid := range pids {
 		c := candidate{pid: pid, cgroup: cgroupOf[pid]}
@@ -145,6 +145,12 @@ func userOf(proc, pid int) (uint32, bool) {
 	var st unix.Stat_t
 	err := unix.Fstatat(proc, strconv.Itoa(pid), &st, 0)
 	return st.Uid, err == nil
+}
+
+// countsDescriptors reports whether the kernel counts descriptors (Linux 6.2).
+func countsDescriptors(proc int) bool {
+	var st unix.Stat_t
+	return unix.Fstatat(proc, "self/fd", &st, 0) == nil && st.Size > 0
 }
 
 // countDescriptors returns the number of open descriptors of a process: the size of

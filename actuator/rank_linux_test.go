@@ -81,7 +81,12 @@ func TestRankOwnFirst(t *testing.T) {
 // after the end of their first threads.
 func TestPrivilegedRankDescriptors(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
-		if !kernelAtLeast(6, 2) {
+		proc, err := openProc()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(proc)
+		if !countsDescriptors(proc) {
 			t.Skip("st_size of /proc/PID/fd needs Linux 6.2")
 		}
 		binary := testapp.Build(t)
@@ -91,11 +96,6 @@ func TestPrivilegedRankDescriptors(t *testing.T) {
 		few.Call("hoard 100")
 		owner.Call("hoard 3000")
 		endFirstThread(t, ended)
-		proc, err := openProc()
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer unix.Close(proc)
 		pids, err := listProcesses(proc)
 		if err != nil {
 			t.Fatal(err)
