@@ -18,7 +18,7 @@ const (
 // access is the access of tcphup to other processes. It selects the advice for a flow
 // that cannot be shut down.
 type access struct {
-	processes, unreadable int // of the /proc scan
+	processes, unreadable, unsearched int // of the /proc scan
 	// notDumpable is an unreadable process of the socket's uid that is not dumpable, or "".
 	notDumpable string
 	// hidden is set if /proc omits processes of other users (mount option hidepid).
@@ -36,7 +36,7 @@ const initialPIDNamespace = 0xEFFFFFFC
 func (x *action) access(t *target) access {
 	a := access{missing: missingCapabilities(), root: os.Geteuid() == 0}
 	if t.scan != nil {
-		a.processes, a.unreadable = t.scan.processes, t.scan.unreadable
+		a.processes, a.unreadable, a.unsearched = t.scan.processes, t.scan.unreadable, t.scan.unsearched
 		if pid, ok := t.scan.notDumpable[t.Flow.UID]; ok {
 			a.notDumpable = fmt.Sprintf("process %d (%s)", pid, x.processes.get(pid).command)
 		}
@@ -54,6 +54,8 @@ func (a access) noHolder() string {
 	const elsewhere = "it is in flight between processes, held by io_uring alone, or its process has ended"
 	const none = "no visible process holds the socket: "
 	switch {
+	case a.unreadable == 0 && a.unsearched > 0:
+		return none + fmt.Sprintf("%d processes of other users were not searched in %s", a.unsearched, missingLimit)
 	case a.unreadable == 0 && !a.hidden && a.container:
 		return "no process of this pid namespace holds the socket: " + elsewhere + ", or is in another pid namespace (Kubernetes: shareProcessNamespace)"
 	case a.unreadable == 0 && !a.hidden:

@@ -113,17 +113,24 @@ func (a *Actuator) HangUp(ctx context.Context, request hangup.Request) (*hangup.
 	}
 	conn, err := sockdiag.Dial()
 	if err != nil {
-		return nil, fmt.Errorf("hang up: %w", err)
+		return nil, hangUpError(err)
 	}
 	defer conn.Close()
 
 	x := &action{Actuator: a, Request: request, conn: conn}
 	report, err := x.run(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("hang up: %w", err)
+		return nil, hangUpError(err)
 	}
 	a.metrics.observe(request.Policy, report)
 	return report, nil
+}
+
+func hangUpError(err error) error {
+	if hint := exhaustedHint(err); hint != "" {
+		return fmt.Errorf("hang up: %w: %s", err, hint)
+	}
+	return fmt.Errorf("hang up: %w", err)
 }
 
 // action is the state of one HangUp call.
@@ -166,7 +173,7 @@ func (x *action) run(ctx context.Context) (*hangup.Report, error) {
 			watch.abandon()
 			return nil, err
 		}
-		report.OwnersTook, report.Processes, report.Unreadable = time.Since(start), found.processes, found.unreadable
+		report.OwnersTook, report.Processes, report.Unreadable, report.Unsearched = time.Since(start), found.processes, found.unreadable, found.unsearched
 		if x.Begin != nil && !x.DryRun {
 			x.Begin(len(allowed))
 		}
@@ -250,15 +257,11 @@ func (x *action) overBudget(n, covered int) string {
 
 // findOwners scans /proc once for the owners of all targets.
 func (x *action) findOwners(ctx context.Context, targets []*target) (*owners, error) {
-	var inodes []uint32
-	var cgroups []uint64
-	for _, t := range targets {
-		if t.Flow.Inode != 0 {
-			inodes = append(inodes, t.Flow.Inode)
-			cgroups = append(cgroups, t.Flow.CgroupID)
-		}
+	flows := make([]sockdiag.Flow, len(targets))
+	for i, t := range targets {
+		flows[i] = t.Flow
 	}
-	found, err := findOwners(ctx, sortCompact(inodes), sortCompact(cgroups))
+	found, err := findOwners(ctx, flows, nearLimit)
 	if err != nil {
 		return nil, fmt.Errorf("find owners: %w", err)
 	}
@@ -266,6 +269,9 @@ func (x *action) findOwners(ctx context.Context, targets []*target) (*owners, er
 		holders := found.byInode[t.Flow.Inode]
 		t.holders, t.ownersAt, t.PID, t.Command = holders, time.Now(), 0, ""
 		t.scan = found
+		if _, deferred := slices.BinarySearch(found.deferred, t.Flow.Inode); deferred {
+			t.ownersAt = time.Time{}
+		}
 		if len(holders) > 0 {
 			t.PID = holders[0].pid
 			t.Command = x.processes.get(t.PID).command

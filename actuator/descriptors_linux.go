@@ -2,6 +2,7 @@ package actuator
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -12,6 +13,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"tcphup/hangup"
 )
 
 // worker holds reusable buffers: reading a descriptor does not allocate.
@@ -24,18 +27,31 @@ type worker struct {
 
 // process scans the descriptors of one process. After the end of its first thread,
 // /proc/PID/fd is empty and belongs to root, and only its other threads list descriptors.
-func (w *worker) process(pid int) {
-	n, err := w.descriptors(pid, 0)
-	if (err == nil && n == 0 || errors.Is(err, os.ErrPermission)) && w.firstThreadEnded(pid) {
-		err = w.otherThreads(pid)
+func (w *worker) process(ctx context.Context, c candidate) {
+	n, err := w.descriptors(ctx, c, 0)
+	if err == nil && n == 0 || errors.Is(err, os.ErrPermission) {
+		ended, statErr := w.firstThreadEnded(c.pid)
+		switch {
+		case statErr != nil:
+			err = statErr
+		case ended:
+			err = w.otherThreads(ctx, c)
+		}
 	}
-	w.countProcess(pid, err)
+	if errors.Is(err, errTimeOver) {
+		w.addUnsearched(c)
+		return
+	}
+	w.countProcess(c.pid, err)
 }
+
+// errTimeOver ends the scan of a process that is not near.
+var errTimeOver = errors.New("time for other processes is over")
 
 // otherThreads scans the descriptors of the first other thread that has any. It returns
 // ESRCH if the process has ended.
-func (w *worker) otherThreads(pid int) error {
-	w.path = fmt.Appendf(w.path[:0], "%d/task\x00", pid)
+func (w *worker) otherThreads(ctx context.Context, c candidate) error {
+	w.path = fmt.Appendf(w.path[:0], "%d/task\x00", c.pid)
 	dir, err := openDirectory(w.proc, &w.path[0])
 	if err != nil {
 		return err
@@ -46,10 +62,10 @@ func (w *worker) otherThreads(pid int) error {
 		return err
 	}
 	for _, tid := range tids {
-		if tid == pid {
+		if tid == c.pid {
 			continue
 		}
-		n, err := w.descriptors(pid, tid)
+		n, err := w.descriptors(ctx, c, tid)
 		if n > 0 || err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ESRCH) {
 			return err
 		}
@@ -58,9 +74,9 @@ func (w *worker) otherThreads(pid int) error {
 }
 
 // descriptors scans and counts the descriptors of a process, or of its thread tid if that
-// is not 0.
-func (w *worker) descriptors(pid, tid int) (n int, err error) {
-	w.path = strconv.AppendInt(w.path[:0], int64(pid), 10)
+// is not 0. It returns errTimeOver for a process that is not near.
+func (w *worker) descriptors(ctx context.Context, c candidate, tid int) (n int, err error) {
+	w.path = strconv.AppendInt(w.path[:0], int64(c.pid), 10)
 	if tid != 0 {
 		w.path = strconv.AppendInt(append(w.path, "/task/"...), int64(tid), 10)
 	}
@@ -72,7 +88,13 @@ func (w *worker) descriptors(pid, tid int) (n int, err error) {
 	defer unix.Close(dir)
 	for name, err := range numericNames(dir, w.dirents[:]) {
 		var inode uint32
-		if err == nil {
+		switch {
+		case err != nil:
+		case !c.near && w.timeOver():
+			err = errTimeOver
+		case ctx.Err() != nil:
+			err = ctx.Err()
+		default:
 			inode, err = w.socketInode(dir, name)
 		}
 		if err != nil {
@@ -80,7 +102,7 @@ func (w *worker) descriptors(pid, tid int) (n int, err error) {
 		}
 		n++
 		if index, ok := w.wanted[inode]; ok && inode != 0 {
-			w.addHolder(inode, index, holder{pid: pid, tid: tid, fd: atoi(name)})
+			w.addHolder(inode, index, holder{pid: c.pid, tid: tid, fd: atoi(name)})
 		}
 	}
 	return n, nil
@@ -88,20 +110,28 @@ func (w *worker) descriptors(pid, tid int) (n int, err error) {
 
 // firstThreadEnded reports whether the first thread of a process, or the process, has
 // ended: its state in /proc/PID/stat is Z (proc_pid_stat(5)). The file is readable for
-// every user.
-func (w *worker) firstThreadEnded(pid int) bool {
+// every user. The error is a lack of descriptors or memory in tcphup itself.
+func (w *worker) firstThreadEnded(pid int) (bool, error) {
 	w.path = append(strconv.AppendInt(w.path[:0], int64(pid), 10), "/stat"...)
 	fd, err := unix.Openat(w.proc, string(w.path), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return false
+		return false, onlyExhausted(err)
 	}
 	defer unix.Close(fd)
 	n, err := unix.Read(fd, w.dirents[:])
 	if err != nil {
-		return false
+		return false, onlyExhausted(err)
 	}
 	stat := w.dirents[:n] // PID (COMMAND) STATE; the command may contain any byte
-	return bytes.HasPrefix(stat[bytes.LastIndexByte(stat, ')')+1:], []byte(" Z"))
+	return bytes.HasPrefix(stat[bytes.LastIndexByte(stat, ')')+1:], []byte(" Z")), nil
+}
+
+// onlyExhausted returns err if it is a lack of descriptors or memory, else nil.
+func onlyExhausted(err error) error {
+	if hangup.IsExhausted(err) {
+		return err
+	}
+	return nil
 }
 
 // socketInode returns the inode of the socket behind a descriptor, or 0 for another

@@ -42,7 +42,7 @@ func TestPrivilegedNoDescriptors(t *testing.T) {
 				}
 			case only(t, report).Outcome == hangup.Failed:
 				failed = true
-				if r := only(t, report); !errors.Is(r.Err, unix.EMFILE) || r.Method != hangup.None {
+				if r := only(t, report); !errors.Is(r.Err, unix.EMFILE) || r.Method != hangup.None || report.Exhausted() != 1 {
 					t.Errorf("the flow failed with method %s and %v: nothing was done to it", r.Method, r.Err)
 				}
 			}

@@ -141,6 +141,8 @@ func (x *action) hangUpOne(ctx context.Context, t *target, now *sockdiag.Flow, d
 		return
 	}
 	switch {
+	case t.ownersAt.IsZero():
+		t.phase = phaseOwnerLost
 	case slices.ContainsFunc(t.holders, func(h holder) bool { return h.pid == os.Getpid() }):
 		t.refuse(hangup.ReasonSelf, "socket belongs to tcphup")
 	case t.connection != nil:
@@ -271,7 +273,7 @@ func (x *action) shutDownAcquired(ctx context.Context, t *target, now *sockdiag.
 		x.logger.Error("another connection of the socket may be shut down", "cookie", t.Flow.Cookie, "destination", t.Flow.Remote, "local", after.local, "remote", after.remote)
 		t.fail(hangup.Shutdown, fmt.Errorf("application disconnected the socket after the last lookup: its next connection may be shut down (socket is now %s)", after))
 	case err == nil:
-		t.phase, t.Detail = phaseHungUp, t.interrupts
+		t.phase, t.Detail = phaseHungUp, text.JoinNonEmpty("; ", t.interrupts, t.scan.incomplete())
 		if err := x.setUserTimeout(fd, x.Linger); err != nil {
 			t.Detail = text.JoinNonEmpty("; ", t.Detail, err.Error())
 		}
@@ -322,6 +324,8 @@ func (x *action) acquire(t *target) (fd int, reason hangup.Reason, err error) {
 	}
 	err = errors.Join(errs...)
 	switch {
+	case hangup.IsExhausted(err):
+		return -1, "", err // another holder may be accessible
 	case errors.Is(err, errListener):
 		return -1, hangup.ReasonListener, err
 	case errors.Is(err, os.ErrPermission):

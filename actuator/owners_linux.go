@@ -5,14 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
-	"runtime"
 	"slices"
 	"strconv"
-	"sync"
-	"sync/atomic"
 
 	"golang.org/x/sys/unix"
+
+	"tcphup/sockdiag"
 )
 
 // Owner is a process with a descriptor of a socket.
@@ -27,16 +27,16 @@ type Owners struct {
 	// owner are absent.
 	ByInode map[uint32]Owner
 	// Processes counts the scanned processes, and Unreadable the processes among them
-	// whose descriptors could not be read: permission denied.
-	Processes, Unreadable int
+	// whose descriptors could not be read: permission denied. Unsearched counts the
+	// processes that were not scanned in time.
+	Processes, Unreadable, Unsearched int
 }
 
-// FindOwners returns the owners of the sockets with the given inodes by one scan of
-// /proc; inodes of 0 are ignored. Capabilities are those of the shutdown method, see
-// findOwners; missing ones are not an error.
-func FindOwners(ctx context.Context, inodes []uint32) (Owners, error) {
-	wanted := slices.DeleteFunc(slices.Clone(inodes), func(inode uint32) bool { return inode == 0 })
-	found, err := findOwners(ctx, sortCompact(wanted), nil)
+// FindOwners returns the owners of the flows by one scan of /proc; flows without an inode
+// are ignored. Capabilities are those of the shutdown method, see findOwners; missing ones
+// are not an error.
+func FindOwners(ctx context.Context, flows []sockdiag.Flow) (Owners, error) {
+	found, err := findOwners(ctx, flows, math.MaxInt64)
 	if err != nil {
 		return Owners{}, fmt.Errorf("find owners: %w", err)
 	}
@@ -44,6 +44,7 @@ func FindOwners(ctx context.Context, inodes []uint32) (Owners, error) {
 		ByInode:    make(map[uint32]Owner, len(found.byInode)),
 		Processes:  found.processes,
 		Unreadable: found.unreadable,
+		Unsearched: found.unsearched,
 	}
 	var cache processCache
 	for inode, holders := range found.byInode {
@@ -74,29 +75,39 @@ func (h holder) openPidfd() (int, error) {
 	return pidfd, err
 }
 
-// owners is the result of a /proc scan. Unreadable counts the scanned processes whose
-// descriptors could not be read: permission denied.
+// owners is the result of a /proc scan. The counts are those of Owners.
 type owners struct {
-	byInode               map[uint32][]holder // sorted
-	processes, unreadable int
+	byInode                           map[uint32][]holder // sorted
+	processes, unreadable, unsearched int
+	// deferred are the inodes of the sockets that another scan must search for, sorted.
+	deferred []uint32
 	// notDumpable maps a uid to one of its unreadable processes that is not dumpable.
 	notDumpable map[uint32]int
 }
 
-// maxWorkers limits the CPUs of a scan, in favour of the applications.
-const maxWorkers = 2
+// incomplete describes the processes that the SIGPIPE check omits, or returns "".
+func (o *owners) incomplete() string {
+	if o == nil || o.unsearched == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%d processes of other users not searched for lack of time", o.unsearched)
+}
 
-// findOwners scans the descriptors of the processes in /proc for sockets with the given
-// inodes. Processes of the given cgroups and of this network namespace come first. When
-// every inode has a holder, the scan continues only with processes that SIGPIPE would
-// kill, and with other processes of their executables: the SIGPIPE check needs all such
-// holders. A process that ends during the scan is not an error.
+// findOwners scans the descriptors of the processes in /proc for the sockets of the flows.
+// Processes with the user or the cgroup of a flow come first, then those of this network
+// namespace, and among them those with few descriptors. When every socket has a holder, the
+// scan continues only with processes that SIGPIPE would kill, and with other processes of
+// their executables: the SIGPIPE check needs all such holders. Processes with the user or
+// the cgroup of a flow or of a holder are scanned in full, the others for a limited time.
+// Flows whose processes have too many descriptors are deferred, see affordable. A process
+// that ends during the scan is not an error.
 //
 // It needs PTRACE_MODE_READ access: the owner's uid and gid, or CAP_SYS_PTRACE, and
 // CAP_DAC_READ_SEARCH for directories of another uid. It returns an error if /proc
 // belongs to another pid namespace.
-func findOwners(ctx context.Context, inodes []uint32, cgroups []uint64) (*owners, error) {
-	if len(inodes) == 0 {
+func findOwners(ctx context.Context, flows []sockdiag.Flow, limit int64) (*owners, error) {
+	flows = slices.DeleteFunc(slices.Clone(flows), func(f sockdiag.Flow) bool { return f.Inode == 0 })
+	if len(flows) == 0 {
 		return &owners{}, nil
 	}
 	proc, err := openProc()
@@ -112,150 +123,35 @@ func findOwners(ctx context.Context, inodes []uint32, cgroups []uint64) (*owners
 	if err != nil {
 		return nil, err
 	}
-	return scanProcesses(ctx, proc, rank(proc, pids, cgroups), inodes)
+	processes, now := rank(proc, pids, flows, limit)
+	wanted := inodesOf(now)
+	found, err := scanProcesses(ctx, proc, processes, wanted)
+	if err != nil {
+		return nil, err
+	}
+	found.deferred = slices.DeleteFunc(inodesOf(flows), func(inode uint32) bool {
+		_, searched := slices.BinarySearch(wanted, inode)
+		return searched
+	})
+	return found, nil
+}
+
+func inodesOf(flows []sockdiag.Flow) []uint32 {
+	inodes := make([]uint32, len(flows))
+	for i := range flows {
+		inodes[i] = flows[i].Inode
+	}
+	return sortCompact(inodes)
 }
 
 // scanProcesses scans the descriptors of the given processes, in this order.
-func scanProcesses(ctx context.Context, proc int, pids []int, inodes []uint32) (*owners, error) {
+func scanProcesses(ctx context.Context, proc int, processes []candidate, inodes []uint32) (*owners, error) {
 	s := newSearch(proc, inodes)
-	s.each(ctx, pids, func(w *worker, pid int) {
-		if s.missing.Load() == 0 {
-			if kills, err := sigpipeKills(pid); err == nil && !kills {
-				s.skip(pid)
-				return
-			}
-		}
-		w.process(pid)
-	})
-	if killed := s.killedExecutables(); len(killed) > 0 {
-		s.each(ctx, s.skipped, func(w *worker, pid int) {
-			// The executable is unreadable after the end of the first thread.
-			if e := executableOf(holder{pid: pid}); e.inode == 0 || slices.ContainsFunc(killed, e.same) {
-				w.process(pid)
-			}
-		})
-	}
+	s.run(ctx, processes)
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
 	return s.result()
-}
-
-// each calls scan for the processes, in this order, until ctx ends or the search fails.
-func (s *search) each(ctx context.Context, pids []int, scan func(w *worker, pid int)) {
-	var (
-		next    atomic.Int64
-		workers sync.WaitGroup
-	)
-	for range min(maxWorkers, runtime.GOMAXPROCS(0), len(pids)) {
-		workers.Go(func() {
-			w := worker{search: s}
-			for ctx.Err() == nil && !s.failed.Load() {
-				i := int(next.Add(1)) - 1
-				if i >= len(pids) {
-					return
-				}
-				scan(&w, pids[i])
-			}
-		})
-	}
-	workers.Wait()
-}
-
-// search is the state that the workers of one scan share.
-type search struct {
-	proc    int
-	wanted  map[uint32]int // inode to index in found; read only
-	found   []atomic.Bool
-	missing atomic.Int64
-	failed  atomic.Bool // set by an error of tcphup itself: the scan ends
-
-	mu                    sync.Mutex
-	holders               map[uint32][]holder
-	skipped               []int // not scanned, because every inode had a holder
-	processes, unreadable int
-	notDumpable           map[uint32]int
-	errs                  []error
-}
-
-func newSearch(proc int, inodes []uint32) *search {
-	s := &search{
-		proc:    proc,
-		wanted:  make(map[uint32]int, len(inodes)),
-		found:   make([]atomic.Bool, len(inodes)),
-		holders: make(map[uint32][]holder, len(inodes)),
-
-		notDumpable: make(map[uint32]int),
-	}
-	for i, inode := range inodes {
-		s.wanted[inode] = i
-	}
-	s.missing.Store(int64(len(s.wanted)))
-	return s
-}
-
-func (s *search) addHolder(inode uint32, index int, h holder) {
-	if s.found[index].CompareAndSwap(false, true) {
-		s.missing.Add(-1)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.holders[inode] = append(s.holders[inode], h)
-}
-
-func (s *search) skip(pid int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.skipped = append(s.skipped, pid)
-}
-
-// killedExecutables returns the executables of the holders that SIGPIPE would kill.
-func (s *search) killedExecutables() []executable {
-	var executables []executable
-	seen := make(map[int]bool)
-	for _, holders := range s.holders {
-		for _, h := range holders {
-			if seen[h.pid] {
-				continue
-			}
-			seen[h.pid] = true
-			if kills, err := sigpipeKills(h.pid); kills || err != nil {
-				executables = append(executables, executableOf(h))
-			}
-		}
-	}
-	return executables
-}
-
-// countProcess counts a scanned process; err is the error of reading its descriptors.
-func (s *search) countProcess(pid int, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch {
-	case err == nil:
-		s.processes++
-	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ESRCH):
-		// The process has ended and closed its sockets.
-	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
-		s.processes++
-		s.unreadable++
-		if uid, ok := notDumpable(s.proc, pid); ok {
-			s.notDumpable[uid] = pid
-		}
-	default:
-		s.failed.Store(true)
-		s.errs = append(s.errs, fmt.Errorf("read descriptors of process %d: %w", pid, err))
-	}
-}
-
-func (s *search) result() (*owners, error) {
-	for _, holders := range s.holders {
-		slices.SortFunc(holders, func(a, b holder) int {
-			return cmp.Or(cmp.Compare(a.pid, b.pid), cmp.Compare(a.fd, b.fd))
-		})
-	}
-	found := &owners{byInode: s.holders, processes: s.processes, unreadable: s.unreadable, notDumpable: s.notDumpable}
-	return found, errors.Join(s.errs...)
 }
 
 func openProc() (int, error) {

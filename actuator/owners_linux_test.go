@@ -47,11 +47,11 @@ func TestPrivilegedOwners(t *testing.T) {
 		}
 		const unowned = 4294967295
 		for round := range 50 {
-			inodes := []uint32{byPID[ignores.PID()], byPID[dies.PID()]}
+			flows := []sockdiag.Flow{{Inode: byPID[ignores.PID()]}, {Inode: byPID[dies.PID()]}}
 			if round%2 == 1 {
-				inodes = append(inodes, unowned)
+				flows = append(flows, sockdiag.Flow{Inode: unowned})
 			}
-			found, err := findOwners(t.Context(), inodes, nil)
+			found, err := findOwners(t.Context(), flows, nearLimit)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -126,7 +126,7 @@ func TestOwnersIgnoreInodeZero(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Close(proc)
-	found, err := scanProcesses(t.Context(), proc, []int{os.Getpid()}, []uint32{0})
+	found, err := scanProcesses(t.Context(), proc, nearby(os.Getpid()), []uint32{0})
 	if err != nil || len(found.byInode) != 0 {
 		t.Errorf("got %+v, %v", found, err)
 	}

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -324,12 +325,18 @@ func probeProcesses() Check {
 // checkAccess returns nil if the descriptors of the process can be listed and duplicated.
 func checkAccess(pid int) error {
 	name := fmt.Sprintf("process %d (%s)", pid, commandOf(pid))
-	dir, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+	dir, err := os.Open(fmt.Sprintf("/proc/%d/fd", pid))
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	for _, entry := range dir {
-		_, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%s", pid, entry.Name()))
+	defer dir.Close()
+	// A few names: the process may have a million descriptors.
+	names, err := dir.Readdirnames(16)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	for _, fd := range names {
+		_, err := os.Readlink(filepath.Join(dir.Name(), fd))
 		if errors.Is(err, os.ErrNotExist) {
 			continue
 		}

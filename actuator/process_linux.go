@@ -17,7 +17,7 @@ import (
 type process struct {
 	command      string
 	sigpipeKills bool
-	err          error // of sigpipeKills
+	err          error // lack of descriptors or memory
 	read         time.Time
 }
 
@@ -34,8 +34,10 @@ func (c *processCache) get(pid int) process {
 	if *c == nil {
 		*c = make(processCache)
 	}
-	p := process{command: commandOf(pid), read: time.Now()}
-	p.sigpipeKills, p.err = sigpipeKills(pid)
+	p := process{read: time.Now()}
+	if p.command, p.err = readCommand(pid); p.err == nil {
+		p.sigpipeKills, p.err = sigpipeKills(pid)
+	}
 	(*c)[pid] = p
 	return p
 }
@@ -51,10 +53,8 @@ func sigpipeKills(pid int) (bool, error) {
 		return kills || err != nil, nil
 	case errors.Is(err, os.ErrNotExist), errors.Is(err, unix.ESRCH):
 		return false, nil
-	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE), errors.Is(err, unix.ENOMEM):
-		return true, err
 	default:
-		return true, nil
+		return true, onlyExhausted(err)
 	}
 }
 
@@ -85,11 +85,17 @@ func parseSIGPIPE(status []byte) (kills bool, err error) {
 // commandOf returns the name of a process in printable form, or "" after its end. The
 // name is untrusted: a process sets it itself.
 func commandOf(pid int) string {
+	command, _ := readCommand(pid)
+	return command
+}
+
+// readCommand is commandOf with an error after a lack of descriptors or memory.
+func readCommand(pid int) (string, error) {
 	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/comm")
 	if err != nil {
-		return ""
+		return "", onlyExhausted(err)
 	}
-	return text.Printable(strings.TrimSuffix(string(b), "\n"))
+	return text.Printable(strings.TrimSuffix(string(b), "\n")), nil
 }
 
 // effectiveCapabilities returns the effective set of this process as a bit mask

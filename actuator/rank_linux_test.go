@@ -3,12 +3,13 @@ package actuator
 import (
 	"os"
 	"path/filepath"
-	"strconv"
 	"syscall"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
+	"tcphup/sockdiag"
 	"tcphup/test/kit/nstest"
 	"tcphup/test/kit/testapp"
 )
@@ -22,19 +23,7 @@ func TestPrivilegedCgroup(t *testing.T) {
 		}
 		server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
 		app := testapp.Start(t, testapp.Build(t))
-		group := filepath.Join(root, "tcphup-test-"+strconv.Itoa(int(ownNumber(t))))
-		if err := os.Mkdir(group, 0o755); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			app.Kill()
-			if err := os.Remove(group); err != nil {
-				t.Error(err)
-			}
-		})
-		if err := os.WriteFile(filepath.Join(group, "cgroup.procs"), []byte(strconv.Itoa(app.PID())), 0o644); err != nil {
-			t.Fatal(err)
-		}
+		group := moveToCgroup(t, app)
 		app.Connect(server.Addr(), false, false)
 
 		info, err := os.Stat(group)
@@ -45,7 +34,7 @@ func TestPrivilegedCgroup(t *testing.T) {
 		if id := info.Sys().(*syscall.Stat_t).Ino; flow.CgroupID != id {
 			t.Errorf("the socket's cgroup is %d, the directory's inode %d", flow.CgroupID, id)
 		}
-		if members := cgroupMembers([]uint64{flow.CgroupID}); len(members) != 1 || !members[app.PID()] {
+		if members := cgroupMembers([]uint64{flow.CgroupID}); len(members) != 1 || members[app.PID()] != flow.CgroupID {
 			t.Errorf("members are %v, want process %d", members, app.PID())
 		}
 
@@ -58,8 +47,8 @@ func TestPrivilegedCgroup(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if ranked := rank(proc, pids, []uint64{flow.CgroupID}); len(ranked) != 2 || ranked[0] != os.Getpid() || ranked[1] != app.PID() {
-			t.Errorf("order is %v, want this process and then process %d", ranked, app.PID())
+		if ranked, _ := rank(proc, pids, []sockdiag.Flow{flow}, nearLimit); len(ranked) != 2 || ranked[0].pid != os.Getpid() || ranked[1].pid != app.PID() {
+			t.Errorf("order is %+v, want this process and then process %d", ranked, app.PID())
 		}
 	})
 }
@@ -83,7 +72,45 @@ func TestRankOwnFirst(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Close(proc)
-	if got := rank(proc, []int{os.Getppid(), 1, os.Getpid()}, nil); got[0] != os.Getpid() {
+	if got, _ := rank(proc, []int{os.Getppid(), 1, os.Getpid()}, nil, nearLimit); got[0].pid != os.Getpid() {
 		t.Errorf("got %v, want %d first", got, os.Getpid())
 	}
+}
+
+// Processes with the user of a flow come first, then those with few descriptors, also
+// after the end of their first threads.
+func TestPrivilegedRankDescriptors(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		proc, err := openProc()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(proc)
+		if !countsDescriptors(proc) {
+			t.Skip("st_size of /proc/PID/fd needs Linux 6.2")
+		}
+		binary := testapp.Build(t)
+		many, ended, few, owner := testapp.StartAs(t, binary, 65534), testapp.StartAs(t, binary, 65534), testapp.StartAs(t, binary, 65534), testapp.StartAs(t, binary, 1)
+		many.Call("hoard 2000")
+		ended.Call("hoard 1000")
+		few.Call("hoard 100")
+		owner.Call("hoard 3000")
+		endFirstThread(t, ended)
+		pids, err := listProcesses(proc)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ranked, _ := rank(proc, pids, []sockdiag.Flow{{UID: 1}}, nearLimit)
+		want := []int{os.Getpid(), owner.PID(), few.PID(), ended.PID(), many.PID()}
+		var got []int
+		for _, c := range ranked {
+			got = append(got, c.pid)
+			if near := c.pid == os.Getpid() || c.pid == owner.PID(); c.near != near {
+				t.Errorf("process %d: near is %t", c.pid, c.near)
+			}
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	})
 }

@@ -246,7 +246,7 @@ func (w *watch) ownersOf(ctx context.Context, flows []openedFlow) (map[uint32][]
 	for _, f := range flows {
 		inodes = append(inodes, f.flow.Inode)
 	}
-	found, err := scanProcesses(ctx, proc, w.pids, sortCompact(inodes))
+	found, err := scanProcesses(ctx, proc, nearby(w.pids...), sortCompact(inodes))
 	if err != nil {
 		return nil, err
 	}

@@ -33,7 +33,7 @@ func (x *action) checkSIGPIPE(holders []holder) error {
 	for _, h := range processes {
 		p := x.processes.get(h.pid)
 		if p.err != nil {
-			return fmt.Errorf("read SIGPIPE disposition of process %d: %w", h.pid, p.err)
+			return fmt.Errorf("read command and SIGPIPE disposition of process %d: %w", h.pid, p.err)
 		}
 		if !p.sigpipeKills || slices.Contains(x.SIGPIPESafe, p.command) {
 			continue

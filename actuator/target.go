@@ -2,7 +2,9 @@ package actuator
 
 import (
 	"context"
+	"errors"
 	"slices"
+	"syscall"
 	"time"
 
 	"tcphup/hangup"
@@ -28,7 +30,7 @@ type target struct {
 	phase         phase
 	reported      bool // Done was called
 	holders       []holder
-	ownersAt      time.Time // end of the /proc scan that found the holders
+	ownersAt      time.Time // end of the /proc scan for the holders, zero before it
 	scan          *owners   // result of that scan, nil before it
 	searchedAgain bool      // holders no longer had the flow; limits that search to one
 	// waitUntil ends the wait for the end of a message, and interrupts describes the message
@@ -74,7 +76,25 @@ func (t *target) refuse(reason hangup.Reason, detail string) {
 // fail ends a flow after a failed system call.
 func (t *target) fail(method hangup.Method, err error) {
 	t.Err = err
+	if hint := exhaustedHint(err); hint != "" {
+		t.Detail = hint
+	}
 	t.end(method, hangup.Failed)
+}
+
+// exhaustedHint describes how to provide the descriptors or the memory that tcphup lacked. It
+// returns "" for other errors.
+func exhaustedHint(err error) string {
+	switch {
+	case errors.Is(err, syscall.EMFILE):
+		return "out of descriptors: retry, or raise the limit of open files (ulimit -n, LimitNOFILE)"
+	case errors.Is(err, syscall.ENFILE):
+		return "out of descriptors: retry, or raise fs.file-max"
+	case hangup.IsExhausted(err):
+		return "out of memory: retry"
+	default:
+		return ""
+	}
 }
 
 // failUnlessDone is fail for an untouched flow; the flow stays Planned when ctx has ended.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"net/http"
 	"time"
 )
 
@@ -17,6 +18,8 @@ type Config struct {
 	// by client certificates or basic auth; an error rejects the request with 503. nil means
 	// that the listener does not. With a TokenFile, both are required.
 	CheckListener func() error
+	// Authenticated is called for each request with valid credentials; nil skips the call.
+	Authenticated func(*http.Request)
 	// Shadow puts every policy in shadow mode, see Policy.Shadow.
 	Shadow bool
 	// NoListener is set when no listener serves the receiver. Every policy is in shadow

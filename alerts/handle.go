@@ -247,12 +247,14 @@ func (r *Receiver) newRequest(j *job, rules *Rules, now time.Time, act action) h
 
 func (j *job) acted() int { return j.report.Count(hangup.Closed, hangup.HalfClosed, hangup.Lingering) }
 
-// unfinished returns the number of flows that remain because the time was over.
+// unfinished returns the number of flows that remain because the time was over, or because
+// tcphup was out of descriptors or memory.
 func (j *job) unfinished() int {
+	exhausted := j.report.Exhausted()
 	if j.shadow {
-		return 0
+		return exhausted
 	}
-	return j.report.Count(hangup.Planned)
+	return j.report.Count(hangup.Planned) + exhausted
 }
 
 // refused returns the number of refused flows, without those that may not be stale or are
@@ -295,6 +297,8 @@ func (j *job) classify(ctx context.Context, err error) {
 		j.decide(resultFailed, "%v", err)
 	case err != nil:
 		j.decide(resultError, "%v", err)
+	case j.report.Exhausted() > 0:
+		j.decide(resultUnfinished, "%d flows left, out of descriptors or memory", unfinished)
 	case unfinished > 0:
 		j.decide(resultUnfinished, "%d flows left", unfinished)
 	case overBudget > 0:

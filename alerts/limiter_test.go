@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"syscall"
 	"testing"
 	"time"
 
@@ -234,6 +235,36 @@ func TestUnfinishedGoesOn(t *testing.T) {
 	f.post(t, body).want(t, 200, map[string]int{resultDone: 1})
 	f.advance(time.Minute)
 	f.post(t, body).want(t, 200, map[string]int{resultBreakerOpen: 1})
+}
+
+// Flows that a lack of descriptors or memory left open are retried: no cooldown begins.
+func TestExhaustedIsUnfinished(t *testing.T) {
+	for _, cause := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM} {
+		for _, shadow := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%v, shadow %t", cause, shadow), func(t *testing.T) {
+				rules := DefaultRules()
+				rules.Policies[0].Shadow = shadow
+				f := newFixture(t, rules, nil)
+				r := outcome(hangup.Closed, 3)
+				r.Results[1].Outcome, r.Results[1].Err = hangup.Failed, fmt.Errorf("open pidfd of process 7: %w", cause)
+				f.hang.hangUp = func(context.Context, hangup.Request) (*hangup.Report, error) { return r, nil }
+				body := notify(staleAlert("10.0.0.5", "80"))
+				for range 2 {
+					got := f.post(t, body)
+					got.want(t, http.StatusServiceUnavailable, map[string]int{resultUnfinished: 1})
+					if got.response.Unfinished != 1 {
+						t.Errorf("unfinished flows: %d, want 1", got.response.Unfinished)
+					}
+				}
+				r = outcome(hangup.Closed, 1)
+				want := resultDone
+				if shadow {
+					want = resultShadow
+				}
+				f.post(t, body).want(t, 200, map[string]int{want: 1})
+			})
+		}
+	}
 }
 
 // The cooldown starts at the end of an action, even if the last attempt closed no flow.

@@ -199,6 +199,9 @@ func (r *Receiver) admit(w http.ResponseWriter, req *http.Request) *response {
 	err := r.authorize(req)
 	switch {
 	case err == nil:
+		if r.config.Authenticated != nil && r.config.HasCredentials() {
+			r.config.Authenticated(req)
+		}
 		return nil
 	case errors.Is(err, errUnauthorized):
 		w.Header().Set("WWW-Authenticate", `Bearer realm="tcphup"`)

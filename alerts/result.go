@@ -21,7 +21,7 @@ const (
 	resultRefused        = "refused"         // a safety check refused some flows
 	resultFailed         = "failed"          // a system call failed; a retry is useless
 	resultError          = "error"           // not attempted; a retry may succeed
-	resultUnfinished     = "unfinished"      // time ran out
+	resultUnfinished     = "unfinished"      // time, descriptors or memory ran out
 	resultPaused         = "paused"          // alert actions are paused
 )
 

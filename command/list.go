@@ -110,11 +110,11 @@ func (l *list) snapshot(ctx context.Context) (*snapshot, error) {
 	s.destinations = all.sorted()
 	if l.flows {
 		sortFlows(s.flows)
-		inodes := make([]uint32, len(s.flows))
+		flows := make([]sockdiag.Flow, len(s.flows))
 		for i, f := range s.flows {
-			inodes[i] = f.Inode
+			flows[i] = f.Flow
 		}
-		s.owners, s.ownersErr = actuator.FindOwners(ctx, inodes)
+		s.owners, s.ownersErr = actuator.FindOwners(ctx, flows)
 	}
 	return s, nil
 }
@@ -141,7 +141,7 @@ func (s *snapshot) summary() string {
 	case s.ownersErr != nil:
 		line += "; " + text.Printable(s.ownersErr.Error())
 	case s.missesOwners():
-		line += uninspected(s.owners.Unreadable, s.owners.Processes)
+		line += uninspected(s.owners.Unreadable, s.owners.Processes) + unsearched(s.owners.Unsearched)
 	}
 	return line
 }

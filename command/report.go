@@ -89,10 +89,10 @@ func summary(report *hangup.Report) string {
 	if slices.ContainsFunc(report.Results, func(r hangup.Result) bool { return r.PID == 0 && r.Flow.Inode != 0 }) {
 		line += uninspected(report.Unreadable, report.Processes)
 	}
-	return line
+	return line + unsearched(report.Unsearched)
 }
 
-// noMatch, otherDirection and uninspected are parts of the lines below lists and reports.
+// noMatch, otherDirection, uninspected and unsearched are parts of the lines below lists and reports.
 
 const noMatch = "no connection matches"
 
@@ -108,4 +108,11 @@ func uninspected(unreadable, processes int) string {
 		return ""
 	}
 	return fmt.Sprintf("; %d of %d processes could not be inspected: permission denied; run tcphup probe", unreadable, processes)
+}
+
+func unsearched(processes int) string {
+	if processes == 0 {
+		return ""
+	}
+	return fmt.Sprintf("; %d processes of other users not searched for lack of time", processes)
 }

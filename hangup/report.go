@@ -1,10 +1,12 @@
 package hangup
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"tcphup/sockdiag"
@@ -107,8 +109,9 @@ type Report struct {
 	// selected, by reason. Spared adds those that were refused later.
 	Unselected map[Reason]int
 	// Processes counts the processes searched for owners, and Unreadable the processes
-	// among them that could not be inspected: permission denied.
-	Processes, Unreadable int
+	// among them that could not be inspected: permission denied. Unsearched counts the
+	// processes of other users and cgroups that were not searched in time.
+	Processes, Unreadable, Unsearched int
 	// OwnersTook is the duration of the /proc scan.
 	OwnersTook time.Duration
 }
@@ -122,6 +125,25 @@ func (r *Report) Count(outcomes ...Outcome) int {
 		}
 	}
 	return n
+}
+
+// Exhausted counts the Failed flows whose cause is IsExhausted.
+func (r *Report) Exhausted() int {
+	n := 0
+	for i := range r.Results {
+		if r.Results[i].Outcome == Failed && IsExhausted(r.Results[i].Err) {
+			n++
+		}
+	}
+	return n
+}
+
+// IsExhausted reports whether tcphup or the kernel was out of descriptors or memory: a
+// retry may succeed.
+func IsExhausted(err error) bool {
+	return slices.ContainsFunc([]error{syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.ENOBUFS}, func(target error) bool {
+		return errors.Is(err, target)
+	})
 }
 
 // Outcomes counts the flows by outcome, without outcomes of 0 flows; nil without flows.

@@ -64,7 +64,23 @@ func (x *server) local(next http.Handler) http.Handler {
 // maySeePeers reports whether the client may see processes and peers: it is local, or the
 // listener authenticates all clients.
 func (x *server) maySeePeers(r *http.Request) bool {
-	return isLocal(r) || *x.options.Web.WebConfigFile != "" && checkWebConfig(*x.options.Web.WebConfigFile) == nil
+	return isLocal(r) || x.authenticatesWebClients()
+}
+
+// authenticatesWebClients reports whether requests on the web listener have credentials
+// when they reach their handler.
+func (x *server) authenticatesWebClients() bool {
+	return *x.options.Web.WebConfigFile != "" && checkWebConfig(*x.options.Web.WebConfigFile) == nil
+}
+
+// markWebClients marks the connections of authenticated clients of the web listener.
+func (x *server) markWebClients(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if x.authenticatesWebClients() {
+			markAuthenticated(r)
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // isLocal reports whether a request is from a client on this host: the remote address

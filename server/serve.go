@@ -34,17 +34,17 @@ func (x *server) serveUntilDone(ctx context.Context) error {
 	watching.Go(func() { x.watcher.Run(ctx) })
 
 	metrics := &http.Server{
-		Handler: x.webRoutes().mux(), ReadHeaderTimeout: 10 * time.Second, WriteTimeout: time.Minute,
+		Handler: x.markWebClients(x.webRoutes().mux()), ReadHeaderTimeout: 10 * time.Second, WriteTimeout: time.Minute,
 		IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
 		ErrorLog: x.httpErrors(),
 	}
-	limitConnections(metrics, maxConnections)
+	limitConnections(metrics, connectionLimit)
 	servers := []*http.Server{metrics}
 	go func() { stop(serveOn(x.metricsListeners, metrics, x.options.Web, x.logger)) }()
 	if x.options.AlertsAddress != "" {
 		receiver := &http.Server{Handler: x.alertRoutes().mux(), ErrorLog: x.httpErrors()}
 		x.receiver.ConfigureServer(receiver)
-		limitConnections(receiver, maxConnections)
+		limitConnections(receiver, connectionLimit)
 		servers = append([]*http.Server{receiver}, servers...)
 		go func() { stop(serveOn(x.alertListeners, receiver, x.alertsFlags, x.logger)) }()
 	}

@@ -166,6 +166,7 @@ func (x *server) build(c config.Config) error {
 	}
 	x.actuator = actuator.New(actuator.Config{Logger: x.logger, FirstSeen: x.collector.FirstSeen})
 	o.Alerts.Audit, o.Alerts.Names = x.audit, x.watcher
+	o.Alerts.Authenticated = markAuthenticated
 	o.Alerts.NoListener = o.AlertsAddress == ""
 	x.receiver, err = alerts.NewReceiver(o.Alerts, c.Rules, x.actuator, x.logger)
 	if err != nil {

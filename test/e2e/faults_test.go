@@ -163,6 +163,9 @@ func TestPrivilegedDescriptorTableFull(t *testing.T) {
 			}
 			lift()
 			if untouched > 0 {
+				if !strings.HasPrefix(answer, "503 ") {
+					t.Errorf("want 503: %s", when)
+				}
 				answer, err := postAlert(t, s.target.addr())
 				if err != nil || !strings.HasPrefix(answer, "200 ") || !strings.Contains(answer, fmt.Sprintf(`"closed":%d`, untouched)) {
 					t.Errorf("next response: %q, %v", answer, err)

@@ -200,6 +200,12 @@ static void command(char *line)
 		printf("close %s\n", name(close(fd) < 0 ? errno : 0));
 	} else if (strcmp(verb, "dup2") == 0) {
 		printf("dup2 %s\n", name(dup2(fd, atoi(b)) < 0 ? errno : 0));
+	} else if (strcmp(verb, "hoard") == 0) {
+		// Opens descriptors of one file until there are that many.
+		int files = atoi(a), last = open("/dev/null", O_RDONLY);
+		while (last >= 0 && last < files - 1)
+			last = dup(last);
+		printf("hoard %s\n", name(last < 0 ? errno : 0));
 	} else if (strcmp(verb, "half") == 0) {
 		printf("half %s\n", name(shutdown(fd, SHUT_WR) < 0 ? errno : 0));
 	} else if (strcmp(verb, "netns") == 0) {
@@ -214,6 +220,8 @@ static void command(char *line)
 		if (pid > 0 && set)
 			signal(SIGPIPE, old);
 		if (pid == 0) {
+			if (b[0] != 0 && setuid(atoi(b)) < 0)
+				_exit(126);
 			for (;;)
 				pause();
 		}
