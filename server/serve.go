@@ -25,6 +25,7 @@ func (x *server) serveUntilDone(ctx context.Context) error {
 	var watching sync.WaitGroup
 	defer watching.Wait()
 	watching.Go(func() { x.watcher.Run(ctx) })
+	watching.Go(func() { x.collector.Run(ctx) })
 
 	metrics := &http.Server{
 		Handler: x.webRoutes().mux(), ReadHeaderTimeout: 10 * time.Second, WriteTimeout: time.Minute,

@@ -155,6 +155,7 @@ func (x *server) build(c config.Config) error {
 		return err
 	}
 	o.Collector.Logger = x.logger
+	o.Collector.StateDirectory = stateDirectory(o.StateDirectory)
 	o.Collector.Observer = x.watcher
 	o.Collector.Pinned = func(addresses netip.Prefix, port uint16) bool {
 		return x.watcher.Pinned(addresses, port) || x.receiver.Allows(addresses, port)

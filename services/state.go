@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -85,28 +84,14 @@ func parseState(content []byte) (stateJSON, error) {
 	return s, nil
 }
 
-// write replaces the file atomically: a reader gets the old or the new content. A process
-// killed in between leaves a temporary file, which the next write replaces.
-func (f stateFile) write(s stateJSON) (err error) {
+// write replaces the file.
+func (f stateFile) write(s stateJSON) error {
 	content, err := json.MarshalIndent(s, "", "\t")
-	if err != nil {
-		return fmt.Errorf("write state: %w", err)
-	}
-	name := string(f) + ".new"
-	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("write state: %w", err)
-	}
-	temporary, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return fmt.Errorf("write state: %w", err)
-	}
-	_, err = temporary.Write(append(content, '\n'))
-	err = errors.Join(err, temporary.Sync(), temporary.Close())
 	if err == nil {
-		err = os.Rename(name, string(f))
+		err = safefile.Replace(string(f), append(content, '\n'))
 	}
 	if err != nil {
-		return fmt.Errorf("write state: %w", errors.Join(err, os.Remove(name)))
+		return fmt.Errorf("write state: %w", err)
 	}
 	return nil
 }
@@ -123,8 +108,7 @@ func (w *Watcher) load() {
 		if !errors.Is(err, errDamaged) && !errors.Is(err, safefile.ErrUnsafe) {
 			return
 		}
-		aside := string(w.state) + ".damaged" // for inspection
-		if err := os.Rename(string(w.state), aside); err != nil {
+		if aside, err := safefile.SetAside(string(w.state)); err != nil {
 			w.logger.Error("cannot rename damaged state", "err", err)
 		} else {
 			w.logger.Error("damaged state renamed", "file", aside)
