@@ -190,7 +190,8 @@ func (x *action) tooYoung(t *target) bool {
 	return !known || now.Sub(seen) < now.Sub(x.EstablishedBefore)
 }
 
-// refuseDenied refuses the flows on the never list and returns those that are not refused.
+// refuseDenied refuses the flows on the never list and those that may belong to another
+// service. It returns the others.
 func (x *action) refuseDenied(targets []*target) []*target {
 	allowed := make([]*target, 0, len(targets))
 	for _, t := range inPhase(targets, phasePlanned) {
@@ -198,12 +199,25 @@ func (x *action) refuseDenied(targets []*target) []*target {
 			t.refuse(hangup.ReasonDenied, onNeverList)
 			continue
 		}
+		if x.shared(t) {
+			t.refuse(hangup.ReasonShared, otherService)
+			continue
+		}
 		allowed = append(allowed, t)
 	}
 	return allowed
 }
 
-const onNeverList = "destination is on the never list"
+const (
+	onNeverList  = "destination is on the never list"
+	otherService = "another service has the address now, and the flow may belong to it"
+)
+
+// shared reports whether the flow, or a subflow of it, may belong to another service.
+func (x *action) shared(t *target) bool {
+	return x.Shared != nil && (x.Shared(&t.Flow) ||
+		slices.ContainsFunc(t.Subflows, func(f sockdiag.Flow) bool { return x.Shared(&f) }))
+}
 
 // denied reports whether the flow, or a subflow of it, is on the never list.
 func (x *action) denied(t *target) bool {

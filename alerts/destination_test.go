@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"tcphup/hangup"
+	"tcphup/sockdiag"
 	"tcphup/test/kit/addresses"
 	"tcphup/test/kit/nstest"
 )
@@ -24,6 +25,12 @@ func (m *changingNames) Addresses(name string) (current, former []netip.Addr) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.names.Addresses(name)
+}
+
+func (m *changingNames) Shared(name string, f *sockdiag.Flow) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.names.Shared(name, f)
 }
 
 func (m *changingNames) set(names fakeNames) {
@@ -58,24 +65,33 @@ func TestServiceNotResolved(t *testing.T) {
 	}
 }
 
-// A former address that is the current address of another service on the same port is
-// excluded.
+// A request for a former address that is the current address of another service identifies
+// the flows that may belong to it. Other requests identify none.
 func TestServiceSharesAddress(t *testing.T) {
 	f := newFixture(t, serviceRules(t), func(c *Config) {
 		c.Names = fakeNames{
-			"db.internal":      {{"10.0.0.2"}, {"10.0.0.1", "10.0.0.3", "10.0.0.4"}},
+			"db.internal":      {{"10.0.0.2"}, {"10.0.0.1", "10.0.0.4"}},
 			"reports.internal": {{"10.0.0.1"}, nil},
-			"web.internal":     {{"10.0.0.3"}, nil},
 		}
 	})
-	var hung []netip.Prefix
+	var seen hangup.Request
 	f.hang.hangUp = func(_ context.Context, a hangup.Request) (*hangup.Report, error) {
-		hung = a.Selector.Destinations
+		seen = a
 		return outcome(hangup.Closed, 1), nil
 	}
 	f.post(t, notify(serviceAlert("db.internal"))).want(t, http.StatusOK, map[string]int{resultDone: 1})
-	if want := []netip.Prefix{netip.MustParsePrefix("10.0.0.3/32"), netip.MustParsePrefix("10.0.0.4/32")}; !slices.Equal(hung, want) {
-		t.Errorf("destinations %v, want %v", hung, want)
+	want := []netip.Prefix{netip.MustParsePrefix("10.0.0.1/32"), netip.MustParsePrefix("10.0.0.4/32")}
+	if !slices.Equal(seen.Selector.Destinations, want) {
+		t.Errorf("destinations %v, want %v", seen.Selector.Destinations, want)
+	}
+	for to, want := range map[string]bool{"10.0.0.1:5432": true, "10.0.0.4:5432": false} {
+		if got := seen.Shared(&sockdiag.Flow{Remote: netip.MustParseAddrPort(to)}); got != want {
+			t.Errorf("%s: shared is %t, want %t", to, got, want)
+		}
+	}
+	f.post(t, notify(staleAlert("10.9.9.9", "80"))).want(t, http.StatusOK, map[string]int{resultDone: 1})
+	if seen.Shared != nil {
+		t.Error("alert without a service: Shared is set")
 	}
 }
 

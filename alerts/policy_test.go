@@ -2,6 +2,7 @@ package alerts
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -45,6 +46,16 @@ func (n fakeNames) Addresses(name string) (current, former []netip.Addr) {
 		return all
 	}
 	return parse(n[name][0]), parse(n[name][1])
+}
+
+// Shared reports whether the flow leads to a current address of another name.
+func (n fakeNames) Shared(name string, f *sockdiag.Flow) bool {
+	for other := range n {
+		if current, _ := n.Addresses(other); other != name && slices.Contains(current, f.Remote.Addr()) {
+			return true
+		}
+	}
+	return false
 }
 
 func testRules(t testing.TB) Rules {

@@ -44,13 +44,14 @@ const (
 	ReasonListener    Reason = "listener"     // the socket is a listener
 	ReasonDirection   Reason = "direction"    // it is unknown which side opened the connection
 	ReasonSelf        Reason = "self"         // the socket belongs to tcphup
+	ReasonShared      Reason = "shared"       // the flow may belong to another service, which has the former address now
 )
 
 // Reasons returns all reasons.
 func Reasons() []Reason {
 	return []Reason{
 		ReasonIdentity, ReasonSIGPIPE, ReasonPermission, ReasonEvidence, ReasonBudget,
-		ReasonDenied, ReasonLastSubflow, ReasonListener, ReasonDirection, ReasonSelf,
+		ReasonDenied, ReasonLastSubflow, ReasonListener, ReasonDirection, ReasonSelf, ReasonShared,
 	}
 }
 

@@ -58,6 +58,9 @@ type Request struct {
 	Selector sockdiag.Selector
 	// Never excludes flows: they are refused even if Selector matches.
 	Never []sockdiag.Selector
+	// Shared reports whether a flow may belong to another service at the same address; such
+	// flows are refused. It also gets the subflows of MPTCP connections. nil refuses none.
+	Shared func(*sockdiag.Flow) bool
 	// EstablishedBefore excludes flows that were established later or at an unknown
 	// time, by the current wall clock; zero excludes none.
 	EstablishedBefore time.Time

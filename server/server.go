@@ -28,6 +28,7 @@ import (
 	"tcphup/collector"
 	"tcphup/config"
 	"tcphup/services"
+	"tcphup/sockdiag"
 )
 
 // Options configure Run.
@@ -151,6 +152,7 @@ func (x *server) build(c config.Config) error {
 	var err error
 	if x.watcher, err = services.New(services.Config{
 		Logger: x.logger, Services: c.Watched(), StateDirectory: stateDirectory(o.StateDirectory),
+		FirstSeen: func(f *sockdiag.Flow) (time.Time, bool) { return x.collector.FirstSeen(f) },
 	}); err != nil {
 		return err
 	}

@@ -125,8 +125,8 @@ func New(c Config) (*Watcher, error) {
 
 		firstSeen: c.FirstSeen,
 		boottime:  boottime.Now,
-		wake:    make(chan struct{}, 1),
-		watches: make(map[string]*watch),
+		wake:      make(chan struct{}, 1),
+		watches:   make(map[string]*watch),
 	}
 	if w.firstSeen == nil {
 		w.firstSeen = func(*sockdiag.Flow) (time.Time, bool) { return time.Time{}, false }
