@@ -283,6 +283,28 @@ func TestSharedBeforeFirstLookup(t *testing.T) {
 	})
 }
 
+// While an address of the other name is missing, it may be in rotation.
+func TestSharedMissing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSharingTest(t, time.Minute)
+		s.resolve("10.0.0.1", "10.0.0.2")
+		s.start()
+		defer s.stop()
+		time.Sleep(time.Hour)
+		f := s.open("1", "10.0.0.1")
+		time.Sleep(time.Minute)
+		s.resolve("10.0.0.3", "10.0.0.1 10.0.0.2")
+		time.Sleep(3 * time.Minute)
+		s.scan("w.", f)
+		s.resolve("10.0.0.3", "10.0.0.1")
+		time.Sleep(30 * time.Second)
+		s.scan(".", f)
+		s.resolve("10.0.0.3", "10.0.0.1 10.0.0.2")
+		time.Sleep(30 * time.Second)
+		s.scan("w.", f)
+	})
+}
+
 // While the other name rotates, responses without an address prove nothing.
 func TestSharedInRotation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
