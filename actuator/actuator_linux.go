@@ -210,7 +210,7 @@ func (x *action) refuseDenied(targets []*target) []*target {
 
 const (
 	onNeverList  = "destination is on the never list"
-	otherService = "another service has the address now, and the flow may belong to it"
+	otherService = "a service has the address now, and the flow may belong to it"
 )
 
 // shared reports whether the flow, or a subflow of it, may belong to another service.

@@ -22,6 +22,12 @@ type target struct {
 	ports    []uint16 // empty means every port
 }
 
+// includes reports whether the target has the address and the port.
+func (t *target) includes(to netip.AddrPort) bool {
+	return slices.ContainsFunc(t.prefixes, func(p netip.Prefix) bool { return p.Contains(to.Addr()) }) &&
+		(len(t.ports) == 0 || slices.Contains(t.ports, to.Port()))
+}
+
 func (t *target) key() string { return t.destination + " " + t.port }
 
 // refusal is a decision not to act on an alert.

@@ -27,10 +27,10 @@ func (m *changingNames) Addresses(name string) (current, former []netip.Addr) {
 	return m.names.Addresses(name)
 }
 
-func (m *changingNames) Shared(name string, f *sockdiag.Flow) bool {
+func (m *changingNames) Stale(name string, f *sockdiag.Flow) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.names.Shared(name, f)
+	return m.names.Stale(name, f)
 }
 
 func (m *changingNames) set(names fakeNames) {
@@ -84,7 +84,10 @@ func TestServiceSharesAddress(t *testing.T) {
 	if !slices.Equal(seen.Selector.Destinations, want) {
 		t.Errorf("destinations %v, want %v", seen.Selector.Destinations, want)
 	}
-	for to, want := range map[string]bool{"10.0.0.1:5432": true, "10.0.0.4:5432": false} {
+	for to, want := range map[string]bool{
+		"10.0.0.1:5432": true, "10.0.0.4:5432": false,
+		"10.0.0.1:5433": false, "10.0.0.9:5432": false, // subflows of MPTCP connections to the service
+	} {
 		if got := seen.Shared(&sockdiag.Flow{Remote: netip.MustParseAddrPort(to)}); got != want {
 			t.Errorf("%s: shared is %t, want %t", to, got, want)
 		}
@@ -125,6 +128,22 @@ func TestServiceReturnsMeanwhile(t *testing.T) {
 	names.set(fakeNames{"db.internal": {{"10.0.0.1", "10.0.0.2"}, {"10.0.0.7"}}})
 	close(free)
 	done.Wait()
+}
+
+// A former address becomes current again during the action.
+func TestServiceReturnsDuringAction(t *testing.T) {
+	names := &changingNames{names: fakeNames{"db.internal": {{"10.0.0.2"}, {"10.0.0.1"}}}}
+	f := newFixture(t, serviceRules(t), func(c *Config) { c.Names = names })
+	f.hang.hangUp = func(_ context.Context, a hangup.Request) (*hangup.Report, error) {
+		flow := &sockdiag.Flow{Remote: netip.MustParseAddrPort("10.0.0.1:5432")}
+		before := a.Shared(flow)
+		names.set(fakeNames{"db.internal": {{"10.0.0.1"}, {"10.0.0.2"}}})
+		if after := a.Shared(flow); before || !after {
+			t.Errorf("shared before is %t, after %t", before, after)
+		}
+		return outcome(hangup.Closed, 1), nil
+	}
+	f.post(t, notify(serviceAlert("db.internal"))).want(t, http.StatusOK, map[string]int{resultDone: 1})
 }
 
 // Labels accept the same addresses as every other input, except /0.

@@ -246,8 +246,10 @@ func (r *Receiver) newRequest(j *job, rules *Rules, now time.Time, act action) h
 		WatchReconnect: r.config.WatchReconnect,
 		WatchLater:     true,
 	}
-	if j.target.service && r.config.Names != nil {
-		request.Shared = func(f *sockdiag.Flow) bool { return r.config.Names.Shared(j.target.destination, f) }
+	if t := j.target; t.service && r.config.Names != nil {
+		request.Shared = func(f *sockdiag.Flow) bool {
+			return t.includes(f.Remote) && !r.config.Names.Stale(t.destination, f)
+		}
 	}
 	for _, e := range rules.Never {
 		request.Never = append(request.Never, e.selector())

@@ -48,14 +48,16 @@ func (n fakeNames) Addresses(name string) (current, former []netip.Addr) {
 	return parse(n[name][0]), parse(n[name][1])
 }
 
-// Shared reports whether the flow leads to a current address of another name.
-func (n fakeNames) Shared(name string, f *sockdiag.Flow) bool {
+// Stale reports whether the flow leads to a former address of the name that no other name
+// has.
+func (n fakeNames) Stale(name string, f *sockdiag.Flow) bool {
 	for other := range n {
-		if current, _ := n.Addresses(other); other != name && slices.Contains(current, f.Remote.Addr()) {
-			return true
+		if current, _ := n.Addresses(other); slices.Contains(current, f.Remote.Addr()) {
+			return false
 		}
 	}
-	return false
+	_, former := n.Addresses(name)
+	return slices.Contains(former, f.Remote.Addr())
 }
 
 func testRules(t testing.TB) Rules {

@@ -44,7 +44,7 @@ const (
 	ReasonListener    Reason = "listener"     // the socket is a listener
 	ReasonDirection   Reason = "direction"    // it is unknown which side opened the connection
 	ReasonSelf        Reason = "self"         // the socket belongs to tcphup
-	ReasonShared      Reason = "shared"       // the flow may belong to another service, which has the former address now
+	ReasonShared      Reason = "shared"       // the flow may belong to a service that has the former address now
 )
 
 // Reasons returns all reasons.

@@ -58,7 +58,7 @@ type Request struct {
 	Selector sockdiag.Selector
 	// Never excludes flows: they are refused even if Selector matches.
 	Never []sockdiag.Selector
-	// Shared reports whether a flow may belong to another service at the same address; such
+	// Shared reports whether a flow may belong to a service that has the address now; such
 	// flows are refused. It also gets the subflows of MPTCP connections. nil refuses none.
 	Shared func(*sockdiag.Flow) bool
 	// EstablishedBefore excludes flows that were established later or at an unknown

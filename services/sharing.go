@@ -33,13 +33,13 @@ func (w *Watcher) stale(t *target, f *sockdiag.Flow) bool {
 	return first > t.sharing.after && first < t.sharing.before
 }
 
-// Shared reports whether the flow leads to a former address of the name that another
-// service has now, and may belong to that service.
-func (w *Watcher) Shared(name string, f *sockdiag.Flow) bool {
+// Stale reports whether the flow leads to a former address of the name and belongs to it,
+// although another service may have the address now.
+func (w *Watcher) Stale(name string, f *sockdiag.Flow) bool {
 	index := w.flowIndex()
 	return slices.ContainsFunc(index.byRemote[f.Remote], func(i int) bool {
 		t := &index.targets[i]
-		return t.former && index.names[t.service] == canonical(name) && !w.stale(t, f)
+		return t.former && index.names[t.service] == canonical(name) && w.stale(t, f)
 	})
 }
 

@@ -24,10 +24,10 @@ type sharingTest struct {
 	stop   func()
 }
 
-func newSharingTest(t *testing.T, settle time.Duration) *sharingTest {
+func newSharingTest(t *testing.T) *sharingTest {
 	s := &sharingTest{t: t, dns: new(fakeResolver), seen: make(map[netip.AddrPort]time.Time)}
 	s.config = Config{StateDirectory: t.TempDir(), Services: []Service{
-		{Name: writer, Port: 5432, Settle: settle}, {Name: reader, Port: 5432, Settle: settle},
+		{Name: writer, Port: 5432, Settle: time.Minute}, {Name: reader, Port: 5432, Settle: time.Minute},
 		// A name without a port, or with another one, has no flows to this port.
 		{Name: "allowed.only"}, {Name: "other.port", Port: 80},
 	}}
@@ -75,12 +75,11 @@ func (s *sharingTest) scan(want string, flows ...sockdiag.Flow) {
 		series := gather(s.t, s.Watcher, flows[i])
 		for _, name := range []string{writer, reader} {
 			stale := series[`tcphup_service_sockets{address="former",service="`+name+`"}`] == 1
-			_, former := s.Addresses(name)
 			if stale {
 				word += name[:1]
 			}
-			if shared := s.Shared(name, &flows[i]); strings.Contains(texts(former), flows[i].Remote.Addr().String()) && shared == stale {
-				s.t.Errorf("flow %d of %s: stale is %t, shared is %t", i, name, stale, shared)
+			if got := s.Stale(name, &flows[i]); got != stale {
+				s.t.Errorf("flow %d of %s: stale is %t, by the metric %t", i, name, got, stale)
 			}
 		}
 		got = append(got, word+".")
@@ -94,7 +93,7 @@ func (s *sharingTest) scan(want string, flows ...sockdiag.Flow) {
 // under the name that has the address now.
 func TestSwap(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newSharingTest(t, time.Minute)
+		s := newSharingTest(t)
 		s.resolve("10.0.0.1", "10.0.0.2")
 		s.start()
 		defer func() { s.stop() }()
@@ -141,7 +140,7 @@ func TestSwapMeanwhile(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s := newSharingTest(t, time.Minute)
+				s := newSharingTest(t)
 				s.resolve("10.0.0.1", "10.0.0.2")
 				s.start()
 				time.Sleep(time.Hour)
@@ -174,7 +173,7 @@ func TestSwapBack(t *testing.T) {
 	for name, restart := range map[string]bool{"running": false, "restarted": true} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s := newSharingTest(t, time.Minute)
+				s := newSharingTest(t)
 				s.resolve("10.0.0.1", "10.0.0.2")
 				s.start()
 				defer func() { s.stop() }()
@@ -221,7 +220,7 @@ func TestSharedAllAlong(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s := newSharingTest(t, time.Minute)
+				s := newSharingTest(t)
 				if tt.readersSettle != 0 {
 					s.config.Services[1].Settle = tt.readersSettle
 				}
@@ -243,7 +242,7 @@ func TestSharedAllAlong(t *testing.T) {
 // neither.
 func TestSharedLater(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newSharingTest(t, time.Minute)
+		s := newSharingTest(t)
 		s.resolve("10.0.0.1", "10.0.0.2")
 		s.start()
 		defer s.stop()
@@ -264,7 +263,7 @@ func TestSharedLater(t *testing.T) {
 // Before the first lookup of the other name ended, no flow is known to be stale.
 func TestSharedBeforeFirstLookup(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newSharingTest(t, time.Minute)
+		s := newSharingTest(t)
 		s.resolve("10.0.0.1", "10.0.0.2")
 		s.start()
 		defer s.stop()
@@ -286,7 +285,7 @@ func TestSharedBeforeFirstLookup(t *testing.T) {
 // While an address of the other name is missing, it may be in rotation.
 func TestSharedMissing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newSharingTest(t, time.Minute)
+		s := newSharingTest(t)
 		s.resolve("10.0.0.1", "10.0.0.2")
 		s.start()
 		defer s.stop()
@@ -308,7 +307,7 @@ func TestSharedMissing(t *testing.T) {
 // While the other name rotates, responses without an address prove nothing.
 func TestSharedInRotation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newSharingTest(t, time.Minute)
+		s := newSharingTest(t)
 		pool := addrs(t, "10.0.0.2 10.0.0.4")
 		writers := addrs(t, "10.0.0.1")
 		answer := func(name string) ([]netip.Addr, error) {
