@@ -132,18 +132,18 @@ func TestServiceReturnsMeanwhile(t *testing.T) {
 
 // A former address becomes current again during the action.
 func TestServiceReturnsDuringAction(t *testing.T) {
-	names := &changingNames{names: fakeNames{"db.internal": {{"10.0.0.2"}, {"10.0.0.1"}}}}
+	names := &changingNames{names: fakeNames{"reports.internal": {{"10.0.0.2"}, {"10.0.0.1"}}}}
 	f := newFixture(t, serviceRules(t), func(c *Config) { c.Names = names })
 	f.hang.hangUp = func(_ context.Context, a hangup.Request) (*hangup.Report, error) {
 		flow := &sockdiag.Flow{Remote: netip.MustParseAddrPort("10.0.0.1:5432")}
 		before := a.Shared(flow)
-		names.set(fakeNames{"db.internal": {{"10.0.0.1"}, {"10.0.0.2"}}})
+		names.set(fakeNames{"reports.internal": {{"10.0.0.1"}, {"10.0.0.2"}}})
 		if after := a.Shared(flow); before || !after {
 			t.Errorf("shared before is %t, after %t", before, after)
 		}
 		return outcome(hangup.Closed, 1), nil
 	}
-	f.post(t, notify(serviceAlert("db.internal"))).want(t, http.StatusOK, map[string]int{resultDone: 1})
+	f.post(t, notify(serviceAlert("reports.internal"))).want(t, http.StatusOK, map[string]int{resultDone: 1})
 }
 
 // Labels accept the same addresses as every other input, except /0.

@@ -65,6 +65,7 @@ func TestFirstSeenReusedSocket(t *testing.T) {
 		t.Errorf("age of the same flow is %v", age)
 	}
 	for name, change := range map[string]func(*sockdiag.Flow){
+		"cookie":         func(f *sockdiag.Flow) { f.Cookie = 2 },
 		"local port":     func(f *sockdiag.Flow) { f.Local = netip.MustParseAddrPort("10.0.0.1:40001") },
 		"local address":  func(f *sockdiag.Flow) { f.Local = netip.MustParseAddrPort("10.0.0.9:40000") },
 		"remote port":    func(f *sockdiag.Flow) { f.Remote = netip.MustParseAddrPort("10.0.0.2:81") },
