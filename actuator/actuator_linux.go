@@ -147,6 +147,7 @@ func (x *action) run(ctx context.Context) (*hangup.Report, error) {
 	}
 	report := &hangup.Report{Covered: p.covered, LeftAlone: p.leftAlone}
 	targets := slices.DeleteFunc(p.targets, x.tooYoung)
+	targets = slices.DeleteFunc(targets, func(t *target) bool { return reports(x.Other, t) })
 	sortTargets(targets)
 
 	allowed := x.refuseDenied(targets)
@@ -199,7 +200,7 @@ func (x *action) refuseDenied(targets []*target) []*target {
 			t.refuse(hangup.ReasonDenied, onNeverList)
 			continue
 		}
-		if x.shared(t) {
+		if reports(x.Shared, t) {
 			t.refuse(hangup.ReasonShared, otherService)
 			continue
 		}
@@ -213,10 +214,10 @@ const (
 	otherService = "a service has the address now, and the flow may belong to it"
 )
 
-// shared reports whether the flow, or a subflow of it, may belong to another service.
-func (x *action) shared(t *target) bool {
-	return x.Shared != nil && (x.Shared(&t.Flow) ||
-		slices.ContainsFunc(t.Subflows, func(f sockdiag.Flow) bool { return x.Shared(&f) }))
+// reports whether the predicate, which may be nil, is true for the flow or a subflow of it.
+func reports(predicate func(*sockdiag.Flow) bool, t *target) bool {
+	return predicate != nil && (predicate(&t.Flow) ||
+		slices.ContainsFunc(t.Subflows, func(f sockdiag.Flow) bool { return predicate(&f) }))
 }
 
 // denied reports whether the flow, or a subflow of it, is on the never list.

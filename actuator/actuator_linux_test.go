@@ -51,6 +51,7 @@ func TestPrivilegedRequestLimits(t *testing.T) {
 			{"shared, not in the budget", func(r *hangup.Request) {
 				r.MaxFlows, r.Shared = 1, func(f *sockdiag.Flow) bool { return f.Local == one }
 			}, map[hangup.Reason]int{hangup.ReasonShared: 1, hangup.ReasonSelf: 1}},
+			{"of another service", func(r *hangup.Request) { r.Other = func(f *sockdiag.Flow) bool { return f.Local == one } }, map[hangup.Reason]int{hangup.ReasonSelf: 1}},
 			{"shared since the selection", func(r *hangup.Request) {
 				calls := 0
 				r.Shared = func(*sockdiag.Flow) bool { calls++; return calls > 2 }

@@ -104,7 +104,7 @@ func (x *action) recheck(ctx context.Context, t *target) (sockdiag.Flow, bool) {
 			return now, false
 		}
 	}
-	if x.shared(t) {
+	if reports(x.Shared, t) {
 		t.refuse(hangup.ReasonShared, otherService)
 		return now, false
 	}

@@ -41,6 +41,9 @@ type Names interface {
 	// it, although another service may have the address now. It must not block on the
 	// network.
 	Stale(name string, f *sockdiag.Flow) bool
+	// Other reports whether the flow leads to a former address of the name and belongs to
+	// another service, which has the address now. A flow that is neither is unknown.
+	Other(name string, f *sockdiag.Flow) bool
 }
 
 // Endpoint is a prefix with one port or every port.

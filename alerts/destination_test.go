@@ -33,6 +33,8 @@ func (m *changingNames) Stale(name string, f *sockdiag.Flow) bool {
 	return m.names.Stale(name, f)
 }
 
+func (m *changingNames) Other(string, *sockdiag.Flow) bool { return false }
+
 func (m *changingNames) set(names fakeNames) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -92,9 +94,15 @@ func TestServiceSharesAddress(t *testing.T) {
 			t.Errorf("%s: shared is %t, want %t", to, got, want)
 		}
 	}
+	for to, want := range map[string]bool{"10.0.0.1:5432": true, "10.0.0.9:5432": false} {
+		flow := &sockdiag.Flow{Local: netip.MustParseAddrPort("10.0.0.100:1"), Remote: netip.MustParseAddrPort(to)}
+		if got := seen.Other(flow); got != want {
+			t.Errorf("%s: other is %t, want %t", to, got, want)
+		}
+	}
 	f.post(t, notify(staleAlert("10.9.9.9", "80"))).want(t, http.StatusOK, map[string]int{resultDone: 1})
-	if seen.Shared != nil {
-		t.Error("alert without a service: Shared is set")
+	if seen.Shared != nil || seen.Other != nil {
+		t.Error("alert without a service: Shared or Other is set")
 	}
 }
 

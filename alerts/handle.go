@@ -250,6 +250,7 @@ func (r *Receiver) newRequest(j *job, rules *Rules, now time.Time, act action) h
 		request.Shared = func(f *sockdiag.Flow) bool {
 			return t.includes(f.Remote) && !r.config.Names.Stale(t.destination, f)
 		}
+		request.Other = func(f *sockdiag.Flow) bool { return t.includes(f.Remote) && r.config.Names.Other(t.destination, f) }
 	}
 	for _, e := range rules.Never {
 		request.Never = append(request.Never, e.selector())

@@ -60,6 +60,11 @@ func (n fakeNames) Stale(name string, f *sockdiag.Flow) bool {
 	return slices.Contains(former, f.Remote.Addr())
 }
 
+// Other reports whether the flow has local port 1, the flows of another service in tests.
+func (n fakeNames) Other(_ string, f *sockdiag.Flow) bool {
+	return f.Local.Port() == 1
+}
+
 func testRules(t testing.TB) Rules {
 	database := Policy{
 		Name:  "database",

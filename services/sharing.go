@@ -8,39 +8,71 @@ import (
 )
 
 // firstSeenError is more than the error of first-seen times.
-const firstSeenError = time.Second
+const firstSeenError = 200 * time.Millisecond
 
-// sharing describes the flows to a former address of a service that belong to it although
-// another service has the address now: those first seen between after and before, both
-// since boot. Later flows may have been opened under the name that has the address now,
-// earlier ones when that name had it before.
+// sharing describes the flows to a former address of a service that another service may have
+// now. Those first seen between after and before belong to the former one. Later flows may
+// have been opened under the name that has the address now, earlier ones when that name had
+// it before. Those first seen after lost belong to the other one. All are times since boot.
 type sharing struct {
-	shared        bool
-	after, before time.Duration
+	shared              bool
+	after, before, lost time.Duration
 }
 
-// stale reports whether a flow to a former address belongs to the service of the target.
-// A flow of unknown age never does if another service has the address.
-func (w *Watcher) stale(t *target, f *sockdiag.Flow) bool {
+// ownership is the service to which a flow to a former address belongs.
+type ownership int
+
+const (
+	unknown ownership = iota
+	own
+	other // of the service that has the address now
+)
+
+// owner returns the ownership of a flow to the target's former address; unknown for a flow
+// of unknown age if another service has the address.
+func (w *Watcher) owner(t *target, f *sockdiag.Flow) ownership {
 	if !t.sharing.shared {
-		return true
+		return own
 	}
 	seen, known := w.firstSeen(f)
 	if !known {
-		return false
+		return unknown
 	}
 	first := w.boottime() - time.Since(seen)
-	return first > t.sharing.after && first < t.sharing.before
+	switch {
+	case first > t.sharing.after && first < t.sharing.before:
+		return own
+	case first > t.sharing.lost:
+		return other
+	default:
+		return unknown
+	}
+}
+
+// ownerOf returns the ownership of a flow for a name, and false if it does not lead to a
+// former address of the name.
+func (w *Watcher) ownerOf(name string, f *sockdiag.Flow) (ownership, bool) {
+	index := w.flowIndex()
+	for _, i := range index.byRemote[f.Remote] {
+		if t := &index.targets[i]; t.former && index.names[t.service] == canonical(name) {
+			return w.owner(t, f), true
+		}
+	}
+	return unknown, false
 }
 
 // Stale reports whether the flow leads to a former address of the name and belongs to it,
 // although another service may have the address now.
 func (w *Watcher) Stale(name string, f *sockdiag.Flow) bool {
-	index := w.flowIndex()
-	return slices.ContainsFunc(index.byRemote[f.Remote], func(i int) bool {
-		t := &index.targets[i]
-		return t.former && index.names[t.service] == canonical(name) && w.stale(t, f)
-	})
+	owner, former := w.ownerOf(name, f)
+	return former && owner == own
+}
+
+// Other reports whether the flow leads to a former address of the name and belongs to
+// another service: it was opened after the name had lost the address.
+func (w *Watcher) Other(name string, f *sockdiag.Flow) bool {
+	owner, former := w.ownerOf(name, f)
+	return former && owner == other
 }
 
 // share sets the sharing of former addresses. While lookups show that another service is
@@ -51,12 +83,12 @@ func (w *Watcher) share(index *flowIndex) {
 		port   uint16
 		family family
 	}
-	unknown := make(map[key][]*watch) // services without a completed lookup
+	pending := make(map[key][]*watch) // services without a completed lookup
 	for _, entry := range w.watches {
 		for _, f := range families {
 			if entry.lookups[f].total == 0 {
 				k := key{entry.service.Port, f}
-				unknown[k] = append(unknown[k], entry)
+				pending[k] = append(pending[k], entry)
 			}
 		}
 	}
@@ -67,17 +99,17 @@ func (w *Watcher) share(index *flowIndex) {
 			if !t.former {
 				continue
 			}
-			s := sharing{before: t.address.had}
-			if slices.ContainsFunc(unknown[key{to.Port(), f}], func(other *watch) bool { return other != t.watch }) {
+			s := sharing{before: t.address.had, lost: t.address.lost}
+			if slices.ContainsFunc(pending[key{to.Port(), f}], func(w *watch) bool { return w != t.watch }) {
 				s.shared, s.before = true, 0
 			}
 			for _, j := range indices {
-				other := &index.targets[j]
-				if other.former {
+				now := &index.targets[j] // of another service
+				if now.former {
 					continue
 				}
-				s.shared, s.after = true, max(s.after, other.address.lost)
-				if s.before = min(s.before, other.address.without); other.watch.history.pending(f) {
+				s.shared, s.after = true, max(s.after, now.address.lost)
+				if s.before = min(s.before, now.address.without); now.watch.history.pending(f) {
 					s.before = 0
 				}
 			}

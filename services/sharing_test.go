@@ -66,7 +66,8 @@ func (s *sharingTest) open(local, to string) sockdiag.Flow {
 }
 
 // scan passes the flows in one scan and checks by which name each is stale: "w", "r", "wr"
-// or "" for each flow. The choice for hang-ups agrees with the metric.
+// or "" for each flow. An upper case letter is a name that has lost the address to the other
+// one before the flow was opened. The choice for hang-ups agrees with the metric.
 func (s *sharingTest) scan(want string, flows ...sockdiag.Flow) {
 	s.t.Helper()
 	var got []string
@@ -80,6 +81,9 @@ func (s *sharingTest) scan(want string, flows ...sockdiag.Flow) {
 			}
 			if got := s.Stale(name, &flows[i]); got != stale {
 				s.t.Errorf("flow %d of %s: stale is %t, by the metric %t", i, name, got, stale)
+			}
+			if s.Other(name, &flows[i]) {
+				word += strings.ToUpper(name[:1])
 			}
 		}
 		got = append(got, word+".")
@@ -112,6 +116,8 @@ func TestSwap(t *testing.T) {
 			s.scan(want, all...)
 			time.Sleep(time.Minute)
 		}
+		late := []sockdiag.Flow{s.open("7", "10.0.0.1"), s.open("8", "10.0.0.2")}
+		s.scan("W.R.", late...)
 		// The attribution survives a restart.
 		s.stop()
 		time.Sleep(time.Hour)

@@ -111,7 +111,7 @@ func (s *scan) see(f *sockdiag.Flow) {
 	idle, ok := f.Idle()
 	for _, i := range indices {
 		target := &s.index.targets[i]
-		if target.former && !s.watcher.stale(target, f) {
+		if target.former && s.watcher.owner(target, f) != own {
 			s.spared[i]++
 			continue
 		}
@@ -136,6 +136,7 @@ func (s *scan) done() []prometheus.Metric {
 		target.address.count(now, n, s.spared[i])
 		if target.former && target.address.lost == never {
 			target.address.lost = w.boottime() + firstSeenError
+			w.flows.Store(nil)
 		}
 		if !target.former {
 			current[target.service] += n
