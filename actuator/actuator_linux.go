@@ -153,8 +153,9 @@ func (x *action) run(ctx context.Context) (*hangup.Report, error) {
 		return nil, err
 	}
 	report := &hangup.Report{Covered: p.covered, LeftAlone: p.leftAlone, Unselected: map[hangup.Reason]int{hangup.ReasonEvidence: p.lacking}}
-	targets := slices.DeleteFunc(p.targets, x.isYounger)
-	report.Younger = len(p.targets) - len(targets)
+	own := slices.DeleteFunc(p.targets, func(t *target) bool { return reports(x.Other, t) })
+	targets := slices.DeleteFunc(own, x.isYounger)
+	report.Younger = len(own) - len(targets)
 	sortTargets(targets)
 
 	allowed := x.refuseDenied(targets)
@@ -219,7 +220,8 @@ func (x *action) isYounger(t *target) bool {
 	return now.Sub(seen) < now.Sub(x.EstablishedBefore)
 }
 
-// refuseDenied refuses the flows on the never list and returns those that are not refused.
+// refuseDenied refuses the flows on the never list and those that may belong to another
+// service. It returns the others.
 func (x *action) refuseDenied(targets []*target) []*target {
 	allowed := make([]*target, 0, len(targets))
 	for _, t := range inPhase(targets, phasePlanned) {
@@ -227,12 +229,25 @@ func (x *action) refuseDenied(targets []*target) []*target {
 			t.refuse(hangup.ReasonDenied, onNeverList)
 			continue
 		}
+		if reports(x.Shared, t) {
+			t.refuse(hangup.ReasonShared, otherService)
+			continue
+		}
 		allowed = append(allowed, t)
 	}
 	return allowed
 }
 
-const onNeverList = "destination is on the never list"
+const (
+	onNeverList  = "destination is on the never list"
+	otherService = "a service has the address now, and the flow may belong to it"
+)
+
+// reports whether the predicate, which may be nil, is true for the flow or a subflow of it.
+func reports(predicate func(*sockdiag.Flow) bool, t *target) bool {
+	return predicate != nil && (predicate(&t.Flow) ||
+		slices.ContainsFunc(t.Subflows, func(f sockdiag.Flow) bool { return predicate(&f) }))
+}
 
 // denied reports whether the flow, or a subflow of it, is on the never list.
 func (x *action) denied(t *target) bool {

@@ -22,12 +22,14 @@ func TestPrivilegedRequestLimits(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer listener.Close()
+		var one netip.AddrPort // local address of a flow
 		for range 2 {
 			conn, err := net.Dial("tcp", listener.Addr().String())
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer conn.Close()
+			one = conn.LocalAddr().(*net.TCPAddr).AddrPort()
 		}
 		server := listener.Addr().(*net.TCPAddr).AddrPort()
 		address := netip.PrefixFrom(server.Addr(), server.Addr().BitLen())
@@ -46,6 +48,15 @@ func TestPrivilegedRequestLimits(t *testing.T) {
 			{"never", func(r *hangup.Request) { r.Never = []sockdiag.Selector{{Destinations: []netip.Prefix{address}}} }, denied},
 			{"never at this port", func(r *hangup.Request) { r.Never = never(server.Port()) }, denied},
 			{"never at another port", func(r *hangup.Request) { r.Never = never(1) }, self},
+			{"shared", func(r *hangup.Request) { r.Shared = func(*sockdiag.Flow) bool { return true } }, map[hangup.Reason]int{hangup.ReasonShared: 2}},
+			{"shared, not in the budget", func(r *hangup.Request) {
+				r.MaxFlows, r.Shared = 1, func(f *sockdiag.Flow) bool { return f.Local == one }
+			}, map[hangup.Reason]int{hangup.ReasonShared: 1, hangup.ReasonSelf: 1}},
+			{"of another service", func(r *hangup.Request) { r.Other = func(f *sockdiag.Flow) bool { return f.Local == one } }, map[hangup.Reason]int{hangup.ReasonSelf: 1}},
+			{"shared since the selection", func(r *hangup.Request) {
+				calls := 0
+				r.Shared = func(*sockdiag.Flow) bool { calls++; return calls > 2 }
+			}, map[hangup.Reason]int{hangup.ReasonShared: 2}},
 			{"flows", func(r *hangup.Request) { r.MaxFlows = 1 }, budget},
 			{"fraction", func(r *hangup.Request) { r.MaxFraction = 0.5 }, budget},
 			{"idle", func(r *hangup.Request) { r.Selector.MinIdle = time.Hour }, map[hangup.Reason]int{}},

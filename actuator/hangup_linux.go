@@ -76,7 +76,8 @@ func (x *action) tryTarget(ctx context.Context, t *target, drained time.Time) {
 
 // recheck looks up the flow again and returns its current values, and whether it may
 // be hung up. It rejects a listener, a flow that matches the never list by a subflow
-// that joined late, and a flow without the evidence.
+// that joined late, a flow whose address another service has got since, and a flow without
+// the evidence.
 func (x *action) recheck(ctx context.Context, t *target) (sockdiag.Flow, bool) {
 	now, err := x.lookup(ctx, x.conn, &t.Flow)
 	switch {
@@ -111,6 +112,10 @@ func (x *action) recheck(ctx context.Context, t *target) (sockdiag.Flow, bool) {
 			t.refuse(hangup.ReasonDenied, "a new subflow leads to an excluded address")
 			return now, false
 		}
+	}
+	if reports(x.Shared, t) {
+		t.refuse(hangup.ReasonShared, otherService)
+		return now, false
 	}
 	if !x.matchesEvidence(t, &now) {
 		t.refuse(hangup.ReasonEvidence, becameActive)

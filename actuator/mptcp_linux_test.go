@@ -113,7 +113,8 @@ func TestPrivilegedNewMPTCP(t *testing.T) {
 	})
 }
 
-// Subflows that join before the hang-up count for the never list and are closed as well.
+// Subflows that join before the hang-up count for the never list and for Request.Shared, and
+// are closed as well.
 func TestPrivilegedLateJoin(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		nstest.NeedMPTCP(t)
@@ -122,11 +123,13 @@ func TestPrivilegedLateJoin(t *testing.T) {
 		for _, tt := range []struct {
 			name    string
 			never   []sockdiag.Selector
+			shared  func(*sockdiag.Flow) bool
 			outcome hangup.Outcome
 			reason  hangup.Reason
 			method  hangup.Method
 		}{
 			{name: "never", never: []sockdiag.Selector{{Destinations: []netip.Prefix{netip.MustParsePrefix(nstest.Peer4Two + "/32")}}}, outcome: hangup.Refused, reason: hangup.ReasonDenied, method: hangup.None},
+			{name: "shared", shared: func(f *sockdiag.Flow) bool { return f.Remote.Addr().Unmap().String() == nstest.Peer4Two }, outcome: hangup.Refused, reason: hangup.ReasonShared, method: hangup.None},
 			{name: "dead peer", outcome: hangup.Closed, method: hangup.Shutdown},
 		} {
 			t.Run(tt.name, func(t *testing.T) {
@@ -152,7 +155,7 @@ func TestPrivilegedLateJoin(t *testing.T) {
 					peer.Cut("one", "two")
 				})
 				t.Cleanup(func() { peer.Restore("one", "two") })
-				r := only(t, mustHangUp(t, a, hangup.Request{Selector: to(destination), Linger: 500 * time.Millisecond, Never: tt.never}))
+				r := only(t, mustHangUp(t, a, hangup.Request{Selector: to(destination), Linger: 500 * time.Millisecond, Never: tt.never, Shared: tt.shared}))
 				expect(t, r, tt.outcome, tt.reason, tt.method)
 				if left := sockets(t, port); tt.outcome == hangup.Closed && len(left) > 0 {
 					t.Errorf("left: %+v", left)

@@ -38,6 +38,13 @@ type Names interface {
 	// Addresses returns the current and the former addresses of the name. Both are empty
 	// for a name that is not watched or not resolved yet. It must not block on the network.
 	Addresses(name string) (current, former []netip.Addr)
+	// Stale reports whether the flow leads to a former address of the name and belongs to
+	// it, although another service may have the address now. It must not block on the
+	// network.
+	Stale(name string, f *sockdiag.Flow) bool
+	// Other reports whether the flow leads to a former address of the name and belongs to
+	// another service, which has the address now. A flow that is neither is unknown.
+	Other(name string, f *sockdiag.Flow) bool
 }
 
 // Endpoint is a prefix with one port or every port.

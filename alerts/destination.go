@@ -16,9 +16,16 @@ type target struct {
 	// destination and port are canonical text for records and keys; an empty port means
 	// every port.
 	destination, port string
+	service           bool // destination is the name of a service
 	// prefixes is empty only for a service without former addresses.
 	prefixes []netip.Prefix
 	ports    []uint16 // empty means every port
+}
+
+// includes reports whether the target has the address and the port.
+func (t *target) includes(to netip.AddrPort) bool {
+	return slices.ContainsFunc(t.prefixes, func(p netip.Prefix) bool { return p.Contains(to.Addr()) }) &&
+		(len(t.ports) == 0 || slices.Contains(t.ports, to.Port()))
 }
 
 func (t *target) key() string { return t.destination + " " + t.port }
@@ -93,7 +100,7 @@ func (p *Policy) serviceTarget(alert map[string]string, services []Service, name
 		return nil, refuse(resultNotAllowed, "port %d is not allowed by the policy", service.Port)
 	}
 	t := &target{
-		destination: service.Name, port: strconv.Itoa(int(service.Port)), ports: []uint16{service.Port},
+		destination: service.Name, service: true, port: strconv.Itoa(int(service.Port)), ports: []uint16{service.Port},
 	}
 	if names == nil {
 		return t, nil
@@ -102,18 +109,10 @@ func (p *Policy) serviceTarget(alert map[string]string, services []Service, name
 	if len(current) == 0 {
 		return nil, refuse(resultError, "service %s is not resolved yet", service.Name)
 	}
-	// A flow to the current address of another service on this port may belong to that
-	// service.
-	for _, other := range services {
-		if other.Port == service.Port && other.Name != service.Name {
-			shared, _ := names.Addresses(other.Name)
-			current = append(current, shared...)
-		}
-	}
 	for _, a := range former {
 		prefix, err := address.FromAddr(a)
 		if err != nil || slices.ContainsFunc(current, sameAs(prefix)) {
-			continue // no flow has the invalid address, flows to the current one are correct
+			continue // no flow has the invalid address, flows to a current one are correct
 		}
 		if !p.Allow.contains(prefix, names) {
 			return nil, refuse(resultNotAllowed,

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"tcphup/hangup"
+	"tcphup/sockdiag"
 	"tcphup/test/kit/addresses"
 	"tcphup/test/kit/nstest"
 )
@@ -25,6 +26,14 @@ func (m *changingNames) Addresses(name string) (current, former []netip.Addr) {
 	defer m.mu.Unlock()
 	return m.names.Addresses(name)
 }
+
+func (m *changingNames) Stale(name string, f *sockdiag.Flow) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.names.Stale(name, f)
+}
+
+func (m *changingNames) Other(string, *sockdiag.Flow) bool { return false }
 
 func (m *changingNames) set(names fakeNames) {
 	m.mu.Lock()
@@ -77,24 +86,42 @@ func TestExportedLabels(t *testing.T) {
 	}
 }
 
-// A former address that is the current address of another service on the same port is
-// excluded.
+// A request for a former address that is the current address of another service identifies
+// the flows that may belong to it. Other requests identify none.
 func TestServiceSharesAddress(t *testing.T) {
 	f := newFixture(t, serviceRules(t), func(c *Config) {
 		c.Names = fakeNames{
-			"db.internal":      {{"10.0.0.2"}, {"10.0.0.1", "10.0.0.3", "10.0.0.4"}},
+			"db.internal":      {{"10.0.0.2"}, {"10.0.0.1", "10.0.0.4"}},
 			"reports.internal": {{"10.0.0.1"}, nil},
-			"web.internal":     {{"10.0.0.3"}, nil},
 		}
 	})
-	var hung []netip.Prefix
+	var seen hangup.Request
 	f.hang.hangUp = func(_ context.Context, a hangup.Request) (*hangup.Report, error) {
-		hung = a.Selector.Destinations
+		seen = a
 		return outcome(hangup.Closed, 1), nil
 	}
 	f.post(t, notify(serviceAlert("db.internal"))).want(t, http.StatusOK, map[string]int{resultDone: 1})
-	if want := []netip.Prefix{netip.MustParsePrefix("10.0.0.3/32"), netip.MustParsePrefix("10.0.0.4/32")}; !slices.Equal(hung, want) {
-		t.Errorf("destinations %v, want %v", hung, want)
+	want := []netip.Prefix{netip.MustParsePrefix("10.0.0.1/32"), netip.MustParsePrefix("10.0.0.4/32")}
+	if !slices.Equal(seen.Selector.Destinations, want) {
+		t.Errorf("destinations %v, want %v", seen.Selector.Destinations, want)
+	}
+	for to, want := range map[string]bool{
+		"10.0.0.1:5432": true, "10.0.0.4:5432": false,
+		"10.0.0.1:5433": false, "10.0.0.9:5432": false, // subflows of MPTCP connections to the service
+	} {
+		if got := seen.Shared(&sockdiag.Flow{Remote: netip.MustParseAddrPort(to)}); got != want {
+			t.Errorf("%s: shared is %t, want %t", to, got, want)
+		}
+	}
+	for to, want := range map[string]bool{"10.0.0.1:5432": true, "10.0.0.9:5432": false} {
+		flow := &sockdiag.Flow{Local: netip.MustParseAddrPort("10.0.0.100:1"), Remote: netip.MustParseAddrPort(to)}
+		if got := seen.Other(flow); got != want {
+			t.Errorf("%s: other is %t, want %t", to, got, want)
+		}
+	}
+	f.post(t, notify(staleAlert("10.9.9.9", "80"))).want(t, http.StatusOK, map[string]int{resultDone: 1})
+	if seen.Shared != nil || seen.Other != nil {
+		t.Error("alert without a service: Shared or Other is set")
 	}
 }
 
@@ -144,6 +171,22 @@ func TestServiceReturnsMeanwhile(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A former address becomes current again during the action.
+func TestServiceReturnsDuringAction(t *testing.T) {
+	names := &changingNames{names: fakeNames{"reports.internal": {{"10.0.0.2"}, {"10.0.0.1"}}}}
+	f := newFixture(t, serviceRules(t), func(c *Config) { c.Names = names })
+	f.hang.hangUp = func(_ context.Context, a hangup.Request) (*hangup.Report, error) {
+		flow := &sockdiag.Flow{Remote: netip.MustParseAddrPort("10.0.0.1:5432")}
+		before := a.Shared(flow)
+		names.set(fakeNames{"reports.internal": {{"10.0.0.1"}, {"10.0.0.2"}}})
+		if after := a.Shared(flow); before || !after {
+			t.Errorf("shared before is %t, after %t", before, after)
+		}
+		return outcome(hangup.Closed, 1), nil
+	}
+	f.post(t, notify(serviceAlert("reports.internal"))).want(t, http.StatusOK, map[string]int{resultDone: 1})
 }
 
 // Labels accept the same addresses as every other input, except /0.

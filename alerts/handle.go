@@ -230,6 +230,12 @@ func (r *Receiver) newRequest(j *job, rules *Rules, now time.Time, act action) h
 		WatchReconnect: r.config.WatchReconnect,
 		WatchLater:     true,
 	}
+	if t := j.target; t.service && r.config.Names != nil {
+		request.Shared = func(f *sockdiag.Flow) bool {
+			return t.includes(f.Remote) && !r.config.Names.Stale(t.destination, f)
+		}
+		request.Other = func(f *sockdiag.Flow) bool { return t.includes(f.Remote) && r.config.Names.Other(t.destination, f) }
+	}
 	for _, e := range rules.Never {
 		request.Never = append(request.Never, e.selector())
 	}

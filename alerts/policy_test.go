@@ -2,6 +2,7 @@ package alerts
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -46,6 +47,23 @@ func (n fakeNames) Addresses(name string) (current, former []netip.Addr) {
 		return all
 	}
 	return parse(n[name][0]), parse(n[name][1])
+}
+
+// Stale reports whether the flow leads to a former address of the name that no other name
+// has.
+func (n fakeNames) Stale(name string, f *sockdiag.Flow) bool {
+	for other := range n {
+		if current, _ := n.Addresses(other); slices.Contains(current, f.Remote.Addr()) {
+			return false
+		}
+	}
+	_, former := n.Addresses(name)
+	return slices.Contains(former, f.Remote.Addr())
+}
+
+// Other reports whether the flow has local port 1, the flows of another service in tests.
+func (n fakeNames) Other(_ string, f *sockdiag.Flow) bool {
+	return f.Local.Port() == 1
 }
 
 func testRules(t testing.TB) Rules {

@@ -19,7 +19,7 @@ type aggregator struct {
 	observed     sockdiag.Flow        // argument of observe
 }
 
-func newAggregator(mapper destinationMapper, limit int, pinned func(netip.AddrPort) bool, now func() time.Time) *aggregator {
+func newAggregator(mapper destinationMapper, limit int, pinned func(netip.AddrPort) bool, now func() time.Duration) *aggregator {
 	return &aggregator{
 		mapper:       mapper,
 		destinations: newDestinationLimit(limit, pinned),
@@ -62,16 +62,16 @@ func (a *aggregator) end(tcp, mptcp bool) {
 
 // addMPTCP counts the MPTCP connections of a table. It must precede addTCP, which
 // attributes subflows to them.
-func (a *aggregator) addMPTCP(table *sockdiag.Table, now time.Time) {
+func (a *aggregator) addMPTCP(table *sockdiag.Table) {
 	for i := range table.Connections() {
 		flow := &table.Connections()[i]
-		a.connections = append(a.connections, connection{flow: flow, aggregate: a.addConnection(flow, table.Direction(flow), now)})
+		a.connections = append(a.connections, connection{flow: flow, aggregate: a.addConnection(flow, table.Direction(flow))})
 	}
 }
 
 // addConnection counts an MPTCP connection and returns the index of its aggregate,
 // inbound or excluded.
-func (a *aggregator) addConnection(flow *sockdiag.Flow, direction sockdiag.Direction, now time.Time) int32 {
+func (a *aggregator) addConnection(flow *sockdiag.Flow, direction sockdiag.Direction) int32 {
 	if direction == sockdiag.Inbound {
 		return inbound
 	}
@@ -82,13 +82,13 @@ func (a *aggregator) addConnection(flow *sockdiag.Flow, direction sockdiag.Direc
 	i := a.destinations.aggregate(d)
 	a.destinations.aggregates[i].mptcpPart().states[min(flow.State, sockdiag.MaxState)][toInt(flow.MPTCPInfo.Fallback())]++
 	if !sockdiag.Handshake.Has(flow.State) {
-		a.mptcp.observe(flow, now)
+		a.mptcp.observe(flow)
 	}
 	return i
 }
 
 // addTCP counts a TCP flow. A subflow has the direction of its connection.
-func (a *aggregator) addTCP(flow *sockdiag.Flow, table *sockdiag.Table, now time.Time) {
+func (a *aggregator) addTCP(flow *sockdiag.Flow, table *sockdiag.Table) {
 	var parent *connection
 	direction := sockdiag.Outbound
 	if i, ok := table.Connection(flow); !ok {
@@ -126,7 +126,7 @@ func (a *aggregator) addTCP(flow *sockdiag.Flow, table *sockdiag.Table, now time
 		return
 	}
 	if !sockdiag.Handshake.Has(flow.State) {
-		sum.age.observe(a.tcp.observe(flow, now))
+		sum.age.observe(a.tcp.observe(flow))
 	}
 	if parent != nil || flow.IsSubflow {
 		sum.mptcpPart().addSubflow(flow, parent)

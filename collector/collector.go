@@ -23,6 +23,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"tcphup/internal/boottime"
 	"tcphup/internal/exposition"
 	"tcphup/sockdiag"
 )
@@ -53,6 +54,9 @@ type Config struct {
 	Pinned func(addresses netip.Prefix, port uint16) bool
 	// Observer receives the flows of each scan and adds metrics; nil disables it.
 	Observer Observer
+	// StateDirectory is the directory of the file that keeps the first-seen times of flows
+	// over a restart; empty disables it. Run writes the file.
+	StateDirectory string
 }
 
 // Observer receives the flows of each scan, so that it needs no dump of its own.
@@ -78,6 +82,7 @@ type Collector struct {
 	table      sockdiag.Table // reused, with its cache of MPTCP connections
 
 	observer Observer
+	state    firstSeenFile
 
 	// Dependencies of a scan.
 	dial           func() (source, error)
@@ -111,16 +116,19 @@ func New(config Config) (*Collector, error) {
 	if config.Pinned != nil {
 		pinned = func(d netip.AddrPort) bool { return config.Pinned(m.prefix(d.Addr()), d.Port()) }
 	}
-	return &Collector{
+	c := &Collector{
 		logger:         cmp.Or(config.Logger, slog.New(slog.DiscardHandler)),
 		timeout:        10 * time.Second,
 		encoder:        exposition.NewEncoder(families()),
-		aggregator:     newAggregator(m, limit, pinned, time.Now),
+		aggregator:     newAggregator(m, limit, pinned, boottime.Now),
 		dial:           func() (source, error) { return sockdiag.Dial() },
 		observer:       config.Observer,
+		state:          firstSeenFileIn(config.StateDirectory),
 		ephemeralPorts: sockdiag.EphemeralPorts,
 		now:            time.Now,
-	}, nil
+	}
+	c.loadFirstSeen()
+	return c, nil
 }
 
 // collect returns the result of a scan, which may be shared with other scrapes. If ctx
@@ -137,10 +145,16 @@ func (c *Collector) collect(ctx context.Context) *result {
 
 // FirstSeen returns when a scrape first saw the flow, a TCP socket or an MPTCP
 // connection, after its handshake. It reports false for inbound flows, for flows that
-// no scrape has seen, and for flows that the last complete scrape has not seen.
+// no scrape has seen, and for flows that the last complete scrape has not seen. Compare the
+// age (time.Since), which a change of the wall clock does not affect.
 func (c *Collector) FirstSeen(f *sockdiag.Flow) (time.Time, bool) {
+	table := c.aggregator.tcp
 	if f.Protocol == sockdiag.MPTCP {
-		return c.aggregator.mptcp.firstSeen(f)
+		table = c.aggregator.mptcp
 	}
-	return c.aggregator.tcp.firstSeen(f)
+	age, known := table.age(f)
+	if !known {
+		return time.Time{}, false
+	}
+	return c.now().Add(-age), true
 }

@@ -96,14 +96,14 @@ func newTest(t testing.TB, config Config, kernel *fakeKernel) *Collector {
 	return c
 }
 
+// testBoot is the time of the boot by the clocks of tests.
+var testBoot = time.Date(2025, 12, 31, 0, 0, 0, 0, time.UTC)
+
 // setClock replaces the clock of the collector and its first-seen tables.
 func (c *Collector) setClock(now func() time.Time) {
 	c.now = now
 	for _, a := range []*firstSeenTable{c.aggregator.tcp, c.aggregator.mptcp} {
-		a.now = now
-		if a.used == 0 {
-			a.start = now()
-		}
+		a.now = func() time.Duration { return now().Sub(testBoot) }
 	}
 }
 

@@ -165,10 +165,9 @@ func TestMillionDestinations(t *testing.T) {
 	before := heap()
 	for range 2 {
 		c.aggregator.begin()
-		now := c.now()
 		for range 1_000_000 {
 			f := withoutCookie(netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(random.Uint32()), byte(random.Uint32()), byte(random.Uint32())}), uint16(random.Uint32())))
-			c.aggregator.addTCP(&f, &table, now)
+			c.aggregator.addTCP(&f, &table)
 		}
 		c.aggregator.end(true, true)
 		n := counter(0)
@@ -213,12 +212,11 @@ func BenchmarkAggregator(b *testing.B) {
 				flows[i] = withoutCookie(numbered(i * 7919 % destinations))
 				flows[i].Cookie = uint64(i + 1)
 			}
-			now := c.now()
 			b.ReportAllocs()
 			for b.Loop() {
 				c.aggregator.begin()
 				for i := range flows {
-					c.aggregator.addTCP(&flows[i], &table, now)
+					c.aggregator.addTCP(&flows[i], &table)
 				}
 				c.aggregator.end(true, true)
 				c.aggregator.destinations.choose()

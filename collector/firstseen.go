@@ -1,7 +1,8 @@
 package collector
 
 import (
-	"hash/maphash"
+	"crypto/rand"
+	"encoding/binary"
 	"math/bits"
 	"net/netip"
 	"sync"
@@ -14,12 +15,13 @@ import (
 // linear probing: 16 bytes and one cache miss per flow. Its methods may be called
 // concurrently.
 type firstSeenTable struct {
-	now   func() time.Time
-	start time.Time // epoch of the entries
-	seed  maphash.Seed
+	now func() time.Duration // since boot, including suspends
 
 	mu           sync.Mutex
+	secret       [2]uint64        // key of the hash
+	began        time.Duration    // start of the running scan
 	entries      []firstSeenEntry // the length is a power of two
+	changed      bool             // there are new entries since the last snapshot
 	used         int              // entries with a key, live or expired
 	scan         uint32           // the running scan, or the last one
 	lastComplete uint32           // the last complete scan
@@ -30,7 +32,7 @@ type firstSeenTable struct {
 // entries stay until the table is rehashed. Key 0 marks a free entry.
 type firstSeenEntry struct {
 	key   uint64
-	first uint32 // in steps after firstSeenTable.start, rounded up
+	first uint32 // in steps since boot, rounded up
 	scan  uint32 // the last scan with the flow
 }
 
@@ -48,16 +50,23 @@ const (
 // key returns the key of a flow: a hash of its cookie and both addresses, because a socket
 // that is connected again keeps its cookie, and its local address if it is bound.
 func (t *firstSeenTable) key(f *sockdiag.Flow) uint64 {
-	return max(1, maphash.Comparable(t.seed, flowID{f.Cookie, f.Local, f.Remote}))
+	local, remote := words(f.Local.Addr()), words(f.Remote.Addr())
+	ports := uint64(f.Local.Port())<<16 | uint64(f.Remote.Port())
+	return max(1, siphash(t.secret, f.Cookie, local[0], local[1], remote[0], remote[1], ports))
 }
 
-type flowID struct {
-	cookie        uint64
-	local, remote netip.AddrPort
+func words(a netip.Addr) [2]uint64 {
+	b := a.As16()
+	return [2]uint64{binary.BigEndian.Uint64(b[:8]), binary.BigEndian.Uint64(b[8:])}
 }
 
-func newFirstSeenTable(now func() time.Time) *firstSeenTable {
-	return &firstSeenTable{now: now, start: now(), seed: maphash.MakeSeed(), entries: make([]firstSeenEntry, minEntries)}
+func newFirstSeenTable(now func() time.Duration) *firstSeenTable {
+	var secret [16]byte
+	_, _ = rand.Read(secret[:]) // never fails
+	return &firstSeenTable{
+		now: now, entries: make([]firstSeenEntry, minEntries),
+		secret: [2]uint64{binary.BigEndian.Uint64(secret[:8]), binary.BigEndian.Uint64(secret[8:])},
+	}
 }
 
 // beginScan starts a scan.
@@ -65,11 +74,12 @@ func (t *firstSeenTable) beginScan() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.scan++
+	t.began = t.now()
 }
 
 // observe records a flow of the current scan and returns its age at the start of the
 // scan. A flow without a cookie is not recorded; its age is 0.
-func (t *firstSeenTable) observe(f *sockdiag.Flow, scanStart time.Time) time.Duration {
+func (t *firstSeenTable) observe(f *sockdiag.Flow) time.Duration {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	key := t.key(f)
@@ -81,12 +91,12 @@ func (t *firstSeenTable) observe(f *sockdiag.Flow, scanStart time.Time) time.Dur
 		if e.key == 0 {
 			t.used++
 		}
-		// Not scanStart: the flow may have been opened after it.
-		since := t.now().Sub(t.start)
-		*e = firstSeenEntry{key: key, first: uint32((since + firstSeenStep - 1) / firstSeenStep)}
+		// Not the start of the scan: the flow may have been opened after it.
+		*e = firstSeenEntry{key: key, first: uint32((t.now() + firstSeenStep - 1) / firstSeenStep)}
+		t.changed = true
 	}
 	e.scan = t.scan
-	age := max(0, scanStart.Sub(t.timestamp(e)))
+	age := max(0, t.began-e.timestamp())
 	if t.used > len(t.entries)/5*4 {
 		t.rehash()
 	}
@@ -104,25 +114,24 @@ func (t *firstSeenTable) finishScan() {
 	}
 }
 
-// firstSeen returns when the flow was first seen. It reports false for a flow without
+// age returns how long ago the flow was first seen. It reports false for a flow without
 // a live entry.
-func (t *firstSeenTable) firstSeen(f *sockdiag.Flow) (time.Time, bool) {
+func (t *firstSeenTable) age(f *sockdiag.Flow) (time.Duration, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	e := &t.entries[t.slot(t.key(f))]
 	if !t.live(e) {
-		return time.Time{}, false
+		return 0, false
 	}
-	return t.timestamp(e), true
+	return t.now() - e.timestamp(), true
 }
 
 func (t *firstSeenTable) live(e *firstSeenEntry) bool {
 	return e.key != 0 && e.scan >= t.lastComplete && t.scan-e.scan < maxUnseen
 }
 
-func (t *firstSeenTable) timestamp(e *firstSeenEntry) time.Time {
-	return t.start.Add(time.Duration(e.first) * firstSeenStep)
-}
+// timestamp returns the first-seen time since boot.
+func (e *firstSeenEntry) timestamp() time.Duration { return time.Duration(e.first) * firstSeenStep }
 
 // slot returns the index of the key's entry, or of the free entry for it. The load
 // factor is below 1, so the loop ends.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -78,12 +77,12 @@ func (c *Collector) readSockets(ctx context.Context) (tcp, mptcp sourceResult) {
 	// Connections first: readTCP attributes their subflows.
 	start = c.now()
 	err = table.ReadConnections(ctx, conn, sockdiag.States(mptcpStates[:]...))
-	c.aggregator.addMPTCP(table, start)
+	c.aggregator.addMPTCP(table)
 	mptcp = sourceResult{err: err, took: c.now().Sub(start)}
 
 	start = c.now()
 	var lacksMPTCPDiag bool
-	lacksMPTCPDiag, tcp.err = c.readTCP(ctx, conn, table, start)
+	lacksMPTCPDiag, tcp.err = c.readTCP(ctx, conn, table)
 	tcp.took += c.now().Sub(start)
 	if lacksMPTCPDiag {
 		mptcp.err = fmt.Errorf("read MPTCP connections: %w", sockdiag.ErrNoMPTCPDiag)
@@ -102,14 +101,14 @@ func (c *Collector) readTable(ctx context.Context, conn source, table *sockdiag.
 }
 
 // readTCP dumps TCP and reports whether a subflow shows that mptcp_diag is missing.
-func (c *Collector) readTCP(ctx context.Context, conn source, table *sockdiag.Table, now time.Time) (lacksMPTCPDiag bool, err error) {
+func (c *Collector) readTCP(ctx context.Context, conn source, table *sockdiag.Table) (lacksMPTCPDiag bool, err error) {
 	q := sockdiag.Query{States: sockdiag.States(tcpStates[:]...), Info: true, Ahead: true}
 	for flow, err := range conn.Flows(ctx, q) {
 		if err != nil {
 			return lacksMPTCPDiag, err
 		}
 		lacksMPTCPDiag = lacksMPTCPDiag || table.LacksMPTCPDiag(&flow)
-		c.aggregator.addTCP(&flow, table, now)
+		c.aggregator.addTCP(&flow, table)
 	}
 	return lacksMPTCPDiag, nil
 }

@@ -50,8 +50,8 @@ func (s *staleFlags) used(hostGiven bool) (bool, error) {
 
 // destinations returns the former addresses and the port; no port means every port. It
 // excludes current addresses of the name, and returns an error if the name does not
-// resolve. It also excludes addresses of a family whose lookup failed. Notes about
-// excluded addresses go to stderr.
+// resolve. It also excludes addresses of a family whose lookup failed and, without --former,
+// those that another service has now. Notes about excluded addresses go to stderr.
 func (s *staleFlags) destinations(ctx context.Context, stderr io.Writer) ([]netip.Prefix, []uint16, error) {
 	name, port, err := address.ParseService(s.service)
 	if err != nil {
@@ -73,6 +73,14 @@ func (s *staleFlags) destinations(ctx context.Context, stderr io.Writer) ([]neti
 			former = slices.DeleteFunc(former, func(f netip.Addr) bool { return f == a })
 		}
 	}
+	former = slices.DeleteFunc(former, func(a netip.Addr) bool {
+		other := state.SharedWith(a, port)
+		if other == "" || slices.Contains(named, a) || slices.Contains(now, a) {
+			return false
+		}
+		fmt.Fprintf(stderr, "tcphup: %s left alone: %s has it now, and connections may belong to that service: add --former=%s to include it\n", a, other, a)
+		return true
+	})
 	var prefixes []netip.Prefix
 	for _, a := range append(named, former...) {
 		if err := resolved.Err(a); err != nil {

@@ -58,6 +58,12 @@ type Request struct {
 	Selector sockdiag.Selector
 	// Never excludes flows: they are refused even if Selector matches.
 	Never []sockdiag.Selector
+	// Shared reports whether a flow may belong to a service that has the address now; such
+	// flows are refused. It also gets the subflows of MPTCP connections. nil refuses none.
+	Shared func(*sockdiag.Flow) bool
+	// Other reports whether a flow belongs to another service at the same address; such
+	// flows are not selected. nil excludes none.
+	Other func(*sockdiag.Flow) bool
 	// EstablishedBefore excludes flows that were established later and refuses flows of
 	// unknown age, by the current wall clock; zero excludes none.
 	EstablishedBefore time.Time

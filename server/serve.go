@@ -32,6 +32,7 @@ func (x *server) serveUntilDone(ctx context.Context) error {
 	var watching sync.WaitGroup
 	defer watching.Wait()
 	watching.Go(func() { x.watcher.Run(ctx) })
+	watching.Go(func() { x.collector.Run(ctx) })
 
 	metrics := &http.Server{
 		Handler: x.markWebClients(x.webRoutes().mux()), ReadHeaderTimeout: 10 * time.Second, WriteTimeout: time.Minute,

@@ -28,6 +28,7 @@ import (
 	"tcphup/collector"
 	"tcphup/config"
 	"tcphup/services"
+	"tcphup/sockdiag"
 )
 
 // Options configure Run.
@@ -153,10 +154,12 @@ func (x *server) build(c config.Config) error {
 	var err error
 	if x.watcher, err = services.New(services.Config{
 		Logger: x.logger, Services: c.Watched(), StateDirectory: stateDirectory(o.StateDirectory),
+		FirstSeen: func(f *sockdiag.Flow) (time.Time, bool) { return x.collector.FirstSeen(f) },
 	}); err != nil {
 		return err
 	}
 	o.Collector.Logger = x.logger
+	o.Collector.StateDirectory = stateDirectory(o.StateDirectory)
 	o.Collector.Observer = x.watcher
 	o.Collector.Pinned = func(addresses netip.Prefix, port uint16) bool {
 		return x.watcher.Pinned(addresses, port) || x.receiver.Allows(addresses, port)

@@ -74,7 +74,8 @@ func run(t *testing.T, c Config, lookup lookupFunc) (w *Watcher, stop func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.lookup = lookup
+	w.lookup, w.boottime = lookup, func() time.Duration { return sinceEpoch(time.Now()) }
+	w.load() // again, with that clock
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() {

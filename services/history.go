@@ -29,7 +29,8 @@ type history struct {
 	addresses map[netip.Addr]*address
 	changed   time.Time // last change of an address; zero without one
 	answered  [len(families)]bool
-	loaded    bool // from a state file
+	asked     [len(families)]time.Duration // last successful lookup, since boot; 0 if unknown
+	loaded    bool                         // from a state file
 }
 
 // address is a current or former address of a name.
@@ -43,8 +44,18 @@ type address struct {
 	since time.Time
 	// lastFlow is the last time a flow to the former address was observed, initially since.
 	lastFlow time.Time
-	sockets  uint32 // sockets to the address in the last scan
+	sockets  uint32 // sockets to the address in the last scan, without those of other services
+
+	// had is the last lookup with the address, without the last lookup before the name got
+	// it. Both are times since boot; 0 if unknown.
+	had, without time.Duration
+	// lost is 0 if the name got the address for the first time. Otherwise, flows first seen
+	// after it were opened after the name had lost the address; never until a complete scan.
+	lost time.Duration
 }
+
+// never is later than every time since boot.
+const never = time.Duration(math.MaxInt64)
 
 type event struct {
 	addr netip.Addr
@@ -62,10 +73,12 @@ const (
 // The first update of a family does not set changed, unless the history is from a state
 // file. An address becomes former when it was missing for settle, and in more consecutive
 // responses than rotation of the family's addresses explains. Failed lookups and time
-// without lookups do not count.
-func (h *history) update(now time.Time, f family, addrs []netip.Addr) (events []event) {
+// without lookups do not count. The lookup began at asked, since boot.
+func (h *history) update(now time.Time, asked time.Duration, f family, addrs []netip.Addr) (events []event) {
 	first := !h.answered[f] && !h.loaded
 	h.answered[f] = true
+	without := h.asked[f]
+	h.asked[f] = asked
 	if h.addresses == nil {
 		h.addresses = make(map[netip.Addr]*address)
 	}
@@ -74,13 +87,13 @@ func (h *history) update(now time.Time, f family, addrs []netip.Addr) (events []
 		here[addr] = true
 		switch a := h.addresses[addr]; {
 		case a == nil:
-			h.addresses[addr] = &address{}
+			h.addresses[addr] = &address{had: asked, without: without}
 			events = append(events, event{addr, added})
 		case a.former:
-			*a = address{sockets: a.sockets}
+			*a = address{sockets: a.sockets, had: asked, without: without, lost: a.lost}
 			events = append(events, event{addr, returned})
 		default:
-			a.missing = 0
+			a.missing, a.had = 0, asked
 		}
 	}
 	all := 0
@@ -98,7 +111,7 @@ func (h *history) update(now time.Time, f family, addrs []netip.Addr) (events []
 		}
 		a.missing++
 		if now.Sub(a.absent) >= h.settle && a.missing >= requiredMisses(len(addrs), all) {
-			*a = address{former: true, since: now, lastFlow: now, sockets: a.sockets}
+			*a = address{former: true, since: now, lastFlow: now, sockets: a.sockets, had: a.had, lost: never}
 			events = append(events, event{addr, removed})
 		}
 	}
@@ -129,10 +142,11 @@ func (h *history) pending(f family) bool {
 	return false
 }
 
-// count sets the number of sockets to the address.
-func (a *address) count(now time.Time, sockets uint32) {
+// count sets the number of sockets to the address; spared is the number of those that may
+// belong to another service.
+func (a *address) count(now time.Time, sockets, spared uint32) {
 	a.sockets = sockets
-	if a.former && sockets > 0 {
+	if a.former && sockets+spared > 0 {
 		a.lastFlow = now
 	}
 }

@@ -36,6 +36,9 @@ func texts(addrs []netip.Addr) string {
 	return strings.Join(words, " ")
 }
 
+// sinceEpoch is the clock of tests: the time since boot at a wall time.
+func sinceEpoch(now time.Time) time.Duration { return now.Sub(time.Unix(0, 0)) }
+
 // updateAll updates the families of a history except failed ones; an empty response is a
 // failure of both.
 func updateAll(h *history, now time.Time, all []netip.Addr, no4, no6 bool) (events []event) {
@@ -45,7 +48,7 @@ func updateAll(h *history, now time.Time, all []netip.Addr, no4, no6 bool) (even
 	for _, f := range families {
 		if failed := [...]bool{no4, no6}; !failed[f] {
 			addrs, _ := ofFamily(f, all, nil)
-			events = append(events, h.update(now, f, addrs)...)
+			events = append(events, h.update(now, sinceEpoch(now), f, addrs)...)
 		}
 	}
 	slices.SortStableFunc(events, func(a, b event) int { return strings.Compare(a.kind, b.kind) })
@@ -161,9 +164,9 @@ func TestKeep(t *testing.T) {
 	now := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
 	old := addrs(t, "10.0.0.1")[0]
 	h := history{settle: time.Minute, addresses: map[netip.Addr]*address{old: {former: true, lastFlow: now}, addrs(t, "10.0.0.2")[0]: {}}}
-	for range 100 {
+	for i := range 100 {
 		now = now.Add(23 * time.Hour)
-		h.addresses[old].count(now, 1)
+		h.addresses[old].count(now, uint32(i%2), uint32(1-i%2))
 		if h.expire(now, 24*time.Hour) {
 			t.Fatal("expired although it had flows")
 		}
@@ -190,7 +193,7 @@ func TestBounded(t *testing.T) {
 	for i := range 1500 {
 		now = now.Add(time.Second)
 		last := netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)})
-		h.addresses[busy].count(now, 1)
+		h.addresses[busy].count(now, 1, 0)
 		updateAll(&h, now, []netip.Addr{last}, false, false)
 		if h.addresses[last] == nil || len(h.addresses) > maxAddresses {
 			t.Fatalf("after %d responses: %d addresses", i, len(h.addresses))

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 )
 
 // maxTargets limits the targets of SRV records.
@@ -131,6 +132,7 @@ func distinct(addrs []netip.Addr) []netip.Addr {
 type result struct {
 	addrs []netip.Addr
 	err   error
+	asked time.Duration // start of the lookup, since boot
 }
 
 // round is one lookup of a name in the families without a running lookup.
@@ -154,7 +156,7 @@ func (r *round) take(f family) (result, bool) {
 			return result{}, false
 		}
 		if len(r.results[other].addrs) > 0 {
-			of = result{}
+			of = result{asked: of.asked}
 		}
 	}
 	r.taken[f] = true
@@ -181,7 +183,7 @@ func Resolve(ctx context.Context, s Service) (Resolved, error) {
 	for _, f := range families {
 		lookups.Go(func() {
 			addrs, err := lookup(ctx, s, f)
-			r.finish(f, result{addrs, err})
+			r.finish(f, result{addrs: addrs, err: err})
 		})
 	}
 	lookups.Wait()

@@ -152,6 +152,19 @@ fe80::1%lo linked
 	})
 }
 
+// With the option use-vc, all queries use TCP, like those of the system's resolver.
+func TestPrivilegedUseVC(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		serveDNS(t, "", "options use-vc timeout:1 attempts:1\n", func(_ string, kind dnsmessage.Type, tcp bool) reply {
+			return reply{records: records(kind, "10.0.0.1 fd00::1"), dropped: !tcp}
+		})
+		found, err := Resolve(t.Context(), Service{Name: "db.internal"})
+		if err != nil || texts(found.Addrs) != "10.0.0.1 fd00::1" || found.Err(found.Addrs[0]) != nil {
+			t.Errorf("%v, %v", found, err)
+		}
+	})
+}
+
 // If a server fails AAAA queries, the old IPv4 address becomes former after settle, and the
 // IPv6 address stays current.
 func TestPrivilegedFamilyFails(t *testing.T) {

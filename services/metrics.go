@@ -31,7 +31,7 @@ func newDescs() descs {
 		changed: desc("last_change_timestamp_seconds",
 			"Unix timestamp of the last change of the service's addresses. Missing without a change."),
 		sockets: desc("sockets",
-			"Outbound TCP sockets to the service's port at current and former addresses, including MPTCP subflows, without sockets closed locally.", "address"),
+			"Outbound TCP sockets to the service's port at current and former addresses, including MPTCP subflows, without sockets closed locally. Former excludes sockets that may belong to another service which has the address now.", "address"),
 		idle: desc("former_idle_max_seconds",
 			"Longest time without data in either direction of the sockets to former addresses of the service. Missing without such sockets."),
 	}

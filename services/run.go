@@ -39,7 +39,12 @@ const (
 // Run looks up names until ctx ends, and then writes the state file.
 func (w *Watcher) Run(ctx context.Context) {
 	var lookups sync.WaitGroup
-	defer w.save()
+	defer func() {
+		w.mu.Lock()
+		w.dirty = true // times of lookups
+		w.mu.Unlock()
+		w.save()
+	}()
 	defer lookups.Wait()
 	save := time.NewTicker(saveInterval)
 	defer save.Stop()
@@ -108,6 +113,7 @@ func (w *Watcher) lookUp(ctx context.Context, entry *watch, r *round, f family) 
 	service := entry.service
 	w.mu.Unlock()
 	bounded, cancel := context.WithTimeout(ctx, lookupTimeout)
+	asked := w.boottime()
 	addrs, err := w.lookup(bounded, service, f)
 	cancel()
 
@@ -118,7 +124,7 @@ func (w *Watcher) lookUp(ctx context.Context, entry *watch, r *round, f family) 
 	if ctx.Err() != nil {
 		return // canceled, not failed
 	}
-	r.finish(f, result{addrs, err})
+	r.finish(f, result{addrs, err, asked})
 	for _, f := range families {
 		if of, ok := r.take(f); ok {
 			w.record(ctx, entry, f, of)
@@ -135,16 +141,20 @@ func (w *Watcher) record(ctx context.Context, entry *watch, f family, of result)
 	l.total++
 	w.logFailure(ctx, entry, f, of.err)
 	l.err = of.err
+	pending := entry.history.pending(f)
 	if of.err != nil {
 		l.failures++
 		l.consecutive++
 	} else {
 		l.consecutive = 0
-		if events := entry.history.update(now, f, of.addrs); len(events) > 0 {
+		if events := entry.history.update(now, of.asked, f, of.addrs); len(events) > 0 {
 			w.dirty = true
 			w.flows.Store(nil)
 			w.logEvents(ctx, entry.service.Name, events)
 		}
+	}
+	if l.total == 1 || entry.history.pending(f) != pending {
+		w.flows.Store(nil) // see flowIndex.share
 	}
 	l.due = now.Add(pause(entry, f))
 }

@@ -19,6 +19,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"tcphup/internal/boottime"
+	"tcphup/sockdiag"
 )
 
 // Defaults of Service.
@@ -37,6 +40,10 @@ type Config struct {
 	// restarts; empty disables it. A damaged or unsafe file (safefile.Check) is renamed to
 	// StateFile.damaged.
 	StateDirectory string
+	// FirstSeen returns the time of the first scan with the flow, and false for an unknown
+	// flow. It identifies the flows to an address that several services have had; nil means
+	// that they are unknown, and never stale.
+	FirstSeen func(*sockdiag.Flow) (time.Time, bool)
 }
 
 // Service is a name to watch.
@@ -62,6 +69,9 @@ type Watcher struct {
 	state   stateFile
 	metrics descs
 	lookup  func(context.Context, Service, family) ([]netip.Addr, error)
+
+	firstSeen func(*sockdiag.Flow) (time.Time, bool)
+	boottime  func() time.Duration // time since boot
 
 	wake chan struct{} // a lookup may be due earlier than Run's timer
 
@@ -112,8 +122,14 @@ func New(c Config) (*Watcher, error) {
 		state:   stateIn(c.StateDirectory),
 		metrics: newDescs(),
 		lookup:  lookup,
-		wake:    make(chan struct{}, 1),
-		watches: make(map[string]*watch),
+
+		firstSeen: c.FirstSeen,
+		boottime:  boottime.Now,
+		wake:      make(chan struct{}, 1),
+		watches:   make(map[string]*watch),
+	}
+	if w.firstSeen == nil {
+		w.firstSeen = func(*sockdiag.Flow) (time.Time, bool) { return time.Time{}, false }
 	}
 	if err := w.Reload(c.Services); err != nil {
 		return nil, err

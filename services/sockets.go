@@ -33,8 +33,10 @@ type flowIndex struct {
 // target is one address of a service.
 type target struct {
 	service int // index into names
+	watch   *watch
 	former  bool
 	address *address // in the service's history: w.mu must be held
+	sharing sharing  // of a former address
 }
 
 // flowIndex returns the index; it builds a new one if addresses have changed.
@@ -53,13 +55,14 @@ func (w *Watcher) flowIndex() *flowIndex {
 			index.endpoints = append(index.endpoints, to)
 			if counted {
 				index.byRemote[to] = append(index.byRemote[to], len(index.targets))
-				index.targets = append(index.targets, target{service: len(index.names), former: a.former, address: a})
+				index.targets = append(index.targets, target{service: len(index.names), watch: entry, former: a.former, address: a})
 			}
 		}
 		if counted && len(entry.history.addresses) > 0 {
 			index.names = append(index.names, name)
 		}
 	}
+	w.share(index)
 	w.flows.Store(index)
 	return index
 }
@@ -86,7 +89,8 @@ func (x *flowIndex) truncated(bits int) map[netip.AddrPort]bool {
 // from one goroutine.
 func (w *Watcher) Observe() (see func(*sockdiag.Flow), done func() []prometheus.Metric) {
 	index := w.flowIndex()
-	s := &scan{w, index, make([]uint32, len(index.targets)), make(map[int]time.Duration)}
+	n := len(index.targets)
+	s := &scan{w, index, make([]uint32, n), make([]uint32, n), make(map[int]time.Duration)}
 	return s.see, s.done
 }
 
@@ -95,6 +99,7 @@ type scan struct {
 	watcher *Watcher
 	index   *flowIndex
 	counts  []uint32              // by target
+	spared  []uint32              // by target: flows that may belong to another service
 	idle    map[int]time.Duration // longest idle time to a former address, by service
 }
 
@@ -105,8 +110,12 @@ func (s *scan) see(f *sockdiag.Flow) {
 	}
 	idle, ok := f.Idle()
 	for _, i := range indices {
-		s.counts[i]++
 		target := &s.index.targets[i]
+		if target.former && s.watcher.owner(target, f) != own {
+			s.spared[i]++
+			continue
+		}
+		s.counts[i]++
 		if !target.former || !ok {
 			continue
 		}
@@ -124,7 +133,11 @@ func (s *scan) done() []prometheus.Metric {
 	now := time.Now()
 	for i, n := range s.counts {
 		target := &s.index.targets[i]
-		target.address.count(now, n)
+		target.address.count(now, n, s.spared[i])
+		if target.former && target.address.lost == never {
+			target.address.lost = w.boottime() + firstSeenError
+			w.flows.Store(nil)
+		}
 		if !target.former {
 			current[target.service] += n
 			continue

@@ -6,10 +6,11 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
-	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
+	"tcphup/internal/boottime"
 	"tcphup/internal/safefile"
 )
 
@@ -32,15 +33,19 @@ func stateIn(directory string) stateFile {
 }
 
 type stateJSON struct {
-	Version  int           `json:"version"`
+	Version int `json:"version"`
+	// Clock is boottime.ID: the clock of Asked, Had and Without, in nanoseconds.
+	Clock    string        `json:"clock,omitempty"`
 	Services []serviceJSON `json:"services"`
 }
 
 type serviceJSON struct {
-	Name      string        `json:"name"`
-	Port      uint16        `json:"port,omitempty"`
-	Changed   time.Time     `json:"changed,omitzero"`
-	Addresses []addressJSON `json:"addresses"`
+	Name    string    `json:"name"`
+	Port    uint16    `json:"port,omitempty"`
+	Changed time.Time `json:"changed,omitzero"`
+	// Asked has the last successful lookup of each family.
+	Asked     [len(families)]time.Duration `json:"asked,omitzero"`
+	Addresses []addressJSON                `json:"addresses"`
 }
 
 type addressJSON struct {
@@ -49,6 +54,11 @@ type addressJSON struct {
 	// became former.
 	Former *time.Time `json:"former,omitempty"`
 	Since  time.Time  `json:"since,omitzero"`
+	// Had and Without are as in address. Returned is set for a current address that was
+	// former before.
+	Had      time.Duration `json:"had,omitzero"`
+	Without  time.Duration `json:"without,omitzero"`
+	Returned bool          `json:"returned,omitempty"`
 }
 
 // read returns the content of the file. Errors match fs.ErrNotExist, or errDamaged or
@@ -85,28 +95,14 @@ func parseState(content []byte) (stateJSON, error) {
 	return s, nil
 }
 
-// write replaces the file atomically: a reader gets the old or the new content. A process
-// killed in between leaves a temporary file, which the next write replaces.
-func (f stateFile) write(s stateJSON) (err error) {
+// write replaces the file.
+func (f stateFile) write(s stateJSON) error {
 	content, err := json.MarshalIndent(s, "", "\t")
-	if err != nil {
-		return fmt.Errorf("write state: %w", err)
-	}
-	name := string(f) + ".new"
-	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("write state: %w", err)
-	}
-	temporary, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return fmt.Errorf("write state: %w", err)
-	}
-	_, err = temporary.Write(append(content, '\n'))
-	err = errors.Join(err, temporary.Sync(), temporary.Close())
 	if err == nil {
-		err = os.Rename(name, string(f))
+		err = safefile.Replace(string(f), append(content, '\n'))
 	}
 	if err != nil {
-		return fmt.Errorf("write state: %w", errors.Join(err, os.Remove(name)))
+		return fmt.Errorf("write state: %w", err)
 	}
 	return nil
 }
@@ -123,8 +119,7 @@ func (w *Watcher) load() {
 		if !errors.Is(err, errDamaged) && !errors.Is(err, safefile.ErrUnsafe) {
 			return
 		}
-		aside := string(w.state) + ".damaged" // for inspection
-		if err := os.Rename(string(w.state), aside); err != nil {
+		if aside, err := safefile.SetAside(string(w.state)); err != nil {
 			w.logger.Error("cannot rename damaged state", "err", err)
 		} else {
 			w.logger.Error("damaged state renamed", "file", aside)
@@ -134,6 +129,13 @@ func (w *Watcher) load() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.dirty = true // an unwritable file is logged now, not at the next change
+	clock, now := clockID(), w.boottime()
+	known := func(d time.Duration) time.Duration {
+		if clock == "" || s.Clock != clock || d > now {
+			return 0 // another boot
+		}
+		return d
+	}
 	for _, service := range s.Services {
 		entry := w.watches[canonical(service.Name)]
 		if entry == nil {
@@ -141,11 +143,17 @@ func (w *Watcher) load() {
 		}
 		entry.history.addresses, entry.history.loaded = make(map[netip.Addr]*address), true
 		for _, a := range service.Addresses {
-			loaded := &address{}
+			loaded := &address{had: known(a.Had), without: known(a.Without)}
 			if a.Former != nil {
 				loaded.former, loaded.since, loaded.lastFlow = true, a.Since, *a.Former
 			}
+			if a.Former != nil || a.Returned {
+				loaded.lost = never // flows may have been opened since the last scan
+			}
 			entry.history.addresses[a.Address] = loaded
+		}
+		for f, asked := range service.Asked {
+			entry.history.asked[f] = known(asked)
 		}
 		entry.history.trim()
 		entry.history.changed = service.Changed
@@ -175,27 +183,51 @@ func (w *Watcher) save() {
 func (w *Watcher) snapshot() stateJSON {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	s := stateJSON{Version: stateVersion, Services: []serviceJSON{}}
+	s := stateJSON{Version: stateVersion, Clock: clockID(), Services: []serviceJSON{}}
 	for _, name := range w.sorted() {
 		entry := w.watches[name]
-		service := serviceJSON{name, entry.service.Port, entry.history.changed, []addressJSON{}}
-		current, former := entry.history.list()
-		for _, addr := range current {
-			service.Addresses = append(service.Addresses, addressJSON{Address: addr})
-		}
-		for _, addr := range former {
-			a := entry.history.addresses[addr]
-			service.Addresses = append(service.Addresses, addressJSON{addr, new(a.lastFlow), a.since})
+		h := &entry.history
+		service := serviceJSON{name, entry.service.Port, h.changed, h.asked, []addressJSON{}}
+		current, former := h.list()
+		for _, addr := range append(current, former...) {
+			a := h.addresses[addr]
+			saved := addressJSON{Address: addr, Had: a.had, Without: a.without}
+			if a.former {
+				saved.Former, saved.Since = new(a.lastFlow), a.since
+			} else {
+				saved.Returned = a.lost != 0
+			}
+			service.Addresses = append(service.Addresses, saved)
 		}
 		s.Services = append(s.Services, service)
 	}
 	return s
 }
 
+// clockID returns boottime.ID; "" on an error.
+func clockID() string {
+	id, _ := boottime.ID()
+	return id
+}
+
 // Known has the addresses of a service in a state file.
 type Known struct {
 	Port            uint16 // 0 without a port
 	Current, Former []netip.Addr
+
+	others []serviceJSON
+}
+
+// SharedWith returns the name of another service with the port that has the address; ""
+// without one. Port 0 means every port.
+func (k *Known) SharedWith(a netip.Addr, port uint16) string {
+	for _, other := range k.others {
+		if other.Port != 0 && (port == 0 || port == other.Port) && slices.ContainsFunc(other.Addresses,
+			func(b addressJSON) bool { return b.Address == a && b.Former == nil }) {
+			return other.Name
+		}
+	}
+	return ""
 }
 
 // ErrUnknown means that a state file does not have the name.
@@ -208,19 +240,17 @@ func ReadState(directory, name string) (Known, error) {
 	if err != nil {
 		return Known{}, err
 	}
-	for _, service := range s.Services {
-		if service.Name != canonical(name) {
-			continue
-		}
-		saved := Known{Port: service.Port}
-		for _, a := range service.Addresses {
-			if a.Former != nil {
-				saved.Former = append(saved.Former, a.Address)
-			} else {
-				saved.Current = append(saved.Current, a.Address)
-			}
-		}
-		return saved, nil
+	i := slices.IndexFunc(s.Services, func(service serviceJSON) bool { return service.Name == canonical(name) })
+	if i < 0 {
+		return Known{}, fmt.Errorf("read state: %w: %s", ErrUnknown, name)
 	}
-	return Known{}, fmt.Errorf("read state: %w: %s", ErrUnknown, name)
+	saved := Known{Port: s.Services[i].Port, others: slices.Delete(slices.Clone(s.Services), i, i+1)}
+	for _, a := range s.Services[i].Addresses {
+		if a.Former != nil {
+			saved.Former = append(saved.Former, a.Address)
+		} else {
+			saved.Current = append(saved.Current, a.Address)
+		}
+	}
+	return saved, nil
 }

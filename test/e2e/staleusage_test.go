@@ -86,6 +86,22 @@ func TestPrivilegedStaleUsage(t *testing.T) {
 		if !strings.Contains(r.stderr, "fd00::9 left alone: cannot look up current addresses") || !strings.Contains(r.stderr, "1 planned") {
 			t.Errorf("stderr: %s", r.stderr)
 		}
+		// An address that another service on the port has now is left alone, unless --former
+		// names it.
+		both := stateOf(t, fmt.Sprintf(`{"version": 1, "services": [
+			{"name": %q, "port": %d, "addresses": [{"address": %q, "former": "2030-01-01T00:00:00Z"}]},
+			{"name": "reader.internal", "port": %[2]d, "addresses": [{"address": %[3]q}]},
+			{"name": "web.internal", "port": 80, "addresses": [{"address": "10.0.0.9"}]}]}`, serviceName, server.Addr().Port(), oldAddress))
+		r = tcphup(t, "--stale="+serviceName, "--state.directory="+both)
+		r.mustExit(t, 0)
+		if !strings.Contains(r.stderr, oldAddress+" left alone: reader.internal has it now") || !strings.Contains(r.stderr, "no connection matches") {
+			t.Errorf("stderr: %s", r.stderr)
+		}
+		r = tcphup(t, "--stale="+serviceName, "--state.directory="+both, "--former="+oldAddress, "--dry-run")
+		r.mustExit(t, 0)
+		if strings.Contains(r.stderr, "left alone") || !strings.Contains(r.stderr, "1 planned") {
+			t.Errorf("stderr: %s", r.stderr)
+		}
 		// A current address in --former is left alone.
 		r = tcphup(t, service, "--former="+oldAddress, "--former="+newAddress)
 		r.mustExit(t, 0)

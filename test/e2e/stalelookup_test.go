@@ -1,0 +1,83 @@
+package e2e
+
+import (
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+
+	"golang.org/x/net/dns/dnsmessage"
+
+	"tcphup/test/kit/nstest"
+	"tcphup/test/kit/testapp"
+)
+
+// serveA serves DNS on 127.0.0.1 until the test ends. Every name has the IPv4 address; the
+// response to other questions has the code, or is missing for dropped.
+func serveA(t *testing.T, address [4]byte, code dnsmessage.RCode) {
+	t.Helper()
+	conn, err := net.ListenPacket("udp", "127.0.0.1:53")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	go func() {
+		b := make([]byte, 512)
+		for {
+			n, from, err := conn.ReadFrom(b)
+			if err != nil {
+				return
+			}
+			var m dnsmessage.Message
+			if m.Unpack(b[:n]) != nil || len(m.Questions) != 1 {
+				continue
+			}
+			q := m.Questions[0]
+			r := dnsmessage.Message{Header: dnsmessage.Header{ID: m.ID, Response: true, RecursionAvailable: true}, Questions: m.Questions}
+			switch {
+			case q.Type == dnsmessage.TypeA:
+				r.Answers = []dnsmessage.Resource{{
+					Header: dnsmessage.ResourceHeader{Name: q.Name, Class: dnsmessage.ClassINET, TTL: 1}, Body: &dnsmessage.AResource{A: address},
+				}}
+			case code == dropped:
+				continue
+			default:
+				r.RCode = code
+			}
+			if packed, err := r.Pack(); err == nil {
+				_, _ = conn.WriteTo(packed, from)
+			}
+		}
+	}()
+}
+
+const dropped dnsmessage.RCode = 0xffff
+
+// TestPrivilegedStaleFamilyFails checks that --stale with a server that fails AAAA queries
+// selects former IPv4 addresses and leaves IPv6 addresses alone.
+func TestPrivilegedStaleFamilyFails(t *testing.T) {
+	t.Parallel()
+	for name, code := range map[string]dnsmessage.RCode{
+		"refused": dnsmessage.RCodeRefused, "notimp": dnsmessage.RCodeNotImplemented, "servfail": dnsmessage.RCodeServerFailure, "dropped": dropped,
+	} {
+		t.Run(name, func(t *testing.T) {
+			nstest.Run(t, func(t *testing.T) {
+				bind(t, "/etc/resolv.conf", "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")
+				bind(t, "/etc/hosts", "127.0.0.1 localhost\n")
+				serveA(t, [4]byte{127, 0, 1, 2}, code)
+				server := testapp.Serve(t, testapp.ServerConfig{Address: oldAddress + ":0"})
+				app := testapp.Start(t, testapp.Build(t))
+				app.Call("ignore")
+				fd := app.Connect(server.Addr(), false, false)
+				r := tcphup(t, fmt.Sprintf("--stale=%s:%d", serviceName, server.Addr().Port()), "--former="+oldAddress, "--former=fd00::9")
+				r.mustExit(t, 0)
+				if !strings.Contains(r.stderr, "1 closed") || !strings.Contains(r.stderr, "fd00::9 left alone: cannot look up current addresses") {
+					t.Errorf("stderr: %s", r.stderr)
+				}
+				if got := app.Call("recv %d", fd); got != "recv ok 0" {
+					t.Errorf("application: %q, want EOF", got)
+				}
+			})
+		})
+	}
+}
