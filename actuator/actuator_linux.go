@@ -26,6 +26,10 @@ type Config struct {
 	// for an unknown flow; Request.EstablishedBefore needs it. Times need a monotonic
 	// clock reading (package time), which clock changes do not affect.
 	FirstSeen func(*sockdiag.Flow) (time.Time, bool)
+	// EstablishedAfter returns a time before the flow was established, and false if there is
+	// none. It distinguishes flows younger than Request.EstablishedBefore from flows of
+	// unknown age.
+	EstablishedAfter func(*sockdiag.Flow) (time.Time, bool)
 }
 
 // Actuator hangs up flows of the network namespace in which it runs. It is safe for
@@ -33,6 +37,7 @@ type Config struct {
 type Actuator struct {
 	logger    *slog.Logger
 	firstSeen func(*sockdiag.Flow) (time.Time, bool)
+	after     func(*sockdiag.Flow) (time.Time, bool)
 	metrics   *metrics
 
 	// readTable reads listeners and MPTCP connections; tests omit the latter.
@@ -78,6 +83,7 @@ func New(c Config) *Actuator {
 		close:     cancel,
 		logger:    c.Logger,
 		firstSeen: c.FirstSeen,
+		after:     c.EstablishedAfter,
 		metrics:   newMetrics(),
 		readTable: func(ctx context.Context, conn *sockdiag.Conn) (*sockdiag.Table, error) {
 			return sockdiag.ReadTable(ctx, conn)
@@ -206,18 +212,24 @@ func (x *action) isYounger(t *target) bool {
 	if x.EstablishedBefore.IsZero() || t.phase == phaseDone {
 		return false
 	}
-	var seen time.Time
-	known := false
-	if x.firstSeen != nil {
-		seen, known = x.firstSeen(&t.Flow)
-	}
-	if !known {
-		t.refuse(hangup.ReasonTooYoung, "no scrape has seen the flow yet, so it may be younger than the alert")
-		return false
-	}
 	// Ages are compared, not times: the wall clock may have been set since.
 	now := time.Now()
-	return now.Sub(seen) < now.Sub(x.EstablishedBefore)
+	limit := now.Sub(x.EstablishedBefore)
+	age := func(from func(*sockdiag.Flow) (time.Time, bool)) (time.Duration, bool) {
+		if from == nil {
+			return 0, false
+		}
+		at, known := from(&t.Flow)
+		return now.Sub(at), known
+	}
+	if least, known := age(x.firstSeen); known && least >= limit {
+		return false
+	}
+	if most, known := age(x.after); known && most <= limit {
+		return true
+	}
+	t.refuse(hangup.ReasonTooYoung, "age is unknown: no scrape has seen the flow, or only the first one after the start")
+	return false
 }
 
 // refuseDenied refuses the flows on the never list and those that may belong to another

@@ -128,10 +128,14 @@ func TestPrivilegedEstablishedBefore(t *testing.T) {
 		if report := mustHangUp(t, New(Config{}), r); report.Spared()[hangup.ReasonTooYoung] != 3 || len(report.Results) != 3 {
 			t.Errorf("without known ages: %+v", report)
 		}
-		a := New(Config{FirstSeen: func(f *sockdiag.Flow) (time.Time, bool) {
+		at := func(f *sockdiag.Flow) (time.Time, bool) {
 			at, known := seen[f.Cookie]
 			return at, known
-		}})
+		}
+		if report := mustHangUp(t, New(Config{FirstSeen: at}), hangup.Request{Selector: to(server.Addr()), EstablishedBefore: moment, DryRun: true}); report.Spared()[hangup.ReasonTooYoung] != 2 {
+			t.Errorf("seen after the moment only: %+v", report)
+		}
+		a := New(Config{FirstSeen: at, EstablishedAfter: at})
 		report := mustHangUp(t, a, r)
 		if len(report.Results) != 2 || report.Younger != 1 || report.Spared()[hangup.ReasonTooYoung] != 1 {
 			t.Fatalf("got %+v", report)

@@ -65,7 +65,9 @@ func (r *Receiver) exceeds(ctx context.Context, limit int, jobs []*job, targets 
 	case <-ctx.Done():
 		return false, context.Cause(ctx)
 	}
-	report, err := r.dryRun(ctx, &job{alert: latest.alert, policy: latest.policy, target: all}, rules)
+	request := r.newRequest(&job{alert: latest.alert, policy: latest.policy, target: all}, rules, r.config.Now(), action{began: r.config.Now()})
+	request.Shared = func(f *sockdiag.Flow) bool { return r.isShared(f, targets) }
+	report, err := r.dryRun(ctx, request)
 	if err != nil {
 		return false, err
 	}
@@ -93,6 +95,22 @@ func (r *Receiver) exceeds(ctx context.Context, limit int, jobs []*job, targets 
 	return false, nil
 }
 
+// isShared reports whether only targets of services include a flow, and it is not known to
+// be stale for any of them.
+func (r *Receiver) isShared(f *sockdiag.Flow, targets map[string]*target) bool {
+	included := false
+	for _, t := range targets {
+		if !t.includes(f.Remote) {
+			continue
+		}
+		if !t.service || r.config.Names == nil || r.config.Names.Stale(t.destination, f) {
+			return false
+		}
+		included = true
+	}
+	return included
+}
+
 // begin begins the action of the job. It decides the result and returns false if the
 // limiter refuses the action.
 func (r *Receiver) begin(ctx context.Context, j *job, rules *Rules) (action, bool) {
@@ -108,7 +126,7 @@ func (r *Receiver) begin(ctx context.Context, j *job, rules *Rules) (action, boo
 				return action{}, false
 			}
 		case refusal == errUnproven:
-			report, err := r.dryRun(ctx, j, rules)
+			report, err := r.dryRun(ctx, r.newRequest(j, rules, r.config.Now(), action{began: r.config.Now()}))
 			if err != nil || report.Count(hangup.Planned) == 0 {
 				if err == nil {
 					j.report = *report
@@ -127,8 +145,7 @@ func (r *Receiver) begin(ctx context.Context, j *job, rules *Rules) (action, boo
 }
 
 // dryRun reports the flows that the job would hang up, whatever its budget.
-func (r *Receiver) dryRun(ctx context.Context, j *job, rules *Rules) (*hangup.Report, error) {
-	request := r.newRequest(j, rules, r.config.Now(), action{began: r.config.Now()})
+func (r *Receiver) dryRun(ctx context.Context, request hangup.Request) (*hangup.Report, error) {
 	request.DryRun, request.MaxFlows, request.MaxFraction = true, 0, 0
 	report, err := r.hang.HangUp(ctx, request)
 	if err == nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"slices"
 	"sync"
 	"testing"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"tcphup/hangup"
+	"tcphup/sockdiag"
 )
 
 // breakerFixture returns a receiver whose policy may act on limit destinations. Flows match
@@ -205,4 +207,35 @@ func TestResumeClosesBreakers(t *testing.T) {
 			f.post(t, one).want(t, 200, map[string]int{result: 1})
 		}
 	})
+}
+
+// A flow does not count for the breaker if only services include it and it may belong to
+// another service.
+func TestBreakerShared(t *testing.T) {
+	f := newFixture(t, serviceRules(t), func(c *Config) {
+		c.Names = fakeNames{"db.internal": {{"10.0.0.2"}, {"10.0.0.1", "10.0.0.7"}}, "reports.internal": {{"10.0.0.1"}, nil}}
+	})
+	address := func(a string) *target { return &target{destination: a, prefixes: []netip.Prefix{netip.MustParsePrefix(a + "/32")}} }
+	service := &target{destination: "db.internal", service: true, ports: []uint16{5432}, prefixes: []netip.Prefix{
+		netip.MustParsePrefix("10.0.0.1/32"), netip.MustParsePrefix("10.0.0.7/32"),
+	}}
+	for _, tt := range []struct {
+		name, remote string
+		targets      []*target
+		shared       bool
+	}{
+		{"address of another service", "10.0.0.1:5432", []*target{service}, true},
+		{"another port", "10.0.0.1:80", []*target{service}, false},
+		{"former address of this service alone", "10.0.0.7:5432", []*target{service}, false},
+		{"named by its address as well", "10.0.0.1:5432", []*target{service, address("10.0.0.1")}, false},
+		{"an address beside it", "10.0.0.1:5432", []*target{service, address("10.0.0.9")}, true},
+	} {
+		targets := make(map[string]*target)
+		for _, to := range tt.targets {
+			targets[to.key()] = to
+		}
+		if got := f.isShared(&sockdiag.Flow{Remote: netip.MustParseAddrPort(tt.remote)}, targets); got != tt.shared {
+			t.Errorf("%s: shared is %t", tt.name, got)
+		}
+	}
 }

@@ -60,6 +60,14 @@ func (a *aggregator) end(tcp, mptcp bool) {
 	}
 }
 
+// firstSeen returns the table for the protocol of a flow.
+func (a *aggregator) firstSeen(f *sockdiag.Flow) *firstSeenTable {
+	if f.Protocol == sockdiag.MPTCP {
+		return a.mptcp
+	}
+	return a.tcp
+}
+
 // addMPTCP counts the MPTCP connections of a table. It must precede addTCP, which
 // attributes subflows to them.
 func (a *aggregator) addMPTCP(table *sockdiag.Table) {

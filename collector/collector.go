@@ -148,13 +148,21 @@ func (c *Collector) collect(ctx context.Context) *result {
 // no scrape has seen, and for flows that the last complete scrape has not seen. Compare the
 // age (time.Since), which a change of the wall clock does not affect.
 func (c *Collector) FirstSeen(f *sockdiag.Flow) (time.Time, bool) {
-	table := c.aggregator.tcp
-	if f.Protocol == sockdiag.MPTCP {
-		table = c.aggregator.mptcp
-	}
-	age, known := table.age(f)
+	age, known := c.aggregator.firstSeen(f).age(f)
 	if !known {
 		return time.Time{}, false
 	}
 	return c.now().Add(-age), true
+}
+
+// EstablishedAfter returns a time before an outbound flow was established: when a scrape
+// first saw it, or the start of the last complete scrape without it. It reports false for a
+// flow that the first complete scrape saw, because it may be of any age, and for excluded
+// destinations.
+func (c *Collector) EstablishedAfter(f *sockdiag.Flow) (time.Time, bool) {
+	youth, known := c.aggregator.firstSeen(f).youth(f)
+	if _, observed := c.aggregator.mapper.destination(f.Remote); !known || !observed {
+		return time.Time{}, false
+	}
+	return c.now().Add(-youth), true
 }

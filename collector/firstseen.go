@@ -1,6 +1,7 @@
 package collector
 
 import (
+	"cmp"
 	"crypto/rand"
 	"encoding/binary"
 	"math/bits"
@@ -25,6 +26,9 @@ type firstSeenTable struct {
 	used         int              // entries with a key, live or expired
 	scan         uint32           // the running scan, or the last one
 	lastComplete uint32           // the last complete scan
+	// complete is the start of the last complete scan, and known the end of the first one: a
+	// flow that is first seen later is new. 0 before such a scan.
+	complete, known time.Duration
 }
 
 // firstSeenEntry is the entry of one flow. It is live if the last complete scan, or a
@@ -108,7 +112,8 @@ func (t *firstSeenTable) observe(f *sockdiag.Flow) time.Duration {
 func (t *firstSeenTable) finishScan() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.lastComplete = t.scan
+	t.lastComplete, t.complete = t.scan, t.began
+	t.known = cmp.Or(t.known, t.now())
 	if len(t.entries) > minEntries && t.used < len(t.entries)/8 {
 		t.rehash()
 	}
@@ -124,6 +129,23 @@ func (t *firstSeenTable) age(f *sockdiag.Flow) (time.Duration, bool) {
 		return 0, false
 	}
 	return t.now() - e.timestamp(), true
+}
+
+// youth returns a time that has passed since before the flow was established: since it was
+// first seen, or since the last scan without it. It reports false for a flow that the first
+// complete scan may have found: it may be of any age.
+func (t *firstSeenTable) youth(f *sockdiag.Flow) (time.Duration, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	e := &t.entries[t.slot(t.key(f))]
+	switch {
+	case t.known == 0, t.live(e) && e.timestamp() <= t.known+firstSeenStep:
+		return 0, false
+	case t.live(e):
+		return t.now() - e.timestamp(), true
+	default:
+		return t.now() - t.complete, true
+	}
 }
 
 func (t *firstSeenTable) live(e *firstSeenEntry) bool {

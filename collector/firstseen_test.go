@@ -81,3 +81,35 @@ func TestFirstSeenReusedSocket(t *testing.T) {
 		}
 	}
 }
+
+// A flow is known to be young only if a complete scan did not have it: one that the first
+// scan finds may be of any age.
+func TestFirstSeenYouth(t *testing.T) {
+	now := time.Hour
+	table := newFirstSeenTable(func() time.Duration { return now })
+	flow := func(cookie uint64) *sockdiag.Flow {
+		return &sockdiag.Flow{Cookie: cookie, Local: netip.MustParseAddrPort("10.0.0.1:40000"), Remote: netip.MustParseAddrPort("10.0.0.5:80")}
+	}
+	scan := func(cookies ...uint64) {
+		now += time.Minute
+		table.beginScan()
+		for _, c := range cookies {
+			table.observe(flow(c))
+		}
+		table.finishScan()
+	}
+	want := func(cookie uint64, youth time.Duration, known bool) {
+		t.Helper()
+		if got, ok := table.youth(flow(cookie)); ok != known || got != youth {
+			t.Errorf("flow %d: youth %v, %t, want %v, %t", cookie, got, ok, youth, known)
+		}
+	}
+	want(1, 0, false)
+	scan(1)
+	want(1, 0, false)
+	scan(1, 2)
+	now += time.Second
+	want(1, 0, false)
+	want(2, time.Second, true)
+	want(3, time.Second, true) // not in the last scan
+}

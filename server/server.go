@@ -167,7 +167,7 @@ func (x *server) build(c config.Config) error {
 	if x.collector, err = collector.New(o.Collector); err != nil {
 		return err
 	}
-	x.actuator = actuator.New(actuator.Config{Logger: x.logger, FirstSeen: x.collector.FirstSeen})
+	x.actuator = actuator.New(actuator.Config{Logger: x.logger, FirstSeen: x.collector.FirstSeen, EstablishedAfter: x.collector.EstablishedAfter})
 	o.Alerts.Audit, o.Alerts.Names = x.audit, x.watcher
 	o.Alerts.Authenticated = markAuthenticated
 	o.Alerts.NoListener = o.AlertsAddress == ""
