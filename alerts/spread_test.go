@@ -215,7 +215,9 @@ func TestBreakerShared(t *testing.T) {
 	f := newFixture(t, serviceRules(t), func(c *Config) {
 		c.Names = fakeNames{"db.internal": {{"10.0.0.2"}, {"10.0.0.1", "10.0.0.7"}}, "reports.internal": {{"10.0.0.1"}, nil}}
 	})
-	address := func(a string) *target { return &target{destination: a, prefixes: []netip.Prefix{netip.MustParsePrefix(a + "/32")}} }
+	address := func(a string) *target {
+		return &target{destination: a, prefixes: []netip.Prefix{netip.MustParsePrefix(a + "/32")}}
+	}
 	service := &target{destination: "db.internal", service: true, ports: []uint16{5432}, prefixes: []netip.Prefix{
 		netip.MustParsePrefix("10.0.0.1/32"), netip.MustParsePrefix("10.0.0.7/32"),
 	}}
