@@ -71,10 +71,10 @@ func TestPrivilegedManyDescriptors(t *testing.T) {
 			if took > full*2/3 {
 				t.Errorf("the first hang-up took %v of %v for all processes", took, full)
 			}
-			want := map[uint32]hangup.Outcome{0: hangup.Closed, nobody: hangup.Planned}
+			want := map[uint32]hangup.Method{0: hangup.Shutdown, nobody: hangup.None}
 			for _, r := range report.Results {
-				if r.Outcome != want[r.Flow.UID] {
-					t.Errorf("flow of user %d: outcome %s, want %s: %s", r.Flow.UID, r.Outcome, want[r.Flow.UID], r.Detail)
+				if r.Method != want[r.Flow.UID] {
+					t.Errorf("flow of user %d: outcome %s, method %s, want %s: %s", r.Flow.UID, r.Outcome, r.Method, want[r.Flow.UID], r.Detail)
 				}
 			}
 		})
