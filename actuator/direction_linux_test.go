@@ -128,7 +128,9 @@ func checkOutboundUnderLoad(t *testing.T, mptcp bool) {
 		}
 	}
 	copyAll := func(to io.Writer, from io.Reader) { _, _ = io.Copy(to, from) }
-	for i, load := range []func(from, accepted *net.TCPConn){
+	type connection struct{ from, accepted *net.TCPConn }
+	var connections []connection // opened before the load begins
+	loads := []func(from, accepted *net.TCPConn){
 		func(from, accepted *net.TCPConn) { go forever(from); go copyAll(io.Discard, accepted) },
 		func(from, accepted *net.TCPConn) { go forever(accepted); go copyAll(io.Discard, from) },
 		func(from, _ *net.TCPConn) { go forever(from) },
@@ -137,12 +139,14 @@ func checkOutboundUnderLoad(t *testing.T, mptcp bool) {
 			go copyAll(from, from)
 			_, _ = from.Write([]byte("request"))
 		},
-	} {
-		for j := range each {
-			listener, from, accepted := ends(t, fmt.Sprintf("%s:%d", client, 1000+each*i+j), fmt.Sprintf("127.0.0.1:%d", 45000+each*i+j), mptcp)
-			_ = listener.Close()
-			load(from, accepted)
-		}
+	}
+	for i := range each * len(loads) {
+		listener, from, accepted := ends(t, fmt.Sprintf("%s:%d", client, 1000+i), fmt.Sprintf("127.0.0.1:%d", 45000+i), mptcp)
+		_ = listener.Close()
+		connections = append(connections, connection{from, accepted})
+	}
+	for i, c := range connections {
+		loads[i%len(loads)](c.from, c.accepted)
 	}
 	selector := sockdiag.Selector{Destinations: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}}
 	report := mustHangUp(t, New(Config{}), hangup.Request{Selector: selector})

@@ -11,8 +11,8 @@ import (
 	"tcphup/sockdiag"
 )
 
-// verifyInterval is the interval of the first lookups while other flows are hung up: most
-// have ended by then, and are reported.
+// verifyInterval is the shortest interval of the lookups while other flows are hung up. Flows
+// that have ended are reported.
 const verifyInterval = 100 * time.Millisecond
 
 // lastLookup bounds the lookups after the end of ctx.
