@@ -23,9 +23,14 @@ func TestPrivilegedReconnectSameSocket(t *testing.T) {
 			t.Fatal(err)
 		}
 		app.Send("recv %d", fd)
-		done := make(chan *hangup.Report)
+		done, shut := make(chan *hangup.Report), make(chan struct{})
+		a := New(Config{})
+		a.setUserTimeout = func(int, time.Duration) error {
+			close(shut) // the addresses were compared
+			return nil
+		}
 		go func() {
-			report, err := New(Config{}).HangUp(t.Context(), hangup.Request{Selector: to(server.Addr()), Method: hangup.Shutdown, Linger: time.Second, WatchReconnect: nstest.HangGuard})
+			report, err := a.HangUp(t.Context(), hangup.Request{Selector: to(server.Addr()), Method: hangup.Shutdown, Linger: time.Second, WatchReconnect: nstest.HangGuard})
 			if err != nil {
 				t.Error(err)
 			}
@@ -34,6 +39,7 @@ func TestPrivilegedReconnectSameSocket(t *testing.T) {
 		if got := app.Receive(); got != "recv ok 0" {
 			t.Fatalf("application: %q", got)
 		}
+		<-shut
 		if got := app.Call("again %d %d", fd, other.Addr().Port()); got != "again ok" {
 			t.Fatalf("application: %q", got)
 		}

@@ -153,8 +153,14 @@ func TestPrivilegedReusedAtLastLookup(t *testing.T) {
 					return err
 				}
 				r := only(t, mustHangUp(t, a, hangup.Request{Selector: to(server.Addr()), Linger: time.Second}))
+				if tt.next == connecting && !kernelAtLeast(6, 1) {
+					tt.outcome = hangup.Gone // shutdown(2) returns EBUSY: the connection attempt goes on
+				}
 				if r.Outcome != tt.outcome {
 					t.Errorf("got outcome %s (%s, %v), want %s", r.Outcome, r.Detail, r.Err, tt.outcome)
+				}
+				if tt.next == connecting && tt.outcome == hangup.Gone {
+					return
 				}
 				if tt.outcome == hangup.Failed {
 					if r.Err == nil || !strings.Contains(log.String(), "level=ERROR") {

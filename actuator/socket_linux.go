@@ -89,10 +89,20 @@ func verify(fd int, flow *sockdiag.Flow) error {
 // socketAddresses are the results of getsockname(2) and getpeername(2); an address that
 // could not be read is invalid. BPF programs may rewrite them, so they are comparable
 // only for one socket.
-type socketAddresses struct{ local, remote netip.AddrPort }
+type socketAddresses struct {
+	local, remote netip.AddrPort
+	// segments counts the segments sent and received; 0 for MPTCP. A socket that is
+	// disconnected begins anew.
+	segments uint64
+}
 
 func readAddresses(fd int) socketAddresses {
 	var a socketAddresses
+	if protocol, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL); err == nil && protocol == unix.IPPROTO_TCP {
+		if info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
+			a.segments = uint64(info.Segs_in) + uint64(info.Segs_out)
+		}
+	}
 	if sa, err := unix.Getsockname(fd); err == nil {
 		a.local = addrPort(sa)
 	}
@@ -104,9 +114,10 @@ func readAddresses(fd int) socketAddresses {
 
 // differ reports whether the application disconnected the socket between a and b. A socket
 // has no peer while it is connecting, and once its connection has ended. It keeps its local
-// address until connect(2) with AF_UNSPEC, or shutdown(2) while it is connecting.
+// address until connect(2) with AF_UNSPEC, or shutdown(2) while it is connecting. The next
+// connection may get that address again: then it has fewer segments.
 func (a socketAddresses) differ(b socketAddresses) bool {
-	if a.remote.IsValid() && b.remote.IsValid() && a.remote != b.remote {
+	if a.remote.IsValid() && (b.remote.IsValid() && a.remote != b.remote || b.segments < a.segments) {
 		return true
 	}
 	return a.local != b.local && (a.remote.IsValid() || !b.local.Addr().IsUnspecified())

@@ -52,22 +52,22 @@ func (f *Flow) openerOfDump() Opener {
 }
 
 // openerOfPair derives the opener of a flow from two messages in a row. If the counters are
-// equal in both, the queue of the second one belongs to them.
+// equal in both, the queue of the second one belongs to them, and agree is true.
 //
 // A transmission that fails locally counts as sent. If it had a single byte, an opened flow
 // then resembles an accepted flow: the result is OpenerUnknown for what may be one, with
 // unsent bytes or one byte in flight. After more bytes no opener fits the counters.
-func openerOfPair(before, f *Flow) Opener {
+func openerOfPair(before, f *Flow) (opener Opener, agree bool) {
 	a, b := &before.TCPInfo, &f.TCPInfo
 	if !b.HasBytes || f.State != before.State || a.BytesAcked != b.BytesAcked || a.BytesSent != b.BytesSent ||
 		a.BytesRetransmitted != b.BytesRetransmitted || a.NotSent != b.NotSent {
-		return OpenerUnknown
+		return OpenerUnknown, false
 	}
 	control, inFlight := f.controlBytes(), f.inFlight()
 	switch {
 	case f.State == Established || f.State == CloseWait:
 	case !fins.Has(f.State):
-		return OpenerUnknown
+		return OpenerUnknown, true
 	case b.NotSent == 0: // the FIN was sent after all data
 		control--
 		if f.State != FinWait2 {
@@ -76,10 +76,10 @@ func openerOfPair(before, f *Flow) Opener {
 	}
 	switch {
 	case control == 0 && inFlight != 1 && b.NotSent == 0:
-		return OpenedByPeer
+		return OpenedByPeer, true
 	case control == 1:
-		return OpenedHere
+		return OpenedHere, true
 	default:
-		return OpenerUnknown
+		return OpenerUnknown, true
 	}
 }

@@ -2,8 +2,9 @@ package sockdiag
 
 import "context"
 
-// openerLookups bounds the lookups for the opener of one flow.
-const openerLookups = 200
+// openerLookups bounds the lookups for the opener of one flow: a few are enough, unless it
+// transfers data in less time than two lookups take.
+const openerLookups = 2000
 
 // Opener returns the side that opened a TCP flow, also where data is in flight and after a
 // FIN: it repeats Lookup until two results agree. For an MPTCP connection pass its initial
@@ -19,7 +20,7 @@ func (c *Conn) Opener(ctx context.Context, flow *Flow) (Opener, error) {
 		if now, err = c.Lookup(ctx, flow); err != nil {
 			return OpenerUnknown, err
 		}
-		if opener := openerOfPair(&before, &now); opener != OpenerUnknown {
+		if opener, agree := openerOfPair(&before, &now); agree {
 			return opener, nil
 		}
 		before = now

@@ -81,7 +81,7 @@ func TestOpenerOfPair(t *testing.T) {
 			if before.State == 0 {
 				before = tt.now
 			}
-			if got := openerOfPair(&before, &tt.now); got != tt.want {
+			if got, _ := openerOfPair(&before, &tt.now); got != tt.want {
 				t.Errorf("got %d, want %d", got, tt.want)
 			}
 		})
