@@ -124,7 +124,7 @@ func (x *action) canShutDown(ctx context.Context, t *target) bool {
 	}
 	if x.mptcpUsable == nil {
 		var err error
-		if x.mptcpWithoutEOF.Load() || !kernelAtLeast(6, 1) {
+		if x.mptcpWithoutEOF.Load() || !kernelAtLeast6(1) {
 			_, err = x.probeMPTCP(ctx)
 		}
 		x.mptcpUsable = &err

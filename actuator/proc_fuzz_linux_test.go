@@ -174,7 +174,7 @@ func TestReleaseAtLeast(t *testing.T) {
 		"6.11.0": true, "6.12.9-amd64": true, "6.11-rc1": true, "7.0.0": true, "10.1": true,
 		"6.1.0-18-amd64": false, "6.2.16": false, "6.10.99": false, "5.15.0-1234-azure": false, "6": false, "": false, "v6.11": false,
 	} {
-		if got := releaseAtLeast(release, 6, 11); got != want {
+		if got := releaseAtLeast6(release, 11); got != want {
 			t.Errorf("%q: %t, want %t", release, got, want)
 		}
 	}

@@ -153,7 +153,7 @@ func TestPrivilegedReusedAtLastLookup(t *testing.T) {
 					return err
 				}
 				r := only(t, mustHangUp(t, a, hangup.Request{Selector: to(server.Addr()), Linger: time.Second}))
-				if tt.next == connecting && !kernelAtLeast(6, 1) {
+				if tt.next == connecting && !kernelAtLeast6(1) {
 					tt.outcome = hangup.Gone // shutdown(2) returns EBUSY: the connection attempt goes on
 				}
 				if r.Outcome != tt.outcome {

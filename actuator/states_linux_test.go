@@ -66,7 +66,7 @@ func TestPrivilegedStates(t *testing.T) {
 			hole := netip.MustParseAddrPort("10.99.0.66:4242")
 			nstest.Command(t, "ip", "neigh", "add", hole.Addr().String(), "lladdr", lladdr, "dev", "one", "nud", "permanent")
 			methods := map[hangup.Method]hangup.Method{hangup.Shutdown: hangup.Shutdown, hangup.Destroy: hangup.Destroy}
-			if !kernelAtLeast(6, 1) {
+			if !kernelAtLeast6(1) {
 				// shutdown(2) returns EBUSY; see TestPrivilegedShutdownBusy.
 				methods = map[hangup.Method]hangup.Method{hangup.Auto: hangup.Destroy, hangup.Destroy: hangup.Destroy}
 			}
