@@ -68,7 +68,25 @@ func signalAfter(t *testing.T, many int, signal syscall.Signal, calls string, ar
 	}
 	_ = p.cmd.Process.Signal(signal) // may have exited
 	_ = p.wait()
+	reapTracers(t)
 	return p.logged(), p.cmd.ProcessState.ExitCode(), made < many
+}
+
+// reapTracers waits for ended tracers of strace -D, which init of the pid namespace has to
+// reap: the test process. Otherwise each run has more processes to search, and more steps.
+func reapTracers(t *testing.T) {
+	t.Helper()
+	stats, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range stats {
+		var pid, parent int
+		stat, _ := os.ReadFile(file) // the process may have ended
+		if n, _ := fmt.Sscanf(string(stat), "%d (strace) Z %d", &pid, &parent); n == 2 && parent == os.Getpid() {
+			_, _ = syscall.Wait4(pid, nil, syscall.WNOHANG, nil)
+		}
+	}
 }
 
 // callsIn counts the returned system calls in a log of strace.
