@@ -33,9 +33,12 @@ func TestPrivilegedRestartKeepsAges(t *testing.T) {
 		for _, lost := range []bool{true, false} {
 			fd := app.Connect(server.Addr(), false, false)
 			served := serveArmed(t, args...)
-			if _, err := get(t, "http://"+tcphupAddress+"/metrics"); err != nil {
-				t.Fatal(err)
-			}
+			// Ages have a resolution of 0.1 s.
+			age := fmt.Sprintf(`tcphup_socket_age_seconds_sum{destination="127.0.0.1",port="%d"}`, server.Addr().Port())
+			nstest.Eventually(t, "the flow has an age", func() bool {
+				sum, _ := sample(t, age)
+				return sum >= 0.3
+			})
 			if err := served.stop(); err != nil {
 				t.Fatal(err)
 			}
