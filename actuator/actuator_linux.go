@@ -161,7 +161,7 @@ func (x *action) run(ctx context.Context) (*hangup.Report, error) {
 	report := &hangup.Report{Covered: p.covered, LeftAlone: p.leftAlone, Unselected: map[hangup.Reason]int{hangup.ReasonEvidence: p.lacking}}
 	own := slices.DeleteFunc(p.targets, func(t *target) bool { return reports(x.Other, t) })
 	targets := slices.DeleteFunc(own, x.isYounger)
-	report.Younger = len(own) - len(targets)
+	report.Others, report.Younger = len(p.targets)-len(own), len(own)-len(targets)
 	sortTargets(targets)
 
 	allowed := x.refuseDenied(targets)

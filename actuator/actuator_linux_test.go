@@ -71,6 +71,9 @@ func TestPrivilegedRequestLimits(t *testing.T) {
 			if diff := cmp.Diff(tt.want, report.Refusals()); diff != "" {
 				t.Errorf("%s: refusals (-want +got):\n%s", tt.name, diff)
 			}
+			if of := map[string]int{"of another service": 1}[tt.name]; report.Others != of {
+				t.Errorf("%s: %d flows of another service, want %d", tt.name, report.Others, of)
+			}
 			var spared map[hangup.Reason]int
 			if tt.name == "idle" {
 				spared = map[hangup.Reason]int{hangup.ReasonEvidence: 2}

@@ -20,14 +20,7 @@ const nobody = 65534
 // 3*othersLimit, do not delay a hang-up, even if that user has a matching flow.
 func TestPrivilegedManyDescriptors(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
-		proc, err := openProc()
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer unix.Close(proc)
-		if !countsDescriptors(proc) {
-			t.Skip("st_size of /proc/PID/fd needs Linux 6.2")
-		}
+		proc := countingProc(t)
 		server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
 		binary := testapp.Build(t)
 		hoarder := testapp.StartAs(t, binary, nobody)

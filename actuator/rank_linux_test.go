@@ -77,18 +77,25 @@ func TestRankOwnFirst(t *testing.T) {
 	}
 }
 
+// countingProc opens /proc of a kernel that counts the descriptors of a process.
+func countingProc(t *testing.T) int {
+	t.Helper()
+	proc, err := openProc()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Close(proc) })
+	if !countsDescriptors(proc) {
+		t.Skip("st_size of /proc/PID/fd needs Linux 6.2")
+	}
+	return proc
+}
+
 // Processes with the user of a flow come first, then those with few descriptors, also
 // after the end of their first threads.
 func TestPrivilegedRankDescriptors(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
-		proc, err := openProc()
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer unix.Close(proc)
-		if !countsDescriptors(proc) {
-			t.Skip("st_size of /proc/PID/fd needs Linux 6.2")
-		}
+		proc := countingProc(t)
 		binary := testapp.Build(t)
 		many, ended, few, owner := testapp.StartAs(t, binary, 65534), testapp.StartAs(t, binary, 65534), testapp.StartAs(t, binary, 65534), testapp.StartAs(t, binary, 1)
 		many.Call("hoard 2000")

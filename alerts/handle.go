@@ -287,6 +287,9 @@ func (j *job) summary() string {
 	if j.report.Younger > 0 {
 		s += fmt.Sprintf(", %d younger than the alert", j.report.Younger)
 	}
+	if j.report.Others > 0 {
+		s += fmt.Sprintf(", %d of another service", j.report.Others)
+	}
 	if j.report.LeftAlone > 0 {
 		s += fmt.Sprintf(", %d in the other direction", j.report.LeftAlone)
 	}

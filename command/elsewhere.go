@@ -18,11 +18,12 @@ const maxElsewhere = 5
 
 // elsewhere returns a note about the connections to the same ports that lead to other
 // addresses, or "" if no HOST is a name. After a failover a name has its new address, and
-// the stale connections lead to the old one.
-func (h *hangupCommand) elsewhere(ctx context.Context) (string, error) {
+// the stale connections lead to the old one. An error becomes the note: it is no reason
+// against the hang-up.
+func (h *hangupCommand) elsewhere(ctx context.Context) string {
 	own := &h.request.Selector
 	if len(own.Ports) == 0 || len(h.targets) == 0 || !slices.ContainsFunc(h.targets[:len(h.targets)-1], isName) {
-		return "", nil
+		return ""
 	}
 	counts := make(map[netip.Addr]int)
 	others := sockdiag.Selector{
@@ -30,9 +31,9 @@ func (h *hangupCommand) elsewhere(ctx context.Context) (string, error) {
 		States: sockdiag.States(sockdiag.Established, sockdiag.SynSent, sockdiag.CloseWait),
 	}
 	if _, err := scan(ctx, &others, func(f *listedFlow) { counts[f.Remote.Addr()]++ }); err != nil {
-		return "", err
+		return fmt.Sprintf("tcphup: cannot look for connections that lead elsewhere: %v\n", err)
 	}
-	return noteElsewhere(counts, own.Ports), nil
+	return noteElsewhere(counts, own.Ports)
 }
 
 // isName reports whether a HOST is neither an address nor a prefix.

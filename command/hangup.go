@@ -71,10 +71,7 @@ func (h *hangupCommand) run(ctx context.Context) error {
 	if err := h.parse(ctx); err != nil {
 		return err
 	}
-	elsewhere, err := h.elsewhere(ctx)
-	if err != nil {
-		return err
-	}
+	elsewhere := h.elsewhere(ctx)
 	fmt.Fprint(h.stderr, elsewhere)
 	// The report has the outcome of each flow; the logger gets other warnings.
 	logger := slog.New(slog.NewTextHandler(h.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))

@@ -102,9 +102,9 @@ type Report struct {
 	// Covered counts the flows that match by address, port and direction, with or
 	// without the evidence.
 	Covered int
-	// LeftAlone counts the flows that match except for their direction, and Younger those
-	// that were established after Request.EstablishedBefore.
-	LeftAlone, Younger int
+	// LeftAlone counts the flows that match except for their direction, Younger those that
+	// were established after Request.EstablishedBefore, and Others those of Request.Other.
+	LeftAlone, Younger, Others int
 	// Unselected counts the flows that match by address, port and direction and were not
 	// selected, by reason. Spared adds those that were refused later.
 	Unselected map[Reason]int
