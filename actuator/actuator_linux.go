@@ -143,7 +143,8 @@ func hangUpError(err error) error {
 type action struct {
 	*Actuator
 	hangup.Request
-	conn *sockdiag.Conn
+	conn     *sockdiag.Conn
+	subflows subflowDump
 	// lostRounds counts consecutive rounds that deferred every flow for its owners.
 	lostRounds int
 	processes  processCache
@@ -158,6 +159,7 @@ func (x *action) run(ctx context.Context) (*hangup.Report, error) {
 	if err := p.plan(ctx); err != nil {
 		return nil, err
 	}
+	x.subflows = subflowDump{from: x.conn, table: p.table}
 	report := &hangup.Report{Covered: p.covered, LeftAlone: p.leftAlone, Unselected: map[hangup.Reason]int{hangup.ReasonEvidence: p.lacking}}
 	own := slices.DeleteFunc(p.targets, func(t *target) bool { return reports(x.Other, t) })
 	targets := slices.DeleteFunc(own, x.isYounger)

@@ -100,7 +100,7 @@ func (x *action) recheck(ctx context.Context, t *target) (sockdiag.Flow, bool) {
 		return now, false
 	}
 	if now.Protocol == sockdiag.MPTCP {
-		subflows, err := refreshSubflows(ctx, x.conn, &now, t.Subflows)
+		subflows, err := x.refreshSubflows(ctx, &now, t.Subflows)
 		if err != nil {
 			t.failUnlessDone(ctx, hangup.None, err)
 			return now, false

@@ -228,7 +228,7 @@ func (x *action) destroyUnresponsive(ctx context.Context, t *target) bool {
 	}
 	flows := []sockdiag.Flow{t.Flow}
 	if t.Flow.Protocol == sockdiag.MPTCP {
-		subflows, err := dumpSubflows(ctx, x.conn, &t.Flow)
+		subflows, err := x.subflows.of(ctx, &t.Flow)
 		if err != nil {
 			t.setOutcome(hangup.Failed, err)
 			return false

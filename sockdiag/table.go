@@ -169,8 +169,10 @@ func (t *Table) Reset() {
 // slice. Opener is set from the initial subflow where Direction needs it.
 func (t *Table) Connections() []Flow { return t.connections }
 
-// Connection returns the index in Connections of the MPTCP connection of a flow. For a TCP
-// flow it follows Flow.IsSubflowOf. It reports false if no connection matches.
+// Connection returns the index in Connections of the MPTCP connection of a flow. It compares
+// tokens, because after close(2) a connection has inode 0 while its subflows keep the old
+// inode, and inodes only if the kernel hides the token. It reports false if no connection
+// matches.
 func (t *Table) Connection(f *Flow) (i int, ok bool) {
 	switch {
 	case len(t.connections) == 0:
@@ -188,16 +190,6 @@ func (t *Table) Connection(f *Flow) (i int, ok bool) {
 // MPTCP dump, but f is a subflow of an MPTCP connection. That connection, its other
 // subflows and their states are then unknown.
 func (t *Table) LacksMPTCPDiag(f *Flow) bool { return t.noConnections && f.IsSubflow }
-
-// IsSubflowOf reports whether a TCP flow is a subflow of an MPTCP connection. It compares
-// tokens, because after close(2) a connection has inode 0 while its subflows keep the old
-// inode. It compares inodes only if the kernel hides the token.
-func (f *Flow) IsSubflowOf(connection *Flow) bool {
-	if f.IsSubflow {
-		return f.Subflow.Token == connection.MPTCPInfo.Token
-	}
-	return f.Inode != 0 && f.Inode == connection.Inode
-}
 
 // Direction returns the direction of a flow. A subflow has the direction of its MPTCP
 // connection. For any other flow the first rule that applies decides:
