@@ -36,7 +36,7 @@ func (x *action) destroyFlow(ctx context.Context, t *target, now *sockdiag.Flow,
 		return
 	}
 	t.Method = hangup.Destroy
-	err := x.destroyOrProbe(ctx, now)
+	err := x.destroyOrProbe(ctx, t, now)
 	switch {
 	case err == nil && x.DryRun:
 		t.end(hangup.Destroy, hangup.Planned)
@@ -67,15 +67,43 @@ func (x *action) isGone(ctx context.Context, t *target) bool {
 
 // destroyOrProbe destroys the flow; a dry run destroys a loopback connection of tcphup
 // instead, once per action.
-func (x *action) destroyOrProbe(ctx context.Context, now *sockdiag.Flow) error {
+func (x *action) destroyOrProbe(ctx context.Context, t *target, now *sockdiag.Flow) error {
 	if !x.DryRun {
-		return x.destroy(ctx, x.conn, now)
+		return x.destroyCompared(ctx, t, now)
 	}
 	if x.destroyUsable == nil {
 		err := x.probeDestroy(ctx)
 		x.destroyUsable = &err
 	}
 	return *x.destroyUsable
+}
+
+// destroyCompared destroys the flow. The kernel finds its socket before it locks it: if the
+// application disconnects the socket in between, its next connection is destroyed. Where a
+// holder is accessible, a duplicate of the socket shows that, and destroyCompared returns an
+// error.
+func (x *action) destroyCompared(ctx context.Context, t *target, now *sockdiag.Flow) error {
+	for _, h := range t.holders {
+		fd, err := duplicate(h, now)
+		if err != nil {
+			continue
+		}
+		defer release(fd)
+		before := readAddresses(fd)
+		err = x.destroy(ctx, x.conn, now)
+		if after := readAddresses(fd); err == nil && before.differ(after) {
+			return x.disconnected(t, after)
+		}
+		return err
+	}
+	return x.destroy(ctx, x.conn, now)
+}
+
+// disconnected logs and returns the error for a socket that its application disconnected
+// after the last lookup.
+func (x *action) disconnected(t *target, now socketAddresses) error {
+	x.logger.Error("another connection of the socket may be closed", "cookie", t.Flow.Cookie, "destination", t.Flow.Remote, "local", now.local, "remote", now.remote)
+	return fmt.Errorf("application disconnected the socket after the last lookup: its next connection may be closed (socket is now %s)", now)
 }
 
 // destroySubflow destroys a subflow if another subflow of its connection is established.

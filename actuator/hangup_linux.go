@@ -277,8 +277,7 @@ func (x *action) shutDownAcquired(ctx context.Context, t *target, now *sockdiag.
 	err = x.shutdown(fd)
 	switch after := readAddresses(fd); {
 	case (err == nil || errors.Is(err, unix.ENOTCONN)) && before.differ(after):
-		x.logger.Error("another connection of the socket may be shut down", "cookie", t.Flow.Cookie, "destination", t.Flow.Remote, "local", after.local, "remote", after.remote)
-		t.fail(hangup.Shutdown, fmt.Errorf("application disconnected the socket after the last lookup: its next connection may be shut down (socket is now %s)", after))
+		t.fail(hangup.Shutdown, x.disconnected(t, after))
 	case err == nil:
 		t.phase, t.Detail = phaseHungUp, text.JoinNonEmpty("; ", t.interrupts, t.scan.incomplete())
 		if err := x.setUserTimeout(fd, x.Linger); err != nil {

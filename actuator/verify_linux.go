@@ -247,7 +247,7 @@ func (x *action) destroyUnresponsive(ctx context.Context, t *target) bool {
 			return false
 		}
 		if err == nil && !hasEnded(now.State) {
-			err = x.destroy(ctx, x.conn, &flows[i])
+			err = x.destroyCompared(ctx, t, &flows[i])
 		}
 		switch {
 		case err == nil, errors.Is(err, os.ErrNotExist):
