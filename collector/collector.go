@@ -87,6 +87,7 @@ type Collector struct {
 	// Dependencies of a scan.
 	dial           func() (source, error)
 	ephemeralPorts func() (sockdiag.PortRange, error)
+	mptcpInUse     func() bool
 	now            func() time.Time
 }
 
@@ -125,6 +126,7 @@ func New(config Config) (*Collector, error) {
 		observer:       config.Observer,
 		state:          firstSeenFileIn(config.StateDirectory),
 		ephemeralPorts: sockdiag.EphemeralPorts,
+		mptcpInUse:     new(sockdiag.MPTCPUsage).InUse,
 		now:            time.Now,
 	}
 	c.loadFirstSeen()

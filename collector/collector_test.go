@@ -92,6 +92,7 @@ func newTest(t testing.TB, config Config, kernel *fakeKernel) *Collector {
 	c.ephemeralPorts = func() (sockdiag.PortRange, error) {
 		return sockdiag.PortRange{First: 32768, Last: 60999}, nil
 	}
+	c.mptcpInUse = func() bool { return true }
 	c.setClock(func() time.Time { return time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC) })
 	return c
 }

@@ -76,7 +76,9 @@ func (c *Collector) readSockets(ctx context.Context) (tcp, mptcp sourceResult) {
 
 	// Connections first: readTCP attributes their subflows.
 	start = c.now()
-	err = table.ReadConnections(ctx, conn, sockdiag.States(mptcpStates[:]...))
+	if c.mptcpInUse() {
+		err = table.ReadConnections(ctx, conn, sockdiag.States(mptcpStates[:]...))
+	}
 	c.aggregator.addMPTCP(table)
 	mptcp = sourceResult{err: err, took: c.now().Sub(start)}
 

@@ -38,6 +38,11 @@ type Conn struct {
 	// unfinished is true while datagrams of an abandoned reply may still arrive.
 	unfinished bool
 
+	// separate is set if the kernel has no dump of both families.
+	separate bool
+	// dumped counts the flows of the last complete dump with Query.Ahead.
+	dumped int
+
 	// extra and batches serve Query.Ahead: a connection for each family after the
 	// first, and the receive buffers.
 	extra   []*Conn
@@ -138,7 +143,8 @@ type Query struct {
 	// Protocol defaults to TCP. A TCP dump includes the subflows of MPTCP connections.
 	// An MPTCP dump lists whole connections.
 	Protocol Protocol
-	// Families lists the families to dump, in order. Empty means IPv4, then IPv6.
+	// Families lists the families to dump, in order. Empty means both: one walk of the
+	// kernel's table dumps the TCP sockets of both, in its order.
 	Families []Family
 	// States must not be empty.
 	States StateSet
@@ -147,11 +153,12 @@ type Query struct {
 	Selector *Selector
 	// Info requests TCPInfo or MPTCPInfo, about a third of the kernel's work.
 	Info bool
-	// Ahead reads all families in parallel and buffers flows while the caller handles
-	// earlier ones. Flows of different families mix. It costs one goroutine and up to
-	// eight buffers for each family, and one connection for each family after the first.
-	// The first such dump opens these connections in the network namespace of the
-	// iterating thread. Buffers and connections are kept for later dumps.
+	// Ahead is for large namespaces: if the last such dump had more than manyFlows flows, it
+	// reads all families in parallel and buffers flows while the caller handles earlier
+	// ones. Flows of different families mix. It costs one goroutine and up to eight buffers
+	// for each family, and one connection for each family after the first. The first such
+	// dump opens these connections in the network namespace of the iterating thread. Buffers
+	// and connections are kept for later dumps.
 	Ahead bool
 }
 
@@ -176,6 +183,9 @@ func (c *Conn) Flows(ctx context.Context, q Query) iter.Seq2[Flow, error] {
 			if program := q.Selector.bytecode(); program != nil {
 				attributes = append(attributes, netlink.Attribute{Type: reqAttrBytecode, Data: program})
 			}
+		}
+		if c.dumpBoth(ctx, q, attributes, yield) {
+			return
 		}
 		if q.Ahead {
 			c.readAheadFlows(ctx, q, families, attributes, yield)
@@ -283,115 +293,4 @@ func protocolAttributes(p Protocol) []netlink.Attribute {
 		return nil
 	}
 	return []netlink.Attribute{{Type: reqAttrProtocol, Data: nlenc.Uint32Bytes(protocolMPTCP)}}
-}
-
-// exchange sends one request and yields the flows of its reply. The kernel ends the reply
-// to a dump or an acknowledged request with NLMSG_DONE or NLMSG_ERROR. An error is yielded
-// last; errDone is not yielded. A lookup has no flags and a reply of exactly one message.
-// unfinished stays set until the reply has ended: after an early return the next request
-// uses a new connection.
-func (c *Conn) exchange(ctx context.Context, kind netlink.HeaderType, flags netlink.HeaderFlags, r request, attributes []netlink.Attribute) iter.Seq2[Flow, error] {
-	return func(yield func(Flow, error) bool) {
-		response, err := c.send(kind, flags, r, attributes)
-		if err != nil {
-			yield(Flow{}, err)
-			return
-		}
-		defer c.unblock(ctx)()
-		for {
-			datagram, err := c.datagram(ctx, c.buffer)
-			if err != nil {
-				yield(Flow{}, err)
-				return
-			}
-			for payload, err := range response.messages(datagram) {
-				c.unfinished = !response.ended
-				if errors.Is(err, errDone) {
-					return
-				}
-				var f Flow
-				if err == nil {
-					f, err = parseFlow(payload, r.protocol)
-				}
-				if flags == 0 {
-					c.unfinished = false
-				}
-				if !yield(f, err) || err != nil || flags == 0 {
-					return
-				}
-			}
-		}
-	}
-}
-
-// send sends one request and returns the reply to validate its datagrams with. It redials
-// first if datagrams of an abandoned reply may still arrive.
-func (c *Conn) send(kind netlink.HeaderType, flags netlink.HeaderFlags, r request, attributes []netlink.Attribute) (*reply, error) {
-	attrs, err := netlink.MarshalAttributes(attributes)
-	if err != nil {
-		return nil, fmt.Errorf("encode request: %w", err)
-	}
-	if c.unfinished {
-		if err := c.redial(); err != nil {
-			return nil, err
-		}
-	}
-	c.unfinished = true
-	sent, err := c.netlink.Send(netlink.Message{
-		Header: netlink.Header{Type: kind, Flags: netlink.Request | flags},
-		Data:   append(r.bytes(), attrs...),
-	})
-	if err != nil {
-		return nil, fmt.Errorf("send request: %w", err)
-	}
-	return &reply{sequence: sent.Header.Sequence, portID: sent.Header.PID}, nil
-}
-
-// unblock interrupts a blocked receive when ctx ends. After stop returns, the deadline of
-// a later receive is not changed any more.
-func (c *Conn) unblock(ctx context.Context) (stop func()) {
-	conn, done := c.netlink, make(chan struct{})
-	cancel := context.AfterFunc(ctx, func() {
-		defer close(done)
-		_ = conn.SetReadDeadline(time.Unix(1, 0))
-	})
-	return func() {
-		if !cancel() {
-			<-done
-		}
-	}
-}
-
-// datagram receives one datagram into buffer, within receiveTimeout.
-func (c *Conn) datagram(ctx context.Context, buffer []byte) ([]byte, error) {
-	if err := c.netlink.SetReadDeadline(time.Now().Add(receiveTimeout)); err != nil {
-		return nil, fmt.Errorf("set deadline: %w", err)
-	}
-	// unblock may have set its deadline just before the line above replaced it. In that
-	// case ctx has ended already.
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	n, err := c.receive(buffer)
-	switch {
-	case err != nil && ctx.Err() != nil:
-		return nil, ctx.Err()
-	case err != nil:
-		return nil, fmt.Errorf("receive reply: %w", err)
-	case n > len(buffer):
-		return nil, fmt.Errorf("receive reply: datagram of %d bytes exceeds buffer of %d", n, len(buffer))
-	}
-	return buffer[:n], nil
-}
-
-// redial replaces the netlink socket, and with it the rest of an abandoned reply.
-func (c *Conn) redial() error {
-	old := c.netlink
-	if err := c.dial(); err != nil {
-		return err
-	}
-	if err := old.Close(); err != nil {
-		return fmt.Errorf("close sock_diag: %w", err)
-	}
-	return nil
 }

@@ -24,6 +24,7 @@ type batch struct {
 // family. All readers have exited when it returns.
 func (c *Conn) readAheadFlows(ctx context.Context, q Query, families []Family, attributes []netlink.Attribute, yield func(Flow, error) bool) {
 	fail := func(err error) { yield(Flow{}, dumpError(q.Protocol, err)) }
+	flows := 0
 	ctx, cancel := context.WithCancel(ctx)
 	full := make(chan *batch, len(families)*batchesPerFamily)
 	var readers sync.WaitGroup
@@ -49,6 +50,7 @@ func (c *Conn) readAheadFlows(ctx context.Context, q Query, families []Family, a
 		}
 		for _, payload := range b.payloads {
 			f, err := parseFlow(payload, q.Protocol)
+			flows++
 			switch {
 			case err != nil:
 				fail(err)
@@ -68,6 +70,7 @@ func (c *Conn) readAheadFlows(ctx context.Context, q Query, families []Family, a
 			return
 		}
 	}
+	c.dumped = flows
 }
 
 // reader returns the connection for the i-th family: c for the first family, an extra

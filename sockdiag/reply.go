@@ -23,7 +23,7 @@ type reply struct {
 	ended            bool // NLMSG_DONE or NLMSG_ERROR received
 }
 
-// messages yields the SOCK_DIAG_BY_FAMILY payloads of a datagram. An error is yielded last:
+// messages yields the inet_diag payloads of a datagram. An error is yielded last:
 // errDone for a complete reply, else the cause. Messages with the sequence number of an
 // earlier request are skipped. Another port id or an unexpected type is an error.
 func (r *reply) messages(b []byte) iter.Seq2[[]byte, error] {
@@ -69,7 +69,7 @@ func (r *reply) next(b []byte) (payload, rest []byte, err error) {
 	}
 
 	switch netlink.HeaderType(kind) {
-	case typeByFamily:
+	case typeByFamily, typeBothFamilies:
 		return payload, rest, nil
 	case netlink.Noop:
 		return nil, rest, nil

@@ -9,8 +9,9 @@ import (
 
 // Constants of linux/sock_diag.h, linux/inet_diag.h and linux/mptcp.h.
 const (
-	typeByFamily = 20 // SOCK_DIAG_BY_FAMILY
-	typeDestroy  = 21 // SOCK_DESTROY
+	typeBothFamilies = 18 // TCPDIAG_GETSOCK: its dump has no family
+	typeByFamily     = 20 // SOCK_DIAG_BY_FAMILY
+	typeDestroy      = 21 // SOCK_DESTROY
 
 	protocolTCP   = 6   // IPPROTO_TCP
 	protocolAttr  = 255 // IPPROTO_RAW: the protocol is in reqAttrProtocol
@@ -36,6 +37,8 @@ const (
 	subflowIDRemote   = 9  // MPTCP_SUBFLOW_ATTR_ID_REM
 	subflowIDLocal    = 10 // MPTCP_SUBFLOW_ATTR_ID_LOC
 
+	bothRequestLen = 60 // sizeof(struct inet_diag_req)
+
 	requestLen = 56 // sizeof(struct inet_diag_req_v2)
 	messageLen = 72 // sizeof(struct inet_diag_msg)
 	attrHeader = 4  // sizeof(struct nlattr)
@@ -44,12 +47,14 @@ const (
 
 // request has the fields of a struct inet_diag_req_v2.
 type request struct {
-	family   Family
+	family   Family // bothFamilies for a dump of type typeBothFamilies
 	protocol Protocol
 	info     bool // request tcp_info or mptcp_info
 	states   StateSet
 	flow     *Flow // nil for a dump
 }
+
+const bothFamilies Family = 0 // AF_UNSPEC
 
 // noCookie matches any socket (INET_DIAG_NOCOOKIE).
 const noCookie = 1<<64 - 1
@@ -57,6 +62,9 @@ const noCookie = 1<<64 - 1
 // bytes encodes the request. Ports and addresses are in network byte order, all other
 // numbers in native byte order.
 func (r request) bytes() []byte {
+	if r.family == bothFamilies {
+		return r.bytesOfBoth()
+	}
 	b := make([]byte, requestLen)
 	b[0] = byte(r.family)
 	b[1] = protocolTCP
@@ -82,6 +90,18 @@ func (r request) bytes() []byte {
 		return b
 	}
 	putCookie(b[48:], r.flow.Cookie)
+	return b
+}
+
+// bytesOfBoth encodes the request as a struct inet_diag_req, which dumps the TCP sockets of
+// both families.
+func (r request) bytesOfBoth() []byte {
+	b := make([]byte, bothRequestLen)
+	if r.info {
+		b[3] = extInfo
+	}
+	putCookie(b[44:], noCookie)
+	binary.NativeEndian.PutUint32(b[52:], uint32(r.states))
 	return b
 }
 

@@ -36,6 +36,12 @@ type (
 		States                     uint32
 		ID                         inetDiagSockID
 	}
+	// inetDiagReq is struct inet_diag_req (linux/inet_diag.h).
+	inetDiagReq struct {
+		Family, SourceLen, DestLen, Ext uint8
+		ID                              inetDiagSockID
+		States, DBs                     uint32
+	}
 	// mptcpInfo is struct mptcp_info (linux/mptcp.h) as of Linux 6.10.
 	mptcpInfo struct {
 		Subflows, AddAddrSignal, AddAddrAccepted           uint8

@@ -1,6 +1,7 @@
 // Bench compares tcphup with ss and node_exporter, as ratios of medians from one run on
 // one machine. On loads of up to 200,000 sockets it measures in interleaved rounds:
 //
+//   - scraping a namespace without connections (idle.go), as an idle sidecar does;
 //   - reading all sockets (read.go): a scrape of tcphup, a receive-and-discard loop
 //     (the floor), ss, and node_exporter;
 //   - hanging up (hangup.go): the tcphup command, ss -K and ss -tnp;
@@ -147,6 +148,9 @@ func (r *report) measure(o options) error {
 	if err := r.probePeers(); err != nil {
 		return err
 	}
+	if err := r.idleScrapes(o, 0); err != nil {
+		return fmt.Errorf("scrape idle namespace: %w", err)
+	}
 	for i, size := range r.Sizes {
 		first, last := i == 0, i == len(r.Sizes)-1
 		if first || last || size == middle {
@@ -177,6 +181,11 @@ func (r *report) underLoad(o options, sockets, destinations int, hangingUp bool)
 		return fmt.Errorf("read %d sockets: %w", sockets, err)
 	}
 	r.Readings = append(r.Readings, reading)
+	if sockets == crowded && destinations == manyDestinations(sockets) {
+		if err := r.idleScrapes(o, sockets); err != nil {
+			return fmt.Errorf("scrape idle namespace: %w", err)
+		}
+	}
 	if !hangingUp {
 		return nil
 	}

@@ -3,9 +3,11 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -123,9 +125,10 @@ func (h *helper) stop() error { return errors.Join(h.stdin.Close(), h.cmd.Wait()
 
 // server is a process that serves HTTP.
 type server struct {
-	cmd *exec.Cmd
-	url string
-	log string // file with its output
+	cmd    *exec.Cmd
+	url    string
+	log    string // file with its output
+	client *http.Client
 }
 
 // readyTimeout is far above the start time of a server on an idle machine.
@@ -133,15 +136,23 @@ const readyTimeout = 3 * time.Minute
 
 // startServer starts a server and waits until it serves page with status 200.
 func startServer(address, page, name string, args ...string) (*server, error) {
+	return startServerIn(here, address, page, name, args...)
+}
+
+// here calls fn in the network namespace of the bench.
+func here(fn func() error) error { return fn() }
+
+// startServerIn starts a server in another network namespace: enter calls fn there.
+func startServerIn(enter func(fn func() error) error, address, page, name string, args ...string) (*server, error) {
 	log, err := os.CreateTemp(dir, filepath.Base(name)+"-*.log")
 	if err != nil {
 		return nil, err
 	}
 	defer log.Close()
-	s := &server{cmd: exec.Command(name, args...), url: "http://" + address, log: log.Name()}
+	s := &server{cmd: exec.Command(name, args...), url: "http://" + address, log: log.Name(), client: clientIn(enter)}
 	s.cmd.Dir = dir
 	s.cmd.Stdout, s.cmd.Stderr = log, log
-	if err := s.cmd.Start(); err != nil {
+	if err := enter(s.cmd.Start); err != nil {
 		return nil, err
 	}
 	for deadline := time.Now().Add(readyTimeout); ; time.Sleep(20 * time.Millisecond) {
@@ -163,11 +174,23 @@ func (s *server) stop() error {
 	return err
 }
 
-// client disables compression, which would distort the measurement.
-var client = &http.Client{Transport: &http.Transport{DisableCompression: true}, Timeout: time.Minute}
+var client = clientIn(here)
+
+// clientIn returns a client whose connections are opened in another network namespace. It
+// disables compression, which would distort the measurement.
+func clientIn(enter func(fn func() error) error) *http.Client {
+	dial := func(ctx context.Context, network, address string) (conn net.Conn, err error) {
+		err = enter(func() error {
+			conn, err = new(net.Dialer).DialContext(ctx, network, address)
+			return err
+		})
+		return conn, err
+	}
+	return &http.Client{Transport: &http.Transport{DisableCompression: true, DialContext: dial}, Timeout: time.Minute}
+}
 
 func (s *server) get(page string) (string, error) {
-	response, err := client.Get(s.url + page)
+	response, err := s.client.Get(s.url + page)
 	if err != nil {
 		return "", err
 	}

@@ -34,6 +34,7 @@ type report struct {
 	Skipped                                 []string
 	Old                                     string // version of the earlier program; empty: none
 
+	Idle     []*idle
 	Readings []*reading
 	HangUps  []*hangUps
 	Alerts   []*alerts

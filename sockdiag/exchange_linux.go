@@ -1,0 +1,122 @@
+package sockdiag
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"time"
+
+	"github.com/mdlayher/netlink"
+)
+
+// exchange sends one request and yields the flows of its reply. The kernel ends the reply
+// to a dump or an acknowledged request with NLMSG_DONE or NLMSG_ERROR. An error is yielded
+// last; errDone is not yielded. A lookup has no flags and a reply of exactly one message.
+// unfinished stays set until the reply has ended: after an early return the next request
+// uses a new connection.
+func (c *Conn) exchange(ctx context.Context, kind netlink.HeaderType, flags netlink.HeaderFlags, r request, attributes []netlink.Attribute) iter.Seq2[Flow, error] {
+	return func(yield func(Flow, error) bool) {
+		response, err := c.send(kind, flags, r, attributes)
+		if err != nil {
+			yield(Flow{}, err)
+			return
+		}
+		defer c.unblock(ctx)()
+		for {
+			datagram, err := c.datagram(ctx, c.buffer)
+			if err != nil {
+				yield(Flow{}, err)
+				return
+			}
+			for payload, err := range response.messages(datagram) {
+				c.unfinished = !response.ended
+				if errors.Is(err, errDone) {
+					return
+				}
+				var f Flow
+				if err == nil {
+					f, err = parseFlow(payload, r.protocol)
+				}
+				if flags == 0 {
+					c.unfinished = false
+				}
+				if !yield(f, err) || err != nil || flags == 0 {
+					return
+				}
+			}
+		}
+	}
+}
+
+// send sends one request and returns the reply to validate its datagrams with. It redials
+// first if datagrams of an abandoned reply may still arrive.
+func (c *Conn) send(kind netlink.HeaderType, flags netlink.HeaderFlags, r request, attributes []netlink.Attribute) (*reply, error) {
+	attrs, err := netlink.MarshalAttributes(attributes)
+	if err != nil {
+		return nil, fmt.Errorf("encode request: %w", err)
+	}
+	if c.unfinished {
+		if err := c.redial(); err != nil {
+			return nil, err
+		}
+	}
+	c.unfinished = true
+	sent, err := c.netlink.Send(netlink.Message{
+		Header: netlink.Header{Type: kind, Flags: netlink.Request | flags},
+		Data:   append(r.bytes(), attrs...),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("send request: %w", err)
+	}
+	return &reply{sequence: sent.Header.Sequence, portID: sent.Header.PID}, nil
+}
+
+// unblock interrupts a blocked receive when ctx ends. After stop returns, the deadline of
+// a later receive is not changed any more.
+func (c *Conn) unblock(ctx context.Context) (stop func()) {
+	conn, done := c.netlink, make(chan struct{})
+	cancel := context.AfterFunc(ctx, func() {
+		defer close(done)
+		_ = conn.SetReadDeadline(time.Unix(1, 0))
+	})
+	return func() {
+		if !cancel() {
+			<-done
+		}
+	}
+}
+
+// datagram receives one datagram into buffer, within receiveTimeout.
+func (c *Conn) datagram(ctx context.Context, buffer []byte) ([]byte, error) {
+	if err := c.netlink.SetReadDeadline(time.Now().Add(receiveTimeout)); err != nil {
+		return nil, fmt.Errorf("set deadline: %w", err)
+	}
+	// unblock may have set its deadline just before the line above replaced it. In that
+	// case ctx has ended already.
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	n, err := c.receive(buffer)
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return nil, ctx.Err()
+	case err != nil:
+		return nil, fmt.Errorf("receive reply: %w", err)
+	case n > len(buffer):
+		return nil, fmt.Errorf("receive reply: datagram of %d bytes exceeds buffer of %d", n, len(buffer))
+	}
+	return buffer[:n], nil
+}
+
+// redial replaces the netlink socket, and with it the rest of an abandoned reply.
+func (c *Conn) redial() error {
+	old := c.netlink
+	if err := c.dial(); err != nil {
+		return err
+	}
+	if err := old.Close(); err != nil {
+		return fmt.Errorf("close sock_diag: %w", err)
+	}
+	return nil
+}
