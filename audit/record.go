@@ -20,16 +20,19 @@ type Event string
 const (
 	EventBegin   Event = "begin"   // Flows are Planned, the first one is about to be touched
 	EventFlow    Event = "flow"    // the outcome of Flow is final
-	EventEnd     Event = "end"     // the alert has a result
+	EventEnd     Event = "end"     // the alert, or the hang-up by hand, has a result
 	EventAborted Event = "aborted" // a restart found no end record of the action
 )
 
-// Record is a step of the handling of an alert.
+// Record is a step of the handling of an alert, or of a hang-up by hand.
 type Record struct {
 	Time  time.Time `json:"time"`
 	Event Event     `json:"event"`
 	// Action identifies the action of a begin record and its other records.
-	Action      string                 `json:"action,omitempty"`
+	Action string `json:"action,omitempty"`
+	// User is set for a hang-up by hand only. Such records have no Policy, Fingerprint,
+	// StartsAt, ExternalURL and Shadow.
+	User        *User                  `json:"user,omitempty"`
 	Policy      string                 `json:"policy,omitempty"` // empty: no policy matched
 	Fingerprint string                 `json:"fingerprint"`
 	StartsAt    time.Time              `json:"starts_at,omitzero"`
@@ -44,15 +47,26 @@ type Record struct {
 	Flow        *hangup.ResultJSON     `json:"flow,omitempty"`   // of a flow record
 }
 
-// Aborted returns an aborted record, without Time, for each action in an audit log that has
-// neither an end record nor an aborted one. The log may begin in the middle of an action
-// or a line; lines that are no records are skipped.
+// User is the user of a hang-up by hand.
+type User struct {
+	UID int `json:"uid"` // real user ID
+	// Login is the user of the login session, or else of sudo, which SUDO_USER names;
+	// "" if both are unknown.
+	Login string `json:"login,omitempty"`
+	// Terminal is a path such as /dev/pts/0; "" without a terminal.
+	Terminal string `json:"terminal,omitempty"`
+}
+
+// Aborted returns an aborted record, without Time, for each action of an alert in an audit
+// log that has neither an end record nor an aborted one. It skips hang-ups by hand: their
+// process may still run. The log may begin in the middle of an action or a line; lines that
+// are no records are skipped.
 func Aborted(log []byte) []Record {
 	var open []Record
 	planned := make(map[string]int) // by Action, of begin records
 	for line := range bytes.Lines(log) {
 		var r Record
-		if err := json.Unmarshal(line, &r); err != nil || r.Action == "" {
+		if err := json.Unmarshal(line, &r); err != nil || r.Action == "" || r.User != nil {
 			continue
 		}
 		sameAction := func(other Record) bool { return other.Action == r.Action }

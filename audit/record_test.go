@@ -19,6 +19,7 @@ func TestAborted(t *testing.T) {
 {"event":"aborted","action":"a-3"}
 {"event":"begin","action":"a-4","policy":"q","flows":{"planned":2}}
 {"event":"flow","action":"a-4","policy":"q","flow":{"outcome":"gone"}}
+{"event":"begin","action":"a-5","user":{"uid":0},"flows":{"planned":2}}
 {"event":"flow","act`))
 	want := []Record{
 		{Event: EventAborted, Action: "a-1", Policy: "p", Flows: map[hangup.Outcome]int{"closed": 1}, Detail: "tcphup ended during the action"},
