@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"syscall"
+	"time"
 
 	"tcphup/internal/safefile"
 )
@@ -38,24 +39,43 @@ func Open(path string) (*Log, func() error, error) {
 		return nil, nil, err
 	}
 	log := New(file)
-	if !endsWithNewline(path, info.Size()) {
+	if endsTorn(path) {
 		log.EndLine()
 	}
 	return log, file.Close, nil
 }
 
-// endsWithNewline reports whether the last of size bytes is a newline. It is true for an
-// empty and for an unreadable file.
-func endsWithNewline(path string, size int64) bool {
-	if size == 0 {
-		return true
-	}
+const (
+	// tornInterval is how long a file with an incomplete last line must not grow: another
+	// process may be writing the line.
+	tornInterval = 20 * time.Millisecond
+	// maxLooks bounds the wait for a file that grows.
+	maxLooks = 50
+)
+
+// endsTorn reports whether the last line is incomplete because its writer was killed or the
+// disk was full. It is false for an unreadable file.
+func endsTorn(path string) bool {
 	reader, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if err != nil {
-		return true
+		return false
 	}
 	defer reader.Close()
-	last := []byte{'\n'}
-	_, _ = reader.ReadAt(last, size-1)
-	return last[0] == '\n'
+	before := int64(-1)
+	for range maxLooks {
+		info, err := reader.Stat()
+		if err != nil || info.Size() == 0 {
+			return false
+		}
+		last := make([]byte, 1)
+		if _, err := reader.ReadAt(last, info.Size()-1); err != nil || last[0] == '\n' {
+			return false
+		}
+		if info.Size() == before {
+			return true
+		}
+		before = info.Size()
+		time.Sleep(tornInterval)
+	}
+	return true
 }
