@@ -159,19 +159,23 @@ func TestAuditResult(t *testing.T) {
 	canceled, cancel := context.WithCancel(t.Context())
 	cancel()
 	for _, tt := range []struct {
-		ctx     context.Context
-		results []hangup.Result
-		want    string
+		interrupted bool
+		results     []hangup.Result
+		want        string
 	}{
-		{t.Context(), nil, "done"},
-		{t.Context(), []hangup.Result{{Outcome: hangup.Closed}, {Outcome: hangup.HalfClosed}}, "done"},
-		{t.Context(), []hangup.Result{{Outcome: hangup.Closed}, {Outcome: hangup.Refused, Reason: hangup.ReasonSIGPIPE}}, "refused"},
-		{t.Context(), []hangup.Result{{Outcome: hangup.Refused, Reason: hangup.ReasonBudget}}, "over_budget"},
-		{t.Context(), []hangup.Result{{Outcome: hangup.Failed}, {Outcome: hangup.Refused}}, "failed"},
-		{canceled, []hangup.Result{{Outcome: hangup.Closed}, {Outcome: hangup.Planned}}, "unfinished"},
-		{canceled, []hangup.Result{{Outcome: hangup.Closed}}, "done"},
+		{false, nil, "done"},
+		{false, []hangup.Result{{Outcome: hangup.Closed}, {Outcome: hangup.HalfClosed}}, "done"},
+		{false, []hangup.Result{{Outcome: hangup.Closed}, {Outcome: hangup.Refused, Reason: hangup.ReasonSIGPIPE}}, "refused"},
+		{false, []hangup.Result{{Outcome: hangup.Refused, Reason: hangup.ReasonBudget}}, "over_budget"},
+		{false, []hangup.Result{{Outcome: hangup.Failed}, {Outcome: hangup.Refused}}, "failed"},
+		{true, []hangup.Result{{Outcome: hangup.Closed}, {Outcome: hangup.Planned}}, "unfinished"},
+		{true, []hangup.Result{{Outcome: hangup.Closed}}, "done"},
 	} {
-		if got := auditResult(tt.ctx, &hangup.Report{Results: tt.results}); got != tt.want {
+		ctx := t.Context()
+		if tt.interrupted {
+			ctx = canceled
+		}
+		if got := auditResult(ctx, &hangup.Report{Results: tt.results}); got != tt.want {
 			t.Errorf("%+v: %s, want %s", tt.results, got, tt.want)
 		}
 	}

@@ -47,11 +47,12 @@ func Run(ctx context.Context, args []string) error {
 		}
 	}
 	name, err := app.Parse(args)
-	if err == nil {
+	switch {
+	case err == nil:
 		err = line.check()
-	} else if parseErr != nil {
+	case parseErr != nil:
 		err = line.explain(parseErr)
-	} else {
+	default:
 		err = line.explainValue(err)
 	}
 	if err != nil {

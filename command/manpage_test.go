@@ -1,6 +1,7 @@
 package command
 
 import (
+	"slices"
 	"strings"
 	"testing"
 )
@@ -32,8 +33,9 @@ func TestManPage(t *testing.T) {
 			}
 		}
 	}
+	macros := strings.Fields(".TH .SH .SS .TP .PP .B .BR .I .nf .fi")
 	for line := range strings.Lines(page) {
-		if strings.HasPrefix(line, "'") || strings.HasPrefix(line, ".") && !strings.Contains(" .TH .SH .SS .TP .PP .B .BR .I .nf .fi ", " "+strings.Fields(line)[0]+" ") {
+		if strings.HasPrefix(line, "'") || strings.HasPrefix(line, ".") && !slices.Contains(macros, strings.Fields(line)[0]) {
 			t.Errorf("unknown macro: %s", line)
 		}
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"golang.org/x/sys/unix"
 
 	"tcphup/test/kit/nstest"
 	"tcphup/test/kit/program"
@@ -27,7 +28,9 @@ func TestPrivilegedAuditByHand(t *testing.T) {
 		const flows = 3
 		s := newFixture(t, flows)
 		host, port := s.target.addr().Addr().String(), strconv.Itoa(int(s.target.addr().Port()))
-		mount(t, "tmpfs", "/var/log", "")
+		if err := unix.Mount("none", "/var/log", "tmpfs", 0, ""); err != nil {
+			t.Fatal(err)
+		}
 		const packaged = "/var/log/tcphup/audit.log"
 
 		// Without the file nothing is written or printed.
