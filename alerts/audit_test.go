@@ -11,9 +11,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"os"
-	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -24,6 +22,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/prometheus/common/expfmt"
 
+	"tcphup/audit"
 	"tcphup/hangup"
 	"tcphup/sockdiag"
 )
@@ -60,7 +59,7 @@ func auditedResult() hangup.Result {
 // alerts have no record.
 func TestAuditLog(t *testing.T) {
 	var file bytes.Buffer
-	f := newFixture(t, DefaultRules(), func(c *Config) { c.Audit = NewAudit(&file) })
+	f := newFixture(t, DefaultRules(), func(c *Config) { c.Audit = audit.New(&file) })
 	f.hang.hangUp = func(context.Context, hangup.Request) (*hangup.Report, error) {
 		refused := auditedResult()
 		refused.Method, refused.Outcome, refused.Reason, refused.Took = hangup.None, hangup.Refused, hangup.ReasonSIGPIPE, 0
@@ -75,7 +74,7 @@ func TestAuditLog(t *testing.T) {
 
 	got := httptest.NewRecorder()
 	f.config.Audit.ServeHTTP(got, httptest.NewRequest(http.MethodGet, "/api/v1/hangups", nil))
-	var served struct{ Records []Record }
+	var served struct{ Records []audit.Record }
 	if err := json.Unmarshal(got.Body.Bytes(), &served); err != nil {
 		t.Fatal(err)
 	}
@@ -96,8 +95,8 @@ func TestLogCannotBeForged(t *testing.T) {
 		func(b *bytes.Buffer) slog.Handler { return slog.NewTextHandler(b, nil) },
 		func(b *bytes.Buffer) slog.Handler { return slog.NewJSONHandler(b, nil) },
 	} {
-		var log, audit bytes.Buffer
-		f := newFixture(t, DefaultRules(), func(c *Config) { c.Audit = NewAudit(&audit) })
+		var log, records bytes.Buffer
+		f := newFixture(t, DefaultRules(), func(c *Config) { c.Audit = audit.New(&records) })
 		f.log = slog.New(handler(&log))
 		for _, label := range []string{"destination", "port", "alertname"} {
 			a := staleAlert("10.0.0.5", "5432")
@@ -111,7 +110,7 @@ func TestLogCannotBeForged(t *testing.T) {
 		for name, tt := range map[string]struct {
 			written string
 			lines   int // 3 alerts and 2 flows; the audit has a begin record too
-		}{"log": {log.String(), 3 + 2}, "audit": {audit.String(), 3 + 2 + 1}} {
+		}{"log": {log.String(), 3 + 2}, "audit": {records.String(), 3 + 2 + 1}} {
 			written := tt.written
 			if lines := strings.Count(written, "\n"); lines != tt.lines {
 				t.Errorf("%s: %d lines for 3 alerts and 2 flows:\n%s", name, lines, written)
@@ -119,24 +118,6 @@ func TestLogCannotBeForged(t *testing.T) {
 			if strings.ContainsAny(written, "\u009b\x1b\u202e") {
 				t.Errorf("%s: control characters are not escaped: %q", name, written)
 			}
-		}
-	}
-}
-
-func TestAuditKeepsLast(t *testing.T) {
-	a := NewAudit(nil)
-	for i := range DefaultAuditSize + 250 {
-		if err := a.Add(Record{Time: testNow.Add(time.Duration(i) * time.Second)}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	records := a.Records()
-	if len(records) != DefaultAuditSize {
-		t.Fatalf("%d records", len(records))
-	}
-	for i, r := range records {
-		if want := testNow.Add(time.Duration(i+250) * time.Second); !r.Time.Equal(want) {
-			t.Fatalf("record %d: time %s, want %s", i, r.Time, want)
 		}
 	}
 }
@@ -149,7 +130,7 @@ func (brokenWriter) Write([]byte) (int, error) { return 0, errors.New("no space 
 func TestAuditCannotBeWritten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
-		f := newFixture(t, DefaultRules(), func(c *Config) { c.Audit = NewAudit(brokenWriter{}) })
+		f := newFixture(t, DefaultRules(), func(c *Config) { c.Audit = audit.New(brokenWriter{}) })
 		f.log = slog.New(slog.NewTextHandler(&log, nil))
 		// The rate-limited log uses the clock of the bubble, the fixture its own.
 		advance := func(d time.Duration) {
@@ -177,46 +158,6 @@ func TestAuditCannotBeWritten(t *testing.T) {
 			t.Errorf("content of the new file: %q", file.String())
 		}
 	})
-}
-
-// nearlyFull accepts room more bytes, like a file on an almost full disk.
-type nearlyFull struct {
-	bytes.Buffer
-	room int
-}
-
-func (w *nearlyFull) Write(b []byte) (int, error) {
-	n, _ := w.Buffer.Write(b[:min(w.room, len(b))])
-	if w.room -= n; n < len(b) {
-		return n, syscall.ENOSPC
-	}
-	return n, nil
-}
-
-// On a full disk only the partial record and the records without space are lost; earlier
-// and later records stay readable.
-func TestAuditTornLine(t *testing.T) {
-	file := &nearlyFull{room: 230}
-	a := NewAudit(file)
-	a.EndLine() // a previous process wrote half a line
-	file.WriteString(`{"time":"20`)
-	for i, room := range []int{230, 0, 1, 1000, 1000} {
-		file.room = room
-		err := a.Add(Record{Time: testNow, Fingerprint: strconv.Itoa(i), Result: resultDone, Detail: strings.Repeat("x", 200)})
-		if full := i < 3; errors.Is(err, syscall.ENOSPC) != full {
-			t.Errorf("record %d: %v", i, err)
-		}
-	}
-	var whole []string
-	for line := range strings.Lines(file.String()) {
-		var r Record
-		if json.Unmarshal([]byte(line), &r) == nil {
-			whole = append(whole, r.Fingerprint)
-		}
-	}
-	if diff := cmp.Diff([]string{"3", "4"}, whole); diff != "" || a.Errors() != 3 {
-		t.Errorf("%d errors, readable records (-want +got):\n%s\n%s", a.Errors(), diff, file.String())
-	}
 }
 
 // metricsText returns the receiver's metrics as text, linted.

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net/http"
 	"time"
+
+	"tcphup/audit"
 )
 
 // Config configures a Receiver for its lifetime; Rules are reloadable. The zero Config is
@@ -43,8 +45,8 @@ type Config struct {
 
 	// Names resolves the names in Rules; required only if they have names.
 	Names Names
-	// Audit records decisions; nil means an Audit in memory only.
-	Audit *Audit
+	// Audit records decisions; nil means in memory only.
+	Audit *audit.Log
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 }
@@ -62,7 +64,7 @@ func (c *Config) withDefaults() (Config, error) {
 	d.MaxNotifications = cmp.Or(d.MaxNotifications, 64)
 	d.MaxActions = cmp.Or(d.MaxActions, 4)
 	if d.Audit == nil {
-		d.Audit = NewAudit(nil)
+		d.Audit = audit.New(nil)
 	}
 	if d.Now == nil {
 		d.Now = time.Now

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"tcphup/audit"
 	"tcphup/hangup"
 	"tcphup/internal/text"
 	"tcphup/sockdiag"
@@ -28,7 +29,7 @@ type job struct {
 	result string // empty: not decided yet
 	detail string
 	report hangup.Report // empty: no action started
-	action string        // Record.Action; empty: no flow was to be hung up
+	action string        // audit.Record.Action; empty: no flow was to be hung up
 }
 
 func (j *job) decide(result, format string, args ...any) {
@@ -346,7 +347,7 @@ func (r *Receiver) record(j *job) {
 	default:
 		level = slog.LevelWarn
 	}
-	rec := r.newRecord(j, EventEnd)
+	rec := r.newRecord(j, audit.EventEnd)
 	rec.Result, rec.Detail, rec.Flows, rec.Spared = j.result, j.detail, j.report.Outcomes(), j.report.Spared()
 	// The context of the request may have ended.
 	r.log.Log(context.Background(), level, "alert handled", "policy", rec.Policy, "fingerprint", rec.Fingerprint,

@@ -34,7 +34,7 @@ type Receiver struct {
 	locks    keyedLock
 	metrics  *metrics
 
-	created time.Time     // with begun, makes Record.Action unique
+	created time.Time     // with begun, makes audit.Record.Action unique
 	begun   atomic.Uint64 // number of actions
 
 	notifications chan struct{} // semaphore of MaxNotifications

@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"tcphup/audit"
 	"tcphup/hangup"
 )
 
@@ -16,7 +17,7 @@ import (
 func auditLines(t *testing.T, log string) (lines []string) {
 	t.Helper()
 	for line := range strings.Lines(log) {
-		var r Record
+		var r audit.Record
 		if err := json.Unmarshal([]byte(line), &r); err != nil {
 			t.Fatalf("%q: %v", line, err)
 		}
@@ -33,7 +34,7 @@ func auditLines(t *testing.T, log string) (lines []string) {
 // is touched and a record of each flow that is done. The next one finds what is missing.
 func TestAuditDuringAction(t *testing.T) {
 	var file bytes.Buffer
-	f := newFixture(t, DefaultRules(), func(c *Config) { c.Audit = NewAudit(&file) })
+	f := newFixture(t, DefaultRules(), func(c *Config) { c.Audit = audit.New(&file) })
 	// check compares the log as it is now, and the aborted record of a successor.
 	check := func(want []string, aborted ...string) {
 		t.Helper()
@@ -41,8 +42,8 @@ func TestAuditDuringAction(t *testing.T) {
 			t.Errorf("log (-want +got):\n%s", diff)
 		}
 		var got []string
-		for _, r := range Aborted(file.Bytes()) {
-			if r.Event != EventAborted || r.Policy != "labelled" || r.Fingerprint == "" || r.StartsAt.IsZero() || r.Destination != "10.0.0.5" || r.Port != "80" || r.Flow != nil {
+		for _, r := range audit.Aborted(file.Bytes()) {
+			if r.Event != audit.EventAborted || r.Policy != "labelled" || r.Fingerprint == "" || r.StartsAt.IsZero() || r.Destination != "10.0.0.5" || r.Port != "80" || r.Flow != nil {
 				t.Errorf("incomplete record: %+v", r)
 			}
 			got = append(got, strings.TrimPrefix(r.Detail, "tcphup ended during the action; ")+" "+hangup.FormatOutcomes(r.Flows))
@@ -76,7 +77,7 @@ func (f hangUpFunc) HangUp(ctx context.Context, a hangup.Request) (*hangup.Repor
 // The record of an action does not wait for the other alerts of its notification.
 func TestAuditEndOfEachAction(t *testing.T) {
 	var file bytes.Buffer
-	f := newFixture(t, DefaultRules(), func(c *Config) { c.Audit, c.MaxActions = NewAudit(&file), 1 })
+	f := newFixture(t, DefaultRules(), func(c *Config) { c.Audit, c.MaxActions = audit.New(&file), 1 })
 	calls := 0
 	f.hang.hangUp = func(context.Context, hangup.Request) (*hangup.Report, error) {
 		if calls++; calls == 2 {
@@ -89,26 +90,5 @@ func TestAuditEndOfEachAction(t *testing.T) {
 	f.post(t, notify(staleAlert("10.0.0.5", "80"), staleAlert("10.0.0.6", "80"))).want(t, 200, map[string]int{resultDone: 2})
 	if calls != 2 {
 		t.Errorf("%d actions", calls)
-	}
-}
-
-// The log may begin within an action, have torn lines and records of several actions.
-func TestAborted(t *testing.T) {
-	got := Aborted([]byte(`n":"torn"}
-{"event":"flow","action":"a-1","policy":"p","flow":{"outcome":"closed"}}
-{"event":"end","fingerprint":"x","result":"denied"}
-{"event":"begin","action":"a-2","flows":{"planned":9}}
-{"event":"end","action":"a-2","result":"done"}
-{"event":"begin","action":"a-3","flows":{"planned":9}}
-{"event":"aborted","action":"a-3"}
-{"event":"begin","action":"a-4","policy":"q","flows":{"planned":2}}
-{"event":"flow","action":"a-4","policy":"q","flow":{"outcome":"gone"}}
-{"event":"flow","act`))
-	want := []Record{
-		{Event: EventAborted, Action: "a-1", Policy: "p", Flows: map[hangup.Outcome]int{"closed": 1}, Detail: "tcphup ended during the action"},
-		{Event: EventAborted, Action: "a-4", Policy: "q", Flows: map[hangup.Outcome]int{"gone": 1}, Detail: "tcphup ended during the action; flows without a record: 1"},
-	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
 	}
 }

@@ -6,10 +6,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"strings"
+	"text/template"
 
 	"github.com/alecthomas/kingpin/v2"
 )
@@ -23,41 +23,42 @@ var (
 	ErrIncomplete = errors.New("incomplete")
 )
 
-// parseError is an error of kingpin. It matches ErrUsage.
-type parseError struct{ err error }
+// inputError is an error about a file or a name on a correct command line. It matches
+// ErrUsage, without its text.
+type inputError struct{ err error }
 
-func (e parseError) Error() string        { return e.err.Error() + "; see tcphup --help" }
-func (e parseError) Unwrap() error        { return e.err }
-func (e parseError) Is(target error) bool { return target == ErrUsage }
+func (e inputError) Error() string        { return e.err.Error() }
+func (e inputError) Unwrap() error        { return e.err }
+func (e inputError) Is(target error) bool { return target == ErrUsage }
 
 // Run runs the subcommand named in args until it is done or ctx ends. --help and
 // --version print and exit the process.
 func Run(ctx context.Context, args []string) error {
 	app, commands := newApp(args)
-	name, err := app.Parse(args)
-	if err != nil {
-		return parseError{nameFlag(app, args, err)}
-	}
-	return commands[name].run(ctx)
-}
-
-// nameFlag prefixes an error about a value with the flag. kingpin returns the error of
-// Value.Set as it is.
-func nameFlag(app *kingpin.Application, args []string, err error) error {
+	// Sets no value and runs no action.
 	parsed, parseErr := app.ParseContext(args)
-	if parseErr != nil {
+	line := commandLine{app, parsed, args}
+	if parseErr == nil && line.given("help-man") {
+		return writeManPage(os.Stdout, app.Model())
+	}
+	if parseErr == nil && !line.given("completion-bash") {
+		if err := line.checkHelpTopic(); err != nil {
+			return err
+		}
+	}
+	name, err := app.Parse(args)
+	switch {
+	case err == nil:
+		err = line.check()
+	case parseErr != nil:
+		err = line.explain(parseErr)
+	default:
+		err = line.explainValue(err)
+	}
+	if err != nil {
 		return err
 	}
-	for _, element := range parsed.Elements {
-		flag, ok := element.Clause.(*kingpin.FlagClause)
-		if !ok || element.Value == nil {
-			continue
-		}
-		if setErr := flag.Model().Value.Set(*element.Value); setErr != nil && setErr.Error() == err.Error() {
-			return fmt.Errorf("--%s: %w", flag.Model().Name, err)
-		}
-	}
-	return err
+	return commands[name].run(ctx)
 }
 
 // subcommand is a subcommand with parsed flags.
@@ -70,7 +71,8 @@ type subcommand interface {
 func newApp(args []string) (*kingpin.Application, map[string]subcommand) {
 	app := kingpin.New("tcphup", "Gracefully closes stale TCP and MPTCP connections, from the command line or when Alertmanager fires.")
 	app.UsageWriter(os.Stdout)
-	app.HelpFlag.Short('h')
+	app.UsageTemplate(helpTemplate).UsageFuncs(template.FuncMap{"Help": formatHelp, "CommandHelp": formatCommandHelp})
+	app.HelpFlag.Help("Print help. With a command: help for it.").Short('h')
 	// kingpin's own --version would print all lines of the version into the title of the
 	// man page.
 	app.Flag("version", "Print version and build information.").PreAction(func(*kingpin.ParseContext) error {

@@ -49,19 +49,19 @@ func parseHost(ctx context.Context, host string, names resolver, notes io.Writer
 	}
 	addrs, err := names.LookupNetIP(ctx, "ip", host)
 	if err != nil {
-		return nil, fmt.Errorf("%w: HOST %q does not resolve: %w", ErrUsage, host, err)
+		return nil, inputError{fmt.Errorf("HOST %q does not resolve: %w", host, err)}
 	}
 	var prefixes []netip.Prefix
 	var list []string
 	for _, a := range addrs {
 		p, err := address.FromAddr(a)
 		if err != nil {
-			return nil, fmt.Errorf("%w: HOST %q: %w", ErrUsage, host, err)
+			return nil, inputError{fmt.Errorf("HOST %q: %w", host, err)}
 		}
 		prefixes, list = append(prefixes, p), append(list, p.Addr().String())
 	}
 	if len(prefixes) == 0 {
-		return nil, fmt.Errorf("%w: HOST %q has no address", ErrUsage, host)
+		return nil, inputError{fmt.Errorf("HOST %q has no address", host)}
 	}
 	fmt.Fprintf(notes, "tcphup: %s resolves to %s\n", host, strings.Join(list, ", "))
 	return prefixes, nil

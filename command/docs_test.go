@@ -57,18 +57,11 @@ func commandSections(commands []*kingpin.CmdModel) string {
 		if cmd.Hidden || cmd.Name == "help" {
 			continue
 		}
-		usage := "tcphup " + cmd.Name
-		if len(cmd.Flags) > 0 {
-			usage += " [FLAG...]"
+		forms := synopsis(cmd)
+		for i, form := range forms {
+			forms[i] = docs.Code(form)
 		}
-		for _, a := range cmd.Args {
-			if a.Required {
-				usage += " " + a.Name
-			} else {
-				usage += " [" + a.Name + "]"
-			}
-		}
-		sections = append(sections, "### "+cmd.Name+"\n\n"+docs.Code(usage)+"\n\n"+cmd.Help+"\n\n"+flagTable(cmd))
+		sections = append(sections, "### "+cmd.Name+"\n\n"+strings.Join(forms, " or ")+"\n\n"+cmd.Help+"\n\n"+flagTable(cmd))
 	}
 	return strings.Join(sections, "\n")
 }

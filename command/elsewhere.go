@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -25,15 +26,30 @@ func (h *hangupCommand) elsewhere(ctx context.Context) string {
 	if len(own.Ports) == 0 || len(h.targets) == 0 || !slices.ContainsFunc(h.targets[:len(h.targets)-1], isName) {
 		return ""
 	}
-	counts := make(map[netip.Addr]int)
-	others := sockdiag.Selector{
-		Destinations: sockdiag.Everywhere(), Except: slices.Concat(own.Destinations, own.Except), Ports: own.Ports,
-		States: sockdiag.States(sockdiag.Established, sockdiag.SynSent, sockdiag.CloseWait),
-	}
-	if _, err := scan(ctx, &others, func(f *listedFlow) { counts[f.Remote.Addr()]++ }); err != nil {
+	counts, err := countElsewhere(ctx, slices.Concat(own.Destinations, own.Except), own.Ports)
+	if err != nil {
 		return fmt.Sprintf("tcphup: cannot look for connections that lead elsewhere: %v\n", err)
 	}
 	return noteElsewhere(counts, own.Ports)
+}
+
+// countElsewhere counts the open outbound connections to the ports by remote address,
+// without those to the prefixes.
+func countElsewhere(ctx context.Context, except []netip.Prefix, ports []uint16) (map[netip.Addr]int, error) {
+	counts := make(map[netip.Addr]int)
+	others := sockdiag.Selector{
+		Destinations: sockdiag.Everywhere(), Except: except, Ports: ports,
+		States: sockdiag.States(sockdiag.Established, sockdiag.SynSent, sockdiag.CloseWait),
+	}
+	_, err := scan(ctx, &others, func(f *listedFlow) { counts[f.Remote.Addr()]++ })
+	return counts, err
+}
+
+// byCount returns the addresses, those with the most connections first.
+func byCount(counts map[netip.Addr]int) []netip.Addr {
+	return slices.SortedFunc(maps.Keys(counts), func(a, b netip.Addr) int {
+		return cmp.Or(cmp.Compare(counts[b], counts[a]), a.Compare(b))
+	})
 }
 
 // isName reports whether a HOST is neither an address nor a prefix.
@@ -44,16 +60,13 @@ func isName(host string) bool {
 
 // noteElsewhere lists the addresses with the most connections first.
 func noteElsewhere(counts map[netip.Addr]int, ports []uint16) string {
-	total := 0
-	var addresses []netip.Addr
-	for a, n := range counts {
+	total, addresses := 0, byCount(counts)
+	for _, n := range counts {
 		total += n
-		addresses = append(addresses, a)
 	}
 	if total == 0 {
 		return ""
 	}
-	slices.SortFunc(addresses, func(a, b netip.Addr) int { return cmp.Or(cmp.Compare(counts[b], counts[a]), a.Compare(b)) })
 	var list, hosts []string
 	for _, a := range addresses[:min(len(addresses), maxElsewhere)] {
 		list, hosts = append(list, fmt.Sprintf("%s (%d)", a, counts[a])), append(hosts, a.String())
@@ -61,7 +74,7 @@ func noteElsewhere(counts map[netip.Addr]int, ports []uint16) string {
 	if more := len(addresses) - maxElsewhere; more > 0 {
 		list = append(list, fmt.Sprintf("and %d more", more))
 	}
-	port := strings.Trim(strings.ReplaceAll(fmt.Sprint(ports), " ", ","), "[]")
+	port := portText(ports)
 	verb := "lead"
 	if total == 1 {
 		verb = "leads"

@@ -25,6 +25,7 @@ type hangupCommand struct {
 	yes     bool
 	output  string
 	stale   staleFlags
+	audit   string // path
 	request hangup.Request
 
 	stdout, stderr io.Writer
@@ -57,6 +58,8 @@ func newHangup(cmd *kingpin.CmdClause) *hangupCommand {
 	cmd.Flag("watch-reconnect", "How long to watch for reconnects of the applications; 0 disables the watch.").Default("0s").SetValue(duration{&r.WatchReconnect, 0})
 	cmd.Flag("except", "Leave connections to this address, prefix or name alone (repeatable).").PlaceHolder("HOST").StringsVar(&h.except)
 	h.stale.addFlags(cmd)
+	cmd.Flag("audit.log-file", "Append the hang-up to this audit file of tcphup serve, which must exist. Default: "+packagedAuditFile+", if it exists.").
+		PlaceHolder("FILE").StringVar(&h.audit)
 	cmd.Flag("yes", fmt.Sprintf("Allow prefixes shorter than /%d.", widestPrefix)).BoolVar(&h.yes)
 	setChoice(cmd.Flag("output", "Output format: table or json.").Default("table"), &h.output, "table", "json")
 	cmd.Arg("HOST... PORT", "Destination: one or more addresses, prefixes or names, then a port; 0 means every port.").StringsVar(&h.targets)
@@ -75,7 +78,9 @@ func (h *hangupCommand) run(ctx context.Context) error {
 	fmt.Fprint(h.stderr, elsewhere)
 	// The report has the outcome of each flow; the logger gets other warnings.
 	logger := slog.New(slog.NewTextHandler(h.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	audited := auditHangup(h.audit, &h.request, h.stderr)
 	report, err := actuator.New(actuator.Config{Logger: logger}).HangUp(ctx, h.request)
+	audited.end(ctx, report, err)
 	if err != nil {
 		return err
 	}

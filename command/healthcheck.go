@@ -28,7 +28,7 @@ func (h *healthcheck) run(ctx context.Context) error {
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, h.url, nil)
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrUsage, err)
+		return fmt.Errorf("%w: url: %w", ErrUsage, err)
 	}
 	// Without a Proxy function the transport ignores HTTP_PROXY.
 	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}

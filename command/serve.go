@@ -63,7 +63,7 @@ func (s *serve) run(ctx context.Context) error {
 	var mistake *server.OptionsError
 	switch {
 	case errors.As(err, &mistake):
-		return fmt.Errorf("%w: %w", ErrUsage, err)
+		return inputError{err}
 	case err != nil:
 		fmt.Fprintf(queue, "tcphup: %v\n", err)
 		return ErrIncomplete

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -28,24 +29,19 @@ type staleFlags struct {
 const defaultStateDirectory = "/var/lib/tcphup"
 
 func (s *staleFlags) addFlags(cmd *kingpin.CmdClause) {
-	cmd.Flag("stale", "Instead of HOST and PORT: connections to addresses that NAME no longer resolves to (NAME or NAME:PORT). Needs the state file of tcphup serve or --former.").
-		StringVar(&s.service)
-	cmd.Flag("former", "With --stale: a former address of NAME (repeatable).").StringsVar(&s.former)
+	cmd.Flag("stale", "Instead of HOST and PORT: connections to addresses that NAME no longer resolves to (NAME or NAME:PORT). Needs the state file of tcphup serve or --former; without both, prints where connections lead, and closes nothing.").
+		PlaceHolder("NAME[:PORT]").StringVar(&s.service)
+	cmd.Flag("former", "With --stale: a former address of NAME (repeatable).").PlaceHolder("ADDRESS").StringsVar(&s.former)
 	cmd.Flag("state.directory", "With --stale: state directory of tcphup serve, with the former addresses of NAME. Default: "+defaultStateDirectory+", if it has a state file.").
 		StringVar(&s.directory)
 }
 
-// used reports whether --stale is set. It returns an error if HOST is given as well, or
-// if other flags need --stale.
+// used reports whether --stale is set. It returns an error if HOST is given as well.
 func (s *staleFlags) used(hostGiven bool) (bool, error) {
-	switch {
-	case s.service != "" && hostGiven:
+	if s.service != "" && hostGiven {
 		return false, fmt.Errorf("%w: --stale takes the place of HOST and PORT: write NAME:PORT to name a port", ErrUsage)
-	case s.service == "" && (len(s.former) > 0 || s.directory != ""):
-		return false, fmt.Errorf("%w: --former and --state.directory need --stale NAME[:PORT]", ErrUsage)
-	default:
-		return s.service != "", nil
 	}
+	return s.service != "", nil
 }
 
 // destinations returns the former addresses and the port; no port means every port. It
@@ -58,13 +54,16 @@ func (s *staleFlags) destinations(ctx context.Context, stderr io.Writer) ([]neti
 		return nil, nil, fmt.Errorf("%w: --stale: %w", ErrUsage, err)
 	}
 	named, state, err := s.read(name)
+	if errors.Is(err, errNoFormer) {
+		err = listElsewhere(ctx, name, port, err, stderr)
+	}
 	if err != nil {
 		return nil, nil, err
 	}
 	port = cmp.Or(port, state.Port)
 	resolved, err := services.Resolve(ctx, services.Service{Name: name, Port: port})
 	if err != nil {
-		return nil, nil, fmt.Errorf("%w: --stale: cannot look up current addresses of %s: %w; to hang up anyway, run tcphup ADDRESS PORT", ErrUsage, name, err)
+		return nil, nil, inputError{fmt.Errorf("--stale: cannot look up current addresses of %s: %w; to hang up anyway, run tcphup ADDRESS PORT", name, err)}
 	}
 	now, former := resolved.Addrs, state.Former
 	for _, a := range state.Current {
@@ -105,6 +104,9 @@ func (s *staleFlags) destinations(ctx context.Context, stderr io.Writer) ([]neti
 	return slices.Compact(prefixes), ports, nil
 }
 
+// errNoFormer matches errors about a name without known former addresses.
+var errNoFormer = errors.New("no former addresses")
+
 // read returns the addresses of --former and the service's entry of the state file.
 // Without an entry it returns an error unless --former is set.
 func (s *staleFlags) read(name string) (named []netip.Addr, state services.Known, err error) {
@@ -116,13 +118,58 @@ func (s *staleFlags) read(name string) (named []netip.Addr, state services.Known
 		named = append(named, a)
 	}
 	state, err = services.ReadState(cmp.Or(s.directory, defaultStateDirectory), name)
-	absent := s.directory == "" && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission))
+	missing, unknown := errors.Is(err, fs.ErrNotExist), errors.Is(err, services.ErrUnknown)
+	absent := s.directory == "" && (missing || errors.Is(err, fs.ErrPermission))
 	switch {
-	case err == nil, len(named) > 0 && (absent || errors.Is(err, services.ErrUnknown)):
+	case err == nil, len(named) > 0 && (absent || unknown):
 		return named, state, nil
-	case absent:
-		return nil, state, fmt.Errorf("%w: --stale: no former addresses of %s: %w: add --state.directory or --former ADDRESS", ErrUsage, name, err)
+	case len(named) == 0 && (absent || unknown || missing):
+		return nil, state, fmt.Errorf("--stale: %w of %s: %w", errNoFormer, name, err)
 	default:
-		return nil, state, fmt.Errorf("%w: --stale: %w", ErrUsage, err)
+		return nil, state, inputError{fmt.Errorf("--stale: %w", err)}
 	}
+}
+
+// maxCommands limits the commands of listElsewhere.
+const maxCommands = 20
+
+// listElsewhere prints a command for each address that connections to the port of a name
+// lead to, without the current addresses of the name. It returns the error for the command
+// line; cause is why the former addresses are unknown.
+func listElsewhere(ctx context.Context, name string, port uint16, cause error, stderr io.Writer) error {
+	const hint = "add --state.directory or --former ADDRESS"
+	if port == 0 {
+		return inputError{fmt.Errorf("%w; write NAME:PORT to list connections that lead elsewhere, or %s", cause, hint)}
+	}
+	resolved, err := services.Resolve(ctx, services.Service{Name: name, Port: port})
+	if err != nil {
+		return inputError{fmt.Errorf("%w; cannot look up current addresses of %s: %w; %s", cause, name, err, hint)}
+	}
+	var current []netip.Prefix
+	for _, a := range resolved.Addrs {
+		if prefix, err := address.FromAddr(a); err == nil {
+			current = append(current, prefix)
+		}
+	}
+	counts, err := countElsewhere(ctx, current, []uint16{port})
+	if err != nil {
+		return inputError{fmt.Errorf("%w; cannot look for connections that lead elsewhere: %w; %s", cause, err, hint)}
+	}
+	// The address may be a current one if the lookup of its family failed.
+	maps.DeleteFunc(counts, func(a netip.Addr, _ int) bool { return resolved.Err(a) != nil })
+	if len(counts) == 0 {
+		return inputError{fmt.Errorf("%w; no connection to port %d leads elsewhere; %s", cause, port, hint)}
+	}
+	addresses := byCount(counts)
+	for _, a := range addresses[:min(len(addresses), maxCommands)] {
+		verb := "lead"
+		if counts[a] == 1 {
+			verb = "leads"
+		}
+		fmt.Fprintf(stderr, "tcphup: %s to port %d %s to %s; to hang up: tcphup %s %d\n", text.Plural(counts[a], "connection"), port, verb, a, a, port)
+	}
+	if more := len(addresses) - maxCommands; more > 0 {
+		fmt.Fprintf(stderr, "tcphup: others lead to %d more addresses; to list all: tcphup list\n", more)
+	}
+	return inputError{fmt.Errorf("%w; run one of the commands above, or %s", cause, hint)}
 }

@@ -8,7 +8,7 @@ import (
 
 	"golang.org/x/time/rate"
 
-	"tcphup/alerts"
+	"tcphup/audit"
 	"tcphup/internal/safefile"
 )
 
@@ -16,7 +16,7 @@ import (
 // actions of an earlier process that did not end.
 func (x *server) openAudit() (func(), error) {
 	if x.options.AuditFile == "" {
-		x.audit = alerts.NewAudit(nil)
+		x.audit = audit.New(nil)
 		return func() {}, nil
 	}
 	file, err := os.OpenFile(x.options.AuditFile, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
@@ -32,7 +32,7 @@ func (x *server) openAudit() (func(), error) {
 		queue := x.queueAudit(file)
 		writer, flush = queue, queue.Close
 	}
-	x.audit = alerts.NewAudit(writer)
+	x.audit = audit.New(writer)
 	x.recordAborted(file)
 	return func() {
 		x.audit.SetWriter(nil)
@@ -60,7 +60,7 @@ func (x *server) recordAborted(file *os.File) {
 	if len(log) > 0 && log[len(log)-1] != '\n' {
 		x.audit.EndLine()
 	}
-	for _, r := range alerts.Aborted(log) {
+	for _, r := range audit.Aborted(log) {
 		r.Time = time.Now()
 		x.logger.Warn("earlier action did not end", "policy", r.Policy, "fingerprint", r.Fingerprint,
 			"destination", r.Destination, "port", r.Port, "flows", r.Flows, "detail", r.Detail)

@@ -9,12 +9,12 @@ import (
 	"syscall"
 	"testing"
 
-	"tcphup/alerts"
+	"tcphup/audit"
 	"tcphup/test/kit/nstest"
 )
 
 // openedAudit opens the audit log and returns its records in memory.
-func openedAudit(t *testing.T, path string, log *bytes.Buffer) []alerts.Record {
+func openedAudit(t *testing.T, path string, log *bytes.Buffer) []audit.Record {
 	t.Helper()
 	x := newServer(Options{AuditFile: path, Logger: slog.New(slog.NewTextHandler(log, nil))})
 	closeAudit, err := x.openAudit()
@@ -36,7 +36,7 @@ func TestAuditAborted(t *testing.T) {
 	}
 	var log bytes.Buffer
 	records := openedAudit(t, path, &log)
-	if len(records) != 1 || records[0].Event != alerts.EventAborted || records[0].Action != "a-1" || records[0].Time.IsZero() {
+	if len(records) != 1 || records[0].Event != audit.EventAborted || records[0].Action != "a-1" || records[0].Time.IsZero() {
 		t.Fatalf("records: %+v", records)
 	}
 	if want := `msg="earlier action did not end" policy=p fingerprint=f destination=10.0.0.5 port=5432`; !strings.Contains(log.String(), want) ||
@@ -73,7 +73,7 @@ func TestAuditPipe(t *testing.T) {
 	}
 	const records = 2 * maxQueuedLines
 	for range records { // more than the pipe and the queue hold
-		if err := x.audit.Add(alerts.Record{Detail: strings.Repeat("x", 200)}); err != nil {
+		if err := x.audit.Add(audit.Record{Detail: strings.Repeat("x", 200)}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -25,6 +25,7 @@ import (
 
 	"tcphup/actuator"
 	"tcphup/alerts"
+	"tcphup/audit"
 	"tcphup/collector"
 	"tcphup/config"
 	"tcphup/services"
@@ -78,7 +79,7 @@ type server struct {
 	actuator  *actuator.Actuator
 	watcher   *services.Watcher
 	receiver  *alerts.Receiver
-	audit     *alerts.Audit
+	audit     *audit.Log
 	started   time.Time
 	checks    []actuator.Check // results of the self-test at startup
 

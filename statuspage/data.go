@@ -13,6 +13,7 @@ import (
 
 	"tcphup/actuator"
 	"tcphup/alerts"
+	"tcphup/audit"
 	"tcphup/collector"
 	"tcphup/hangup"
 	"tcphup/internal/text"
@@ -72,7 +73,7 @@ type pageDestination struct {
 
 // decision is an audit record.
 type decision struct {
-	alerts.Record
+	audit.Record
 	Where   string // destination of the alert, or both ends of the flow
 	Process string
 	Outcome string // of the flow, or the result of the alert
@@ -218,8 +219,8 @@ func boundText(i int) string {
 
 // setDecisions sets the last decisions, newest first. Without Private they have only the
 // time, the policy and the outcome. Begin records are not decisions.
-func (d *pageData) setDecisions(records []alerts.Record) {
-	records = slices.DeleteFunc(records, func(r alerts.Record) bool { return r.Event == alerts.EventBegin })
+func (d *pageData) setDecisions(records []audit.Record) {
+	records = slices.DeleteFunc(records, func(r audit.Record) bool { return r.Event == audit.EventBegin })
 	slices.Reverse(records)
 	for _, r := range records[:min(len(records), pageDecisions)] {
 		e := decision{Record: r, Outcome: cmp.Or(r.Result, string(r.Event)), Reason: cmp.Or(r.Detail, hangup.FormatOutcomes(r.Flows))}
@@ -240,7 +241,7 @@ func (d *pageData) setDecisions(records []alerts.Record) {
 		e.Where, e.Process, e.Reason = text.Printable(e.Where), text.Printable(e.Process), text.Printable(e.Reason)
 		e.Class = outcomeClass(e.Outcome)
 		if !d.Private {
-			e.Record, e.Where, e.Process, e.Reason = alerts.Record{Time: r.Time, Policy: r.Policy, Shadow: r.Shadow}, "", "", hangup.FormatOutcomes(r.Flows)
+			e.Record, e.Where, e.Process, e.Reason = audit.Record{Time: r.Time, Policy: r.Policy, Shadow: r.Shadow}, "", "", hangup.FormatOutcomes(r.Flows)
 			if r.Flow != nil {
 				e.Reason = string(r.Flow.Reason)
 				e.Flow = new(hangup.ResultJSON)

@@ -6,6 +6,7 @@ import (
 
 	"tcphup/actuator"
 	"tcphup/alerts"
+	"tcphup/audit"
 	"tcphup/collector"
 	"tcphup/services"
 )
@@ -24,7 +25,7 @@ type State struct {
 	Started  time.Time
 	Receiver alerts.Status
 	// Decisions are the last audit records, oldest first.
-	Decisions []alerts.Record
+	Decisions []audit.Record
 	// Checks are the results of the self-test.
 	Checks      []actuator.Check
 	Snapshot    *collector.Snapshot

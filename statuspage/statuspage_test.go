@@ -13,6 +13,7 @@ import (
 
 	"tcphup/actuator"
 	"tcphup/alerts"
+	"tcphup/audit"
 	"tcphup/collector"
 	"tcphup/hangup"
 	"tcphup/services"
@@ -73,9 +74,9 @@ func examplePage(private bool) *pageData {
 			Method: method, Outcome: outcome, Reason: reason, Detail: detail,
 		}
 	}
-	d.setDecisions([]alerts.Record{
-		{Event: alerts.EventBegin, Policy: "a-begin-record", Flows: map[hangup.Outcome]int{"planned": 7}},
-		{Event: alerts.EventAborted, Time: at(4 * time.Hour), Policy: "partner-api", Detail: "tcphup ended during the action"},
+	d.setDecisions([]audit.Record{
+		{Event: audit.EventBegin, Policy: "a-begin-record", Flows: map[hangup.Outcome]int{"planned": 7}},
+		{Event: audit.EventAborted, Time: at(4 * time.Hour), Policy: "partner-api", Detail: "tcphup ended during the action"},
 		{Time: at(3 * time.Hour), Policy: "partner-api", Destination: "203.0.113.40", Port: "443", Result: "shadow", Shadow: true, Flows: map[hangup.Outcome]int{"planned": 1}},
 		{Time: at(3 * time.Hour), Policy: "partner-api", Result: "shadow", Shadow: true, Flow: flow("10.20.0.1:40122", "203.0.113.40:443", "java", 2211, "shutdown", "planned", "", "")},
 		{Time: at(41 * time.Minute), Policy: "stale-cache", Destination: "10.20.7.11", Port: "6379", Result: "breaker_open", Detail: "hung up 10 times within 1h0m0s: the breaker opens until 2026-03-14T09:45:12Z"},
@@ -164,7 +165,7 @@ func TestStatusPageEscapes(t *testing.T) {
 	d.Destinations[0].Histogram.Title = hostile
 	d.setServices([]services.Status{{Name: hostile, Port: 1, Looked: d.Now, Err: errors.New(hostile)}}, true)
 	d.Decisions = nil
-	d.setDecisions([]alerts.Record{
+	d.setDecisions([]audit.Record{
 		{Policy: hostile, Destination: hostile, Port: hostile, Result: hostile, Detail: hostile},
 		{Policy: hostile, Result: hostile, Flow: &hangup.ResultJSON{
 			FlowJSON: hangup.FlowJSON{Command: hostile, PID: 1}, Method: hostile, Outcome: hostile, Reason: hostile, Detail: hostile, Error: hostile,

@@ -8,6 +8,7 @@ import (
 
 	"tcphup/actuator"
 	"tcphup/alerts"
+	"tcphup/audit"
 	"tcphup/collector"
 	"tcphup/hangup"
 	"tcphup/services"
@@ -82,7 +83,7 @@ func exampleState() statuspage.State {
 				Former:  []services.Address{address("10.20.0.4", 0, ago(5*time.Hour)), address("10.20.0.5", 48, ago(4*time.Minute))},
 			},
 		},
-		Decisions: []alerts.Record{
+		Decisions: []audit.Record{
 			{Time: ago(3 * time.Hour), Policy: "partner-api", Destination: "203.0.113.40", Port: "443", Result: "shadow", Shadow: true, Flows: map[hangup.Outcome]int{"planned": 1}},
 			{Time: ago(3 * time.Hour), Policy: "partner-api", Result: "shadow", Shadow: true, Flow: flow("10.20.0.1:40122", "203.0.113.40:443", "java", 2211, "shutdown", "planned", "", "")},
 			{Time: ago(41 * time.Minute), Policy: "stale-cache", Destination: "10.20.7.11", Port: "6379", Result: "breaker_open", Detail: "hung up 10 times within 1h0m0s: the breaker opens until 2026-03-14T09:45:12Z"},

@@ -117,6 +117,13 @@ type record struct {
 	Shadow      bool           `json:"shadow"`
 	Flows       map[string]int `json:"flows"`
 	Flow        *flowRecord    `json:"flow"`
+	User        *userRecord    `json:"user"`
+}
+
+type userRecord struct {
+	UID      int    `json:"uid"`
+	Login    string `json:"login"`
+	Terminal string `json:"terminal"`
 }
 
 type flowRecord struct {

@@ -51,12 +51,16 @@ func TestCompletion(t *testing.T) {
 }
 
 // TestManPage checks that groff formats the man page without a warning, and that it has each
-// command.
+// command and section.
 func TestManPage(t *testing.T) {
 	r := tcphup(t, "--help-man")
 	r.mustExit(t, 0)
 	shown := formatManPage(t, r.stdout)
-	for _, want := range []string{"tcphup(1)", "hangup [<flags>]", "list [<flags>]", "--alerts.token-file", "probe [<flags>]", "healthcheck [<flags>]", "version"} {
+	for _, want := range []string{
+		"TCPHUP(1)", "\nNAME\n       tcphup - gracefully close stale TCP connections\n", "\nSYNOPSIS\n       tcphup [hangup] [FLAG...] HOST... PORT\n",
+		"tcphup list [FLAG...] [HOST] [PORT]", "tcphup healthcheck [FLAG...]", "tcphup version\n", "--alerts.token-file=FILE",
+		"\nEXIT STATUS\n", "\nFILES\n", "\nEXAMPLES\n", "\nSEE ALSO\n       ss(8),",
+	} {
 		if !strings.Contains(shown, want) {
 			t.Errorf("man page without %s", want)
 		}
@@ -74,13 +78,24 @@ func formatManPage(t *testing.T, page string) string {
 	return strings.ReplaceAll(r.stdout, "‐", "-")
 }
 
-// TestHelpGoesToStandardOutput checks that --help and --version print to standard output.
+// TestHelpGoesToStandardOutput checks that --help and --version print to standard output, and
+// that a command line without arguments is an error: a command substitution may be empty.
 func TestHelpGoesToStandardOutput(t *testing.T) {
-	for _, flag := range []string{"--help", "--version", "version"} {
-		r := tcphup(t, flag)
+	for args, want := range map[string]string{
+		"--help": "usage: tcphup HOST... PORT\n", "-h": "usage: tcphup HOST... PORT\n", "help": "usage: tcphup HOST... PORT\n",
+		"10.0.0.5 5432 --help": "usage: tcphup HOST... PORT\n",
+		"hangup --help":        "usage: tcphup [hangup] [FLAG...] HOST... PORT\n", "help list": "usage: tcphup list [FLAG...]", "serve -h": "usage: tcphup serve [FLAG...]\n",
+		"--version": "tcphup", "version": "tcphup",
+	} {
+		r := tcphup(t, strings.Fields(args)...)
 		r.mustExit(t, 0)
-		if !strings.Contains(r.stdout, "tcphup") || r.stderr != "" {
-			t.Errorf("%s: stdout %q, stderr %q", flag, r.stdout, r.stderr)
+		if !strings.HasPrefix(r.stdout, want) || r.stderr != "" {
+			t.Errorf("%s: stdout %q, stderr %q", args, r.stdout, r.stderr)
+		}
+	}
+	for _, args := range [][]string{nil, {"hangup"}, {"help", "lst"}, {"lst", "5432"}} {
+		if r := tcphup(t, args...); r.exit != 2 || r.stdout != "" || !strings.HasPrefix(r.stderr, "tcphup: ") || strings.Count(r.stderr, "\n") != 1 {
+			t.Errorf("%q: exit %d, stdout %q, stderr %q", args, r.exit, r.stdout, r.stderr)
 		}
 	}
 }

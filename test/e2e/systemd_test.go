@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -67,8 +68,14 @@ func TestPrivilegedSystemdService(t *testing.T) {
 		if got := app.Call("recv %d", fd); got != "recv ok 0" {
 			t.Errorf("application: %q", got)
 		}
+		// A hang-up by hand appends to the file of the service's user.
+		fd = app.Connect(server.Addr(), false, false)
+		runAs(t, &syscall.SysProcAttr{Chroot: root}, "/usr/bin/tcphup", server.Addr().Addr().String(), strconv.Itoa(int(server.Addr().Port()))).mustExit(t, 0)
+		if got := app.Call("recv %d", fd); got != "recv ok 0" {
+			t.Errorf("application after a hang-up by hand: %q", got)
+		}
 		audit, err := os.ReadFile(filepath.Join(root, "var/log/private/tcphup/audit.log"))
-		if err != nil || !strings.Contains(string(audit), "shutdown") {
+		if err != nil || strings.Count(string(audit), `"event":"flow"`) != 2 || strings.Count(string(audit), `"user":{"uid":0`) != 3 {
 			t.Errorf("audit log: %s, %v", audit, err)
 		}
 		nstest.Eventually(t, "the state is in the unit's state directory", func() bool {
