@@ -20,12 +20,16 @@ type Audit struct {
 	next   int  // index of the oldest record once the ring is full
 	torn   bool // the last line is incomplete
 	errors atomic.Uint64
+
+	reconnects map[string]*Reconnects // by Record.Action, from the begin record until the end record is dropped
 }
 
 // NewAudit returns an empty Audit that also writes to w; nil means memory only. Each
 // record is one call of Write, so a file opened for appending may be shared. After a
 // partial write, for example on a full disk, the next record starts on a new line.
-func NewAudit(w io.Writer) *Audit { return &Audit{writer: w} }
+func NewAudit(w io.Writer) *Audit {
+	return &Audit{writer: w, reconnects: make(map[string]*Reconnects)}
+}
 
 // SetWriter replaces the writer, after log rotation, and returns the previous one, which
 // the caller may close. The error count is kept.
@@ -54,9 +58,15 @@ func (a *Audit) CountError() { a.errors.Add(1) }
 func (a *Audit) Add(r Record) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if r.Event == EventBegin {
+		a.reconnects[r.Action] = new(Reconnects)
+	}
 	if len(a.ring) < DefaultAuditSize {
 		a.ring = append(a.ring, r)
 	} else {
+		if old := a.ring[a.next]; old.Event == EventEnd {
+			delete(a.reconnects, old.Action)
+		}
 		a.ring[a.next] = r
 		a.next = (a.next + 1) % len(a.ring)
 	}
@@ -91,7 +101,28 @@ func (a *Audit) Records() []Record {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	records := append([]Record{}, a.ring[a.next:]...) // not null in JSON
-	return append(records, a.ring[:a.next]...)
+	records = append(records, a.ring[:a.next]...)
+	for i := range records {
+		r := &records[i]
+		if counts := a.reconnects[r.Action]; r.Event == EventEnd && counts != nil && *counts != (Reconnects{}) {
+			r.Reconnects = new(*counts)
+		}
+	}
+	return records
+}
+
+// countReconnect adds a reconnect to the counts of an action in memory.
+func (a *Audit) countReconnect(action string, sameAddress bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	counts := a.reconnects[action]
+	switch {
+	case counts == nil: // the end record is no longer in memory
+	case sameAddress:
+		counts.SameAddress++
+	default:
+		counts.OtherAddress++
+	}
 }
 
 // ServeHTTP responds with {"records": […]}, oldest first. Records contain

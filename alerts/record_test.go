@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"net/netip"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
 	"tcphup/hangup"
+	"tcphup/sockdiag"
 )
 
 // auditLines returns event and number of flows of each line, in order.
@@ -110,5 +112,42 @@ func TestAborted(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// The end record in memory counts the reconnects of its action, before and after it was
+// added, until it is dropped.
+func TestAuditReconnects(t *testing.T) {
+	old := sockdiag.Flow{Remote: netip.MustParseAddrPort("10.0.0.5:80")}
+	to := func(address string) *hangup.Result {
+		return &hangup.Result{Flow: old, Reconnect: &hangup.Reconnect{Remote: netip.MustParseAddrPort(address)}}
+	}
+	f := newFixture(t, DefaultRules(), nil)
+	var reconnected func(*hangup.Result)
+	f.Receiver.hang = hangUpFunc(func(_ context.Context, a hangup.Request) (*hangup.Report, error) {
+		reconnected = a.Reconnected
+		a.Begin(3)
+		reconnected(to("10.0.0.5:80"))
+		return outcome(hangup.Closed, 3), nil
+	})
+	f.post(t, notify(staleAlert("10.0.0.5", "80")))
+	reconnected(to("10.0.0.6:80"))
+	reconnected(to("10.0.0.7:80"))
+	audit := f.config.Audit
+	records := audit.Records()
+	if diff := cmp.Diff(&Reconnects{SameAddress: 1, OtherAddress: 2}, records[len(records)-1].Reconnects); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if records[0].Reconnects != nil {
+		t.Error("begin record has reconnects")
+	}
+	for range DefaultAuditSize {
+		if err := audit.Add(Record{Event: EventFlow}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	reconnected(to("10.0.0.6:80"))
+	if len(audit.reconnects) != 0 {
+		t.Errorf("counts of dropped records stay: %v", audit.reconnects)
 	}
 }
