@@ -30,8 +30,10 @@ type decision struct {
 	Outcome string // the result of the alert, or running
 	Class   string // CSS class: good, plan, wait, bad or none
 	Detail  string
-	// Counts are the flows by outcome. Refusals and Spared list the refused flows and those
-	// that may not be stale, by reason.
+	// Summary is the Detail of an action whose counts have the same content.
+	Summary string
+	// Counts are the flows by outcome. Refusals lists the refused flows by reason, and Spared
+	// other flows that may not be stale.
 	Counts           []outcomeCount
 	Refusals, Spared string
 	Reconnects       alerts.Reconnects
@@ -89,7 +91,7 @@ func (d *pageData) setDecisions(records []alerts.Record) {
 	for _, e := range d.Decisions {
 		e.setFlows(d.Private)
 		if !d.Private {
-			e.Where, e.Detail = "", ""
+			e.Where, e.Detail, e.Summary = "", "", ""
 		}
 	}
 }
@@ -165,7 +167,16 @@ func (e *decision) setResult() {
 			refusals[f.Reason]++
 		}
 	}
-	e.Refusals, e.Spared = hangup.FormatReasons(refusals), hangup.FormatSpared(r.Spared)
+	spared := maps.Clone(r.Spared) // includes refused ones
+	for reason, n := range refusals {
+		if spared[reason] > 0 {
+			spared[reason] -= n
+		}
+	}
+	e.Refusals, e.Spared = hangup.FormatReasons(refusals), hangup.FormatSpared(spared)
+	if len(e.results) > 0 && slices.Contains([]string{"done", "kept", "refused", "shadow"}, r.Result) {
+		e.Detail, e.Summary = "", e.Detail
+	}
 	if r.Reconnects != nil {
 		e.Reconnects = *r.Reconnects
 	}

@@ -114,8 +114,8 @@ func TestStatusPage(t *testing.T) {
 		"10.20.0.1:51044 → 10.20.0.5:5432", "breaker_open", "grant CAP_NET_ADMIN",
 		">1 closed<", ">1 half_closed<", ">1 refused<", ">refused: 1 sigpipe<", ">spared: 3 evidence<", ">1 reconnected to the same address<", ">running<", ">7 planned<",
 		"<dt>stale sockets</dt><dd>48</dd>", ">2m5s<", ">3h0m<",
-		"db.internal:5432", `<span class="name">10.20.0.5</span> <span class="aside">48 sockets, since <time datetime="2026-03-14T09:22:53Z">2026-03-14 09:22:53</time></span>`,
-		`<span class="name">10.20.0.6</span> <span class="aside">64 sockets</span>`, `<span class="name">10.20.30.1</span></li>`,
+		"db.internal:5432", `<span class="name">10.20.0.5</span> <span class="aside"><span class="count">48 sockets</span>, since <time datetime="2026-03-14T09:22:53Z">2026-03-14 09:22:53</time></span>`,
+		`<span class="name">10.20.0.6</span> <span class="aside"><span class="count">64 sockets</span></span>`, `<span class="name">10.20.30.1</span></li>`,
 		`<span class="badge bad">failed</span> <time datetime="2026-03-14T09:26:45Z">2026-03-14 09:26:45</time>: ask 10.20.0.53:53`,
 		"An address is former when", `<span class="badge bad">aborted</span>`, "tcphup ended during the action",
 		`<time datetime="2026-03-14T09:24:53Z">2026-03-14 09:24:53</time>`,
@@ -129,7 +129,7 @@ func TestStatusPage(t *testing.T) {
 		{"10.20.0.5:5432</th>", "203.0.113.40:443</th>", "10.20.0.6:5432</th>", "10.20.7.11:6379</th>", "other (12"},
 		{"running-policy", "report.py", "pgbouncer", "not_allowed", "breaker_open"},
 		{"stale sockets", "outbound sockets", "Services and", "Destinations</h2>", "Recent alerts"},
-		{"db.internal:5432</th>", "48 sockets, since", "0 sockets, since", "cache.internal:6379</th>", "allowed.internal</th>"},
+		{"db.internal:5432</th>", ">48 sockets</span>, since", ">0 sockets</span>, since", "cache.internal:6379</th>", "allowed.internal</th>"},
 	} {
 		last := 0
 		for _, text := range order {

@@ -36,7 +36,7 @@ func TestStatusPageInBrowser(t *testing.T) {
 		unfold     bool // show the connections of every alert
 	}{
 		{name: "light", view: desktop},
-		{name: "readme", view: browser.View{Width: 1100, Height: 1483}},
+		{name: "readme", view: browser.View{Width: 1100, Height: 2004}},
 		{name: "dark", view: browser.View{Width: 1280, Height: 800, Dark: true}},
 		{name: "tablet", view: browser.View{Width: 1000, Height: 800}},
 		{name: "phone", view: browser.View{Width: 360, Height: 740, Phone: true}},
