@@ -244,3 +244,14 @@ func TestSystemdUnit(t *testing.T) {
 		t.Errorf("exposure %s (0 is best, 10 worst), want 2.7 at most", score[1])
 	}
 }
+
+// TestImageTool checks the command of make image for docker and podman.
+func TestImageTool(t *testing.T) {
+	for tool, want := range map[string]string{"docker": "docker build  --target prebuilt", "podman": "podman build --format=docker --target prebuilt"} {
+		r := runProgram(t, nil, need(t, "make", "make"), "--no-print-directory", "--dry-run", "-C", "../..", "image", "CONTAINER_TOOL="+tool)
+		r.mustExit(t, 0)
+		if !strings.Contains(r.stdout, "\n"+want) {
+			t.Errorf("%s: %s", tool, r.stdout)
+		}
+	}
+}
