@@ -25,7 +25,7 @@ func shippedDuration(t *testing.T, file, key string) time.Duration {
 	if err != nil {
 		t.Fatal(err)
 	}
-	found := regexp.MustCompile(`(?m)^ *` + key + `: ([0-9a-z]+)`).FindAllSubmatch(content, -1)
+	found := regexp.MustCompile(`(?m)^ *`+key+`: ([0-9a-z]+)`).FindAllSubmatch(content, -1)
 	if len(found) != 1 {
 		t.Fatalf("%s: %d times %s, want 1", file, len(found), key)
 	}
