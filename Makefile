@@ -25,6 +25,8 @@ endif
 REVISION      ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 VERSION_PKG   := github.com/prometheus/common/version
 LDFLAGS       := -s -w -X $(VERSION_PKG).Version=$(VERSION) -X $(VERSION_PKG).Revision=$(REVISION)
+# docker or podman.
+CONTAINER_TOOL ?= $(if $(shell command -v docker 2>/dev/null),docker,podman)
 # A tag of an image cannot contain a tilde.
 IMAGE         ?= tcphup:$(subst ~,-,$(VERSION))
 NFPM_VERSION  := v2.45.0
@@ -193,9 +195,14 @@ $(NFPM):
 	mv bin/nfpm $(NFPM)
 
 # A tcphup of this machine's architecture writes man page and completion. With RUNBOOK_URL
-# the alerting rules link to the runbook there.
+# the alerting rules link to the runbook there. Links to files that no package has become
+# plain text.
 packages: build $(NFPM)
-	mkdir -p $(DIST)
+	@test -n "$(HOMEPAGE)" || echo "packages without a Homepage field: HOMEPAGE is not set" >&2
+	mkdir -p $(DIST)/doc/docs
+	for page in README.md docs/*.md; do \
+		sed -E 's#\[([^]]*)\]\((\.\./)?(actuator|test|tools)/[^)]*\)#\1#g' $$page > $(DIST)/doc/$$page || exit; \
+	done
 	export GOARCH=$$($(GO) env GOHOSTARCH) CGO_ENABLED=0; \
 		$(GO) run . --help-man > $(DIST)/tcphup.1 && gzip -9nf $(DIST)/tcphup.1 && \
 		$(GO) run . --completion-script-bash > $(DIST)/tcphup.bash && \
@@ -213,10 +220,11 @@ release:
 	for arch in $(RELEASE_ARCHITECTURES); do \
 		$(MAKE) packages GOARCH=$$arch BINARY=$(DIST)/tcphup-$(VERSION)-linux-$$arch || exit; \
 	done
-	cd $(DIST) && rm tcphup.1.gz tcphup.bash _tcphup rules.yml && sha256sum -- * > SHA256SUMS
+	cd $(DIST) && rm -r doc tcphup.1.gz tcphup.bash _tcphup rules.yml && sha256sum -- * > SHA256SUMS
 
+# Podman's own format has no HEALTHCHECK.
 image: build
-	docker build --target prebuilt --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) \
+	$(CONTAINER_TOOL) build $(if $(filter podman,$(notdir $(CONTAINER_TOOL))),--format=docker) --target prebuilt --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) \
 		$(if $(HOMEPAGE),--label org.opencontainers.image.url=$(HOMEPAGE)) -t $(IMAGE) .
 
 # docs/benchmarks.* are written anew, unless the largest load is set (make bench

@@ -347,6 +347,9 @@ func (w *watch) logReconnect(ctx context.Context, t *target) {
 		w.logger.LogAttrs(ctx, slog.LevelInfo, "no reconnect seen", append(attrs, slog.Duration("watched", after))...)
 		return
 	}
+	if w.Reconnected != nil {
+		w.Reconnected(&t.Result)
+	}
 	attrs = append(attrs, slog.String("remote", remote.String()), slog.Duration("after", after))
 	if !t.Reconnect.SameAddress(&t.Flow) {
 		w.metrics.reconnect.WithLabelValues(toOther).Observe(after.Seconds())

@@ -24,13 +24,17 @@ func TestPrivilegedReconnectSameSocket(t *testing.T) {
 		}
 		app.Send("recv %d", fd)
 		done, shut := make(chan *hangup.Report), make(chan struct{})
+		var reconnected []hangup.Reconnect
 		a := New(Config{})
 		a.setUserTimeout = func(int, time.Duration) error {
 			close(shut) // the addresses were compared
 			return nil
 		}
 		go func() {
-			report, err := a.HangUp(t.Context(), hangup.Request{Selector: to(server.Addr()), Method: hangup.Shutdown, Linger: time.Second, WatchReconnect: nstest.HangGuard})
+			report, err := a.HangUp(t.Context(), hangup.Request{
+				Selector: to(server.Addr()), Method: hangup.Shutdown, Linger: time.Second, WatchReconnect: nstest.HangGuard,
+				Reconnected: func(r *hangup.Result) { reconnected = append(reconnected, *r.Reconnect) },
+			})
 			if err != nil {
 				t.Error(err)
 			}
@@ -46,6 +50,9 @@ func TestPrivilegedReconnectSameSocket(t *testing.T) {
 		r := only(t, <-done)
 		if r.Reconnect == nil || r.Reconnect.Remote != other.Addr() {
 			t.Errorf("got %+v, want %s", r.Reconnect, other.Addr())
+		}
+		if len(reconnected) != 1 || reconnected[0] != *r.Reconnect {
+			t.Errorf("Reconnected was called with %+v", reconnected)
 		}
 	})
 }

@@ -139,9 +139,9 @@ func TestAuditCannotBeWritten(t *testing.T) {
 		}
 		for range 3 {
 			f.post(t, notify(staleAlert("10.0.0.5", "80"))).want(t, 200, map[string]int{resultDone: 1})
-			advance(time.Minute - time.Second)
+			advance(29 * time.Second)
 			f.post(t, notify(staleAlert("10.0.0.5", "80"))).want(t, 200, map[string]int{resultCooldown: 1})
-			advance(time.Second)
+			advance(31 * time.Second)
 		}
 		if n := f.config.Audit.Errors(); n != 15 {
 			t.Errorf("%d errors counted, want 15", n)

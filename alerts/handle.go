@@ -182,6 +182,7 @@ func (r *Receiver) run(ctx context.Context, j *job, rules *Rules) {
 		request := r.newRequest(j, rules, now, act)
 		request.Begin = func(flows int) { r.recordBegin(j, flows) }
 		request.Done = func(f *hangup.Result) { r.recordFlow(j, f) }
+		request.Reconnected = func(f *hangup.Result) { r.config.Audit.CountReconnect(j.action, f.Reconnect.SameAddress(&f.Flow)) }
 		report, err := r.hang.HangUp(ctx, request)
 		if err == nil {
 			j.report = *report

@@ -34,7 +34,7 @@ func TestCooldown(t *testing.T) {
 	}
 	one(resultDone)
 	one(resultCooldown)
-	f.advance(59 * time.Second)
+	f.advance(29 * time.Second)
 	one(resultCooldown)
 	f.post(t, notify(staleAlert("10.0.0.5", "81"))).want(t, 200, map[string]int{resultDone: 1})
 	f.advance(time.Second)

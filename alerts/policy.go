@@ -160,7 +160,7 @@ func DefaultLimits() Limits {
 		Flows:       500,
 		Fraction:    1,
 		Rate:        50,
-		Cooldown:    time.Minute,
+		Cooldown:    30 * time.Second,
 		MaxAlertAge: 24 * time.Hour,
 		Breaker:     Breaker{Actions: 10, Destinations: 20, Window: time.Hour},
 	}

@@ -228,7 +228,7 @@ func TestActionHasAllOfPolicy(t *testing.T) {
 	f := newFixture(t, Rules{Policies: []Policy{p}, Never: never}, func(c *Config) { c.WatchReconnect = 5 * time.Second })
 	f.post(t, notify(staleAlert("10.0.0.5", "80"))).want(t, 200, map[string]int{resultDone: 1})
 	compare := cmp.Options{
-		cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }), cmpopts.IgnoreFields(hangup.Request{}, "Begin", "Done"),
+		cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }), cmpopts.IgnoreFields(hangup.Request{}, "Begin", "Done", "Reconnected"),
 	}
 	if diff := cmp.Diff([]hangup.Request{want}, f.hang.actions, compare); diff != "" {
 		t.Errorf("actions (-want +got):\n%s", diff)

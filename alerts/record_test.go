@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -11,6 +12,7 @@ import (
 
 	"tcphup/audit"
 	"tcphup/hangup"
+	"tcphup/sockdiag"
 )
 
 // auditLines returns event and number of flows of each line, in order.
@@ -90,5 +92,45 @@ func TestAuditEndOfEachAction(t *testing.T) {
 	f.post(t, notify(staleAlert("10.0.0.5", "80"), staleAlert("10.0.0.6", "80"))).want(t, 200, map[string]int{resultDone: 2})
 	if calls != 2 {
 		t.Errorf("%d actions", calls)
+	}
+}
+
+// The end record in memory counts the reconnects of its action, before and after it was
+// added, until it is dropped.
+func TestAuditReconnects(t *testing.T) {
+	old := sockdiag.Flow{Remote: netip.MustParseAddrPort("10.0.0.5:80")}
+	to := func(address string) *hangup.Result {
+		return &hangup.Result{Flow: old, Reconnect: &hangup.Reconnect{Remote: netip.MustParseAddrPort(address)}}
+	}
+	f := newFixture(t, DefaultRules(), nil)
+	var reconnected func(*hangup.Result)
+	f.Receiver.hang = hangUpFunc(func(_ context.Context, a hangup.Request) (*hangup.Report, error) {
+		reconnected = a.Reconnected
+		a.Begin(3)
+		reconnected(to("10.0.0.5:80"))
+		return outcome(hangup.Closed, 3), nil
+	})
+	f.post(t, notify(staleAlert("10.0.0.5", "80")))
+	reconnected(to("10.0.0.6:80"))
+	reconnected(to("10.0.0.7:80"))
+	log := f.config.Audit
+	records := log.Records()
+	if diff := cmp.Diff(&audit.Reconnects{SameAddress: 1, OtherAddress: 2}, records[len(records)-1].Reconnects); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if records[0].Reconnects != nil {
+		t.Error("begin record has reconnects")
+	}
+	for range audit.MaxRecords {
+		if err := log.Add(audit.Record{Event: audit.EventFlow}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	reconnected(to("10.0.0.6:80"))
+	records = log.Records()
+	for i := range records {
+		if records[i].Reconnects != nil {
+			t.Errorf("record %d has reconnects of a dropped record", i)
+		}
 	}
 }

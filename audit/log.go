@@ -20,12 +20,16 @@ type Log struct {
 	next   int  // index of the oldest record once the ring is full
 	torn   bool // the last line is incomplete
 	errors atomic.Uint64
+
+	reconnects map[string]*Reconnects // by Record.Action, from the begin record until the end record is dropped
 }
 
 // New returns an empty Log that also writes to w; nil means memory only. Each
 // record is one call of Write, so a file opened for appending may be shared. After a
 // partial write, for example on a full disk, the next record starts on a new line.
-func New(w io.Writer) *Log { return &Log{writer: w} }
+func New(w io.Writer) *Log {
+	return &Log{writer: w, reconnects: make(map[string]*Reconnects)}
+}
 
 // SetWriter replaces the writer, after log rotation, and returns the previous one, which
 // the caller may close. The error count is kept.
@@ -54,9 +58,15 @@ func (l *Log) CountError() { l.errors.Add(1) }
 func (l *Log) Add(r Record) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if r.Event == EventBegin {
+		l.reconnects[r.Action] = new(Reconnects)
+	}
 	if len(l.ring) < MaxRecords {
 		l.ring = append(l.ring, r)
 	} else {
+		if old := l.ring[l.next]; old.Event == EventEnd {
+			delete(l.reconnects, old.Action)
+		}
 		l.ring[l.next] = r
 		l.next = (l.next + 1) % len(l.ring)
 	}
@@ -91,7 +101,28 @@ func (l *Log) Records() []Record {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	records := append([]Record{}, l.ring[l.next:]...) // not null in JSON
-	return append(records, l.ring[:l.next]...)
+	records = append(records, l.ring[:l.next]...)
+	for i := range records {
+		r := &records[i]
+		if counts := l.reconnects[r.Action]; r.Event == EventEnd && counts != nil && *counts != (Reconnects{}) {
+			r.Reconnects = new(*counts)
+		}
+	}
+	return records
+}
+
+// CountReconnect adds a reconnect to the counts of an action in memory.
+func (l *Log) CountReconnect(action string, sameAddress bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	counts := l.reconnects[action]
+	switch {
+	case counts == nil: // the end record is no longer in memory
+	case sameAddress:
+		counts.SameAddress++
+	default:
+		counts.OtherAddress++
+	}
 }
 
 // ServeHTTP responds with {"records": […]}, oldest first. Records contain

@@ -45,6 +45,16 @@ type Record struct {
 	Flows       map[hangup.Outcome]int `json:"flows,omitempty"`  // of the action, by outcome
 	Spared      map[hangup.Reason]int  `json:"spared,omitempty"` // of the alert, by reason
 	Flow        *hangup.ResultJSON     `json:"flow,omitempty"`   // of a flow record
+	// Reconnects is set in memory only, for an end record: the log has it before the
+	// applications reconnect.
+	Reconnects *Reconnects `json:"reconnects,omitempty"`
+}
+
+// Reconnects counts the flows of an action that the applications replaced, by the address
+// of the new flow.
+type Reconnects struct {
+	SameAddress  int `json:"same_address"`
+	OtherAddress int `json:"other_address"`
 }
 
 // User is the user of a hang-up by hand.

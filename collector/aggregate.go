@@ -20,6 +20,8 @@ type aggregate struct {
 	receive uint64 // bytes not yet read by the application
 	send    uint64 // bytes not yet acknowledged by the peer
 	mptcp   *mptcpAggregate
+
+	idleTimes []time.Duration // the known idle times; only if aggregator.listIdle is set
 }
 
 // histogram counts durations by the upper bounds in idleBuckets. The zero value is
@@ -114,6 +116,7 @@ func (a *aggregate) merge(other *aggregate) {
 	}
 	a.receive += other.receive
 	a.send += other.send
+	a.idleTimes = append(a.idleTimes, other.idleTimes...)
 	if other.mptcp != nil {
 		a.mptcpPart().merge(other.mptcp)
 	}

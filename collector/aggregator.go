@@ -17,6 +17,7 @@ type aggregator struct {
 	tcp, mptcp   *firstSeenTable      // by protocol
 	observe      func(*sockdiag.Flow) // of an Observer; may be nil
 	observed     sockdiag.Flow        // argument of observe
+	listIdle     bool                 // collect aggregate.idleTimes in this scan
 }
 
 func newAggregator(mapper destinationMapper, limit int, pinned func(netip.AddrPort) bool, now func() time.Duration) *aggregator {
@@ -130,6 +131,9 @@ func (a *aggregator) addTCP(flow *sockdiag.Flow, table *sockdiag.Table) {
 	i := a.destinations.aggregate(d) // may reallocate aggregates
 	sum := &a.destinations.aggregates[i]
 	sum.add(flow)
+	if idle, known := flow.Idle(); a.listIdle && known && flow.State != sockdiag.TimeWait {
+		sum.idleTimes = append(sum.idleTimes, idle)
+	}
 	if flow.State == sockdiag.TimeWait {
 		return
 	}

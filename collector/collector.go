@@ -19,6 +19,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -75,6 +76,8 @@ type Collector struct {
 	timeout time.Duration // of a scrape without timeoutHeader
 	encoder *exposition.Encoder[*result]
 	scans   singleflight
+	// snapshots counts the waiting callers of Snapshot, whose scan lists the idle times.
+	snapshots atomic.Int32
 
 	// State of the running scan.
 	aggregator *aggregator

@@ -140,6 +140,13 @@ func (l *destinationLimit) choose() (kept []choice, rest aggregate, folded int) 
 	return kept, rest, len(candidates) - keep + l.heavy.distinct
 }
 
+// releaseIdleTimes drops the idle times, which only the results of choose need.
+func (l *destinationLimit) releaseIdleTimes() {
+	for i := range l.aggregates {
+		l.aggregates[i].idleTimes = nil
+	}
+}
+
 // heavyHitters finds the most frequent destinations of a stream with limit counters
 // (Misra and Gries, 1982). The result contains every destination with more than one
 // part in limit+1 of the stream.

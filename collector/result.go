@@ -18,6 +18,7 @@ type result struct {
 	folded       int      // number of folded destinations
 	foldedMore   bool     // folded is a lower bound
 	observed     []prometheus.Metric
+	idleListed   bool // destinations have aggregate.idleTimes
 }
 
 // sourceResult is the outcome of the dump of one protocol.
@@ -43,7 +44,7 @@ const otherLabel = "other"
 // newResult returns the result of the scan in the aggregator. After an incomplete dump
 // of TCP it has no destinations.
 func (c *Collector) newResult(tcp, mptcp sourceResult) *result {
-	r := &result{tcp: tcp, mptcp: mptcp}
+	r := &result{tcp: tcp, mptcp: mptcp, idleListed: c.aggregator.listIdle}
 	if !r.tcpOK() {
 		return r
 	}
@@ -56,6 +57,7 @@ func (c *Collector) newResult(tcp, mptcp sourceResult) *result {
 		r.destinations = append(r.destinations, series{exposition.Label("destination", otherLabel), exposition.Label("port", ""), rest})
 	}
 	r.folded, r.foldedMore = folded, c.aggregator.destinations.heavy.overflown()
+	c.aggregator.destinations.releaseIdleTimes()
 
 	kept, rest, folded = c.aggregator.inbound.choose()
 	for _, k := range kept {

@@ -20,6 +20,7 @@ type source interface {
 // scan reads every socket once and returns the aggregated result.
 func (c *Collector) scan(ctx context.Context) *result {
 	c.aggregator.begin()
+	c.aggregator.listIdle = c.snapshots.Load() > 0
 	observed := func() []prometheus.Metric { return nil }
 	if c.observer != nil {
 		c.aggregator.observe, observed = c.observer.Observe()

@@ -30,6 +30,9 @@ type Destination struct {
 	// Idle counts the sockets by idle time, one element per bucket of IdleBuckets and a
 	// last one above all of them. Counts are not cumulative.
 	Idle []int
+	// MedianIdle and LongestIdle are of the sockets with a known idle time; 0 without one. Of
+	// an even number of sockets, the median is the lower one of the middle.
+	MedianIdle, LongestIdle time.Duration
 	// Stalled is the number of sockets with unanswered probes or retransmissions. Armed is
 	// the number of sockets with a running keepalive timer.
 	Stalled, Armed int
@@ -47,10 +50,10 @@ func (d *Destination) Other() bool { return d.Address == otherLabel }
 func IdleBuckets() []time.Duration { return slices.Clone(idleBuckets[:]) }
 
 // Snapshot scans the sockets and returns the result. It shares a running scan with
-// concurrent scrapes. It fails if the dump of TCP sockets is incomplete; after an
+// concurrent scrapes, unless that scan lists no idle times. It fails if the dump of TCP sockets is incomplete; after an
 // incomplete dump of MPTCP the MPTCP counts are 0.
 func (c *Collector) Snapshot(ctx context.Context) (*Snapshot, error) {
-	r, err := c.scans.do(ctx, c.scan)
+	r, err := c.listingScan(ctx)
 	switch {
 	case err != nil:
 		return nil, err
@@ -67,6 +70,19 @@ func (c *Collector) Snapshot(ctx context.Context) (*Snapshot, error) {
 	return s, nil
 }
 
+// listingScan returns the result of a scan that lists the idle times, for exact quantiles.
+// The scans of scrapes do not: their memory does not depend on the number of sockets.
+func (c *Collector) listingScan(ctx context.Context) (*result, error) {
+	c.snapshots.Add(1)
+	defer c.snapshots.Add(-1)
+	for {
+		r, err := c.scans.do(ctx, c.scan)
+		if err != nil || r.idleListed {
+			return r, err
+		}
+	}
+}
+
 func (s *series) snapshot(withMPTCP bool) Destination {
 	d := Destination{
 		Address: s.destination.GetValue(),
@@ -76,6 +92,9 @@ func (s *series) snapshot(withMPTCP bool) Destination {
 	}
 	for _, n := range s.idle.counts {
 		d.Idle = append(d.Idle, int(n))
+	}
+	if times := slices.Sorted(slices.Values(s.idleTimes)); len(times) > 0 {
+		d.MedianIdle, d.LongestIdle = times[(len(times)-1)/2], times[len(times)-1]
 	}
 	for _, n := range s.stalled {
 		d.Stalled += int(n)

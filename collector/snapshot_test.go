@@ -2,6 +2,7 @@ package collector
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"slices"
 	"testing"
@@ -10,6 +11,7 @@ import (
 	gocmp "github.com/google/go-cmp/cmp"
 
 	"tcphup/sockdiag"
+	"tcphup/test/kit/nstest"
 )
 
 // A snapshot has the same counts as the metrics.
@@ -35,8 +37,8 @@ func TestSnapshot(t *testing.T) {
 	slices.SortFunc(got.Destinations, func(a, b Destination) int { return cmp.Compare(a.Address, b.Address) })
 	want := &Snapshot{
 		Destinations: []Destination{
-			{Address: "10.0.0.5", Port: "5432", Sockets: 3, Idle: []int{1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1}, Stalled: 1, Armed: 1},
-			{Address: "10.0.0.6", Port: "443", Sockets: 2, Idle: []int{1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0}, Subflows: 2, Connections: 1},
+			{Address: "10.0.0.5", Port: "5432", Sockets: 3, Idle: []int{1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1}, MedianIdle: 2 * s, LongestIdle: 9000 * s, Stalled: 1, Armed: 1},
+			{Address: "10.0.0.6", Port: "443", Sockets: 2, Idle: []int{1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0}, LongestIdle: 60 * s, Subflows: 2, Connections: 1},
 			{Address: "other", Sockets: 1, Idle: []int{1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}},
 		},
 		Folded:  1,
@@ -50,6 +52,37 @@ func TestSnapshot(t *testing.T) {
 	}
 	if got, want := len(IdleBuckets()), len(idleBuckets); got != want {
 		t.Errorf("%d buckets, want %d", got, want)
+	}
+
+	// A snapshot that joins the scan of a scrape starts a scan of its own.
+	release, scraped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(scraped)
+		if _, err := c.scans.do(t.Context(), func(context.Context) *result { <-release; return new(result) }); err != nil {
+			t.Error(err)
+		}
+	}()
+	waiting := func(n int) func() bool {
+		return func() bool {
+			c.scans.mu.Lock()
+			defer c.scans.mu.Unlock()
+			return c.scans.current != nil && c.scans.current.waiting == n
+		}
+	}
+	nstest.Eventually(t, "the scrape scans", waiting(1))
+	joined := make(chan struct{})
+	go func() {
+		defer close(joined)
+		if got, err := c.Snapshot(t.Context()); err != nil || len(got.Destinations) != 3 || got.Destinations[0].LongestIdle == 0 {
+			t.Errorf("snapshot during a scrape: %+v, %v", got, err)
+		}
+	}()
+	nstest.Eventually(t, "the snapshot joins", waiting(2))
+	close(release)
+	<-scraped
+	<-joined
+	if r := c.collect(t.Context()); r.idleListed || r.destinations[0].idleTimes != nil {
+		t.Error("a scrape lists idle times")
 	}
 
 	kernel.mptcpErr = sockdiag.ErrInterrupted

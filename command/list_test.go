@@ -12,24 +12,6 @@ import (
 	"tcphup/sockdiag"
 )
 
-func TestShortDuration(t *testing.T) {
-	for d, want := range map[time.Duration]string{
-		0:                              "0.0s",
-		449 * time.Millisecond:         "0.4s",
-		9999 * time.Millisecond:        "9.9s",
-		10 * time.Second:               "10s",
-		59999 * time.Millisecond:       "59s",
-		12*time.Minute + 3*time.Second: "12m3s",
-		5*time.Hour + 9*time.Minute:    "5h9m",
-		24 * time.Hour:                 "1d0h",
-		76 * time.Hour:                 "3d4h",
-	} {
-		if got := shortDuration(d); got != want {
-			t.Errorf("%d ns: %q, want %q", d, got, want)
-		}
-	}
-}
-
 func idleFlow(remote string, idle time.Duration) *listedFlow {
 	f := sockdiag.Flow{State: sockdiag.Established, Remote: netip.MustParseAddrPort(remote), Local: netip.MustParseAddrPort("10.0.0.1:40000"), HasInfo: true}
 	f.TCPInfo.LastDataSent, f.TCPInfo.LastDataReceived = idle, idle+time.Second

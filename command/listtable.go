@@ -57,11 +57,11 @@ func idleCell(idle time.Duration, known bool) cell {
 	case !known:
 		return dash("-")
 	case idle >= text.VeryLongIdle:
-		return cell{shortDuration(idle), red}
+		return cell{text.ShortDuration(idle), red}
 	case idle >= text.LongIdle:
-		return cell{shortDuration(idle), yellow}
+		return cell{text.ShortDuration(idle), yellow}
 	default:
-		return cell{text: shortDuration(idle)}
+		return cell{text: text.ShortDuration(idle)}
 	}
 }
 
@@ -69,7 +69,7 @@ func timerCell(f *listedFlow) cell {
 	if f.Timer == sockdiag.TimerNone {
 		return dash("-")
 	}
-	c := cell{text: f.Timer.String() + " in " + shortDuration(f.Expires)}
+	c := cell{text: f.Timer.String() + " in " + text.ShortDuration(f.Expires)}
 	if f.Stalled() {
 		c.style = red
 	}
@@ -90,21 +90,4 @@ func dash(text string) cell {
 		return cell{"-", dim}
 	}
 	return cell{text: text}
-}
-
-// shortDuration formats d with at most two units: 0.4s, 41s, 12m3s, 5h9m, 3d4h.
-func shortDuration(d time.Duration) string {
-	days := d / (24 * time.Hour)
-	switch {
-	case d < 10*time.Second:
-		return strconv.FormatFloat(d.Truncate(100*time.Millisecond).Seconds(), 'f', 1, 64) + "s"
-	case d < time.Minute:
-		return fmt.Sprintf("%ds", d/time.Second)
-	case d < time.Hour:
-		return fmt.Sprintf("%dm%ds", d/time.Minute, d%time.Minute/time.Second)
-	case days == 0:
-		return fmt.Sprintf("%dh%dm", d/time.Hour, d%time.Hour/time.Minute)
-	default:
-		return fmt.Sprintf("%dd%dh", days, (d-days*24*time.Hour)/time.Hour)
-	}
 }

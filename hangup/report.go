@@ -164,6 +164,9 @@ func FormatOutcomes(counts map[Outcome]int) string { return formatCounts(Outcome
 // FormatSpared lists the counts of Spared as text, in the order of SparedReasons.
 func FormatSpared(counts map[Reason]int) string { return formatCounts(SparedReasons(), counts) }
 
+// FormatReasons lists counts as text, in the order of Reasons.
+func FormatReasons(counts map[Reason]int) string { return formatCounts(Reasons(), counts) }
+
 func formatCounts[K comparable](order []K, counts map[K]int) string {
 	var parts []string
 	for _, key := range order {

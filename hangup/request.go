@@ -95,6 +95,9 @@ type Request struct {
 	// counted.
 	WatchReconnect time.Duration
 	WatchLater     bool
+	// Reconnected is called for each flow that WatchReconnect sees replaced, with Reconnect
+	// set; with WatchLater also after HangUp has returned. Calls do not overlap. nil skips it.
+	Reconnected func(*Result)
 	// Begin is called before the first flow is touched, with the number of flows to hang
 	// up. A dry run, and an action that hangs up none, do not call it.
 	Begin func(flows int)

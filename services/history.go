@@ -45,6 +45,7 @@ type address struct {
 	// lastFlow is the last time a flow to the former address was observed, initially since.
 	lastFlow time.Time
 	sockets  uint32 // sockets to the address in the last scan, without those of other services
+	shared   uint32 // further sockets to the former address that may belong to another service
 
 	// had is the last lookup with the address, without the last lookup before the name got
 	// it. Both are times since boot; 0 if unknown.
@@ -142,11 +143,11 @@ func (h *history) pending(f family) bool {
 	return false
 }
 
-// count sets the number of sockets to the address; spared is the number of those that may
-// belong to another service.
-func (a *address) count(now time.Time, sockets, spared uint32) {
-	a.sockets = sockets
-	if a.former && sockets+spared > 0 {
+// count sets the number of sockets to the address, of those that may belong to another
+// service, and of those that belong to it.
+func (a *address) count(now time.Time, sockets, shared, others uint32) {
+	a.sockets, a.shared = sockets, shared
+	if a.former && sockets+shared+others > 0 {
 		a.lastFlow = now
 	}
 }

@@ -166,7 +166,7 @@ func TestKeep(t *testing.T) {
 	h := history{settle: time.Minute, addresses: map[netip.Addr]*address{old: {former: true, lastFlow: now}, addrs(t, "10.0.0.2")[0]: {}}}
 	for i := range 100 {
 		now = now.Add(23 * time.Hour)
-		h.addresses[old].count(now, uint32(i%2), uint32(1-i%2))
+		h.addresses[old].count(now, uint32(i%2), uint32(1-i%2), 0)
 		if h.expire(now, 24*time.Hour) {
 			t.Fatal("expired although it had flows")
 		}
@@ -193,7 +193,7 @@ func TestBounded(t *testing.T) {
 	for i := range 1500 {
 		now = now.Add(time.Second)
 		last := netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)})
-		h.addresses[busy].count(now, 1, 0)
+		h.addresses[busy].count(now, 0, 0, 1)
 		updateAll(&h, now, []netip.Addr{last}, false, false)
 		if h.addresses[last] == nil || len(h.addresses) > maxAddresses {
 			t.Fatalf("after %d responses: %d addresses", i, len(h.addresses))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -85,12 +86,35 @@ func (s *sharingTest) scan(want string, flows ...sockdiag.Flow) {
 			if s.Other(name, &flows[i]) {
 				word += strings.ToUpper(name[:1])
 			}
+			owner, former := s.ownerOf(name, &flows[i])
+			if got, want := s.shared(name), toInt(former && owner == unknown); got != want {
+				s.t.Errorf("flow %d of %s: %d shared sockets in the status, want %d", i, name, got, want)
+			}
 		}
 		got = append(got, word+".")
 	}
 	if text := strings.Join(got, ""); text != want {
 		s.t.Errorf("stale by name: %q, want %q", text, want)
 	}
+}
+
+// shared returns the sockets of the last scan that may belong to another service.
+func (s *sharingTest) shared(name string) (sockets int) {
+	for _, status := range s.Status() {
+		for _, a := range slices.Concat(status.Current, status.Former) {
+			if status.Name == name {
+				sockets += a.Shared
+			}
+		}
+	}
+	return sockets
+}
+
+func toInt(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 // After a swap, the flows first seen before it are stale. The others may have been opened

@@ -90,7 +90,7 @@ func (x *flowIndex) truncated(bits int) map[netip.AddrPort]bool {
 func (w *Watcher) Observe() (see func(*sockdiag.Flow), done func() []prometheus.Metric) {
 	index := w.flowIndex()
 	n := len(index.targets)
-	s := &scan{w, index, make([]uint32, n), make([]uint32, n), make(map[int]time.Duration)}
+	s := &scan{w, index, make([]uint32, n), make([]uint32, n), make([]uint32, n), make(map[int]time.Duration)}
 	return s.see, s.done
 }
 
@@ -99,7 +99,8 @@ type scan struct {
 	watcher *Watcher
 	index   *flowIndex
 	counts  []uint32              // by target
-	spared  []uint32              // by target: flows that may belong to another service
+	shared  []uint32              // by target: flows that may belong to another service
+	others  []uint32              // by target: flows of another service
 	idle    map[int]time.Duration // longest idle time to a former address, by service
 }
 
@@ -111,9 +112,16 @@ func (s *scan) see(f *sockdiag.Flow) {
 	idle, ok := f.Idle()
 	for _, i := range indices {
 		target := &s.index.targets[i]
-		if target.former && s.watcher.owner(target, f) != own {
-			s.spared[i]++
-			continue
+		if target.former {
+			switch s.watcher.owner(target, f) {
+			case own:
+			case other:
+				s.others[i]++
+				continue
+			default:
+				s.shared[i]++
+				continue
+			}
 		}
 		s.counts[i]++
 		if !target.former || !ok {
@@ -133,7 +141,7 @@ func (s *scan) done() []prometheus.Metric {
 	now := time.Now()
 	for i, n := range s.counts {
 		target := &s.index.targets[i]
-		target.address.count(now, n, s.spared[i])
+		target.address.count(now, n, s.shared[i], s.others[i])
 		if target.former && target.address.lost == never {
 			target.address.lost = w.boottime() + firstSeenError
 			w.flows.Store(nil)

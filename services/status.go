@@ -27,6 +27,9 @@ type Address struct {
 	// Sockets is the number of sockets to the address in the last scan, see Observe, as
 	// counted by tcphup_service_sockets.
 	Sockets int
+	// Shared is the number of further sockets to a former address that may belong to another
+	// service, which has the address now.
+	Shared int
 }
 
 // Status returns the state of every watched name, sorted by name.
@@ -39,7 +42,7 @@ func (w *Watcher) Status() []Status {
 		addresses := func(addrs []netip.Addr) (list []Address) {
 			for _, addr := range addrs {
 				a := entry.history.addresses[addr]
-				list = append(list, Address{Addr: addr, Since: a.since, Sockets: int(a.sockets)})
+				list = append(list, Address{Addr: addr, Since: a.since, Sockets: int(a.sockets), Shared: int(a.shared)})
 			}
 			return list
 		}

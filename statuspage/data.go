@@ -6,24 +6,19 @@ import (
 	"os"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/prometheus/common/version"
 
 	"tcphup/actuator"
 	"tcphup/alerts"
-	"tcphup/audit"
 	"tcphup/collector"
 	"tcphup/hangup"
 	"tcphup/internal/text"
 )
 
-// Limits of the page. The metrics and the JSON endpoints have the rest.
-const (
-	pageDestinations = 20
-	pageDecisions    = 20
-)
+// pageDestinations limits the destinations. The metrics have the rest.
+const pageDestinations = 20
 
 // pageData is the data of the page template.
 type pageData struct {
@@ -36,18 +31,21 @@ type pageData struct {
 	// Private is set if the client may see processes, peers and details.
 	Private bool
 
-	Destinations []pageDestination
-	More         int // number of destinations beyond Destinations
-	Totals       []total
-	Failed       string // error of the snapshot; empty on success
+	Totals []total
+	Failed string // error of the snapshot; empty on success
 
 	Services        []pageService
 	MoreServices    int  // number of services beyond Services
 	FormerAddresses bool // at least one service has former addresses
+	// Stale is the number of sockets to former addresses of all services; -1 if not counted.
+	Stale int
+
+	Destinations []pageDestination
+	More         int // number of destinations beyond Destinations
 
 	Policies  []alerts.PolicyStatus
 	Receives  bool
-	Decisions []decision
+	Decisions []*decision
 	Checks    []actuator.Check
 	Unusable  bool // neither shutdown nor destroy is usable
 }
@@ -67,18 +65,8 @@ type pageDestination struct {
 	collector.Destination
 	Name            string
 	Median, Longest string
-	Stale           bool // Longest is above the last bucket
+	VeryLong        bool // Longest is at least text.VeryLongIdle
 	Histogram       histogram
-}
-
-// decision is an audit record.
-type decision struct {
-	audit.Record
-	Where   string // destination of the alert, or both ends of the flow
-	Process string
-	Outcome string // of the flow, or the result of the alert
-	Class   string // CSS class: good, plan, wait, bad or none
-	Reason  string
 }
 
 // newPageData returns the page data of a state.
@@ -164,14 +152,17 @@ func (d *pageData) setDestinations(s *collector.Snapshot) {
 		}
 	}
 	d.More = max(0, len(list)-pageDestinations)
-	d.Totals = []total{
+	if d.Stale >= 0 {
+		d.Totals = append(d.Totals, total{"stale sockets", strconv.Itoa(d.Stale), d.Stale > 0})
+	}
+	d.Totals = append(d.Totals, []total{
 		{"outbound sockets", strconv.Itoa(sockets), false},
 		{"destinations", atLeast(s) + strconv.Itoa(distinct+s.Folded), false},
 		{"idle over " + roundText(text.LongIdle), strconv.Itoa(old), false},
 		{"stalled", strconv.Itoa(stalled), stalled > 0},
 		{"MPTCP subflows", strconv.Itoa(subflows), false},
 		{"inbound sockets", strconv.Itoa(s.Inbound), false},
-	}
+	}...)
 	if pathless > 0 {
 		d.Totals = append(d.Totals, total{"MPTCP without subflows", strconv.Itoa(pathless), true})
 	}
@@ -204,65 +195,9 @@ func newPageDestination(from *collector.Destination, s *collector.Snapshot) page
 	if from.Other() {
 		d.Name = "other (" + atLeast(s) + text.Plural(s.Folded, "destination") + ")"
 	}
-	if median := bucketAt(from.Idle, 0.5); median >= 0 {
-		longest := bucketAt(from.Idle, 1)
-		d.Median, d.Longest = boundText(median), boundText(longest)
-		d.Stale = longest == len(bounds)
+	if slices.Max(from.Idle) > 0 {
+		d.Median, d.Longest = text.ShortDuration(from.MedianIdle), text.ShortDuration(from.LongestIdle)
+		d.VeryLong = from.LongestIdle >= text.VeryLongIdle
 	}
 	return d
-}
-
-// boundText is bucketText for a narrow column.
-func boundText(i int) string {
-	return strings.NewReplacer("up to ", "≤ ", "over ", "> ").Replace(bucketText(i))
-}
-
-// setDecisions sets the last decisions, newest first. Without Private they have only the
-// time, the policy and the outcome. Begin records are not decisions.
-func (d *pageData) setDecisions(records []audit.Record) {
-	records = slices.DeleteFunc(records, func(r audit.Record) bool { return r.Event == audit.EventBegin })
-	slices.Reverse(records)
-	for _, r := range records[:min(len(records), pageDecisions)] {
-		e := decision{Record: r, Outcome: cmp.Or(r.Result, string(r.Event)), Reason: cmp.Or(r.Detail, hangup.FormatOutcomes(r.Flows))}
-		if r.Destination != "" {
-			e.Where = net.JoinHostPort(r.Destination, cmp.Or(r.Port, "0"))
-		}
-		if f := r.Flow; f != nil {
-			e.Where, e.Outcome = f.Local.String()+" → "+f.Remote.String(), string(f.Outcome)
-			if f.PID != 0 {
-				e.Process = f.Command + " (" + strconv.Itoa(f.PID) + ")"
-			}
-			method := f.Method
-			if method == hangup.None {
-				method = ""
-			}
-			e.Reason = text.JoinNonEmpty(": ", string(method), string(f.Reason), f.Detail, f.Error)
-		}
-		e.Where, e.Process, e.Reason = text.Printable(e.Where), text.Printable(e.Process), text.Printable(e.Reason)
-		e.Class = outcomeClass(e.Outcome)
-		if !d.Private {
-			e.Record, e.Where, e.Process, e.Reason = audit.Record{Time: r.Time, Policy: r.Policy, Shadow: r.Shadow}, "", "", hangup.FormatOutcomes(r.Flows)
-			if r.Flow != nil {
-				e.Reason = string(r.Flow.Reason)
-				e.Flow = new(hangup.ResultJSON)
-			}
-		}
-		d.Decisions = append(d.Decisions, e)
-	}
-}
-
-// outcomeClass returns the CSS class of the outcome of a flow or the result of an alert.
-func outcomeClass(outcome string) string {
-	switch outcome {
-	case "closed", "done":
-		return "good"
-	case "planned", "shadow":
-		return "plan"
-	case "half_closed", "lingering", "cooldown", "unfinished", "paused":
-		return "wait"
-	case "gone", "resolved", "unmatched":
-		return "none"
-	default:
-		return "bad"
-	}
 }

@@ -3,6 +3,7 @@ package statuspage
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -14,7 +15,8 @@ import (
 const (
 	barStep   = 20 // distance between bars
 	barWidth  = 16
-	barsFloor = 38 // y of the base line
+	barsTop   = 12 // y of the tallest bar, below its label
+	barsFloor = 50 // y of the base line
 	minHeight = 3  // keeps a bucket with few sockets visible
 )
 
@@ -25,6 +27,7 @@ var bounds = collector.IdleBuckets()
 type histogram struct {
 	Title string // the values, for screen readers
 	Bars  []bar
+	Peak  tick   // the number of sockets of the tallest bar, which sets the scale
 	Ticks []tick // labels of some bucket bounds
 	Width int
 	Floor int
@@ -39,7 +42,7 @@ type bar struct {
 }
 
 type tick struct {
-	X    int
+	X, Y int
 	Text string
 }
 
@@ -52,7 +55,10 @@ func newHistogram(counts []int) histogram {
 		if n == 0 {
 			continue
 		}
-		height := max(minHeight, n*barsFloor/most)
+		height := max(minHeight, n*(barsFloor-barsTop)/most)
+		if n == most {
+			h.Peak = tick{X: i*barStep + barStep/2, Y: barsTop - 3, Text: strconv.Itoa(n)}
+		}
 		parts = append(parts, fmt.Sprintf("%d %s", n, bucketText(i)))
 		h.Bars = append(h.Bars, bar{
 			X: i*barStep + (barStep-barWidth)/2, Y: barsFloor - height, Width: barWidth, Height: height,
@@ -65,7 +71,7 @@ func newHistogram(counts []int) histogram {
 	}
 	for i, bound := range bounds {
 		if slices.Contains([]time.Duration{time.Second, 30 * time.Second, 5 * time.Minute, text.VeryLongIdle}, bound) {
-			h.Ticks = append(h.Ticks, tick{X: (i + 1) * barStep, Text: roundText(bound)})
+			h.Ticks = append(h.Ticks, tick{X: (i + 1) * barStep, Y: barsFloor + 12, Text: roundText(bound)})
 		}
 	}
 	return h
@@ -103,20 +109,4 @@ func roundText(d time.Duration) string {
 	default:
 		return fmt.Sprintf("%d s", d/time.Second)
 	}
-}
-
-// bucketAt returns the bucket with the given quantile, or -1 without sockets.
-func bucketAt(counts []int, fraction float64) int {
-	total := 0
-	for _, n := range counts {
-		total += n
-	}
-	last, left := -1, int(fraction*float64(total-1))+1
-	for i, n := range counts {
-		if n > 0 && left > 0 {
-			last = i
-		}
-		left -= n
-	}
-	return last
 }

@@ -17,8 +17,14 @@
       if (!response.ok) throw new Error(response.status);
       const next = new DOMParser().parseFromString(await response.text(), "text/html");
       if (!on || !next.querySelector("main")) return;
+      const unfolded = new Set(Array.from(document.querySelectorAll("details[open]"), (d) => d.dataset.key));
+      const focused = document.activeElement.closest("details")?.dataset.key;
       for (const part of ["main", "footer"]) {
         document.querySelector(part).replaceWith(next.querySelector(part));
+      }
+      for (const details of document.querySelectorAll("details")) {
+        details.open = unfolded.has(details.dataset.key);
+        if (details.dataset.key === focused) details.querySelector("summary").focus({ preventScroll: true });
       }
       document.title = next.title;
       show();

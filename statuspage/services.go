@@ -44,6 +44,7 @@ type pageAddressList struct {
 type pageAddress struct {
 	Address string
 	Sockets string    // empty if not counted
+	Shared  string    // further sockets, which may be of another service
 	Since   time.Time // start of being former; zero if current or unknown
 }
 
@@ -51,9 +52,14 @@ type pageAddress struct {
 // lookups. counted reports whether the status has the socket counts of a complete scan.
 func (d *pageData) setServices(status []services.Status, counted bool) {
 	var list []pageService
+	d.Stale = -1
 	for i := range status {
 		d.FormerAddresses = d.FormerAddresses || len(status[i].Former) > 0
-		list = append(list, newPageService(&status[i], counted, d.Private))
+		s := newPageService(&status[i], counted, d.Private)
+		if s.Stale != "" {
+			d.Stale = max(d.Stale, 0) + s.stale
+		}
+		list = append(list, s)
 	}
 	slices.SortFunc(list, func(a, b pageService) int {
 		return cmp.Or(cmp.Compare(b.stale, a.stale), compareTrueFirst(a.Failed, b.Failed),
@@ -100,6 +106,9 @@ func newPageAddressList(addresses []services.Address, counted, private bool) pag
 		shown := pageAddress{Address: a.String(), Since: a.Since}
 		if counted {
 			shown.Sockets = text.Plural(a.Sockets, "socket")
+		}
+		if counted && a.Shared > 0 {
+			shown.Shared = strconv.Itoa(a.Shared) + " may belong to another service"
 		}
 		list.Shown = append(list.Shown, shown)
 	}

@@ -44,7 +44,11 @@ func TestStatusPageServices(t *testing.T) {
 		},
 		{
 			name: "unknown since", status: one(services.Status{Looked: now, Former: addresses(1, 1)}),
-			want: []string{`<span class="aside">1 socket</span>`, `class="alarm" data-label="Stale sockets">1<`}, unwanted: []string{"since", noFormer},
+			want: []string{`<span class="aside"><span class="count">1 socket</span></span>`, `class="alarm" data-label="Stale sockets">1<`}, unwanted: []string{"since", noFormer},
+		},
+		{
+			name: "shared address", status: one(services.Status{Looked: now, Former: []services.Address{{Addr: netip.MustParseAddr("10.0.0.1"), Sockets: 3, Shared: 2}}}),
+			want: []string{"3 sockets</span>, 2 may belong to another service</span>"},
 		},
 		{
 			name: "not counted", status: one(services.Status{Looked: now, Former: addresses(1, 1), Current: addresses(1, 7)}), failed: true,

@@ -10,6 +10,8 @@ import (
 	"log/slog"
 	"net/http"
 	"time"
+
+	"tcphup/internal/text"
 )
 
 // Parts of the page, all inlined. The page loads no other resources.
@@ -30,10 +32,11 @@ func Handler(source Source, logger *slog.Logger) http.Handler {
 
 func handler(data func(*http.Request) *pageData, logger *slog.Logger) http.Handler {
 	page := template.Must(template.New("page").Funcs(template.FuncMap{
-		"css":   func() template.CSS { return template.CSS(pageCSS) },
-		"js":    func() template.JS { return template.JS(pageJS) },
-		"stamp": func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
-		"clock": func(t time.Time) string { return t.UTC().Format(time.DateTime) },
+		"css":    func() template.CSS { return template.CSS(pageCSS) },
+		"js":     func() template.JS { return template.JS(pageJS) },
+		"plural": text.Plural,
+		"stamp":  func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
+		"clock":  func(t time.Time) string { return t.UTC().Format(time.DateTime) },
 	}).Parse(pageHTML))
 	policy := contentPolicy()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

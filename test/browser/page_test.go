@@ -64,9 +64,16 @@ func TestPrivilegedStatusPage(t *testing.T) {
 			"real-phone":   {Width: 360, Height: 740, Phone: true, Dark: true},
 		}
 		text := func() string { return browser.Eval[string](b, "document.querySelector('main').innerText") }
+		unfold := func() {
+			browser.Eval[bool](b, "(() => { const d = document.querySelector('details'); d.open = true; d.querySelector('summary').focus(); return true })()")
+		}
 		for name, view := range views {
 			b.Open("http://"+tcphupAddress+"/", view)
 			keepScreenshot(t, name, b.Screenshot())
+			if shown := text(); !strings.Contains(shown, "1 connection") || strings.Contains(shown, "→") {
+				t.Errorf("%s: the connections of the alert are not folded:\n%s", name, shown)
+			}
+			unfold()
 			shown := text()
 			for _, want := range []string{
 				"armed", at(multi).String(), "labelled", "closed", "→ " + at(plain).String(), "dump_mptcp",
@@ -96,6 +103,9 @@ func TestPrivilegedStatusPage(t *testing.T) {
 		})
 		if !browser.Eval[bool](b, "window.same === true") {
 			t.Error("page reloaded")
+		}
+		if !browser.Eval[bool](b, "document.querySelector('details').open && document.activeElement.localName === 'summary'") {
+			t.Error("an update folds the connections, or moves the focus")
 		}
 		for _, m := range b.Messages() {
 			t.Errorf("browser message: %s", m)

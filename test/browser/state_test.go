@@ -2,6 +2,7 @@ package browser_test
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
 	"net/netip"
 	"time"
@@ -30,8 +31,13 @@ func (pages) State(r *http.Request) statuspage.State {
 		s.Private = false
 	case "/hostile":
 		s.Snapshot.Destinations[0].Address = hostile
-		last := &s.Decisions[len(s.Decisions)-1]
-		last.Policy, last.Flow.Command, last.Flow.Detail = hostile, hostile, hostile
+		for i := range s.Decisions {
+			r := &s.Decisions[i]
+			r.Policy, r.Detail = hostile, hostile
+			if r.Flow != nil {
+				r.Flow.Command, r.Flow.Detail = hostile, hostile
+			}
+		}
 		s.Receiver.Policies[0].Name = hostile
 		s.Checks[0].Detail, s.Checks[0].Fix = hostile, hostile
 		s.Services = []services.Status{{Name: hostile, Port: 1, Looked: now, Err: errors.New(hostile), Former: manyAddresses()}}
@@ -63,13 +69,13 @@ func exampleState() statuspage.State {
 			{Name: "processes", Usable: true, Detail: "41 of 42 other processes can be reached; process 1 (systemd): permission denied", Fix: "grant CAP_SYS_PTRACE"},
 		},
 		Snapshot: &collector.Snapshot{Folded: 12, Inbound: 318, Destinations: []collector.Destination{
-			{Address: "10.20.0.5", Port: "5432", Sockets: 48, Idle: []int{0, 1, 0, 2, 0, 0, 3, 5, 11, 9, 6, 11}, Stalled: 4, Armed: 44},
-			{Address: "10.20.0.6", Port: "5432", Sockets: 64, Idle: []int{22, 14, 9, 6, 5, 4, 2, 2, 0, 0, 0, 0}, Armed: 64},
-			{Address: "10.20.7.11", Port: "6379", Sockets: 12, Idle: []int{0, 0, 0, 1, 2, 4, 5, 0, 0, 0, 0, 0}, Armed: 0},
-			{Address: "203.0.113.40", Port: "443", Sockets: 7, Idle: []int{1, 0, 0, 2, 0, 0, 1, 0, 3, 0, 0, 0}, Armed: 7},
-			{Address: "2001:db8:0:12::40", Port: "443", Sockets: 6, Idle: []int{4, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0}, Armed: 3, Subflows: 6, Connections: 4, Pathless: 1},
-			{Address: "10.20.9.2", Port: "9092", Sockets: 310, Idle: []int{290, 12, 5, 1, 1, 0, 1, 0, 0, 0, 0, 0}, Armed: 310},
-			{Address: "other", Sockets: 29, Idle: []int{7, 3, 2, 4, 5, 0, 3, 2, 1, 0, 2, 0}, Stalled: 0, Armed: 11},
+			{Address: "10.20.0.5", Port: "5432", Sockets: 48, Idle: []int{0, 1, 0, 2, 0, 0, 3, 5, 11, 9, 6, 11}, MedianIdle: 24 * time.Minute, LongestIdle: 5 * time.Hour, Stalled: 4, Armed: 44},
+			{Address: "10.20.0.6", Port: "5432", Sockets: 64, Idle: []int{22, 14, 9, 6, 5, 4, 2, 2, 0, 0, 0, 0}, MedianIdle: 14 * time.Second, LongestIdle: 9 * time.Minute, Armed: 64},
+			{Address: "10.20.7.11", Port: "6379", Sockets: 12, Idle: []int{0, 0, 0, 1, 2, 4, 5, 0, 0, 0, 0, 0}, MedianIdle: 77 * time.Second, LongestIdle: 4 * time.Minute, Armed: 0},
+			{Address: "203.0.113.40", Port: "443", Sockets: 7, Idle: []int{1, 0, 0, 2, 0, 0, 1, 0, 3, 0, 0, 0}, MedianIdle: 4 * time.Minute, LongestIdle: 27 * time.Minute, Armed: 7},
+			{Address: "2001:db8:0:12::40", Port: "443", Sockets: 6, Idle: []int{4, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0}, MedianIdle: 700 * time.Millisecond, LongestIdle: 95 * time.Second, Armed: 3, Subflows: 6, Connections: 4, Pathless: 1},
+			{Address: "10.20.9.2", Port: "9092", Sockets: 310, Idle: []int{290, 12, 5, 1, 1, 0, 1, 0, 0, 0, 0, 0}, MedianIdle: 200 * time.Millisecond, LongestIdle: 6 * time.Minute, Armed: 310},
+			{Address: "other", Sockets: 29, Idle: []int{7, 3, 2, 4, 5, 0, 3, 2, 1, 0, 2, 0}, MedianIdle: 25 * time.Second, LongestIdle: 81 * time.Minute, Stalled: 0, Armed: 11},
 		}},
 		Services: []services.Status{
 			{Name: "allowed.internal", Looked: ago(time.Second), Current: []services.Address{address("10.20.30.1", 0, time.Time{})}},
@@ -78,22 +84,57 @@ func exampleState() statuspage.State {
 				Current: []services.Address{address("10.20.7.11", 12, time.Time{})},
 			},
 			{
-				Name: "db.internal", Port: 5432, Looked: ago(4 * time.Second),
-				Current: []services.Address{address("10.20.0.6", 64, time.Time{})},
-				Former:  []services.Address{address("10.20.0.4", 0, ago(5*time.Hour)), address("10.20.0.5", 48, ago(4*time.Minute))},
+				Name: "db-reader.internal", Port: 5432, Looked: ago(3 * time.Second),
+				Current: []services.Address{address("10.20.0.5", 9, time.Time{})},
+				Former:  []services.Address{address("10.20.0.6", 12, ago(4*time.Minute))},
+			},
+			{
+				Name: "db-writer.internal", Port: 5432, Looked: ago(4 * time.Second),
+				Current: []services.Address{address("10.20.0.6", 50, time.Time{})},
+				Former:  []services.Address{address("10.20.0.4", 0, ago(5*time.Hour)), {Addr: netip.MustParseAddr("10.20.0.5"), Sockets: 37, Shared: 2, Since: ago(4 * time.Minute)}},
 			},
 		},
-		Decisions: []audit.Record{
-			{Time: ago(3 * time.Hour), Policy: "partner-api", Destination: "203.0.113.40", Port: "443", Result: "shadow", Shadow: true, Flows: map[hangup.Outcome]int{"planned": 1}},
-			{Time: ago(3 * time.Hour), Policy: "partner-api", Result: "shadow", Shadow: true, Flow: flow("10.20.0.1:40122", "203.0.113.40:443", "java", 2211, "shutdown", "planned", "", "")},
-			{Time: ago(41 * time.Minute), Policy: "stale-cache", Destination: "10.20.7.11", Port: "6379", Result: "breaker_open", Detail: "hung up 10 times within 1h0m0s: the breaker opens until 2026-03-14T09:45:12Z"},
-			{Time: ago(12 * time.Minute), Result: "not_allowed", Destination: "10.99.0.1", Port: "22", Policy: "stale-database", Detail: "10.99.0.1 is outside of what the policy allows"},
-			{Time: ago(2 * time.Minute), Policy: "stale-database", Destination: "10.20.0.5", Port: "5432", Result: "refused", Flows: map[hangup.Outcome]int{"closed": 1, "half_closed": 1, "refused": 1}},
-			{Time: ago(2 * time.Minute), Policy: "stale-database", Result: "refused", Flow: flow("10.20.0.1:51004", "10.20.0.5:5432", "pgbouncer", 871, "shutdown", "closed", "", "")},
-			{Time: ago(2 * time.Minute), Policy: "stale-database", Result: "refused", Flow: flow("10.20.0.1:51010", "10.20.0.5:5432", "pgbouncer", 871, "shutdown", "half_closed", "", "the peer holds its end")},
-			{Time: ago(2 * time.Minute), Policy: "stale-database", Result: "refused", Flow: flow("10.20.0.1:51044", "10.20.0.5:5432", "report.py", 4093, "none", "refused", "sigpipe", "its next write would kill process 4093")},
-		},
+		Decisions: exampleDecisions(),
 	}
+}
+
+// exampleDecisions returns the records of three alerts about 40 flows each, one with refusals
+// and one in shadow, and of rejected alerts.
+func exampleDecisions() (records []audit.Record) {
+	about := func(r audit.Record, policy, address string, since time.Duration) audit.Record {
+		r.Time, r.Policy, r.Destination, r.Port = ago(since), policy, address, "5432"
+		return r
+	}
+	add := func(policy, address string, since time.Duration, list ...audit.Record) {
+		for i := range list {
+			records = append(records, about(list[i], policy, address, since-time.Duration(i)*10*time.Millisecond))
+		}
+	}
+	flows := func(n int, to, command string, method hangup.Method, outcome hangup.Outcome, reason hangup.Reason, detail string) (list []audit.Record) {
+		for i := range n {
+			f := flow(fmt.Sprintf("10.20.0.1:%d", 40000+7*i), to+":5432", command, 871+i/20, method, outcome, reason, detail)
+			list = append(list, audit.Record{Event: audit.EventFlow, Shadow: outcome == hangup.Planned, Flow: f})
+		}
+		return list
+	}
+	end := func(result, detail string, counts map[hangup.Outcome]int, spared map[hangup.Reason]int, reconnects *audit.Reconnects) audit.Record {
+		return audit.Record{Event: audit.EventEnd, Result: result, Detail: detail, Shadow: result == "shadow", Flows: counts, Spared: spared, Reconnects: reconnects}
+	}
+	for i := range 5 {
+		add("partner-api", "203.0.113.40", time.Duration(14-i)*time.Minute, append(flows(40, "203.0.113.40", "java", "shutdown", hangup.Planned, "", ""),
+			end("shadow", "40 flows would be hung up", map[hangup.Outcome]int{hangup.Planned: 40}, nil, nil))...)
+	}
+	add("stale-cache", "10.20.7.11", 9*time.Minute, end("breaker_open", "10 actions within 1h0m0s; destination breaker open until 2026-03-14T10:17:12Z", nil, nil, nil))
+	add("stale-database", "10.99.0.1", 8*time.Minute, end("not_allowed", "10.99.0.1 is outside of what the policy allows", nil, nil, nil))
+	add("stale-database", "10.20.0.4", 7*time.Minute, append(flows(40, "10.20.0.4", "pgbouncer", "shutdown", hangup.Closed, "", "FIN acknowledged after 1.2ms, TIME_WAIT"),
+		end("done", "40 flows hung up, spared: 3 evidence", map[hangup.Outcome]int{hangup.Closed: 40}, map[hangup.Reason]int{hangup.ReasonEvidence: 3}, &audit.Reconnects{SameAddress: 2, OtherAddress: 38}))...)
+	list := flows(3, "10.20.0.5", "report.py", hangup.None, hangup.Refused, hangup.ReasonSIGPIPE, "SIGPIPE would kill process 871 at its next write")
+	list = append(list, flows(2, "10.20.0.5", "pgbouncer", hangup.None, hangup.Refused, hangup.ReasonShared, "another watched name has the address")...)
+	list = append(list, flows(1, "10.20.0.5", "pgbouncer", "shutdown", hangup.HalfClosed, "", "FIN acknowledged after 0.9ms, the peer holds its end")...)
+	list = append(list, flows(34, "10.20.0.5", "pgbouncer", "shutdown", hangup.Closed, "", "FIN acknowledged after 1.2ms, TIME_WAIT")...)
+	add("stale-database", "10.20.0.5", 2*time.Minute, append(list, end("refused", "3 flows refused",
+		map[hangup.Outcome]int{hangup.Closed: 34, hangup.HalfClosed: 1, hangup.Refused: 5}, map[hangup.Reason]int{hangup.ReasonShared: 2}, &audit.Reconnects{OtherAddress: 33}))...)
+	return records
 }
 
 func ago(d time.Duration) time.Time { return now.Add(-d) }

@@ -33,13 +33,16 @@ func TestStatusPageInBrowser(t *testing.T) {
 	for _, tt := range []struct {
 		name, path string
 		view       browser.View
+		unfold     bool // show the connections of every alert
 	}{
 		{name: "light", view: desktop},
-		{name: "readme", view: browser.View{Width: 1100, Height: 1483}},
+		{name: "readme", view: browser.View{Width: 1100, Height: 2004}},
 		{name: "dark", view: browser.View{Width: 1280, Height: 800, Dark: true}},
 		{name: "tablet", view: browser.View{Width: 1000, Height: 800}},
 		{name: "phone", view: browser.View{Width: 360, Height: 740, Phone: true}},
 		{name: "phone-dark", view: browser.View{Width: 360, Height: 740, Phone: true, Dark: true}},
+		{name: "unfolded", view: desktop, unfold: true},
+		{name: "phone-unfolded", view: browser.View{Width: 360, Height: 740, Phone: true}, unfold: true},
 		{name: "no-script", view: browser.View{Width: 1280, Height: 800, NoScript: true}},
 		{name: "unauthenticated", path: "/unauthenticated", view: desktop},
 		{name: "hostile", path: "/hostile", view: browser.View{Width: 360, Height: 740, Phone: true}},
@@ -48,6 +51,9 @@ func TestStatusPageInBrowser(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			b.Open(served.URL+tt.path, tt.view)
+			if tt.unfold {
+				browser.Eval[int](b, "Array.from(document.querySelectorAll('details'), (d) => d.open = true).length")
+			}
 			picture := b.Screenshot()
 			keepScreenshot(t, tt.name, picture)
 			if tt.name == "readme" && *update {

@@ -85,7 +85,7 @@ func fanOut(t *testing.T, pods []*pod, binary, example string) {
 	// Changes from the example: token file, short intervals, addresses.
 	config := change(t, filepath.Join("..", "..", "deploy", example),
 		"/etc/alertmanager/tcphup.token", writeFile(t, "token", token),
-		"group_wait: 5s", "group_wait: 0s", "group_interval: 30s", "group_interval: 1s", "repeat_interval: 5m", "repeat_interval: 1s")
+		"group_wait: 5s", "group_wait: 0s", "group_interval: 30s", "group_interval: 1s", "repeat_interval: 45s", "repeat_interval: 1s")
 	templates, err := filepath.Abs(filepath.Join("..", "..", "deploy", "alertmanager.tmpl"))
 	if err != nil {
 		t.Fatal(err)

@@ -24,23 +24,25 @@ func TestPrivilegedPackages(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		dist := t.TempDir()
 		nstest.Command(t, "make", "--no-print-directory", "-C", "../..", "packages",
-			"DIST="+dist, "BINARY="+dist+"/tcphup", "VERSION=1.2.3")
+			"DIST="+dist, "BINARY="+dist+"/tcphup", "VERSION=1.2.3", "HOMEPAGE="+homepage)
 		for _, tt := range []struct {
 			name, file      string
 			install, remove []string // after --root=ROOT
 			zsh             string   // directory of the package's functions
+			homepage        []string // command that prints it, before the file
 			prepare         func(t *testing.T, root string)
 		}{
 			{
 				name: need(t, "dpkg", "dpkg"), file: "*.deb",
 				install: []string{"--install"}, remove: []string{"--purge", "tcphup"},
 				zsh: "usr/share/zsh/vendor-completions", prepare: prepareDpkg,
+				homepage: []string{"dpkg-deb", "--show", "--showformat=${Homepage}"},
 			},
 			{
 				// The root has no package for the dependency on a shell.
 				name: need(t, "rpm", "rpm"), file: "*.rpm",
 				install: []string{"--nodeps", "--install"}, remove: []string{"--erase", "tcphup"},
-				zsh: "usr/share/zsh/site-functions",
+				zsh: "usr/share/zsh/site-functions", homepage: []string{"rpm", "--query", "--queryformat=%{URL}", "--package"},
 				prepare: func(t *testing.T, root string) {
 					nstest.Command(t, "rpm", "--root="+root, "--initdb")
 				},
@@ -58,7 +60,8 @@ func TestPrivilegedPackages(t *testing.T) {
 
 				for _, path := range []string{
 					"usr/bin/tcphup", "usr/lib/systemd/system/tcphup.service", "etc/default/tcphup", "etc/tcphup",
-					"usr/share/doc/tcphup/copyright", "usr/share/doc/tcphup/deploy/rules.yml",
+					"usr/share/doc/tcphup/copyright", "usr/share/doc/tcphup/deploy/rules.yml", "usr/share/doc/tcphup/deploy/user.conf",
+					"usr/share/doc/tcphup/deploy/dashboard.json", "usr/share/doc/tcphup/deploy/kubernetes/acting/kustomization.yaml",
 				} {
 					if _, err := os.Stat(filepath.Join(root, path)); err != nil {
 						t.Error(err)
@@ -72,6 +75,10 @@ func TestPrivilegedPackages(t *testing.T) {
 				}
 				runAs(t, in, "/usr/bin/tcphup", "check-config", "/usr/share/doc/tcphup/deploy/tcphup.example.yml").mustExit(t, 0)
 				runAs(t, in, "/usr/bin/tcphup", "probe").mustExit(t, 0)
+				if got := nstest.Command(t, append(tt.homepage, files[0])...); strings.TrimSpace(got) != homepage {
+					t.Errorf("homepage %q, want %q", got, homepage)
+				}
+				checkLinks(t, filepath.Join(root, "usr/share/doc/tcphup"))
 				checkManPage(t, root)
 				checkCompletion(t, root, filepath.Join(root, tt.zsh))
 
@@ -93,6 +100,33 @@ func TestPrivilegedPackages(t *testing.T) {
 			})
 		}
 	})
+}
+
+// homepage is an address for the packages' metadata.
+const homepage = "https://tcphup.example/"
+
+// checkLinks checks that the links in the installed documents lead to installed files.
+func checkLinks(t *testing.T, directory string) {
+	t.Helper()
+	links := 0
+	err := filepath.WalkDir(directory, func(path string, _ fs.DirEntry, err error) error {
+		if err != nil || filepath.Ext(path) != ".md" {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		for _, m := range regexp.MustCompile(`\]\(([^)#\s]+)[^)]*\)`).FindAllSubmatch(text, -1) {
+			links++
+			if to := string(m[1]); !strings.Contains(to, "://") {
+				if _, err := os.Stat(filepath.Join(filepath.Dir(path), to)); err != nil {
+					t.Errorf("dead link in %s: %v", filepath.Base(path), err)
+				}
+			}
+		}
+		return err
+	})
+	if err != nil || links == 0 {
+		t.Errorf("%d links in %s: %v", links, directory, err)
+	}
 }
 
 // checkManPage checks the installed man page.
@@ -208,5 +242,16 @@ func TestSystemdUnit(t *testing.T) {
 	// capabilities.
 	if level, err := strconv.ParseFloat(score[1], 64); err != nil || level > 2.7 {
 		t.Errorf("exposure %s (0 is best, 10 worst), want 2.7 at most", score[1])
+	}
+}
+
+// TestImageTool checks the command of make image for docker and podman.
+func TestImageTool(t *testing.T) {
+	for tool, want := range map[string]string{"docker": "docker build  --target prebuilt", "podman": "podman build --format=docker --target prebuilt"} {
+		r := runProgram(t, nil, need(t, "make", "make"), "--no-print-directory", "--dry-run", "-C", "../..", "image", "CONTAINER_TOOL="+tool)
+		r.mustExit(t, 0)
+		if !strings.Contains(r.stdout, "\n"+want) {
+			t.Errorf("%s: %s", tool, r.stdout)
+		}
 	}
 }

@@ -17,7 +17,8 @@ import (
 )
 
 // TestPrivilegedSystemdService checks that the packaged service, run by systemd with the unit's
-// restrictions, hangs up the flow of another user's process.
+// restrictions, hangs up the flow of another user's process. With the shipped drop-in, it runs
+// as the user of the application, has no capability, and leaves the user's shared memory.
 func TestPrivilegedSystemdService(t *testing.T) {
 	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
@@ -55,21 +56,26 @@ func TestPrivilegedSystemdService(t *testing.T) {
 		mustHave(t, onlyProcess(t, "tcphup"), map[string]uint64{
 			"CapEff": mask(unitCapabilities), "CapPrm": mask(unitCapabilities), "CapInh": 0, "CapAmb": 0, "CapBnd": mask(unitCapabilities), "NoNewPrivs": 1,
 		})
-		server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
 		binary := testapp.Build(t)
-		app := testapp.StartCommand(t, exec.Command("nsenter", "--target="+init, "--pid",
-			"setpriv", "--reuid=12345", "--regid=12345", "--clear-groups", binary))
+		asApp := []string{"--target=" + init, "--pid", "--ipc", "setpriv", "--reuid=12345", "--regid=12345", "--clear-groups"}
+		app := testapp.StartCommand(t, exec.Command("nsenter", append(asApp, binary)...))
 		app.Call("ignore")
-		fd := app.Connect(server.Addr(), false, false)
-		answer, err := postAlert(t, server.Addr())
-		if err != nil || !strings.Contains(answer, `"closed":1`) {
-			t.Errorf("response: %s, %v", answer, err)
+		hangUp := func() {
+			t.Helper()
+			server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
+			fd := app.Connect(server.Addr(), false, false)
+			answer, err := postAlert(t, server.Addr())
+			if err != nil || !strings.Contains(answer, `"closed":1`) {
+				t.Errorf("response: %s, %v", answer, err)
+			}
+			if got := app.Call("recv %d", fd); got != "recv ok 0" {
+				t.Errorf("application: %q", got)
+			}
 		}
-		if got := app.Call("recv %d", fd); got != "recv ok 0" {
-			t.Errorf("application: %q", got)
-		}
+		hangUp()
 		// A hang-up by hand appends to the file of the service's user.
-		fd = app.Connect(server.Addr(), false, false)
+		server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
+		fd := app.Connect(server.Addr(), false, false)
 		runAs(t, &syscall.SysProcAttr{Chroot: root}, "/usr/bin/tcphup", server.Addr().Addr().String(), strconv.Itoa(int(server.Addr().Port()))).mustExit(t, 0)
 		if got := app.Call("recv %d", fd); got != "recv ok 0" {
 			t.Errorf("application after a hang-up by hand: %q", got)
@@ -82,10 +88,44 @@ func TestPrivilegedSystemdService(t *testing.T) {
 			_, err := os.Stat(filepath.Join(root, "var/lib/private/tcphup", stateFile))
 			return err == nil
 		})
+
+		// As the comments of the drop-in describe.
+		nstest.Command(t, append([]string{"nsenter"}, append(asApp, "ipcmk", "--shmem=4096")...)...)
+		put(t, root, "etc/passwd", "app:x:12345:12345::/:/bin/false\n")
+		put(t, root, "etc/group", "app:x:12345:\n")
+		for _, path := range []string{"etc/passwd", "etc/group"} {
+			mustChmod(t, filepath.Join(root, path), 0o644)
+		}
+		mustChmod(t, filepath.Join(root, "etc/tcphup/token"), 0o640)
+		if err := os.Chown(filepath.Join(root, "etc/tcphup/token"), 0, 12345); err != nil {
+			t.Fatal(err)
+		}
+		dropIn, err := os.ReadFile(filepath.Join(root, "usr/share/doc/tcphup/deploy/user.conf"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		put(t, root, "etc/systemd/system/tcphup.service.d/user.conf", string(dropIn))
+		inside := []string{"nsenter", "--target=" + init, "--pid", "--mount", "--cgroup", "--root", "systemctl"}
+		nstest.Command(t, append(inside, "daemon-reload")...)
+		nstest.Command(t, append(inside, "restart", "tcphup.service")...)
+		awaitPage(t, "http://"+tcphupAddress+"/-/ready")
+		if usable, ok := sample(t, `tcphup_method_usable{method="shutdown"}`); !ok || usable != 1 {
+			t.Errorf("shutdown is usable: %v, %v", usable, ok)
+		}
+		pid := onlyProcess(t, "tcphup")
+		mustHave(t, pid, map[string]uint64{"CapEff": 0, "CapPrm": 0, "CapInh": 0, "CapAmb": 0, "CapBnd": 0, "NoNewPrivs": 1})
+		if status, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status"); err != nil || !strings.Contains(string(status), "\nUid:\t12345\t12345\t12345\t") {
+			t.Errorf("user of the process: %s, %v", status, err)
+		}
+		hangUp()
+		nstest.Command(t, append(inside, "stop", "tcphup.service")...)
+		if left := nstest.Command(t, "nsenter", "--target="+init, "--ipc", "ipcs", "--shmems"); !strings.Contains(left, "4096") {
+			t.Errorf("shared memory of the application after a stop of the unit: %s", left)
+		}
 	})
 }
 
-// boot runs systemd in the root directory, as init of new pid and cgroup namespaces, and
+// boot runs systemd in the root directory, as init of new pid, ipc and cgroup namespaces, and
 // returns its pid in the current namespace.
 func boot(t *testing.T, root, unit string) string {
 	t.Helper()
@@ -103,7 +143,7 @@ func boot(t *testing.T, root, unit string) string {
 	// unshare --cgroup makes the current control group the root of the new namespace.
 	const script = `set -e
 echo $$ > "$2/cgroup.procs"
-exec unshare --cgroup --mount --pid --fork --kill-child sh -c '
+exec unshare --cgroup --ipc --mount --pid --fork --kill-child sh -c '
 	set -e
 	mount -t proc proc "$0/proc"
 	mount -t cgroup2 cgroup2 "$0/sys/fs/cgroup"
