@@ -30,7 +30,7 @@ import (
 func TestPrivilegedChurn(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		noLeaks(t)
-		long, least := 20*time.Second, 1000
+		long, least := 20*time.Second, 200
 		if text := os.Getenv("TCPHUP_CHURN"); text != "" {
 			var err error
 			if long, err = time.ParseDuration(text); err != nil {

@@ -271,10 +271,12 @@ func TestExecutableOf(t *testing.T) {
 			_ = cmd.Process.Kill()
 			_ = cmd.Wait()
 		})
+		h := holder{pid: cmd.Process.Pid}
+		nstest.Eventually(t, name+" runs", func() bool { return executableOf(h).path == name })
 		if err := os.Remove(name); err != nil {
 			t.Fatal(err)
 		}
-		return executableOf(holder{pid: cmd.Process.Pid})
+		return executableOf(h)
 	}
 	a, b, c := start(one), start(two), start(other)
 	if a.inode == 0 || !a.same(b) || a.same(c) {

@@ -18,6 +18,9 @@ import (
 	"tcphup/test/kit/netns"
 )
 
+// openFiles is a common hard limit of open files.
+const openFiles = 20_000
+
 func main() {
 	if err := run(); err != nil {
 		fmt.Println(plan.Failed + err.Error())
@@ -34,6 +37,10 @@ func run() error {
 	}
 	if err := mount(); err != nil {
 		return err
+	}
+	// Some tests open many descriptors without the right to raise the limit.
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: openFiles, Max: openFiles}); err != nil {
+		return fmt.Errorf("raise limit of open files: %w", err)
 	}
 	var name unix.Utsname
 	if err := unix.Uname(&name); err != nil {
