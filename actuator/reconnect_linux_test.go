@@ -33,6 +33,8 @@ func TestPrivilegedReconnectSameSocket(t *testing.T) {
 			report, err := a.HangUp(t.Context(), hangup.Request{Selector: to(server.Addr()), Method: hangup.Shutdown, Linger: time.Second, WatchReconnect: nstest.HangGuard})
 			if err != nil {
 				t.Error(err)
+			} else if err := report.AwaitReconnects(t.Context()); err != nil {
+				t.Error(err)
 			}
 			done <- report
 		}()
