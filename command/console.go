@@ -96,12 +96,12 @@ func (c *console) Write(b []byte) (int, error) {
 	return len(b), err
 }
 
-// note prints a line about the result.
-func (c *console) note(s style, line string) {
+// print prints a line with a style.
+func (c *console) print(s style, line string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.erase()
-	fmt.Fprintln(c.w, c.fold("tcphup: "+line, s))
+	fmt.Fprintln(c.w, c.fold(line, s))
 }
 
 // fold breaks a line at semicolons if it exceeds the width.

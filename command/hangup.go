@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/alecthomas/kingpin/v2"
@@ -85,8 +86,13 @@ func (h *hangupCommand) run(ctx context.Context) error {
 		return err
 	}
 	console.show(hangup.Progress{Activity: "reading connections"})
-	elsewhere := h.elsewhere(ctx)
-	fmt.Fprint(h.stderr, elsewhere)
+	elsewhere := strings.TrimSuffix(h.elsewhere(ctx), "\n")
+	warnElsewhere := func() {
+		if elsewhere != "" {
+			console.print(warning, elsewhere)
+		}
+	}
+	warnElsewhere()
 	// The report has the outcome of each flow, and the last line the reconnects.
 	logger := slog.New(slog.NewTextHandler(h.stderr, &slog.HandlerOptions{Level: slog.LevelError}))
 	h.request.Progress = console.show
@@ -105,15 +111,15 @@ func (h *hangupCommand) run(ctx context.Context) error {
 	if err := h.write(report); err != nil {
 		return fmt.Errorf("write report: %w", err)
 	}
-	line := summary(report, h.request.Selector.Direction)
+	line := "tcphup: " + summary(report, h.request.Selector.Direction)
 	if h.request.DryRun && len(report.Results) > 0 {
 		line += "; dry run: nothing was closed"
 	}
-	console.note("", line)
-	fmt.Fprint(h.stderr, elsewhere)
+	console.print("", line)
+	warnElsewhere()
 	if h.output != "json" && !interrupted && h.awaitReconnects(ctx, console, report) {
 		if style, line := reconnects(report); line != "" {
-			console.note(style, line)
+			console.print(style, "tcphup: "+line)
 		}
 	}
 	if report.Count(hangup.Failed, hangup.Lingering, hangup.Refused) > 0 || interrupted {
@@ -139,7 +145,7 @@ func (h *hangupCommand) awaitReconnects(ctx context.Context, console *console, r
 	err := report.AwaitReconnects(ctx)
 	console.show(hangup.Progress{})
 	if err != nil {
-		console.note("", fmt.Sprintf("cannot watch for reconnects: %v", err))
+		console.print("", fmt.Sprintf("tcphup: cannot watch for reconnects: %v", err))
 		return false
 	}
 	return true

@@ -80,7 +80,7 @@ func (l *list) run(ctx context.Context) error {
 	if err := l.write(s, color); err != nil {
 		return fmt.Errorf("write list: %w", err)
 	}
-	console.note("", s.summary())
+	console.print("", "tcphup: "+s.summary())
 	return nil
 }
 

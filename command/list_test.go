@@ -56,7 +56,7 @@ inbound at 10.0.0.1:22 1 - - 0 off 0
 10.0.0.1:40001 10.0.0.9:80 - - 0 0 syn_sent - tcp
 10.0.0.1:22 10.9.9.9:1 - - 0 0 established - tcp
 [fd00::2]:1 [fd00::1]:443 - - 0 0 established, pathless - mptcp
-all 7: recv-q 0
+all 7: nothing unread
 `
 	if diff := cmp.Diff(want, squeeze(s.table(true), 0)); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
@@ -101,8 +101,8 @@ func TestListSort(t *testing.T) {
 // Nothing matches but connections of the other direction: the summary has the flag for them.
 func TestOtherDirection(t *testing.T) {
 	for selected, want := range map[sockdiag.Direction]string{
-		sockdiag.Outbound: "no connection matches; 2 inbound connections: add --direction=inbound",
-		sockdiag.Inbound:  "no connection matches; 2 outbound connections: add --direction=outbound",
+		sockdiag.Outbound: "no connection matches; 2 inbound connections do: add --direction=inbound",
+		sockdiag.Inbound:  "no connection matches; 2 outbound connections do: add --direction=outbound",
 	} {
 		if got := (&snapshot{direction: selected, leftAlone: 2}).summary(); got != want {
 			t.Errorf("list: %q, want %q", got, want)

@@ -19,9 +19,9 @@ func (s *snapshot) table(flows bool) *table {
 		{name: "SOCKETS", right: true},
 		{name: "IDLE P50", right: true},
 		{name: "IDLE MAX", right: true},
-		{name: "STALLED", right: true, shared: 1},
+		{name: "STALLED", right: true, shared: 1, none: "none stalled"},
 		{name: "KEEPALIVE", right: true, shared: 1, optional: true},
-		{name: "SUBFLOWS", right: true, shared: 1, optional: true},
+		{name: "SUBFLOWS", right: true, shared: 1, none: "no MPTCP", optional: true},
 	}}
 	for _, d := range s.destinations {
 		name := d.address.String()
@@ -58,13 +58,13 @@ func (s *snapshot) flowTable() *table {
 	t := &table{columns: []column{
 		{name: "LOCAL", port: true},
 		{name: "REMOTE", shared: 2},
-		{name: "OWNER", shared: 2},
+		{name: "OWNER", shared: 2, none: "owner unknown"},
 		{name: "IDLE", right: true},
-		{name: "RETRIES", right: true, shared: 1, optional: true},
-		{name: "SEND-Q", right: true, shared: 1, optional: true},
+		{name: "RETRIES", right: true, shared: 1, none: "no retries", optional: true},
+		{name: "SEND-Q", right: true, shared: 1, none: "nothing to send", optional: true},
 		{name: "STATE", shared: 1, optional: true},
-		{name: "TIMER", shared: 1, optional: true},
-		{name: "RECV-Q", right: true, shared: 1, optional: true},
+		{name: "TIMER", shared: 1, none: "no timer", optional: true},
+		{name: "RECV-Q", right: true, shared: 1, none: "nothing unread", optional: true},
 		{name: "PROTOCOL", shared: 1, optional: true},
 	}}
 	for _, f := range s.flows {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"slices"
 	"strconv"
+	"strings"
 
 	"tcphup/hangup"
 	"tcphup/internal/text"
@@ -35,10 +36,10 @@ func writeTable(w io.Writer, report *hangup.Report) error {
 	t := &table{columns: []column{
 		{name: "LOCAL", port: true},
 		{name: "REMOTE", shared: 2},
-		{name: "OWNER", shared: 2},
+		{name: "OWNER", shared: 2, none: "owner unknown"},
 		{name: "IDLE", right: true},
 		{name: "OUTCOME"},
-		{name: "METHOD", shared: 1, optional: true},
+		{name: "METHOD", shared: 1, none: "not hung up", optional: true},
 		{name: "STATE", shared: 1, optional: true},
 		{name: "PROTOCOL", shared: 1, optional: true},
 	}}
@@ -91,6 +92,10 @@ func newExplanations(report *hangup.Report) *explanations {
 
 func explain(r *hangup.Result) explanation {
 	x := explanation{outcome: string(r.Outcome), text: text.Printable(r.Detail)}
+	if r.PID != 0 {
+		// The table has the owner: equal texts are printed once.
+		x.text = strings.ReplaceAll(x.text, text.Printable(fmt.Sprintf("process %d (%s)", r.PID, r.Command)), "the owner")
+	}
 	if r.Reason != "" {
 		x.outcome += " (" + string(r.Reason) + ")"
 	}
@@ -170,7 +175,11 @@ func otherDirection(n int, selected sockdiag.Direction, anyMatch bool) string {
 	case anyMatch:
 		return fmt.Sprintf("; %d %s left alone (--direction=%s or either)", n, other, other)
 	default:
-		return fmt.Sprintf("; %s: add --direction=%s", text.Plural(n, other.String()+" connection"), other)
+		verb := "do"
+		if n == 1 {
+			verb = "does"
+		}
+		return fmt.Sprintf("; %s %s: add --direction=%s", text.Plural(n, other.String()+" connection"), verb, other)
 	}
 }
 

@@ -15,7 +15,9 @@ const (
 	dim    style = "2"
 	red    style = "31"
 	yellow style = "33"
-	loud   style = "1;31"
+
+	warning style = "1;33"
+	loud    style = "1;31"
 )
 
 // cell is a field of a table.
@@ -31,6 +33,8 @@ type column struct {
 	// shared is the number of rows from which the column is left out if all rows have the
 	// same value: a line below the table has the value. 0 keeps the column.
 	shared int
+	// none is the text for the values "-", "none" and "0" that all rows have.
+	none string
 	// optional columns are left out of a terminal that is too narrow.
 	optional bool
 	// port is set for a column of addresses with ports. In a terminal that is too narrow it
@@ -125,7 +129,7 @@ func (t *table) fit(width int) *fitted {
 		if c.shared == 0 || len(f.rows) < c.shared || !f.isShared(i, func(s string) string { return s }) {
 			return true
 		}
-		f.shared = append(f.shared, sharedValue(strings.ToLower(c.name), f.rows[0][i]))
+		f.shared = append(f.shared, c.sharedValue(f.rows[0][i]))
 		return false
 	})
 	if width == 0 || f.total(f.isAny) <= width {
@@ -215,12 +219,12 @@ func (f *fitted) shorten(i int) {
 // addressOf returns ADDRESS of ADDRESS:PORT.
 func addressOf(s string) string { return s[:max(strings.LastIndexByte(s, ':'), 0)] }
 
-// sharedValue returns the text for a value that all rows have in a column.
-func sharedValue(name string, c cell) cell {
-	if c.text == "-" {
-		return cell{"no " + name, c.style}
+// sharedValue returns the text for a value that all rows have.
+func (c *column) sharedValue(value cell) cell {
+	if c.none != "" && (value.text == "-" || value.text == "none" || value.text == "0") {
+		return cell{text: c.none}
 	}
-	return cell{name + " " + c.text, c.style}
+	return cell{strings.ToLower(c.name) + " " + value.text, value.style}
 }
 
 // lines returns a row; columns that exceed the width continue on the next line. The last

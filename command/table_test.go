@@ -48,7 +48,7 @@ func TestTableWithoutHeader(t *testing.T) {
 func TestTableWidth(t *testing.T) {
 	table := &table{columns: []column{
 		{name: "LOCAL", port: true}, {name: "REMOTE", shared: 2}, {name: "OWNER", shared: 2}, {name: "QUEUE", right: true, optional: true}, {name: "STATE", optional: true},
-		{name: "TIMER", shared: 1},
+		{name: "TIMER", shared: 1, none: "no timer"},
 	}}
 	table.add(cell{text: "10.20.0.9:40001"}, cell{text: "10.30.0.5:5432"}, cell{text: "1/java"}, cell{text: "0"}, cell{text: "established"}, cell{text: "-"})
 	for _, tt := range []struct {
