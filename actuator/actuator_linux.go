@@ -178,7 +178,7 @@ func (x *action) run(ctx context.Context) (*hangup.Report, error) {
 	if len(allowed) > 0 {
 		watch = x.newWatch(ctx, allowed)
 		start := time.Now()
-		x.begin(hangup.FindingOwners, len(allowed), time.Time{})
+		x.begin(hangup.FindingOwners, 0, time.Time{})
 		found, err := x.findOwners(ctx, allowed)
 		watch.start(allowed)
 		if err != nil {

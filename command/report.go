@@ -33,6 +33,15 @@ func writeJSON(w io.Writer, report *hangup.Report) error {
 }
 
 func writeTable(w io.Writer, report *hangup.Report) error {
+	why := newExplanations(report)
+	color := useColor(w)
+	if err := reportTable(report, why).write(w, color); err != nil {
+		return err
+	}
+	return writeLines(w, why.lines(terminalWidth(w), color))
+}
+
+func reportTable(report *hangup.Report, why *explanations) *table {
 	t := &table{columns: []column{
 		{name: "LOCAL", port: true},
 		{name: "REMOTE", shared: 2},
@@ -43,17 +52,12 @@ func writeTable(w io.Writer, report *hangup.Report) error {
 		{name: "STATE", shared: 1, optional: true},
 		{name: "PROTOCOL", shared: 1, optional: true},
 	}}
-	why := newExplanations(report)
 	for i := range report.Results {
 		r := &report.Results[i]
 		t.add(cell{text: r.Flow.Local.String()}, cell{text: r.Flow.Remote.String()}, dash(ownerText(r.PID, r.Command)), idleCell(r.Flow.Idle()),
 			cell{why.label(r), outcomeStyle(r.Outcome)}, cell{text: string(r.Method)}, cell{text: r.Flow.State.String()}, cell{text: r.Flow.Protocol.String()})
 	}
-	color := useColor(w)
-	if err := t.write(w, color); err != nil {
-		return err
-	}
-	return writeLines(w, why.lines(terminalWidth(w), color))
+	return t
 }
 
 func outcomeStyle(o hangup.Outcome) style {

@@ -105,7 +105,7 @@ func (t *table) layout(width int, color bool) layout {
 		l.below = append(l.below, wrapParts(head, f.shared, ", ", width, color)...)
 	}
 	if len(f.left) > 0 {
-		l.below = append(l.below, wrapParts(fmt.Sprintf("not shown in %d columns: ", width), f.left, ", ", width, color)...)
+		l.below = append(l.below, wrapParts(fmt.Sprintf("not shown in %d columns, but with | cat: ", width), f.left, ", ", width, color)...)
 	}
 	return l
 }
@@ -132,7 +132,12 @@ func (t *table) fit(width int) *fitted {
 		f.shared = append(f.shared, c.sharedValue(f.rows[0][i]))
 		return false
 	})
-	if width == 0 || f.total(f.isAny) <= width {
+	all := make([]bool, len(f.columns))
+	needed := make([]bool, len(f.columns))
+	for i, c := range f.columns {
+		all[i], needed[i] = true, !c.optional
+	}
+	if f.height(all, width) == 1 {
 		return f
 	}
 	for i, c := range f.columns {
@@ -142,19 +147,34 @@ func (t *table) fit(width int) *fitted {
 		}
 	}
 	// Columns further left come first.
-	room := width - f.total(func(i int) bool { return !f.columns[i].optional })
-	f.keep(func(i int) bool {
-		if !f.columns[i].optional {
-			return true
+	height := f.height(needed, width)
+	for i := range needed {
+		if needed[i] {
+			continue
 		}
-		if need := f.widths[i] + len(gap); need <= room {
-			room -= need
-			return true
+		needed[i] = true
+		if f.height(needed, width) > height {
+			needed[i] = false
+			f.left = append(f.left, cell{text: f.columns[i].name})
 		}
-		f.left = append(f.left, cell{text: f.columns[i].name})
-		return false
-	})
+	}
+	f.keep(func(i int) bool { return needed[i] })
 	return f
+}
+
+// height returns the number of lines of a row with the columns.
+func (f *fitted) height(columns []bool, width int) int {
+	height, used := 1, -len(gap)
+	for i, w := range f.widths {
+		if !columns[i] {
+			continue
+		}
+		used += len(gap) + w
+		if width > 0 && used > width && used > w {
+			height, used = height+1, len(continuation)+w
+		}
+	}
+	return height
 }
 
 // gap separates columns.
@@ -162,8 +182,6 @@ const gap = "  "
 
 // continuation indents the second line of a row or a sentence.
 const continuation = "  "
-
-func (f *fitted) isAny(int) bool { return true }
 
 // keep removes the columns for which keep returns false, and sets the widths.
 func (f *fitted) keep(keep func(i int) bool) {
@@ -197,23 +215,12 @@ func (f *fitted) isShared(i int, part func(string) string) bool {
 	return true
 }
 
-// total returns the width of a line with the columns.
-func (f *fitted) total(includes func(i int) bool) int {
-	sum := -len(gap)
-	for i, w := range f.widths {
-		if includes(i) {
-			sum += len(gap) + w
-		}
-	}
-	return sum
-}
-
 // shorten removes the addresses from a column.
 func (f *fitted) shorten(i int) {
 	for _, row := range f.rows {
 		row[i].text = strings.TrimPrefix(row[i].text, addressOf(row[i].text))
 	}
-	f.keep(f.isAny)
+	f.keep(func(int) bool { return true })
 }
 
 // addressOf returns ADDRESS of ADDRESS:PORT.

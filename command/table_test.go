@@ -57,8 +57,8 @@ func TestTableWidth(t *testing.T) {
 	}{
 		{0, "LOCAL            REMOTE          OWNER   QUEUE  STATE\n10.20.0.9:40001  10.30.0.5:5432  1/java      0  established\nno timer"},
 		{59, "LOCAL            REMOTE          OWNER   QUEUE  STATE\n10.20.0.9:40001  10.30.0.5:5432  1/java      0  established\nno timer"},
-		{58, "LOCAL            REMOTE          OWNER   QUEUE\n10.20.0.9:40001  10.30.0.5:5432  1/java      0\nno timer\nnot shown in 58 columns: STATE"},
-		{24, "LOCAL\n  REMOTE          OWNER\n10.20.0.9:40001\n  10.30.0.5:5432  1/java\nno timer\nnot shown in 24 columns:\n  QUEUE, STATE"},
+		{58, "LOCAL            REMOTE          OWNER   QUEUE\n10.20.0.9:40001  10.30.0.5:5432  1/java      0\nno timer\nnot shown in 58 columns, but with | cat: STATE"},
+		{24, "LOCAL\n  REMOTE          OWNER\n10.20.0.9:40001\n  10.30.0.5:5432  1/java\nno timer\nnot shown in 24 columns, but with | cat:\n  QUEUE, STATE"},
 	} {
 		if diff := cmp.Diff(tt.want, textOf(table, tt.width, false)); diff != "" {
 			t.Errorf("one row, width %d (-want +got):\n%s", tt.width, diff)

@@ -108,7 +108,7 @@ type Request struct {
 // Progress is the current activity of an action.
 type Progress struct {
 	Activity Activity
-	// Done of Total flows are finished with the activity.
+	// Done of Total flows are finished with the activity; both are 0 if it has no count.
 	Done, Total int
 	// Until is when the activity ends at the latest, or is expected to end; zero if unknown.
 	Until time.Time
