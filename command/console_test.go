@@ -46,7 +46,13 @@ func TestConsole(t *testing.T) {
 	if out.String() != want {
 		t.Errorf("%q, want %q", &out, want)
 	}
-	if n, err := (&console{w: &out}).Write([]byte("a; b\n")); n != 5 || err != nil {
-		t.Errorf("written: %d, %v", n, err)
+	// In a pipe there is no progress, and lines are not broken.
+	out.Reset()
+	piped := newConsole(&out)
+	piped.show(hangup.Progress{Activity: "hanging up"})
+	n, err := piped.Write([]byte("a; b\n"))
+	piped.close()
+	if n != 5 || err != nil || piped.finished != nil || out.String() != "a; b\n" {
+		t.Errorf("piped: %q, %d, %v", &out, n, err)
 	}
 }

@@ -333,7 +333,7 @@ var (
 )
 
 // add appends a command and its output without the values that differ between runs. Each line
-// of a terminal fits its width, but for commands to type.
+// of a terminal fits its width.
 func (tr *transcript) add(args []string, output string) {
 	tr.t.Helper()
 	for line := range strings.Lines(output) {
@@ -418,7 +418,7 @@ func TestPrivilegedReconnectsOnTerminal(t *testing.T) {
 }
 
 // On a terminal a hang-up that lasts shows its progress in one line, and erases it before the
-// report. In a pipe there is none.
+// report.
 func TestPrivilegedProgress(t *testing.T) {
 	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
