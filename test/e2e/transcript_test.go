@@ -5,7 +5,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,7 +17,6 @@ import (
 
 	"tcphup/test/kit/nstest"
 	"tcphup/test/kit/program"
-	"tcphup/test/kit/testapp"
 )
 
 var update = flag.Bool("update", false, "rewrite the transcripts in testdata")
@@ -143,95 +141,6 @@ func TestPrivilegedTranscripts(t *testing.T) {
 	})
 }
 
-// site is a host 10.20.0.9 with applications, and a database at two IPv4 addresses and an IPv6
-// address. Its peers close with the application on port 5432, and keep their side open on 6432.
-type site struct {
-	t        *testing.T
-	binary   string
-	database *nstest.Namespace
-	apps     []*testapp.App
-}
-
-func newSite(t *testing.T) *site {
-	s := &site{t: t, binary: testapp.Build(t), database: nstest.NewNamespace(t, "database")}
-	bind(t, "/etc/hosts", "10.30.0.5 db.internal\n127.0.0.1 localhost\n")
-	for _, command := range []string{
-		"ip link add eth0 type veth peer name eth0 netns database",
-		"ip addr add 10.20.0.9/24 dev eth0", "ip addr add 2001:db8:20::9/64 dev eth0 nodad",
-		"ip -n database addr add 10.20.0.5/24 dev eth0", "ip -n database addr add 10.30.0.5/24 dev eth0",
-		"ip -n database addr add 2001:db8:20::5/64 dev eth0 nodad",
-		"ip link set eth0 up", "ip -n database link set eth0 up",
-		"ip route add 10.30.0.0/24 dev eth0 src 10.20.0.9",
-	} {
-		nstest.Command(t, strings.Fields(command)...)
-	}
-	// Ports and process ids have the same number of digits in each run.
-	for file, value := range map[string]string{"/proc/sys/net/ipv4/ip_local_port_range": "40000 40999", "/proc/sys/kernel/ns_last_pid": "10000"} {
-		if err := os.WriteFile(file, []byte(value), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	s.database.Do(func() {
-		testapp.Serve(t, testapp.ServerConfig{Address: ":5432"})
-		testapp.Serve(t, testapp.ServerConfig{Address: ":6432", KeepOpen: true})
-	})
-	return s
-}
-
-// connect starts an application with this name and a connection.
-func (s *site) connect(command, to string) *testapp.App {
-	s.t.Helper()
-	app := testapp.Start(s.t, s.binary)
-	if got := app.Call("rename %s", command); got != "rename ok" {
-		s.t.Fatal(got)
-	}
-	if command != "psql" {
-		app.Call("ignore")
-	}
-	app.Connect(netip.MustParseAddrPort(to), false, false)
-	s.apps = append(s.apps, app)
-	s.awaitIdle()
-	return app
-}
-
-// awaitIdle waits until the next connection is idle for a shorter time than the others.
-func (s *site) awaitIdle() {
-	s.t.Helper()
-	nstest.Eventually(s.t, "idle times", func() bool {
-		for _, f := range listJSON(s.t, "--flows").Flows {
-			if f.Idle == nil || *f.Idle < 0.03 {
-				return false
-			}
-		}
-		return true
-	})
-}
-
-// pools opens connections to all addresses of the database.
-func (s *site) pools() {
-	s.t.Helper()
-	for _, to := range []string{"10.20.0.5:5432", "10.20.0.5:5432", "10.30.0.5:5432", "10.20.0.5:5432", "[2001:db8:20::5]:5432"} {
-		s.connect("java", to)
-	}
-	s.connect("prometheus-adap", "10.30.0.5:5432")
-}
-
-// disconnect ends the applications and waits until no connection is left.
-func (s *site) disconnect() {
-	s.t.Helper()
-	for _, app := range s.apps {
-		app.Kill()
-	}
-	s.apps = nil
-	nstest.Command(s.t, "ss", "-HKtn")
-	nstest.Command(s.t, "ip", "netns", "exec", "database", "ss", "-HKtn")
-	nstest.Eventually(s.t, "no connection", func() bool {
-		l := listJSON(s.t, "--direction=either")
-		s.database.Do(func() { l.Destinations = append(l.Destinations, listJSON(s.t, "--direction=either").Destinations...) })
-		return len(l.Destinations) == 0
-	})
-}
-
 // command returns tcphup with the environment of the view.
 func (tr *transcript) command(args ...string) *exec.Cmd {
 	cmd := exec.Command(program.Path(tr.t), args...)
@@ -302,26 +211,6 @@ func (tr *transcript) watch(args ...string) {
 	tr.add(args, frame+"\n")
 }
 
-// finish waits for all output of an ended command and returns it.
-func (s *terminal) finish(t *testing.T, cmd *exec.Cmd) string {
-	t.Helper()
-	const end = "end of the output"
-	if _, err := cmd.Stdout.(*os.File).WriteString(end); err != nil {
-		t.Fatal(err)
-	}
-	nstest.Eventually(t, "all output", func() bool { return strings.HasSuffix(s.text(), end) })
-	return strings.TrimSuffix(s.text(), end)
-}
-
-// shown returns the lines of a terminal in the end: a carriage return begins to overwrite.
-func shown(output string) string {
-	lines := strings.Split(strings.ReplaceAll(output, "\r\n", "\n"), "\n")
-	for i, line := range lines {
-		lines[i] = strings.ReplaceAll(line[strings.LastIndexByte(line, '\r')+1:], "\x1b[K", "")
-	}
-	return strings.Join(lines, "\n")
-}
-
 var (
 	styles      = regexp.MustCompile("\x1b\\[[0-9;]*m")
 	processID   = regexp.MustCompile(`\b1\d{4}/|process 1\d{4}\b`)
@@ -355,108 +244,4 @@ func (tr *transcript) add(args []string, output string) {
 		return strings.TrimRight(s, "0123456789.s") + "Ns"
 	})
 	fmt.Fprintf(&tr.text, "$ tcphup %s\n%s", strings.Join(args, " "), strings.ReplaceAll(output, "\x1b", `\e`))
-}
-
-// A hang-up on a terminal prints its report before it watches for reconnects. Ctrl-C ends the
-// watch with the exit code of the report. The last line has the reconnects; in a pipe there
-// is no watch.
-func TestPrivilegedReconnectsOnTerminal(t *testing.T) {
-	t.Parallel()
-	nstest.Run(t, func(t *testing.T) {
-		s := newSite(t)
-		for _, tt := range []struct {
-			name string
-			args []string
-			next string // address that the application reconnects to
-			last string
-			exit int
-		}{
-			{"same", []string{"--watch-reconnect=1h"}, "10.20.0.5:5432", "\x1b[1;31mtcphup: reconnected to the same address 10.20.0.5 (1)\x1b[0m\n", 0},
-			{"other", []string{"--watch-reconnect=1h"}, "10.30.0.5:5432", "tcphup: reconnected to 10.30.0.5 (1)\n", 0},
-			{"interrupted", []string{"--watch-reconnect=1h"}, "", "tcphup: no reconnect seen in Ns (1)\n", 0},
-			{"refused", []string{"--watch-reconnect=1h", "10.30.0.5"}, "", "tcphup: no reconnect seen in Ns (1)\n", 1},
-			{"default", nil, "", "tcphup: no reconnect seen in 2s (1)\n", 0},
-		} {
-			t.Run(tt.name, func(t *testing.T) {
-				defer s.disconnect()
-				app := s.connect("java", "10.20.0.5:5432")
-				s.connect("psql", "10.30.0.5:5432")
-				cmd := exec.Command(program.Path(t), append(append([]string{"--method=shutdown"}, tt.args...), "10.20.0.5", "5432")...)
-				cmd.Env = append(os.Environ(), "TERM=xterm", "NO_COLOR=")
-				screen := onTerminal(t, cmd, 24, 80)
-				cmd.Stderr = cmd.Stdout
-				if err := cmd.Start(); err != nil {
-					t.Fatal(err)
-				}
-				nstest.Eventually(t, "the report", func() bool { return strings.Contains(screen.text(), "tcphup: 1 closed") })
-				switch {
-				case tt.next != "":
-					app.Connect(netip.MustParseAddrPort(tt.next), false, false)
-				case tt.args != nil:
-					nstest.Eventually(t, "the progress of the watch", func() bool { return strings.Contains(screen.text(), "watching for reconnects") })
-					if _, err := screen.keys.WriteString("\x03"); err != nil {
-						t.Fatal(err)
-					}
-				}
-				_ = cmd.Wait()
-				if got := cmd.ProcessState.ExitCode(); got != tt.exit {
-					t.Errorf("exit code %d, want %d", got, tt.exit)
-				}
-				text := shown(screen.finish(t, cmd))
-				if tt.args != nil {
-					text = elapsed.ReplaceAllString(text, " Ns")
-				}
-				if !strings.HasSuffix(text, tt.last) {
-					t.Errorf("last line is not %q: %q", tt.last, text)
-				}
-				if strings.Contains(text, "level=") || strings.Contains(text, "watching") {
-					t.Errorf("log lines or progress: %q", text)
-				}
-			})
-		}
-	})
-}
-
-// On a terminal a hang-up that lasts shows its progress in one line, and erases it before the
-// report.
-func TestPrivilegedProgress(t *testing.T) {
-	t.Parallel()
-	nstest.Run(t, func(t *testing.T) {
-		s := newSite(t)
-		progress := regexp.MustCompile(`\rtcphup: [a-z ]+: \d+ done, \d+ left(, \d+s to go)?\x1b\[K`)
-		for _, tt := range []struct {
-			name, activity string
-			args           []string
-		}{
-			{"rate", "hanging up", []string{"--rate=2", "10.20.0.5", "5432"}},
-			{"drain", "waiting for connections to become quiet", []string{"--drain-deadline=4s", "--drain-quiet=4s", "10.20.0.5", "5432"}},
-			{"linger", "waiting for the peers to close", []string{"--linger=4s", "10.20.0.5", "6432"}},
-		} {
-			t.Run(tt.name, func(t *testing.T) {
-				defer s.disconnect()
-				for range 3 {
-					s.connect("java", "10.20.0.5:5432")
-					s.connect("java", "10.20.0.5:6432")
-				}
-				command := func(args ...string) *exec.Cmd {
-					cmd := exec.Command(program.Path(t), args...)
-					cmd.Env = append(os.Environ(), "TERM=xterm", "NO_COLOR=1")
-					return cmd
-				}
-				cmd := command(append([]string{"--watch-reconnect=0s"}, tt.args...)...)
-				screen := onTerminal(t, cmd, 24, 80)
-				cmd.Stderr = cmd.Stdout
-				if err := cmd.Run(); err != nil {
-					t.Error(err)
-				}
-				text := screen.finish(t, cmd)
-				if !progress.MatchString(text) || !strings.Contains(text, "\rtcphup: "+tt.activity+":") {
-					t.Errorf("no progress: %q", text)
-				}
-				if final := shown(text); strings.Contains(final, tt.activity) || !strings.HasPrefix(final, "LOCAL ") {
-					t.Errorf("progress is left: %q", final)
-				}
-			})
-		}
-	})
 }
