@@ -83,7 +83,7 @@ func TestPrivilegedProgress(t *testing.T) {
 			name, activity string
 			args           []string
 		}{
-			{"rate", "hanging up", []string{"--rate=2", "10.20.0.5", "5432"}},
+			{"rate", "hanging up", []string{"--rate=0.5", "10.20.0.5", "5432"}},
 			{"drain", "waiting for connections to become quiet", []string{"--drain-deadline=4s", "--drain-quiet=4s", "10.20.0.5", "5432"}},
 			{"linger", "waiting for the peers to close", []string{"--linger=4s", "10.20.0.5", "6432"}},
 		} {
