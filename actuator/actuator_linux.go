@@ -19,8 +19,8 @@ import (
 
 // Config configures an Actuator. The zero value is ready to use.
 type Config struct {
-	// Logger receives reconnect events when Request.WatchReconnect is set; nil discards
-	// them.
+	// Logger receives reconnect events when Request.WatchReconnect is set, and errors after
+	// which another flow may be affected; nil discards them.
 	Logger *slog.Logger
 	// FirstSeen returns the time of the first dump with the established flow, and false
 	// for an unknown flow; Request.EstablishedBefore needs it. Times need a monotonic
@@ -102,7 +102,7 @@ func lookUp(ctx context.Context, conn *sockdiag.Conn, flow *sockdiag.Flow) (sock
 	return conn.Lookup(ctx, flow)
 }
 
-// Close stops the reconnect watches of Request.WatchLater and waits for them.
+// Close stops the reconnect watches and waits for them.
 func (a *Actuator) Close() {
 	a.close()
 	a.watches.Wait()
@@ -152,6 +152,8 @@ type action struct {
 	destroyUsable *error
 	// mptcpUsable caches the result of probeMPTCP.
 	mptcpUsable *error
+	// progress is the argument of the last call of Progress.
+	progress hangup.Progress
 }
 
 func (x *action) run(ctx context.Context) (*hangup.Report, error) {
@@ -160,7 +162,7 @@ func (x *action) run(ctx context.Context) (*hangup.Report, error) {
 		return nil, err
 	}
 	x.subflows = subflowDump{from: x.conn, table: p.table}
-	report := &hangup.Report{Covered: p.covered, LeftAlone: p.leftAlone, Unselected: map[hangup.Reason]int{hangup.ReasonEvidence: p.lacking}}
+	report := &hangup.Report{Covered: p.covered, LeftAlone: p.leftAlone, Closing: p.closing, Unselected: map[hangup.Reason]int{hangup.ReasonEvidence: p.lacking}}
 	own := slices.DeleteFunc(p.targets, func(t *target) bool { return reports(x.Other, t) })
 	targets := slices.DeleteFunc(own, x.isYounger)
 	report.Others, report.Younger = len(p.targets)-len(own), len(own)-len(targets)
@@ -173,9 +175,12 @@ func (x *action) run(ctx context.Context) (*hangup.Report, error) {
 		}
 		allowed = nil
 	}
+	var watch *watch
+	var hungUp []*target
 	if len(allowed) > 0 {
-		watch := x.newWatch(ctx, allowed)
+		watch = x.newWatch(ctx, allowed)
 		start := time.Now()
+		x.begin(hangup.FindingOwners, 0, time.Time{})
 		found, err := x.findOwners(ctx, allowed)
 		watch.start(allowed)
 		if err != nil {
@@ -186,14 +191,15 @@ func (x *action) run(ctx context.Context) (*hangup.Report, error) {
 		if x.Begin != nil && !x.DryRun {
 			x.Begin(len(allowed))
 		}
-		hungUp := x.hangUpAll(ctx, allowed)
+		hungUp = x.hangUpAll(ctx, allowed)
 		x.verify(ctx, hungUp)
-		watch.end(ctx, hungUp)
 	}
-	for _, t := range targets {
+	for i, t := range targets {
 		x.reportDone(t)
+		t.position = i
 		report.Results = append(report.Results, t.Result)
 	}
+	watch.end(hungUp, report)
 	return report, nil
 }
 

@@ -26,11 +26,21 @@ func (x *action) hangUpAll(ctx context.Context, targets []*target) []*target {
 	if !x.DryRun {
 		drained = drained.Add(x.DrainDeadline)
 	}
+	var paced time.Time
+	if pace.interval > 0 && !x.DryRun {
+		paced = time.Now().Add(time.Duration(len(targets)-1) * pace.interval)
+	}
+	x.begin(hangup.HangingUp, len(targets), paced)
+	tried := 0
 	for len(targets) > 0 {
 		for _, t := range targets {
 			x.pause(ctx, pace.delay(), hungUp)
 			x.tryTarget(ctx, t, drained)
 			x.reportDone(t)
+			if t.phase != phaseBusy && t.phase != phaseOwnerLost {
+				tried++
+				x.proceed(tried)
+			}
 			if t.phase == phaseHungUp {
 				pace.used()
 				hungUp = append(hungUp, t)
@@ -50,6 +60,8 @@ func (x *action) hangUpAll(ctx context.Context, targets []*target) []*target {
 		}
 		targets = slices.Concat(x.searchOwners(ctx, lost), busy)
 		if len(busy) > 0 {
+			x.progress.Activity, x.progress.Until = hangup.Draining, drained
+			x.proceed(tried)
 			sleep(ctx, min(max(cmp.Or(x.DrainQuiet/8, messagePause/8), time.Millisecond), 50*time.Millisecond))
 		}
 	}

@@ -24,7 +24,8 @@ type planner struct {
 	targets []*target
 	// covered flows match in address, port and direction, leftAlone flows except for their
 	// direction; lacking flows are covered but lack the evidence.
-	covered, leftAlone, lacking int
+	// closing flows match in address, port and direction, and are over.
+	covered, leftAlone, lacking, closing int
 }
 
 // plan dumps listeners, MPTCP connections and TCP flows, in this order: a subflow whose
@@ -56,6 +57,7 @@ func (p *planner) plan(ctx context.Context) error {
 		}
 		switch d, known := p.table.KnownDirection(&f); {
 		case isOver(&f):
+			p.addClosing(&f, d)
 		case known, !p.selector.MatchEvidence(&f):
 			p.addFlow(f, d)
 		case p.selector.MayMatch(&f):
@@ -100,11 +102,16 @@ func (p *planner) add(t *target, evident bool) {
 	p.targets = append(p.targets, t)
 }
 
+// addClosing counts a flow that is over.
+func (p *planner) addClosing(f *sockdiag.Flow, d sockdiag.Direction) {
+	if p.selector.Direction.Includes(d) && p.selector.MatchEndpoint(f, d) {
+		p.closing++
+	}
+}
+
 // isOver reports whether this side has closed or shut down the flow and the peer has
 // acknowledged it. Only the peer's FIN is missing.
-func isOver(f *sockdiag.Flow) bool {
-	return f.State == sockdiag.FinWait2 && (f.Inode == 0 || f.ShutDown)
-}
+func isOver(f *sockdiag.Flow) bool { return f.State == sockdiag.FinWait2 && f.ClosedHere() }
 
 // addConnections adds the MPTCP connections that match by a subflow, or by their own
 // address when no subflow is left. It dumps again, without the selector: the evidence
@@ -138,8 +145,14 @@ func (p *planner) addConnection(ctx context.Context, c *connection) error {
 	if len(c.subflows) == 0 {
 		endpoints = []sockdiag.Flow{c.flow}
 	}
-	if !c.candidate || len(c.subflows) == 0 && c.flow.ShutDown || isOver(&c.flow) ||
-		!p.subflowsOnly && excludes(p.selector, &c.flow, c.subflows) {
+	if !c.candidate {
+		return nil
+	}
+	if len(c.subflows) == 0 && c.flow.ShutDown || isOver(&c.flow) {
+		p.addClosing(&c.flow, c.direction)
+		return nil
+	}
+	if !p.subflowsOnly && excludes(p.selector, &c.flow, c.subflows) {
 		return nil
 	}
 	evident := p.selector.StateSet().Has(c.flow.State) && connectionMatches(p.selector, &c.flow, c.subflows)

@@ -67,7 +67,8 @@ type openedFlow struct {
 
 // newWatch starts a watch for new flows to the ports of the targets. The first dump is of
 // the existing flows: the caller must not hang up a flow before start returns. It returns
-// nil without outbound targets, and after a warning when maxWatches are running.
+// nil without outbound targets, and after a warning when maxWatches are running. The watch
+// may outlive ctx.
 func (x *action) newWatch(ctx context.Context, targets []*target) *watch {
 	if x.WatchReconnect == 0 || x.DryRun {
 		return nil
@@ -94,16 +95,13 @@ func (x *action) newWatch(ctx context.Context, targets []*target) *watch {
 	}
 	w.selector.Ports = sortCompact(w.selector.Ports)
 	w.cgroups = sortCompact(w.cgroups)
-	if x.WatchLater {
-		ctx = x.closed
-	}
 	select {
 	case x.watching <- struct{}{}:
 	default:
 		x.logger.LogAttrs(ctx, slog.LevelWarn, "skipping reconnect watch, limit reached", slog.String("policy", x.Policy), slog.Int("limit", maxWatches))
 		return nil
 	}
-	ctx, w.stop = context.WithCancel(ctx)
+	ctx, w.stop = context.WithCancel(x.closed)
 	go func() {
 		defer func() { <-x.watching }()
 		defer close(w.done)
@@ -259,14 +257,10 @@ func (w *watch) ownersOf(ctx context.Context, flows []openedFlow) (map[uint32][]
 	return pids, nil
 }
 
-// end waits for the reconnects of the flows that were hung up, in the background with
-// WatchLater.
-func (w *watch) end(ctx context.Context, acted []*target) {
+// end watches for the reconnects of the flows that were hung up, in the background. It sets
+// AwaitReconnects of the report.
+func (w *watch) end(acted []*target, report *hangup.Report) {
 	if w == nil {
-		return
-	}
-	if !w.WatchLater {
-		w.finish(ctx, acted)
 		return
 	}
 	// The caller owns the results from here on.
@@ -275,7 +269,25 @@ func (w *watch) end(ctx context.Context, acted []*target) {
 		clone := *t
 		own[i] = &clone
 	}
-	w.watches.Go(func() { w.finish(w.closed, own) })
+	ctx, stop := context.WithCancel(w.closed)
+	finished := make(chan struct{})
+	w.watches.Go(func() {
+		defer stop()
+		defer close(finished)
+		w.finish(ctx, own)
+	})
+	report.AwaitReconnects = func(waiting context.Context) error {
+		select {
+		case <-finished:
+		case <-waiting.Done():
+			stop()
+			<-finished
+		}
+		for _, t := range own {
+			report.Results[t.position].Reconnect = t.Reconnect
+		}
+		return w.err
+	}
 }
 
 // finish waits until each flow that was hung up is replaced, for at most WatchReconnect

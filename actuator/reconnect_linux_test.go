@@ -37,6 +37,8 @@ func TestPrivilegedReconnectSameSocket(t *testing.T) {
 			})
 			if err != nil {
 				t.Error(err)
+			} else if err := report.AwaitReconnects(t.Context()); err != nil {
+				t.Error(err)
 			}
 			done <- report
 		}()

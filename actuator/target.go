@@ -37,8 +37,10 @@ type target struct {
 	// at the last lookup.
 	waitUntil  time.Time
 	interrupts string
+	// position is the index in Report.Results.
+	position int
 	// note is the part of Detail from before the hang-up. state is that of the last lookup
-	// after it, and acknowledged the time until one of them showed HalfClosed.
+	// after it, and acknowledged the time until the first of them that showed HalfClosed.
 	note         string
 	state        sockdiag.State
 	acknowledged time.Duration

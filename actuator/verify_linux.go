@@ -1,6 +1,7 @@
 package actuator
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"os"
@@ -23,6 +24,7 @@ const lastLookup = 250 * time.Millisecond
 // flow once more: most have ended by then.
 func (x *action) verify(ctx context.Context, targets []*target) {
 	if ctx.Err() == nil {
+		x.begin(hangup.AwaitingPeers, len(targets), time.Now().Add(x.Linger))
 		x.awaitEnds(ctx, targets, x.Linger)
 	}
 	switch {
@@ -83,6 +85,9 @@ func (x *action) awaitEnds(ctx context.Context, targets []*target, limit time.Du
 				open = append(open, t)
 			}
 		}
+		if x.progress.Activity == hangup.AwaitingPeers {
+			x.proceed(x.progress.Total - len(open))
+		}
 		if deadline.IsZero() {
 			deadline = time.Now().Add(limit)
 		}
@@ -102,31 +107,32 @@ func (t *target) setOutcome(outcome hangup.Outcome, err error) {
 	if outcome == hangup.HalfClosed || outcome == hangup.Lingering {
 		t.phase = phaseVerifying
 	}
+	if outcome == hangup.HalfClosed {
+		t.acknowledged = cmp.Or(t.acknowledged, t.Took)
+		t.Took = t.acknowledged
+	}
 	t.Detail = text.JoinNonEmpty("; ", t.observed(), t.note)
 	if t.finished != "" && outcome != hangup.Lingering {
 		t.Detail = t.finished
 	}
 }
 
-// observed describes the effect of the hang-up at the last lookup.
+// observed describes the effect of the hang-up at the last lookup. It has no times: reports
+// group equal details, and Took is the time.
 func (t *target) observed() string {
-	if t.Outcome == hangup.HalfClosed && t.acknowledged == 0 {
-		t.acknowledged = t.Took
-	}
-	took := t.Took.Round(100 * time.Microsecond).String()
 	switch {
 	case t.Method == hangup.Destroy && t.Outcome == hangup.Closed:
 		return "destroyed with an RST"
 	case t.Method == hangup.None || t.Outcome == hangup.Failed:
 		return ""
 	case t.Outcome == hangup.HalfClosed:
-		return "FIN acknowledged after " + t.acknowledged.Round(100*time.Microsecond).String() + ", the peer has not closed its side"
+		return "FIN acknowledged, the peer has not closed its side"
 	case t.Outcome == hangup.Lingering:
-		return "FIN not acknowledged after " + took
+		return "FIN not acknowledged"
 	case t.state == sockdiag.TimeWait:
-		return "FIN acknowledged after " + took + ", TIME_WAIT"
+		return "FIN acknowledged, TIME_WAIT"
 	default:
-		return "ended after " + took
+		return "connection ended"
 	}
 }
 

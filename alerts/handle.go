@@ -230,7 +230,6 @@ func (r *Receiver) newRequest(j *job, rules *Rules, now time.Time, act action) h
 		ReceiveWait:    p.ReceiveWait,
 		Rate:           p.Limits.Rate,
 		WatchReconnect: r.config.WatchReconnect,
-		WatchLater:     true,
 	}
 	if t := j.target; t.service && r.config.Names != nil {
 		request.Shared = func(f *sockdiag.Flow) bool {

@@ -223,7 +223,7 @@ func TestActionHasAllOfPolicy(t *testing.T) {
 			{Destinations: prefixes("10.0.0.10/32"), Ports: []uint16{53}},
 			{Destinations: prefixes("10.0.1.0/24")},
 		},
-		WatchReconnect: 5 * time.Second, WatchLater: true,
+		WatchReconnect: 5 * time.Second,
 	}
 	f := newFixture(t, Rules{Policies: []Policy{p}, Never: never}, func(c *Config) { c.WatchReconnect = 5 * time.Second })
 	f.post(t, notify(staleAlert("10.0.0.5", "80"))).want(t, 200, map[string]int{resultDone: 1})

@@ -45,7 +45,7 @@ func (r *Receiver) recordFlow(j *job, result *hangup.Result) {
 	rec.Flow = &f
 	r.log.Log(context.Background(), slog.LevelInfo, "flow handled", "policy", rec.Policy, "fingerprint", rec.Fingerprint,
 		"local", f.Local, "remote", f.Remote, "cookie", f.Cookie, "pid", f.PID, "command", f.Command,
-		"state", f.State, "method", f.Method, "outcome", f.Outcome, "reason", f.Reason, "detail", f.Detail, "err", f.Error)
+		"state", f.State, "method", f.Method, "outcome", f.Outcome, "took", result.Took, "reason", f.Reason, "detail", f.Detail, "err", f.Error)
 	r.audit(rec)
 }
 

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/alecthomas/kingpin/v2"
@@ -27,6 +28,8 @@ type hangupCommand struct {
 	stale   staleFlags
 	audit   string // path
 	request hangup.Request
+	// watchSet is set if the command line has --watch-reconnect.
+	watchSet bool
 
 	stdout, stderr io.Writer
 }
@@ -55,7 +58,8 @@ func newHangup(cmd *kingpin.CmdClause) *hangupCommand {
 		Default(hangup.DefaultDrainAnswer.String()).SetValue(duration{&r.DrainAnswer, 0})
 	cmd.Flag("receive-wait", "How long to wait for the end of a message that a connection is receiving, or sending if it is inbound; 0 disables the wait. Not with --method=destroy.").
 		Default(hangup.DefaultReceiveWait.String()).SetValue(duration{&r.ReceiveWait, 0})
-	cmd.Flag("watch-reconnect", "How long to watch for reconnects of the applications; 0 disables the watch.").Default("0s").SetValue(duration{&r.WatchReconnect, 0})
+	cmd.Flag("watch-reconnect", "How long to watch for reconnects of the applications after the report; 0 disables the watch. Default: "+terminalWatch.String()+" on a terminal, else 0s.").
+		PlaceHolder("DURATION").IsSetByUser(&h.watchSet).SetValue(duration{&r.WatchReconnect, 0})
 	cmd.Flag("except", "Leave connections to this address, prefix or name alone (repeatable).").PlaceHolder("HOST").StringsVar(&h.except)
 	h.stale.addFlags(cmd)
 	cmd.Flag("audit.log-file", "Append the hang-up to this audit file of tcphup serve, which must exist. Default: "+packagedAuditFile+", if it exists.").
@@ -70,33 +74,86 @@ func directions() []sockdiag.Direction {
 	return []sockdiag.Direction{sockdiag.Outbound, sockdiag.Inbound, sockdiag.Either}
 }
 
+// terminalWatch is the default of --watch-reconnect on a terminal.
+const terminalWatch = 2 * time.Second
+
 func (h *hangupCommand) run(ctx context.Context) error {
+	if !h.watchSet && h.output == "table" && isTerminal(h.stdout) && isTerminal(h.stderr) {
+		h.request.WatchReconnect = terminalWatch
+	}
+	console := newConsole(h.stderr)
+	defer console.close()
+	h.stderr = console
+	console.show(hangup.Progress{Activity: "looking up names"})
 	if err := h.parse(ctx); err != nil {
 		return err
 	}
-	elsewhere := h.elsewhere(ctx)
-	fmt.Fprint(h.stderr, elsewhere)
-	// The report has the outcome of each flow; the logger gets other warnings.
-	logger := slog.New(slog.NewTextHandler(h.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	console.show(hangup.Progress{Activity: "reading connections"})
+	elsewhere := strings.TrimSuffix(h.elsewhere(ctx), "\n")
+	warnElsewhere := func() {
+		if elsewhere != "" {
+			console.print(warning, elsewhere)
+		}
+	}
+	warnElsewhere()
+	// The report has the outcome of each flow, and the last line the reconnects.
+	logger := slog.New(slog.NewTextHandler(h.stderr, &slog.HandlerOptions{Level: slog.LevelError}))
+	h.request.Progress = console.show
+	a := actuator.New(actuator.Config{Logger: logger})
+	defer a.Close()
 	audited := auditHangup(h.audit, &h.request, h.stderr)
-	report, err := actuator.New(actuator.Config{Logger: logger}).HangUp(ctx, h.request)
+	report, err := a.HangUp(ctx, h.request)
 	audited.end(ctx, report, err)
 	if err != nil {
 		return err
 	}
-	write := writeTable
+	interrupted := ctx.Err() != nil
 	if h.output == "json" {
-		write = writeJSON
+		// The JSON form of a flow has its reconnect.
+		h.awaitReconnects(ctx, console, report)
 	}
-	if err := write(h.stdout, report); err != nil {
+	console.show(hangup.Progress{})
+	if err := h.write(report); err != nil {
 		return fmt.Errorf("write report: %w", err)
 	}
-	fmt.Fprintln(h.stderr, "tcphup: "+summary(report))
-	fmt.Fprint(h.stderr, elsewhere)
-	if report.Count(hangup.Failed, hangup.Lingering, hangup.Refused) > 0 || ctx.Err() != nil {
+	line := "tcphup: " + summary(report, h.request.Selector.Direction)
+	if h.request.DryRun && len(report.Results) > 0 {
+		line += "; dry run: nothing was closed"
+	}
+	console.print("", line)
+	warnElsewhere()
+	if h.output != "json" && !interrupted && h.awaitReconnects(ctx, console, report) {
+		if style, line := reconnects(report); line != "" {
+			console.print(style, "tcphup: "+line)
+		}
+	}
+	if report.Count(hangup.Failed, hangup.Lingering, hangup.Refused) > 0 || interrupted {
 		return ErrIncomplete
 	}
 	return nil
+}
+
+func (h *hangupCommand) write(report *hangup.Report) error {
+	if h.output == "json" {
+		return writeJSON(h.stdout, report)
+	}
+	return writeTable(h.stdout, report)
+}
+
+// awaitReconnects waits for the end of the reconnect watch, or of ctx. It returns false if
+// there was no watch, or after a message if the watch failed.
+func (h *hangupCommand) awaitReconnects(ctx context.Context, console *console, report *hangup.Report) bool {
+	if report.AwaitReconnects == nil {
+		return false
+	}
+	console.show(hangup.Progress{Activity: "watching for reconnects, Ctrl-C ends the watch", Until: time.Now().Add(h.request.WatchReconnect)})
+	err := report.AwaitReconnects(ctx)
+	console.show(hangup.Progress{})
+	if err != nil {
+		console.print("", fmt.Sprintf("tcphup: cannot watch for reconnects: %v", err))
+		return false
+	}
+	return true
 }
 
 // parse completes the request from the arguments.

@@ -59,7 +59,7 @@ var flagGroups = map[string][]flagGroup{
 	},
 	"list": {
 		{"Which connections", []string{"direction", "stale", "former", "state.directory"}},
-		{"Report", []string{"flows", "watch", "interval", "output"}},
+		{"Report", []string{"flows", "sort", "watch", "interval", "output"}},
 	},
 }
 

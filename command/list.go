@@ -6,15 +6,22 @@ import (
 	"io"
 	"net"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/alecthomas/kingpin/v2"
-	"golang.org/x/term"
 
 	"tcphup/actuator"
+	"tcphup/hangup"
 	"tcphup/internal/text"
 	"tcphup/sockdiag"
+)
+
+// The values of --sort.
+const (
+	sortIdle        = "idle"
+	sortSockets     = "sockets"
+	sortDestination = "destination"
+	sortOwner       = "owner"
 )
 
 // list implements tcphup list.
@@ -23,6 +30,7 @@ type list struct {
 	flows      bool
 	watch      bool
 	interval   time.Duration
+	sort       string
 	output     string
 	stale      staleFlags
 	selector   sockdiag.Selector
@@ -35,6 +43,8 @@ func newList(cmd *kingpin.CmdClause) *list {
 	l := &list{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr}
 	cmd.Flag("flows", "One line per connection, with its process, instead of one per destination.").BoolVar(&l.flows)
 	cmd.Flag("watch", "Refresh the list like top; press q to quit.").Short('w').BoolVar(&l.watch)
+	setChoice(cmd.Flag("sort", "Order of the rows: idle (longest first), sockets (most first), destination, or owner (with --flows).").Default(sortIdle),
+		&l.sort, sortIdle, sortSockets, sortDestination, sortOwner)
 	cmd.Flag("interval", "With --watch: refresh interval.").Default("2s").SetValue(duration{&l.interval, 100 * time.Millisecond})
 	setChoice(cmd.Flag("direction", "Direction of connections: outbound (opened by this host), inbound (accepted by this host; PORT is the local port) or either.").
 		Default(sockdiag.Outbound.String()), &l.selector.Direction, directions()...)
@@ -46,21 +56,31 @@ func newList(cmd *kingpin.CmdClause) *list {
 }
 
 func (l *list) run(ctx context.Context) error {
+	if l.sort == sortOwner && !l.flows {
+		return fmt.Errorf("%w: --sort=owner needs --flows", ErrUsage)
+	}
+	console := newConsole(l.stderr)
+	defer console.close()
+	l.stderr = console
+	console.show(hangup.Progress{Activity: "looking up names"})
 	if err := l.parse(ctx); err != nil {
 		return err
 	}
 	color := useColor(l.stdout)
 	if l.watch {
+		console.close()
 		return l.watchUntilDone(ctx, color)
 	}
+	console.show(hangup.Progress{Activity: "reading connections"})
 	s, err := l.snapshot(ctx)
+	console.close()
 	if err != nil {
 		return fmt.Errorf("list connections: %w", err)
 	}
 	if err := l.write(s, color); err != nil {
 		return fmt.Errorf("write list: %w", err)
 	}
-	fmt.Fprintln(l.stderr, "tcphup: "+s.summary())
+	console.print("", "tcphup: "+s.summary())
 	return nil
 }
 
@@ -86,7 +106,9 @@ func (l *list) parse(ctx context.Context) error {
 type snapshot struct {
 	destinations []*destinationSummary
 	count        int // matched flows
+	closing      int // matched flows that the local side has closed already
 	leftAlone    int // flows excluded only by their direction
+	direction    sockdiag.Direction
 	hidden       int // subflows of MPTCP connections that the kernel does not list
 
 	// flows, owners and ownersErr are set with --flows only.
@@ -96,7 +118,7 @@ type snapshot struct {
 }
 
 func (l *list) snapshot(ctx context.Context) (*snapshot, error) {
-	s, all := new(snapshot), make(summaries)
+	s, all := &snapshot{direction: l.selector.Direction}, make(summaries)
 	var err error
 	s.leftAlone, err = scan(ctx, &l.selector, func(f *listedFlow) {
 		s.add(f, all)
@@ -107,14 +129,14 @@ func (l *list) snapshot(ctx context.Context) (*snapshot, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.destinations = all.sorted()
+	s.destinations = all.sorted(l.sort)
 	if l.flows {
-		sortFlows(s.flows)
 		flows := make([]sockdiag.Flow, len(s.flows))
 		for i, f := range s.flows {
 			flows[i] = f.Flow
 		}
 		s.owners, s.ownersErr = actuator.FindOwners(ctx, flows)
+		s.sortFlows(l.sort)
 	}
 	return s, nil
 }
@@ -123,6 +145,9 @@ func (s *snapshot) add(f *listedFlow, all summaries) {
 	s.count++
 	if f.hidden {
 		s.hidden++
+	}
+	if f.ClosedHere() {
+		s.closing++
 	}
 	all.add(f)
 }
@@ -133,7 +158,10 @@ func (s *snapshot) summary() string {
 	if s.count > 0 {
 		line = fmt.Sprintf("%s, %s", text.Plural(s.count, "connection"), text.Plural(len(s.destinations), "destination"))
 	}
-	line += otherDirection(s.leftAlone)
+	if s.closing > 0 {
+		line += "; " + closing(s.closing)
+	}
+	line += otherDirection(s.leftAlone, s.direction, s.count > 0)
 	if s.hidden > 0 {
 		line += fmt.Sprintf("; %s of unlisted MPTCP connections: %v", text.Plural(s.hidden, "subflow"), sockdiag.ErrNoMPTCPDiag)
 	}
@@ -162,14 +190,4 @@ func (l *list) write(s *snapshot, color bool) error {
 		return printJSON(l.stdout, s.json(l.flows))
 	}
 	return s.table(l.flows).write(l.stdout, color)
-}
-
-// useColor reports whether w is a terminal, NO_COLOR is unset and TERM is not dumb.
-func useColor(w io.Writer) bool {
-	return isTerminal(w) && os.Getenv("NO_COLOR") == "" && !strings.EqualFold(os.Getenv("TERM"), "dumb")
-}
-
-func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	return ok && term.IsTerminal(int(f.Fd()))
 }

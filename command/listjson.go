@@ -19,6 +19,7 @@ type destinationJSON struct {
 	Address        string   `json:"address"` // the local address of inbound flows
 	Port           uint16   `json:"port"`
 	Sockets        int      `json:"sockets"`
+	Closing        int      `json:"closing"` // closed by the local side already
 	IdleP50Seconds *float64 `json:"idle_p50_seconds,omitempty"`
 	IdleMaxSeconds *float64 `json:"idle_max_seconds,omitempty"`
 	Stalled        int      `json:"stalled"`
@@ -48,6 +49,7 @@ func (s *snapshot) json(flows bool) listJSON {
 			Address:        d.address.Addr().String(),
 			Port:           d.address.Port(),
 			Sockets:        d.sockets,
+			Closing:        d.closing,
 			IdleP50Seconds: hangup.SecondsJSON(d.idleAt(0.5)),
 			IdleMaxSeconds: hangup.SecondsJSON(d.idleAt(1)),
 			Stalled:        d.stalled,

@@ -14,32 +14,70 @@ func (s *snapshot) table(flows bool) *table {
 	if flows {
 		return s.flowTable()
 	}
-	t := &table{header: []string{"DESTINATION", ">SOCKETS", ">IDLE P50", ">IDLE MAX", ">STALLED", ">KEEPALIVE", ">SUBFLOWS"}}
+	t := &table{columns: []column{
+		{name: "DESTINATION"},
+		{name: "SOCKETS", right: true},
+		{name: "IDLE P50", right: true},
+		{name: "IDLE MAX", right: true},
+		{name: "STALLED", right: true, shared: 1, none: "none stalled"},
+		{name: "KEEPALIVE", right: true, shared: 1, optional: true},
+		{name: "SUBFLOWS", right: true, shared: 1, none: "no MPTCP", optional: true},
+	}}
 	for _, d := range s.destinations {
 		name := d.address.String()
 		if d.direction == sockdiag.Inbound {
 			name = "inbound at " + name
 		}
+		sockets := cell{text: strconv.Itoa(d.sockets)}
+		if d.closing > 0 {
+			sockets = cell{fmt.Sprintf("%d, closing %d", d.sockets, d.closing), yellow}
+		}
 		subflows := count(d.subflows, "")
 		if d.pathless > 0 {
 			subflows = cell{fmt.Sprintf("%d, %d pathless", d.subflows, d.pathless), red}
 		}
-		t.add(cell{text: name}, cell{text: strconv.Itoa(d.sockets)}, idleCell(d.idleAt(0.5)), idleCell(d.idleAt(1)),
-			count(d.stalled, red), cell{text: fmt.Sprintf("%d/%d", d.keepalive, d.sockets)}, subflows)
+		t.add(cell{text: name}, sockets, idleCell(d.idleAt(0.5)), idleCell(d.idleAt(1)),
+			count(d.stalled, red), keepaliveCell(d), subflows)
 	}
 	return t
 }
 
+// keepaliveCell has the sockets with a keepalive timer, of those that may have one.
+func keepaliveCell(d *destinationSummary) cell {
+	switch d.keepalive {
+	case 0:
+		return cell{text: "off"}
+	case d.sockets:
+		return cell{text: "on"}
+	default:
+		return cell{text: fmt.Sprintf("%d of %d", d.keepalive, d.sockets)}
+	}
+}
+
 func (s *snapshot) flowTable() *table {
-	t := &table{header: []string{"LOCAL", "REMOTE", "PROTOCOL", "STATE", ">IDLE", "TIMER", ">RETRIES", ">RECV-Q", ">SEND-Q", "OWNER"}}
+	t := &table{columns: []column{
+		{name: "LOCAL", port: true},
+		{name: "REMOTE", shared: 2},
+		{name: "OWNER", shared: 2, none: "owner unknown"},
+		{name: "IDLE", right: true},
+		{name: "RETRIES", right: true, shared: 1, none: "no retries", optional: true},
+		{name: "SEND-Q", right: true, shared: 1, none: "nothing to send", optional: true},
+		{name: "STATE", shared: 1, optional: true},
+		{name: "TIMER", shared: 1, none: "no timer", optional: true},
+		{name: "RECV-Q", right: true, shared: 1, none: "nothing unread", optional: true},
+		{name: "PROTOCOL", shared: 1, optional: true},
+	}}
 	for _, f := range s.flows {
 		owner := s.owners.ByInode[f.Inode]
 		state := cell{text: f.State.String()}
-		if f.Protocol == sockdiag.MPTCP {
+		switch {
+		case f.Protocol == sockdiag.MPTCP:
 			state = cell{state.text + ", pathless", red}
+		case f.ClosedHere():
+			state.style = yellow
 		}
-		t.add(cell{text: f.Local.String()}, cell{text: f.Remote.String()}, cell{text: protocolText(f)}, state, idleCell(f.Idle()),
-			timerCell(f), count(int(f.Retries), red), count(int(f.ReceiveQueue), ""), count(int(f.SendQueue), ""), dash(ownerText(owner.PID, owner.Command)))
+		t.add(cell{text: f.Local.String()}, cell{text: f.Remote.String()}, dash(ownerText(owner.PID, owner.Command)), idleCell(f.Idle()),
+			count(int(f.Retries), red), count(int(f.SendQueue), ""), state, timerCell(f), count(int(f.ReceiveQueue), ""), cell{text: protocolText(f)})
 	}
 	return t
 }
@@ -57,11 +95,11 @@ func idleCell(idle time.Duration, known bool) cell {
 	case !known:
 		return dash("-")
 	case idle >= text.VeryLongIdle:
-		return cell{text.ShortDuration(idle), red}
+		return cell{text.Duration(idle), red}
 	case idle >= text.LongIdle:
-		return cell{text.ShortDuration(idle), yellow}
+		return cell{text.Duration(idle), yellow}
 	default:
-		return cell{text: text.ShortDuration(idle)}
+		return cell{text: text.Duration(idle)}
 	}
 }
 
@@ -69,7 +107,7 @@ func timerCell(f *listedFlow) cell {
 	if f.Timer == sockdiag.TimerNone {
 		return dash("-")
 	}
-	c := cell{text: f.Timer.String() + " in " + text.ShortDuration(f.Expires)}
+	c := cell{text: f.Timer.String() + " in " + text.Duration(f.Expires)}
 	if f.Stalled() {
 		c.style = red
 	}

@@ -6,21 +6,23 @@ import (
 	"io"
 	"slices"
 	"strconv"
-	"time"
+	"strings"
 
 	"tcphup/hangup"
 	"tcphup/internal/text"
+	"tcphup/sockdiag"
 )
 
 type reportJSON struct {
 	Flows     []hangup.ResultJSON    `json:"flows"`
 	Outcomes  map[hangup.Outcome]int `json:"outcomes"` // includes outcomes with 0 flows
 	Spared    map[hangup.Reason]int  `json:"spared,omitempty"`
+	Closing   int                    `json:"closing"` // closed by the local side already
 	LeftAlone int                    `json:"other_direction_left_alone"`
 }
 
 func writeJSON(w io.Writer, report *hangup.Report) error {
-	out := reportJSON{Flows: []hangup.ResultJSON{}, Outcomes: make(map[hangup.Outcome]int), Spared: report.Spared(), LeftAlone: report.LeftAlone}
+	out := reportJSON{Flows: []hangup.ResultJSON{}, Outcomes: make(map[hangup.Outcome]int), Spared: report.Spared(), Closing: report.Closing, LeftAlone: report.LeftAlone}
 	for _, o := range hangup.Outcomes() {
 		out.Outcomes[o] = report.Count(o)
 	}
@@ -31,22 +33,102 @@ func writeJSON(w io.Writer, report *hangup.Report) error {
 }
 
 func writeTable(w io.Writer, report *hangup.Report) error {
-	t := &table{header: []string{"LOCAL", "REMOTE", "PROTOCOL", "STATE", "IDLE", "OWNER", "METHOD", "OUTCOME", "WHY"}}
-	for i := range report.Results {
-		r := &report.Results[i]
-		t.add(cell{text: r.Flow.Local.String()}, cell{text: r.Flow.Remote.String()}, cell{text: r.Flow.Protocol.String()},
-			cell{text: r.Flow.State.String()}, cell{text: idleText(r)}, cell{text: ownerText(r.PID, r.Command)},
-			cell{text: string(r.Method)}, cell{text: string(r.Outcome)}, cell{text: why(r)})
+	why := newExplanations(report)
+	color := useColor(w)
+	if err := reportTable(report, why).write(w, color); err != nil {
+		return err
 	}
-	return t.write(w, false)
+	return writeLines(w, why.lines(terminalWidth(w), color))
 }
 
-func idleText(r *hangup.Result) string {
-	idle, known := r.Flow.Idle()
-	if !known {
-		return "-"
+func reportTable(report *hangup.Report, why *explanations) *table {
+	t := &table{columns: []column{
+		{name: "LOCAL", port: true},
+		{name: "REMOTE", shared: 2},
+		{name: "OWNER", shared: 2, none: "owner unknown"},
+		{name: "IDLE", right: true},
+		{name: "OUTCOME"},
+		{name: "METHOD", shared: 1, none: "not hung up", optional: true},
+		{name: "STATE", shared: 1, optional: true},
+		{name: "PROTOCOL", shared: 1, optional: true},
+	}}
+	for i := range report.Results {
+		r := &report.Results[i]
+		t.add(cell{text: r.Flow.Local.String()}, cell{text: r.Flow.Remote.String()}, dash(ownerText(r.PID, r.Command)), idleCell(r.Flow.Idle()),
+			cell{why.label(r), outcomeStyle(r.Outcome)}, cell{text: string(r.Method)}, cell{text: r.Flow.State.String()}, cell{text: r.Flow.Protocol.String()})
 	}
-	return idle.Round(100 * time.Millisecond).String()
+	return t
+}
+
+func outcomeStyle(o hangup.Outcome) style {
+	switch o {
+	case hangup.Refused, hangup.Failed:
+		return red
+	case hangup.HalfClosed, hangup.Lingering:
+		return yellow
+	default:
+		return ""
+	}
+}
+
+// explanations are the details and errors below a report: each once, with the outcome of its
+// rows. If the rows of an outcome have several, they are numbered.
+type explanations struct {
+	order []explanation
+	texts map[string][]string // by outcome
+}
+
+type explanation struct{ outcome, text string }
+
+func newExplanations(report *hangup.Report) *explanations {
+	e := &explanations{texts: make(map[string][]string)}
+	for i := range report.Results {
+		r := &report.Results[i]
+		x := explain(r)
+		if x.text == "" || slices.Contains(e.texts[x.outcome], x.text) {
+			continue
+		}
+		e.texts[x.outcome] = append(e.texts[x.outcome], x.text)
+		e.order = append(e.order, x)
+	}
+	return e
+}
+
+func explain(r *hangup.Result) explanation {
+	x := explanation{outcome: string(r.Outcome), text: text.Printable(r.Detail)}
+	if r.PID != 0 {
+		// The table has the owner: equal texts are printed once.
+		x.text = strings.ReplaceAll(x.text, text.Printable(fmt.Sprintf("process %d (%s)", r.PID, r.Command)), "the owner")
+	}
+	if r.Reason != "" {
+		x.outcome += " (" + string(r.Reason) + ")"
+	}
+	if r.Err != nil {
+		x.text = text.JoinNonEmpty(": ", x.text, text.Printable(r.Err.Error()))
+	}
+	return x
+}
+
+// label returns the outcome of a row, with the number of its explanation.
+func (e *explanations) label(r *hangup.Result) string {
+	x := explain(r)
+	return x.outcome + e.number(x)
+}
+
+func (e *explanations) number(x explanation) string {
+	texts := e.texts[x.outcome]
+	if i := slices.Index(texts, x.text); i >= 0 && len(texts) > 1 {
+		return fmt.Sprintf(" [%d]", i+1)
+	}
+	return ""
+}
+
+func (e *explanations) lines(width int, color bool) []string {
+	var lines []string
+	for _, x := range e.order {
+		lines = append(lines, wrapText(x.outcome+e.number(x)+": "+x.text, " ", "", width, color)...)
+	}
+	return lines
 }
 
 // ownerText returns PID/COMMAND, or "-" without a PID.
@@ -57,32 +139,13 @@ func ownerText(pid int, command string) string {
 	return strconv.Itoa(pid) + "/" + text.Printable(command)
 }
 
-func why(r *hangup.Result) string {
-	parts := []string{string(r.Reason), text.Printable(r.Detail)}
-	if r.Err != nil {
-		parts = append(parts, text.Printable(r.Err.Error()))
-	}
-	if r.Reconnect != nil {
-		parts = append(parts, reconnectText(r))
-	}
-	return text.JoinNonEmpty(": ", parts...)
-}
-
-func reconnectText(r *hangup.Result) string {
-	after := r.Reconnect.After.Round(time.Millisecond)
-	switch {
-	case !r.Reconnect.Remote.IsValid():
-		return fmt.Sprintf("no reconnect seen in %s", after)
-	case r.Reconnect.SameAddress(&r.Flow):
-		return fmt.Sprintf("RECONNECTED TO THE SAME ADDRESS after %s", after)
-	default:
-		return fmt.Sprintf("reconnected to %s after %s", r.Reconnect.Remote, after)
-	}
-}
-
 // summary returns the line below the report.
-func summary(report *hangup.Report) string {
-	line := cmp.Or(hangup.FormatOutcomes(report.Outcomes()), noMatch) + otherDirection(report.LeftAlone)
+func summary(report *hangup.Report, direction sockdiag.Direction) string {
+	line := cmp.Or(hangup.FormatOutcomes(report.Outcomes()), noMatch)
+	if report.Closing > 0 {
+		line += "; " + closing(report.Closing)
+	}
+	line += otherDirection(report.LeftAlone, direction, report.Covered > 0)
 	if n := report.Unselected[hangup.ReasonEvidence]; n > 0 {
 		line += fmt.Sprintf("; %d idle for less than --min-idle", n)
 	}
@@ -92,15 +155,36 @@ func summary(report *hangup.Report) string {
 	return line + unsearched(report.Unsearched)
 }
 
-// noMatch, otherDirection, uninspected and unsearched are parts of the lines below lists and reports.
+// noMatch, closing, otherDirection, uninspected and unsearched are parts of the lines below
+// lists and reports.
 
 const noMatch = "no connection matches"
 
-func otherDirection(n int) string {
-	if n == 0 {
-		return ""
+func closing(n int) string {
+	if n == 1 {
+		return "1 is closed on this side already and waits for its peer"
 	}
-	return fmt.Sprintf("; %d in the other direction left alone (--direction)", n)
+	return fmt.Sprintf("%d are closed on this side already and wait for their peer", n)
+}
+
+// otherDirection returns the flag for n connections that match except for their direction.
+func otherDirection(n int, selected sockdiag.Direction, anyMatch bool) string {
+	other := sockdiag.Inbound
+	if selected == sockdiag.Inbound {
+		other = sockdiag.Outbound
+	}
+	switch {
+	case n == 0:
+		return ""
+	case anyMatch:
+		return fmt.Sprintf("; %d %s left alone (--direction=%s or either)", n, other, other)
+	default:
+		verb := "do"
+		if n == 1 {
+			verb = "does"
+		}
+		return fmt.Sprintf("; %s %s: add --direction=%s", text.Plural(n, other.String()+" connection"), verb, other)
+	}
 }
 
 func uninspected(unreadable, processes int) string {

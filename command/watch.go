@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -82,25 +83,43 @@ func (l *list) append(s *snapshot, failed error, color bool) error {
 	return err
 }
 
-// redraw prints a snapshot over the previous one, truncated to the terminal height.
+// smallHeight is the height of a terminal up to which the summary is left out.
+const smallHeight = 10
+
+// redraw prints a snapshot over the previous one, fitted to the terminal.
 func (l *list) redraw(s *snapshot, failed error, color bool) error {
-	_, height, err := term.GetSize(int(l.stdout.(*os.File).Fd()))
-	if err != nil || height < 1 {
-		height = 24
+	width, height, err := term.GetSize(int(l.stdout.(*os.File).Fd()))
+	if err != nil || width < 1 || height < 1 {
+		width, height = defaultWidth, 24
 	}
-	head := cell{"tcphup list  " + time.Now().Format(time.TimeOnly) + "  ", dim}
-	var lines []string
+	lines := []string{cell{"tcphup list  " + time.Now().Format(time.TimeOnly) + "  by " + l.sort + "  q: quit", dim}.show(color)}
 	if failed != nil {
-		lines = []string{head.show(color) + cell{text.Printable(failed.Error()), red}.show(color)}
+		lines = append(lines, wrapParts("", []cell{{text.Printable(failed.Error()), red}}, "", width, color)...)
 	} else {
-		lines = append([]string{head.show(color) + s.summary() + cell{"  q: quit", dim}.show(color), ""}, s.table(l.flows).lines(color)...)
+		if height > smallHeight {
+			lines = append(lines, wrapText(s.summary(), "; ", "", width, color)...)
+			lines = append(lines, "")
+		}
+		lines = append(lines, s.table(l.flows).layout(width, color).screen(height-len(lines), color)...)
 	}
-	if len(lines) > height {
-		lines = append(lines[:height-1], cell{fmt.Sprintf("%d more", len(lines)-height+1), dim}.show(color))
-	}
+	lines = lines[:min(len(lines), height)]
 	frame := cursorHome + strings.Join(lines, eraseLine+"\r\n") + eraseLine + eraseBelow
 	_, err = io.WriteString(l.stdout, frame)
 	return err
+}
+
+// screen returns at most height lines: as many rows as fit, and the number of the others.
+func (l layout) screen(height int, color bool) []string {
+	room := height - len(l.header) - len(l.below)
+	if len(l.rows) <= room {
+		return slices.Concat(l.header, l.rows, l.below)
+	}
+	keep := max(room-1, 0) / l.height
+	more := cell{fmt.Sprintf("%d more rows do not fit", len(l.rows)/l.height-keep), bold}.show(color)
+	if keep == 0 {
+		return []string{more}
+	}
+	return slices.Concat(l.header, l.rows[:keep*l.height], []string{more}, l.below)
 }
 
 // openScreen switches the terminal to raw mode and the alternate screen, and calls quit on

@@ -1,6 +1,7 @@
 package hangup
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -77,9 +78,11 @@ type Result struct {
 	Detail string
 	// Err is the cause of Failed, else nil.
 	Err error
-	// Took is the time from the hang-up to the last lookup; 0 without a hang-up.
+	// Took is the time from the hang-up to the last lookup, of a HalfClosed flow to the
+	// acknowledgement of the FIN; 0 without a hang-up.
 	Took time.Duration
-	// Reconnect is the replacement of the flow; nil if it was not watched.
+	// Reconnect is the replacement of the flow; nil before Report.AwaitReconnects, and if
+	// it was not watched.
 	Reconnect *Reconnect
 }
 
@@ -105,6 +108,9 @@ type Report struct {
 	// LeftAlone counts the flows that match except for their direction, Younger those that
 	// were established after Request.EstablishedBefore, and Others those of Request.Other.
 	LeftAlone, Younger, Others int
+	// Closing counts the flows that match by address, port and direction, and that the local
+	// side has closed already: they wait for the FIN of the peer, and were not selected.
+	Closing int
 	// Unselected counts the flows that match by address, port and direction and were not
 	// selected, by reason. Spared adds those that were refused later.
 	Unselected map[Reason]int
@@ -114,6 +120,9 @@ type Report struct {
 	Processes, Unreadable, Unsearched int
 	// OwnersTook is the duration of the /proc scan.
 	OwnersTook time.Duration
+	// AwaitReconnects waits for the end of the reconnect watch and sets Reconnect of the
+	// results. When ctx ends, so does the watch. It is nil if no flow is watched.
+	AwaitReconnects func(ctx context.Context) error
 }
 
 // Count returns the number of flows with one of the outcomes.

@@ -91,12 +91,10 @@ type Request struct {
 	// whole. 0 means no wait. It does not apply to method Destroy.
 	ReceiveWait time.Duration
 	// WatchReconnect is how long to watch for new flows of the applications; 0 disables
-	// the watch. With WatchLater the report does not wait: reconnects are only logged and
-	// counted.
+	// the watch. The report does not wait for it: see Report.AwaitReconnects.
 	WatchReconnect time.Duration
-	WatchLater     bool
 	// Reconnected is called for each flow that WatchReconnect sees replaced, with Reconnect
-	// set; with WatchLater also after HangUp has returned. Calls do not overlap. nil skips it.
+	// set, also after HangUp has returned. Calls do not overlap. nil skips it.
 	Reconnected func(*Result)
 	// Begin is called before the first flow is touched, with the number of flows to hang
 	// up. A dry run, and an action that hangs up none, do not call it.
@@ -105,7 +103,30 @@ type Request struct {
 	// Reconnect is not set yet. The Result is valid during the call only. HangUp waits for
 	// Begin and Done; both may be nil.
 	Done func(*Result)
+	// Progress is called when the activity or its counts change, without Begin in a dry run
+	// too. HangUp waits for it; it may be nil.
+	Progress func(Progress)
 }
+
+// Progress is the current activity of an action.
+type Progress struct {
+	Activity Activity
+	// Done of Total flows are finished with the activity; both are 0 if it has no count.
+	Done, Total int
+	// Until is when the activity ends at the latest, or is expected to end; zero if unknown.
+	Until time.Time
+}
+
+// Activity is a step of an action that may take long.
+type Activity string
+
+// The activities, in their order. Draining repeats HangingUp for the flows that were busy.
+const (
+	FindingOwners Activity = "searching for the owners of the connections"
+	HangingUp     Activity = "hanging up"
+	Draining      Activity = "waiting for connections to become quiet"
+	AwaitingPeers Activity = "waiting for the peers to close"
+)
 
 // WithDefaults returns the request with defaults for zero values. It returns an error
 // that names the first invalid field.

@@ -212,6 +212,12 @@ func (f *Flow) LastTimes() (sent, received, acked time.Duration, known bool) {
 	}
 }
 
+// ClosedHere reports whether the local side has closed or shut down both directions of the
+// flow, which waits for its peer.
+func (f *Flow) ClosedHere() bool {
+	return States(FinWait1, FinWait2, Closing, LastAck).Has(f.State) && (f.Inode == 0 || f.ShutDown)
+}
+
 // Stalled reports whether the flow has an unanswered keepalive probe, retransmission or
 // zero-window probe.
 func (f *Flow) Stalled() bool {

@@ -196,7 +196,7 @@ func newPageDestination(from *collector.Destination, s *collector.Snapshot) page
 		d.Name = "other (" + atLeast(s) + text.Plural(s.Folded, "destination") + ")"
 	}
 	if slices.Max(from.Idle) > 0 {
-		d.Median, d.Longest = text.ShortDuration(from.MedianIdle), text.ShortDuration(from.LongestIdle)
+		d.Median, d.Longest = text.Duration(from.MedianIdle), text.Duration(from.LongestIdle)
 		d.VeryLong = from.LongestIdle >= text.VeryLongIdle
 	}
 	return d

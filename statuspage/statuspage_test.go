@@ -114,7 +114,7 @@ func TestStatusPage(t *testing.T) {
 		"stale-cache", "1 open", "pgbouncer (871)", "sigpipe: its next write would kill process 4093",
 		"10.20.0.1:51044 → 10.20.0.5:5432", "breaker_open", "grant CAP_NET_ADMIN",
 		">1 closed<", ">1 half_closed<", ">1 refused<", ">refused: 1 sigpipe<", ">spared: 3 evidence<", ">1 reconnected to the same address<", ">running<", ">7 planned<",
-		"<dt>stale sockets</dt><dd>48</dd>", ">2m5s<", ">3h0m<",
+		"<dt>stale sockets</dt><dd>48</dd>", ">2m5s<", ">3h<",
 		"db.internal:5432", `<span class="name">10.20.0.5</span> <span class="aside"><span class="count">48 sockets</span>, since <time datetime="2026-03-14T09:22:53Z">2026-03-14 09:22:53</time></span>`,
 		`<span class="name">10.20.0.6</span> <span class="aside"><span class="count">64 sockets</span></span>`, `<span class="name">10.20.30.1</span></li>`,
 		`<span class="badge bad">failed</span> <time datetime="2026-03-14T09:26:45Z">2026-03-14 09:26:45</time>: ask 10.20.0.53:53`,

@@ -3,7 +3,6 @@ package text
 import (
 	"strings"
 	"testing"
-	"time"
 )
 
 func TestPrintable(t *testing.T) {
@@ -55,24 +54,6 @@ func TestPlural(t *testing.T) {
 	for n, want := range map[int]string{0: "0 flows", 1: "1 flow", 2: "2 flows"} {
 		if got := Plural(n, "flow"); got != want {
 			t.Errorf("got %s, want %s", got, want)
-		}
-	}
-}
-
-func TestShortDuration(t *testing.T) {
-	for d, want := range map[time.Duration]string{
-		0:                              "0.0s",
-		449 * time.Millisecond:         "0.4s",
-		9999 * time.Millisecond:        "9.9s",
-		10 * time.Second:               "10s",
-		59999 * time.Millisecond:       "59s",
-		12*time.Minute + 3*time.Second: "12m3s",
-		5*time.Hour + 9*time.Minute:    "5h9m",
-		24 * time.Hour:                 "1d0h",
-		76 * time.Hour:                 "3d4h",
-	} {
-		if got := ShortDuration(d); got != want {
-			t.Errorf("%d ns: %q, want %q", d, got, want)
 		}
 	}
 }

@@ -162,7 +162,7 @@ func TestPrivilegedReceiveWait(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		for _, direction := range []string{"outbound", "inbound"} {
 			t.Run(direction+" without wait", func(t *testing.T) {
-				report := hangUpPending(t, "Go stream", direction, false, "--receive-wait=0s", "--linger=1s")
+				report := hangUpPending(t, "Go stream", direction, false, "--receive-wait=0s", "--linger=1s", "--output=json")
 				if n := len(regexp.MustCompile("data was (arriving|unread|being sent)").FindAllString(report, -1)); n != drainConnections {
 					t.Errorf("the interrupted message is reported %d times, want %d:\n%s", n, drainConnections, report)
 				}

@@ -58,7 +58,7 @@ func TestPrivilegedHiddenProcesses(t *testing.T) {
 		}{
 			{name: "no rights", exit: 1, outcome: "refused", method: "none", says: "CAP_SYS_PTRACE", end: "write ok 1"},
 			{name: "destroy", caps: []uintptr{unix.CAP_NET_ADMIN}, outcome: "closed", method: "destroy", says: "shutdown refused", end: "write ECONNABORTED -1"},
-			{name: "capabilities of the hint", caps: []uintptr{unix.CAP_SYS_PTRACE, unix.CAP_DAC_READ_SEARCH}, outcome: "closed", method: "shutdown", says: " after ", end: "write EPIPE -1"},
+			{name: "capabilities of the hint", caps: []uintptr{unix.CAP_SYS_PTRACE, unix.CAP_DAC_READ_SEARCH}, outcome: "closed", method: "shutdown", says: "FIN acknowledged", end: "write EPIPE -1"},
 		} {
 			fd := s.app.Connect(s.target.addr(), false, false)
 			attr := &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}, AmbientCaps: tt.caps}

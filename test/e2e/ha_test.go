@@ -138,6 +138,7 @@ type flowRecord struct {
 	Outcome     string   `json:"outcome"`
 	Reason      string   `json:"reason"`
 	Detail      string   `json:"detail"`
+	TookSeconds float64  `json:"took_seconds"`
 }
 
 // hangups returns the audit records in tcphup's memory.

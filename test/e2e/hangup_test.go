@@ -237,7 +237,7 @@ func TestPrivilegedUsageErrors(t *testing.T) {
 		app.Connect(server.Addr(), false, false)
 		r = tcphup(t, "--max-flows=1", "127.0.0.1", "0")
 		r.mustExit(t, 1)
-		if strings.Count(r.stdout, "budget") != 2 || !strings.Contains(r.stderr, "2 refused") {
+		if strings.Count(r.stdout, "  refused (budget)\n") != 2 || !strings.Contains(r.stderr, "2 refused") {
 			t.Errorf("over budget: %s%s", r.stdout, r.stderr)
 		}
 	})

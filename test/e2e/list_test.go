@@ -138,7 +138,7 @@ func TestPrivilegedList(t *testing.T) {
 			r := tcphup(t, "list", nstest.Peer4, port)
 			r.mustExit(t, 0)
 			lines := strings.Split(strings.TrimSpace(r.stdout), "\n")
-			if len(lines) != 2 || !strings.HasPrefix(lines[0], "DESTINATION ") || !strings.HasPrefix(lines[1], at(plain)+" ") {
+			if len(lines) != 3 || !strings.HasPrefix(lines[0], "DESTINATION ") || !strings.HasPrefix(lines[1], at(plain)+" ") {
 				t.Errorf("stdout:\n%s", r.stdout)
 			}
 			if r.stderr != "tcphup: 2 connections, 1 destination\n" {
@@ -153,7 +153,7 @@ func TestPrivilegedList(t *testing.T) {
 		t.Run("inbound", func(t *testing.T) {
 			r := tcphup(t, "list", "--direction=inbound")
 			r.mustExit(t, 0)
-			if !strings.Contains(r.stdout, "inbound at "+inbound.Addr().String()) || !strings.Contains(r.stderr, "in the other direction left alone") {
+			if !strings.Contains(r.stdout, "inbound at "+inbound.Addr().String()) || !strings.Contains(r.stderr, "outbound left alone (--direction=outbound or either)") {
 				t.Errorf("%s%s", r.stdout, r.stderr)
 			}
 		})
@@ -183,7 +183,7 @@ func TestPrivilegedList(t *testing.T) {
 		t.Run("without rights", func(t *testing.T) {
 			r := runProgram(t, &syscall.Credential{Uid: nobody, Gid: nobody}, program.Path(t), "list", "--flows", nstest.Peer4)
 			r.mustExit(t, 0)
-			if strings.Count(r.stdout, "\n") != 5 || !strings.Contains(r.stderr, "could not be inspected") {
+			if strings.Count(r.stdout, "\n") != 6 || !strings.Contains(r.stderr, "could not be inspected") {
 				t.Errorf("%s%s", r.stdout, r.stderr)
 			}
 		})
@@ -269,7 +269,7 @@ func TestPrivilegedListOnTerminal(t *testing.T) {
 				want := strconv.Itoa(app.PID()) + "/" + shownCommand
 				nstest.Eventually(t, "a new flow", func() bool {
 					frame := screen.text()[strings.LastIndex(screen.text(), "\x1b[H"):]
-					return strings.Count(frame, want) >= 2
+					return strings.Contains(frame, "all 2: ") && strings.Contains(frame, "owner "+want)
 				})
 				if _, err := screen.keys.WriteString(key); err != nil {
 					t.Fatal(err)

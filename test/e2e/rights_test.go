@@ -266,8 +266,8 @@ func TestPrivilegedReconnect(t *testing.T) {
 			same       bool
 			says       string
 		}{
-			{name: "same address", next: "127.0.0.2", same: true, says: "RECONNECTED TO THE SAME ADDRESS"},
-			{name: "other address", next: "127.0.0.3", says: "reconnected to 127.0.0.3"},
+			{name: "same address", next: "127.0.0.2", same: true, says: "reconnected to the same address 127.0.0.2 (1)"},
+			{name: "other address", next: "127.0.0.3", says: "reconnected to 127.0.0.3 (1)"},
 			{name: "nowhere", says: "no reconnect seen"},
 		} {
 			t.Run(tt.name, func(t *testing.T) {
@@ -300,8 +300,9 @@ func TestPrivilegedReconnect(t *testing.T) {
 					r.mustExit(t, 0)
 					app.Kill()
 					if output == "table" {
-						if !strings.Contains(r.stdout, tt.says) {
-							t.Errorf("table: %s", r.stdout)
+						// The reconnect is below the report, and no log line is above it.
+						if !strings.HasPrefix(r.stderr, "tcphup: 1 closed\ntcphup: "+tt.says) || strings.Count(r.stderr, "\n") != 2 {
+							t.Errorf("stderr: %s", r.stderr)
 						}
 						continue
 					}

@@ -5,11 +5,14 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"tcphup/test/kit/nstest"
 )
 
 // terminal is a pseudo-terminal that records its output.
@@ -82,4 +85,24 @@ func (s *terminal) echoes(t *testing.T) bool {
 		t.Fatal(err)
 	}
 	return settings.Lflag&unix.ECHO != 0
+}
+
+// finish waits for all output of an ended command and returns it.
+func (s *terminal) finish(t *testing.T, cmd *exec.Cmd) string {
+	t.Helper()
+	const end = "end of the output"
+	if _, err := cmd.Stdout.(*os.File).WriteString(end); err != nil {
+		t.Fatal(err)
+	}
+	nstest.Eventually(t, "all output", func() bool { return strings.HasSuffix(s.text(), end) })
+	return strings.TrimSuffix(s.text(), end)
+}
+
+// shown returns the lines of a terminal in the end: a carriage return begins to overwrite.
+func shown(output string) string {
+	lines := strings.Split(strings.ReplaceAll(output, "\r\n", "\n"), "\n")
+	for i, line := range lines {
+		lines[i] = strings.ReplaceAll(line[strings.LastIndexByte(line, '\r')+1:], "\x1b[K", "")
+	}
+	return strings.Join(lines, "\n")
 }
