@@ -22,9 +22,9 @@ type planner struct {
 	undecided   []sockdiag.Flow
 
 	targets []*target
-	// covered flows match in address, port and direction, leftAlone flows except for their
-	// direction; lacking flows are covered but lack the evidence.
-	covered, leftAlone, lacking int
+	// Inodes of flows that are only counted: leftAlone match except for their direction,
+	// lacking except for the evidence.
+	leftAlone, lacking []uint32
 }
 
 // plan dumps listeners, MPTCP connections and TCP flows, in this order: a subflow whose
@@ -84,7 +84,7 @@ func (p *planner) addFlow(f sockdiag.Flow, d sockdiag.Direction) {
 		return
 	}
 	if !p.selector.Direction.Includes(d) {
-		p.leftAlone++
+		p.leftAlone = append(p.leftAlone, f.Inode)
 		return
 	}
 	p.add(&target{Result: hangup.Result{Flow: f, Direction: d}, hidden: p.table.LacksMPTCPDiag(&f)}, p.selector.MatchEvidence(&f))
@@ -92,9 +92,8 @@ func (p *planner) addFlow(f sockdiag.Flow, d sockdiag.Direction) {
 
 // add adds a target if it has the evidence, and only counts it otherwise.
 func (p *planner) add(t *target, evident bool) {
-	p.covered++
 	if !evident {
-		p.lacking++
+		p.lacking = append(p.lacking, t.Flow.Inode)
 		return
 	}
 	p.targets = append(p.targets, t)
@@ -158,7 +157,7 @@ func (p *planner) addConnection(ctx context.Context, c *connection) error {
 	switch {
 	case !slices.ContainsFunc(endpoints, func(f sockdiag.Flow) bool { return p.selector.MatchEndpoint(&f, c.direction) }):
 	case !p.selector.Direction.Includes(c.direction):
-		p.leftAlone++
+		p.leftAlone = append(p.leftAlone, c.flow.Inode)
 	case p.subflowsOnly && len(c.subflows) > 0:
 		p.addSubflows(c)
 	default:

@@ -21,19 +21,31 @@ const maxElsewhere = 5
 // the stale connections lead to the old one. An error becomes the note: it is no reason
 // against the hang-up.
 func (h *hangupCommand) elsewhere(ctx context.Context) string {
-	own := &h.request.Selector
-	if len(own.Ports) == 0 || len(h.targets) == 0 || !slices.ContainsFunc(h.targets[:len(h.targets)-1], isName) {
+	others := h.selector
+	if len(others.Ports) == 0 || others.Direction == sockdiag.Inbound || !slices.ContainsFunc(h.hosts, isName) {
 		return ""
 	}
-	counts := make(map[netip.Addr]int)
-	others := sockdiag.Selector{
-		Destinations: sockdiag.Everywhere(), Except: slices.Concat(own.Destinations, own.Except), Ports: own.Ports,
-		States: sockdiag.States(sockdiag.Established, sockdiag.SynSent, sockdiag.CloseWait),
+	others.Direction = sockdiag.Outbound
+	others.Destinations, others.Except = sockdiag.Everywhere(), slices.Concat(others.Destinations, others.Except)
+	if others.States == 0 {
+		others.States = sockdiag.States(sockdiag.Established, sockdiag.SynSent, sockdiag.CloseWait)
 	}
-	if _, err := scan(ctx, &others, func(f *listedFlow) { counts[f.Remote.Addr()]++ }); err != nil {
+	counts := make(map[netip.Addr]int)
+	count := func(f *listedFlow) { counts[f.Remote.Addr()]++ }
+	var err error
+	if h.owner.IsZero() {
+		_, err = scan(ctx, &others, count)
+	} else {
+		var found owned
+		found, err = h.scanOwned(ctx, &others)
+		for _, f := range found.flows {
+			count(f)
+		}
+	}
+	if err != nil {
 		return fmt.Sprintf("tcphup: cannot look for connections that lead elsewhere: %v\n", err)
 	}
-	return noteElsewhere(counts, own.Ports)
+	return noteElsewhere(counts, others.Ports, h.filters())
 }
 
 // isName reports whether a HOST is neither an address nor a prefix.
@@ -42,8 +54,9 @@ func isName(host string) bool {
 	return err != nil
 }
 
-// noteElsewhere lists the addresses with the most connections first.
-func noteElsewhere(counts map[netip.Addr]int, ports []uint16) string {
+// noteElsewhere lists the addresses with the most connections first. The command in the note
+// has the filters.
+func noteElsewhere(counts map[netip.Addr]int, ports []sockdiag.PortRange, filters []string) string {
 	total := 0
 	var addresses []netip.Addr
 	for a, n := range counts {
@@ -61,11 +74,11 @@ func noteElsewhere(counts map[netip.Addr]int, ports []uint16) string {
 	if more := len(addresses) - maxElsewhere; more > 0 {
 		list = append(list, fmt.Sprintf("and %d more", more))
 	}
-	port := strings.Trim(strings.ReplaceAll(fmt.Sprint(ports), " ", ","), "[]")
+	port := sockdiag.FormatPorts(ports)
 	verb := "lead"
 	if total == 1 {
 		verb = "leads"
 	}
-	return fmt.Sprintf("tcphup: %s to port %s %s elsewhere: %s; to hang up: tcphup %s %s\n",
-		text.Plural(total, "connection"), port, verb, strings.Join(list, ", "), strings.Join(hosts, " "), port)
+	return fmt.Sprintf("tcphup: %s to port %s %s elsewhere: %s; to hang up: tcphup %s\n",
+		text.Plural(total, "connection"), port, verb, strings.Join(list, ", "), strings.Join(slices.Concat(hosts, []string{port}, filters), " "))
 }

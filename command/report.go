@@ -17,10 +17,12 @@ type reportJSON struct {
 	Outcomes  map[hangup.Outcome]int `json:"outcomes"` // includes outcomes with 0 flows
 	Spared    map[hangup.Reason]int  `json:"spared,omitempty"`
 	LeftAlone int                    `json:"other_direction_left_alone"`
+	// UnknownOwner counts flows that match except for the owner filter.
+	UnknownOwner int `json:"unknown_owner_left_alone,omitempty"`
 }
 
 func writeJSON(w io.Writer, report *hangup.Report) error {
-	out := reportJSON{Flows: []hangup.ResultJSON{}, Outcomes: make(map[hangup.Outcome]int), Spared: report.Spared(), LeftAlone: report.LeftAlone}
+	out := reportJSON{Flows: []hangup.ResultJSON{}, Outcomes: make(map[hangup.Outcome]int), Spared: report.Spared(), LeftAlone: report.LeftAlone, UnknownOwner: report.UnknownOwner}
 	for _, o := range hangup.Outcomes() {
 		out.Outcomes[o] = report.Count(o)
 	}
@@ -82,17 +84,17 @@ func reconnectText(r *hangup.Result) string {
 
 // summary returns the line below the report.
 func summary(report *hangup.Report) string {
-	line := cmp.Or(hangup.FormatOutcomes(report.Outcomes()), noMatch) + otherDirection(report.LeftAlone)
+	line := cmp.Or(hangup.FormatOutcomes(report.Outcomes()), noMatch) + otherDirection(report.LeftAlone) + unknownOwner(report.UnknownOwner)
 	if n := report.Unselected[hangup.ReasonEvidence]; n > 0 {
 		line += fmt.Sprintf("; %d idle for less than --min-idle", n)
 	}
-	if slices.ContainsFunc(report.Results, func(r hangup.Result) bool { return r.PID == 0 && r.Flow.Inode != 0 }) {
+	if report.UnknownOwner > 0 || slices.ContainsFunc(report.Results, func(r hangup.Result) bool { return r.PID == 0 && r.Flow.Inode != 0 }) {
 		line += uninspected(report.Unreadable, report.Processes)
 	}
 	return line + unsearched(report.Unsearched)
 }
 
-// noMatch, otherDirection, uninspected and unsearched are parts of the lines below lists and reports.
+// noMatch, otherDirection, unknownOwner, uninspected and unsearched are parts of the lines below lists and reports.
 
 const noMatch = "no connection matches"
 
@@ -101,6 +103,14 @@ func otherDirection(n int) string {
 		return ""
 	}
 	return fmt.Sprintf("; %d in the other direction left alone (--direction)", n)
+}
+
+// unknownOwner is about flows that no owner filter matches.
+func unknownOwner(n int) string {
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprintf("; %d of unknown processes left alone", n)
 }
 
 func uninspected(unreadable, processes int) string {

@@ -15,6 +15,7 @@ import (
 	"tcphup/internal/address"
 	"tcphup/internal/text"
 	"tcphup/services"
+	"tcphup/sockdiag"
 )
 
 // staleFlags selects connections to the former addresses of a service.
@@ -52,7 +53,7 @@ func (s *staleFlags) used(hostGiven bool) (bool, error) {
 // excludes current addresses of the name, and returns an error if the name does not
 // resolve. It also excludes addresses of a family whose lookup failed and, without --former,
 // those that another service has now. Notes about excluded addresses go to stderr.
-func (s *staleFlags) destinations(ctx context.Context, stderr io.Writer) ([]netip.Prefix, []uint16, error) {
+func (s *staleFlags) destinations(ctx context.Context, stderr io.Writer) ([]netip.Prefix, []sockdiag.PortRange, error) {
 	name, port, err := address.ParseService(s.service)
 	if err != nil {
 		return nil, nil, fmt.Errorf("%w: --stale: %w", ErrUsage, err)
@@ -98,9 +99,9 @@ func (s *staleFlags) destinations(ctx context.Context, stderr io.Writer) ([]neti
 		prefixes = append(prefixes, prefix)
 	}
 	slices.SortFunc(prefixes, netip.Prefix.Compare)
-	var ports []uint16
+	var ports []sockdiag.PortRange
 	if port != 0 {
-		ports = []uint16{port}
+		ports = sockdiag.Ports(port)
 	}
 	return slices.Compact(prefixes), ports, nil
 }

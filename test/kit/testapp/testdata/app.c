@@ -239,6 +239,8 @@ static void command(char *line)
 		printf("undumpable %s\n", name(prctl(PR_SET_DUMPABLE, 0) < 0 ? errno : 0));
 	} else if (strcmp(verb, "rename") == 0) {
 		printf("rename %s\n", name(prctl(PR_SET_NAME, a) < 0 ? errno : 0));
+	} else if (strcmp(verb, "become") == 0) {
+		printf("become %s\n", name(setreuid(-1, atoi(a)) < 0 ? errno : 0));
 	} else if (strcmp(verb, "thread") == 0) {
 		// Another thread executes the next commands, and the first thread ends.
 		pthread_t thread;
