@@ -79,7 +79,9 @@ func TestPrivilegedSelection(t *testing.T) {
 		planned := func(t *testing.T, args []string) (names []string) {
 			r := tcphup(t, append([]string{"--dry-run", "--output=json"}, args...)...)
 			r.mustExit(t, 0)
-			var report struct{ Flows []struct{ Command, Remote string } }
+			var report struct {
+				Flows []struct{ Command, Remote string }
+			}
 			if err := json.Unmarshal([]byte(r.stdout), &report); err != nil {
 				t.Fatal(err)
 			}
