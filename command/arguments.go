@@ -263,14 +263,15 @@ func splitPort(word string) (host, port string, err error) {
 	return host, port, nil
 }
 
-// servicePort returns the service name of a URL scheme, or "" if it is unknown.
+// servicePort returns the port, or the name of the service, of a URL scheme; "" if it is
+// unknown.
 func servicePort(ctx context.Context, scheme string) string {
 	name := strings.ToLower(scheme[strings.LastIndexByte(scheme, ':')+1:]) // jdbc:postgresql
-	if name == "postgres" {
-		name = "postgresql"
+	switch {
+	case name == "postgres", name == "postgresql":
+		return "5432"
+	case isService(ctx, name):
+		return name
 	}
-	if !isService(ctx, name) {
-		return ""
-	}
-	return name
+	return ""
 }

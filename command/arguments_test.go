@@ -97,7 +97,7 @@ func TestArguments(t *testing.T) {
 		{"db 5432,6432", "hangup 10.0.0.5 port 5432,6432"},
 		{"db 5432-5440,6432,https", "hangup 10.0.0.5 port 5432-5440,6432,443"},
 		{"10.0.0.5 :5432", "hangup 10.0.0.5 port 5432"},
-		{"db postgresql", "hangup 10.0.0.5 port 5432"},
+		{"db smtp", "hangup 10.0.0.5 port 25"},
 		{"db.internal 0", "hangup 10.0.0.5 port 0"},
 		{"10.20.0.0/16 0", "hangup 10.20.0.0/16 port 0"},
 		{"localhost 80", "hangup 127.0.0.1 ::1 port 80"},
@@ -129,7 +129,7 @@ func TestArguments(t *testing.T) {
 		// host and port in one word, and URLs
 		{"10.0.0.5:5432", "hangup 10.0.0.5 port 5432"},
 		{"db.internal:5432,6432", "hangup 10.0.0.5 port 5432,6432"},
-		{"db:postgresql", "hangup 10.0.0.5 port 5432"},
+		{"db:smtp", "hangup 10.0.0.5 port 25"},
 		{"[::1]:80", "hangup ::1 port 80"},
 		{"[2001:db8::5] 443", "hangup 2001:db8::5 port 443"},
 		{"2001:db8::5 443", "hangup 2001:db8::5 port 443"},
