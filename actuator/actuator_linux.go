@@ -162,14 +162,19 @@ func (x *action) run(ctx context.Context) (*hangup.Report, error) {
 		return nil, err
 	}
 	x.subflows = subflowDump{from: x.conn, table: p.table}
-	report := &hangup.Report{Covered: p.covered, LeftAlone: p.leftAlone, Closing: p.closing, Unselected: map[hangup.Reason]int{hangup.ReasonEvidence: p.lacking}}
+	report := new(hangup.Report)
+	if err := x.selectByOwner(ctx, p, report); err != nil {
+		return nil, err
+	}
+	report.Covered, report.LeftAlone, report.Closing = len(p.targets)+len(p.lacking), len(p.leftAlone), len(p.closing)
+	report.Unselected = map[hangup.Reason]int{hangup.ReasonEvidence: len(p.lacking)}
 	own := slices.DeleteFunc(p.targets, func(t *target) bool { return reports(x.Other, t) })
 	targets := slices.DeleteFunc(own, x.isYounger)
 	report.Others, report.Younger = len(p.targets)-len(own), len(own)-len(targets)
 	sortTargets(targets)
 
 	allowed := x.refuseDenied(targets)
-	if detail := x.overBudget(len(allowed), p.covered); detail != "" {
+	if detail := x.overBudget(len(allowed), report.Covered); detail != "" {
 		for _, t := range allowed {
 			t.refuse(hangup.ReasonBudget, detail)
 		}
@@ -187,7 +192,8 @@ func (x *action) run(ctx context.Context) (*hangup.Report, error) {
 			watch.abandon()
 			return nil, err
 		}
-		report.OwnersTook, report.Processes, report.Unreadable, report.Unsearched = time.Since(start), found.processes, found.unreadable, found.unsearched
+		report.OwnersTook = time.Since(start)
+		countProcesses(report, found)
 		if x.Begin != nil && !x.DryRun {
 			x.Begin(len(allowed))
 		}
@@ -296,7 +302,7 @@ func (x *action) findOwners(ctx context.Context, targets []*target) (*owners, er
 	for i, t := range targets {
 		flows[i] = t.Flow
 	}
-	found, err := findOwners(ctx, flows, nearLimit)
+	found, err := findOwners(ctx, flows, nearLimit, !x.Owner.IsZero())
 	if err != nil {
 		return nil, fmt.Errorf("find owners: %w", err)
 	}

@@ -34,7 +34,7 @@ func TestPrivilegedRequestLimits(t *testing.T) {
 		server := listener.Addr().(*net.TCPAddr).AddrPort()
 		address := netip.PrefixFrom(server.Addr(), server.Addr().BitLen())
 		never := func(port uint16) []sockdiag.Selector {
-			return []sockdiag.Selector{{Destinations: []netip.Prefix{address}, Ports: []uint16{port}}}
+			return []sockdiag.Selector{{Destinations: []netip.Prefix{address}, Ports: sockdiag.Ports(port)}}
 		}
 		self, denied, budget := map[hangup.Reason]int{hangup.ReasonSelf: 2}, map[hangup.Reason]int{hangup.ReasonDenied: 2}, map[hangup.Reason]int{hangup.ReasonBudget: 2}
 		tooYoung := map[hangup.Reason]int{hangup.ReasonTooYoung: 2}
@@ -44,7 +44,7 @@ func TestPrivilegedRequestLimits(t *testing.T) {
 			want   map[hangup.Reason]int // refusals
 		}{
 			{"no limit", func(*hangup.Request) {}, self},
-			{"other port", func(r *hangup.Request) { r.Selector.Ports[0]++ }, map[hangup.Reason]int{}},
+			{"other port", func(r *hangup.Request) { r.Selector.Ports = sockdiag.Ports(r.Selector.Ports[0].First + 1) }, map[hangup.Reason]int{}},
 			{"never", func(r *hangup.Request) { r.Never = []sockdiag.Selector{{Destinations: []netip.Prefix{address}}} }, denied},
 			{"never at this port", func(r *hangup.Request) { r.Never = never(server.Port()) }, denied},
 			{"never at another port", func(r *hangup.Request) { r.Never = never(1) }, self},
@@ -62,7 +62,7 @@ func TestPrivilegedRequestLimits(t *testing.T) {
 			{"idle", func(r *hangup.Request) { r.Selector.MinIdle = time.Hour }, map[hangup.Reason]int{}},
 			{"established before", func(r *hangup.Request) { r.EstablishedBefore = time.Now() }, tooYoung},
 		} {
-			r := hangup.Request{Selector: sockdiag.Selector{Destinations: []netip.Prefix{address}, Ports: []uint16{server.Port()}}}
+			r := hangup.Request{Selector: sockdiag.Selector{Destinations: []netip.Prefix{address}, Ports: sockdiag.Ports(server.Port())}}
 			tt.change(&r)
 			report, err := New(Config{}).HangUp(t.Context(), r)
 			if err != nil {

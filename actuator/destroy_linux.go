@@ -35,6 +35,9 @@ func (x *action) destroyFlow(ctx context.Context, t *target, now *sockdiag.Flow,
 		t.refuse(hangup.ReasonPermission, "before Linux 6.11 SOCK_DESTROY stops the timers of an orphan; the kernel closes it after net.ipv4.tcp_orphan_retries")
 		return
 	}
+	if !x.ownersMatch(ctx, t, now) {
+		return
+	}
 	t.Method = hangup.Destroy
 	err := x.destroyOrProbe(ctx, t, now)
 	switch {

@@ -33,7 +33,6 @@ func (p *planner) addUndecided(ctx context.Context) error {
 
 // refuse adds a flow of unknown direction as refused.
 func (p *planner) refuse(t *target) {
-	p.covered++
 	t.refuse(hangup.ReasonDirection, undecidable)
 	p.targets = append(p.targets, t)
 }

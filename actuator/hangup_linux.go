@@ -131,21 +131,28 @@ func (x *action) recheck(ctx context.Context, t *target) (sockdiag.Flow, bool) {
 		t.refuse(hangup.ReasonShared, otherService)
 		return now, false
 	}
-	if !x.matchesEvidence(t, &now) {
-		t.refuse(hangup.ReasonEvidence, becameActive)
+	if lost := x.lostEvidence(t, &now); lost != "" {
+		t.refuse(hangup.ReasonEvidence, lost)
 		return now, false
 	}
 	return now, true
 }
 
-const becameActive = "flow became active after it was selected"
-
-// matchesEvidence reports whether the flow meets the selector's evidence.
-func (x *action) matchesEvidence(t *target, now *sockdiag.Flow) bool {
+// lostEvidence explains why the flow no longer meets the selector's evidence, or has no
+// selected state any more. It returns "" for a flow that still does.
+func (x *action) lostEvidence(t *target, now *sockdiag.Flow) string {
+	matches := x.Selector.MatchEvidence(now)
 	if now.Protocol == sockdiag.MPTCP {
-		return connectionMatches(&x.Selector, now, t.Subflows)
+		matches = connectionMatches(&x.Selector, now, t.Subflows)
 	}
-	return x.Selector.MatchEvidence(now)
+	switch {
+	case !x.Selector.StateSet().Has(now.State):
+		return "flow became " + now.State.String() + " after it was selected"
+	case !matches:
+		return "flow became active after it was selected"
+	default:
+		return ""
+	}
 }
 
 func hasEnded(s sockdiag.State) bool { return s == sockdiag.TimeWait || s == sockdiag.Close }
@@ -175,7 +182,9 @@ func (x *action) hangUpOne(ctx context.Context, t *target, now *sockdiag.Flow, d
 		t.Detail = unaccepted
 		x.destroyFlow(ctx, t, now, "", "")
 	case (now.Inode == 0 || now.ShutDown) && x.Method != hangup.Destroy:
-		x.awaitOrphan(t)
+		if x.ownersMatch(ctx, t, now) {
+			x.awaitOrphan(t)
+		}
 	case x.Method == hangup.Destroy:
 		if x.DryRun {
 			t.Detail = "requested method is destroy"
@@ -216,7 +225,7 @@ func (x *action) shutDown(ctx context.Context, t *target, now *sockdiag.Flow, dr
 	if !x.canShutDown(ctx, t) {
 		return
 	}
-	if time.Since(t.ownersAt) > ownersFresh<<min(x.lostRounds, 10) {
+	if !x.ownersAreFresh(t) {
 		t.phase = phaseOwnerLost
 		return
 	}
@@ -251,6 +260,9 @@ func (x *action) shutDown(ctx context.Context, t *target, now *sockdiag.Flow, dr
 // flags of a disconnected socket, and the next connection starts with them.
 func (x *action) shutDownAcquired(ctx context.Context, t *target, now *sockdiag.Flow, fd int, draining bool) {
 	t.Method, t.Detail = hangup.Shutdown, ""
+	if !x.ownersMatch(ctx, t, now) {
+		return
+	}
 	if x.DryRun {
 		t.Detail = "owner is accessible"
 		t.end(hangup.Shutdown, hangup.Planned)
@@ -282,8 +294,8 @@ func (x *action) shutDownAcquired(ctx context.Context, t *target, now *sockdiag.
 		t.phase = phaseBusy
 		return
 	}
-	if !x.matchesEvidence(t, &confirmed) {
-		t.refuse(hangup.ReasonEvidence, becameActive)
+	if lost := x.lostEvidence(t, &confirmed); lost != "" {
+		t.refuse(hangup.ReasonEvidence, lost)
 		return
 	}
 	err = x.shutdown(fd)

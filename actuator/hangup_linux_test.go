@@ -23,7 +23,7 @@ import (
 func to(addr netip.AddrPort) sockdiag.Selector {
 	return sockdiag.Selector{
 		Destinations: []netip.Prefix{netip.PrefixFrom(addr.Addr(), addr.Addr().BitLen())},
-		Ports:        []uint16{addr.Port()},
+		Ports:        sockdiag.Ports(addr.Port()),
 	}
 }
 

@@ -154,7 +154,7 @@ func TestPrivilegedHolders(t *testing.T) {
 			server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0"})
 			selector := sockdiag.Selector{
 				Destinations: []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0")},
-				Ports:        []uint16{server.Addr().Port()},
+				Ports:        sockdiag.Ports(server.Addr().Port()),
 				Direction:    sockdiag.Either,
 				States:       sockdiag.States(sockdiag.Listen),
 			}

@@ -87,7 +87,7 @@ func hoard(t *testing.T, proc int, app *testapp.App) time.Duration {
 			pids = append(pids, startHolder(t, app, "fork default"))
 		}
 		begun := time.Now()
-		if _, err := scanProcesses(t.Context(), proc, nearby(pids...), []uint32{1}); err != nil {
+		if _, err := scanProcesses(t.Context(), proc, nearby(pids...), []uint32{1}, false); err != nil {
 			t.Fatal(err)
 		}
 		return time.Since(begun)

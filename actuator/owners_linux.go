@@ -36,10 +36,14 @@ type Owners struct {
 // are ignored. Capabilities are those of the shutdown method, see findOwners; missing ones
 // are not an error.
 func FindOwners(ctx context.Context, flows []sockdiag.Flow) (Owners, error) {
-	found, err := findOwners(ctx, flows, math.MaxInt64)
+	found, err := findOwners(ctx, flows, math.MaxInt64, false)
 	if err != nil {
 		return Owners{}, fmt.Errorf("find owners: %w", err)
 	}
+	return newOwners(found), nil
+}
+
+func newOwners(found *owners) Owners {
 	result := Owners{
 		ByInode:    make(map[uint32]Owner, len(found.byInode)),
 		Processes:  found.processes,
@@ -51,7 +55,7 @@ func FindOwners(ctx context.Context, flows []sockdiag.Flow) (Owners, error) {
 		pid := holders[0].pid
 		result.ByInode[inode] = Owner{PID: pid, Command: cache.get(pid).command}
 	}
-	return result, nil
+	return result
 }
 
 // holder is a process and its descriptor of a socket. After the end of the process's first
@@ -100,32 +104,25 @@ func (o *owners) incomplete() string {
 // their executables: the SIGPIPE check needs all such holders. Processes with the user or
 // the cgroup of a flow or of a holder are scanned in full, the others for a limited time.
 // Flows whose processes have too many descriptors are deferred, see affordable. A process
-// that ends during the scan is not an error.
+// that ends during the scan is not an error. With all set, the scan does not skip processes
+// that do not concern SIGPIPE.
 //
 // It needs PTRACE_MODE_READ access: the owner's uid and gid, or CAP_SYS_PTRACE, and
 // CAP_DAC_READ_SEARCH for directories of another uid. It returns an error if /proc
 // belongs to another pid namespace.
-func findOwners(ctx context.Context, flows []sockdiag.Flow, limit int64) (*owners, error) {
+func findOwners(ctx context.Context, flows []sockdiag.Flow, limit int64, all bool) (*owners, error) {
 	flows = slices.DeleteFunc(slices.Clone(flows), func(f sockdiag.Flow) bool { return f.Inode == 0 })
 	if len(flows) == 0 {
 		return &owners{}, nil
 	}
-	proc, err := openProc()
+	proc, pids, err := openProcesses()
 	if err != nil {
 		return nil, err
 	}
 	defer unix.Close(proc)
-	// pidfd_open(2) takes process ids of our own namespace.
-	if self, err := os.Readlink("/proc/self"); err != nil || self != strconv.Itoa(os.Getpid()) {
-		return nil, fmt.Errorf("check /proc: it belongs to another pid namespace (self is %q, want %d): %w", self, os.Getpid(), cmp.Or(err, error(unix.ESRCH)))
-	}
-	pids, err := listProcesses(proc)
-	if err != nil {
-		return nil, err
-	}
 	processes, now := rank(proc, pids, flows, limit)
 	wanted := inodesOf(now)
-	found, err := scanProcesses(ctx, proc, processes, wanted)
+	found, err := scanProcesses(ctx, proc, processes, wanted, all)
 	if err != nil {
 		return nil, err
 	}
@@ -144,9 +141,29 @@ func inodesOf(flows []sockdiag.Flow) []uint32 {
 	return sortCompact(inodes)
 }
 
-// scanProcesses scans the descriptors of the given processes, in this order.
-func scanProcesses(ctx context.Context, proc int, processes []candidate, inodes []uint32) (*owners, error) {
+// openProcesses opens /proc and lists its processes. It returns an error if /proc belongs to
+// another pid namespace: pidfd_open(2) takes process ids of our own.
+func openProcesses() (proc int, pids []int, err error) {
+	if proc, err = openProc(); err != nil {
+		return -1, nil, err
+	}
+	if self, selfErr := os.Readlink("/proc/self"); selfErr != nil || self != strconv.Itoa(os.Getpid()) {
+		err = fmt.Errorf("check /proc: it belongs to another pid namespace (self is %q, want %d): %w", self, os.Getpid(), cmp.Or(selfErr, error(unix.ESRCH)))
+	} else {
+		pids, err = listProcesses(proc)
+	}
+	if err != nil {
+		_ = unix.Close(proc)
+		return -1, nil, err
+	}
+	return proc, pids, nil
+}
+
+// scanProcesses scans the descriptors of the given processes, in this order; see findOwners
+// for all.
+func scanProcesses(ctx context.Context, proc int, processes []candidate, inodes []uint32, all bool) (*owners, error) {
 	s := newSearch(proc, inodes)
+	s.all = all
 	s.run(ctx, processes)
 	if err := ctx.Err(); err != nil {
 		return nil, err

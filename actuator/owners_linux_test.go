@@ -51,7 +51,7 @@ func TestPrivilegedOwners(t *testing.T) {
 			if round%2 == 1 {
 				flows = append(flows, sockdiag.Flow{Inode: unowned})
 			}
-			found, err := findOwners(t.Context(), flows, nearLimit)
+			found, err := findOwners(t.Context(), flows, nearLimit, false)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -126,7 +126,7 @@ func TestOwnersIgnoreInodeZero(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Close(proc)
-	found, err := scanProcesses(t.Context(), proc, nearby(os.Getpid()), []uint32{0})
+	found, err := scanProcesses(t.Context(), proc, nearby(os.Getpid()), []uint32{0}, false)
 	if err != nil || len(found.byInode) != 0 {
 		t.Errorf("got %+v, %v", found, err)
 	}

@@ -22,10 +22,10 @@ type planner struct {
 	undecided   []sockdiag.Flow
 
 	targets []*target
-	// covered flows match in address, port and direction, leftAlone flows except for their
-	// direction; lacking flows are covered but lack the evidence.
-	// closing flows match in address, port and direction, and are over.
-	covered, leftAlone, lacking, closing int
+	// Inodes of flows that are only counted: leftAlone match except for their direction,
+	// lacking except for the evidence; closing match in address, port and direction, and are
+	// over.
+	leftAlone, lacking, closing []uint32
 }
 
 // plan dumps listeners, MPTCP connections and TCP flows, in this order: a subflow whose
@@ -86,7 +86,7 @@ func (p *planner) addFlow(f sockdiag.Flow, d sockdiag.Direction) {
 		return
 	}
 	if !p.selector.Direction.Includes(d) {
-		p.leftAlone++
+		p.leftAlone = append(p.leftAlone, f.Inode)
 		return
 	}
 	p.add(&target{Result: hangup.Result{Flow: f, Direction: d}, hidden: p.table.LacksMPTCPDiag(&f)}, p.selector.MatchEvidence(&f))
@@ -94,9 +94,8 @@ func (p *planner) addFlow(f sockdiag.Flow, d sockdiag.Direction) {
 
 // add adds a target if it has the evidence, and only counts it otherwise.
 func (p *planner) add(t *target, evident bool) {
-	p.covered++
 	if !evident {
-		p.lacking++
+		p.lacking = append(p.lacking, t.Flow.Inode)
 		return
 	}
 	p.targets = append(p.targets, t)
@@ -105,7 +104,7 @@ func (p *planner) add(t *target, evident bool) {
 // addClosing counts a flow that is over.
 func (p *planner) addClosing(f *sockdiag.Flow, d sockdiag.Direction) {
 	if p.selector.Direction.Includes(d) && p.selector.MatchEndpoint(f, d) {
-		p.closing++
+		p.closing = append(p.closing, f.Inode)
 	}
 }
 
@@ -171,7 +170,7 @@ func (p *planner) addConnection(ctx context.Context, c *connection) error {
 	switch {
 	case !slices.ContainsFunc(endpoints, func(f sockdiag.Flow) bool { return p.selector.MatchEndpoint(&f, c.direction) }):
 	case !p.selector.Direction.Includes(c.direction):
-		p.leftAlone++
+		p.leftAlone = append(p.leftAlone, c.flow.Inode)
 	case p.subflowsOnly && len(c.subflows) > 0:
 		p.addSubflows(c)
 	default:

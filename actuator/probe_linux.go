@@ -145,7 +145,7 @@ func (l *loopback) find(ctx context.Context, from sockdiag.Reader, protocol sock
 		Info:     true,
 		Selector: &sockdiag.Selector{
 			Destinations: []netip.Prefix{netip.PrefixFrom(remote.Addr(), remote.Addr().BitLen())},
-			Ports:        []uint16{remote.Port()},
+			Ports:        sockdiag.Ports(remote.Port()),
 		},
 	}
 	for f, err := range from.Flows(ctx, query) {

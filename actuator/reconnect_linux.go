@@ -81,19 +81,20 @@ func (x *action) newWatch(ctx context.Context, targets []*target) *watch {
 		owners:      make(chan []int),
 		openedFlows: openedFlows{done: make(chan struct{})},
 	}
+	var ports []uint16
 	for _, t := range targets {
 		if !t.isWatched() {
 			continue
 		}
-		w.selector.Ports = append(w.selector.Ports, t.Flow.Remote.Port())
+		ports = append(ports, t.Flow.Remote.Port())
 		if t.Flow.CgroupID > rootCgroup {
 			w.cgroups = append(w.cgroups, t.Flow.CgroupID)
 		}
 	}
-	if len(w.selector.Ports) == 0 {
+	if len(ports) == 0 {
 		return nil
 	}
-	w.selector.Ports = sortCompact(w.selector.Ports)
+	w.selector.Ports = sockdiag.Ports(sortCompact(ports)...)
 	w.cgroups = sortCompact(w.cgroups)
 	select {
 	case x.watching <- struct{}{}:
@@ -244,7 +245,7 @@ func (w *watch) ownersOf(ctx context.Context, flows []openedFlow) (map[uint32][]
 	for _, f := range flows {
 		inodes = append(inodes, f.flow.Inode)
 	}
-	found, err := scanProcesses(ctx, proc, nearby(w.pids...), sortCompact(inodes))
+	found, err := scanProcesses(ctx, proc, nearby(w.pids...), sortCompact(inodes), false)
 	if err != nil {
 		return nil, err
 	}

@@ -27,6 +27,7 @@ const (
 // search is the state that the workers of one scan share.
 type search struct {
 	proc    int
+	all     bool           // find every holder, not only those that concern SIGPIPE
 	wanted  map[uint32]int // inode to index in found; read only
 	found   []atomic.Bool
 	missing atomic.Int64
@@ -105,7 +106,7 @@ func (w *worker) visit(ctx context.Context, c candidate) {
 	switch {
 	case !c.near && w.timeOver():
 		w.addUnsearched(c)
-	case w.missing.Load() == 0 && !w.concernsSIGPIPE(c.pid):
+	case !w.all && w.missing.Load() == 0 && !w.concernsSIGPIPE(c.pid):
 		w.skip(c)
 	default:
 		w.process(ctx, c)

@@ -3,6 +3,7 @@ package actuator
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -85,7 +86,7 @@ func TestPrivilegedRelatedHolders(t *testing.T) {
 // moveToCgroup moves an application to a cgroup of its own, until the end of the test.
 func moveToCgroup(t *testing.T, app *testapp.App) (group string) {
 	t.Helper()
-	group = filepath.Join(cgroupMount(), "tcphup-test-"+strconv.Itoa(int(ownNumber(t))))
+	group = filepath.Join(cgroupMount(), fmt.Sprintf("tcphup-test-%d-%d", ownNumber(t), app.PID()))
 	if err := os.Mkdir(group, 0o755); err != nil {
 		t.Fatal(err)
 	}

@@ -107,7 +107,7 @@ func TestPrivilegedPreforkParentLast(t *testing.T) {
 		runtime.GOMAXPROCS(1) // one worker: the order is exact
 		inode := flowTo(t, server.Addr()).Inode
 		check := func(state string) {
-			found, err := scanProcesses(t.Context(), proc, nearby(child, app.PID()), []uint32{inode})
+			found, err := scanProcesses(t.Context(), proc, nearby(child, app.PID()), []uint32{inode}, false)
 			if err != nil {
 				t.Fatal(err)
 			}

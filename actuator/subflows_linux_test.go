@@ -103,7 +103,7 @@ func TestPrivilegedMPTCPBothSubflows(t *testing.T) {
 		fd := app.Connect(netip.AddrPortFrom(netip.MustParseAddr(nstest.Peer4), port), false, true)
 		app.Call("write %d", fd)
 		awaitSubflows(t, port, 2)
-		selector := sockdiag.Selector{Destinations: sockdiag.Everywhere(), Ports: []uint16{port}}
+		selector := sockdiag.Selector{Destinations: sockdiag.Everywhere(), Ports: sockdiag.Ports(port)}
 		report := mustHangUp(t, New(Config{}), hangup.Request{Selector: selector, MPTCP: hangup.Path})
 		if len(report.Results) != 2 {
 			t.Fatalf("got %+v, want two subflows", report.Results)
@@ -181,7 +181,7 @@ func awaitSubflows(t *testing.T, port uint16, n int) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	selector := &sockdiag.Selector{Destinations: sockdiag.Everywhere(), Ports: []uint16{port}}
+	selector := &sockdiag.Selector{Destinations: sockdiag.Everywhere(), Ports: sockdiag.Ports(port)}
 	query := sockdiag.Query{States: sockdiag.States(sockdiag.Established), Selector: selector, Info: true}
 	nstest.Eventually(t, fmt.Sprintf("%d subflows to port %d", n, port), func() bool {
 		found := 0

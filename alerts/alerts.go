@@ -56,7 +56,7 @@ type Endpoint struct {
 func (e Endpoint) selector() sockdiag.Selector {
 	s := sockdiag.Selector{Destinations: []netip.Prefix{e.Prefix}}
 	if e.Port != 0 {
-		s.Ports = []uint16{e.Port}
+		s.Ports = sockdiag.Ports(e.Port)
 	}
 	return s
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"tcphup/hangup"
+	"tcphup/sockdiag"
 )
 
 // overlapChecker fails the test if actions on overlapping targets run concurrently.
@@ -26,7 +27,7 @@ func (g *overlapChecker) hangUp(ctx context.Context, a hangup.Request) (*hangup.
 	g.mu.Lock()
 	for _, other := range g.running {
 		ports := len(a.Selector.Ports) == 0 || len(other.Selector.Ports) == 0 ||
-			slices.ContainsFunc(a.Selector.Ports, func(p uint16) bool { return slices.Contains(other.Selector.Ports, p) })
+			slices.ContainsFunc(a.Selector.Ports, func(p sockdiag.PortRange) bool { return slices.Contains(other.Selector.Ports, p) })
 		if ports && slices.ContainsFunc(a.Selector.Destinations, func(p netip.Prefix) bool {
 			return slices.ContainsFunc(other.Selector.Destinations, p.Overlaps)
 		}) {

@@ -67,8 +67,8 @@ func checkAction(t *testing.T, rules Rules, a hangup.Request) {
 		}
 	}
 	for _, port := range a.Selector.Ports {
-		if port == 0 || len(p.Ports) > 0 && !slices.Contains(p.Ports, port) {
-			t.Errorf("port %d is not among %v", port, p.Ports)
+		if port.First == 0 || port.First != port.Last || len(p.Ports) > 0 && !slices.Contains(p.Ports, port.First) {
+			t.Errorf("port %s is not among %v", port, p.Ports)
 		}
 	}
 	if len(a.Selector.Ports) == 0 && len(p.Ports) > 0 {

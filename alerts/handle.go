@@ -214,7 +214,7 @@ func (r *Receiver) newRequest(j *job, rules *Rules, now time.Time, act action) h
 		Policy: p.Name,
 		Selector: sockdiag.Selector{
 			Destinations:   j.target.prefixes,
-			Ports:          j.target.ports,
+			Ports:          sockdiag.Ports(j.target.ports...),
 			Direction:      sockdiag.Outbound,
 			MinIdle:        p.Evidence.Idle,
 			MinPeerSilence: p.Evidence.PeerSilence,

@@ -12,7 +12,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -74,7 +73,7 @@ func (f *fakeHangUpper) seen() []string {
 			b.WriteString(" " + d.String())
 		}
 		for _, p := range a.Selector.Ports {
-			b.WriteString(" " + strconv.Itoa(int(p)))
+			b.WriteString(" " + p.String())
 		}
 		if a.DryRun {
 			b.WriteString(" shadow")
@@ -99,7 +98,7 @@ func plannedFlows(a hangup.Request) *hangup.Report {
 	for i := range r.Results {
 		port := uint16(80)
 		if len(a.Selector.Ports) > 0 {
-			port = a.Selector.Ports[0]
+			port = a.Selector.Ports[0].First
 		}
 		r.Results[i].Flow.Remote = netip.AddrPortFrom(a.Selector.Destinations[i/2].Addr(), port)
 	}

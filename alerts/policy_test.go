@@ -211,7 +211,7 @@ func TestActionHasAllOfPolicy(t *testing.T) {
 	want := hangup.Request{
 		Policy: "full",
 		Selector: sockdiag.Selector{
-			Destinations: prefixes("10.0.0.5/32"), Ports: []uint16{80}, Direction: sockdiag.Outbound,
+			Destinations: prefixes("10.0.0.5/32"), Ports: sockdiag.Ports(80), Direction: sockdiag.Outbound,
 			MinIdle: 30 * time.Second, MinPeerSilence: time.Minute, Stalled: true,
 		},
 		EstablishedBefore: starts,
@@ -220,7 +220,7 @@ func TestActionHasAllOfPolicy(t *testing.T) {
 		MaxFlows:    7, MaxFraction: 0.5, Rate: 9,
 		DrainQuiet: time.Second, DrainDeadline: 20 * time.Second, DrainAnswer: 8 * time.Second, ReceiveWait: 3 * time.Second, Linger: 4 * time.Second,
 		Never: []sockdiag.Selector{
-			{Destinations: prefixes("10.0.0.10/32"), Ports: []uint16{53}},
+			{Destinations: prefixes("10.0.0.10/32"), Ports: sockdiag.Ports(53)},
 			{Destinations: prefixes("10.0.1.0/24")},
 		},
 		WatchReconnect: 5 * time.Second,

@@ -81,7 +81,7 @@ func (r *Receiver) exceeds(ctx context.Context, limit int, jobs []*job, targets 
 	}
 	matching := 0
 	for _, t := range targets {
-		selector := sockdiag.Selector{Destinations: t.prefixes, Ports: t.ports}
+		selector := sockdiag.Selector{Destinations: t.prefixes, Ports: sockdiag.Ports(t.ports...)}
 		for remote := range remotes {
 			if selector.MatchEndpoint(&sockdiag.Flow{Remote: remote}, sockdiag.Outbound) {
 				matching++

@@ -142,7 +142,7 @@ func (q *flowsQuery) set(name, value string) (err error) {
 		q.selector.Destinations = []netip.Prefix{p}
 	case "port":
 		if n, err = number(0, 65535); n > 0 {
-			q.selector.Ports = []uint16{uint16(n)}
+			q.selector.Ports = sockdiag.Ports(uint16(n))
 		}
 	case "direction":
 		if _, err = oneOf("outbound", "inbound", "either"); err == nil {

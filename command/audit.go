@@ -10,7 +10,6 @@ import (
 	"net/netip"
 	"os"
 	"os/user"
-	"strconv"
 	"strings"
 	"time"
 
@@ -19,6 +18,7 @@ import (
 	"tcphup/audit"
 	"tcphup/hangup"
 	"tcphup/internal/text"
+	"tcphup/sockdiag"
 )
 
 // packagedAuditFile is the audit file in the directory of logs of the packaged service. It
@@ -57,7 +57,9 @@ func auditHangup(path string, request *hangup.Request, stderr io.Writer) *audite
 	a.common = audit.Record{
 		User:        &audit.User{UID: os.Getuid(), Login: login(), Terminal: terminal()},
 		Destination: text.Clip(destinationText(request.Selector.Destinations), maxAuditText),
-		Port:        text.Clip(portText(request.Selector.Ports), maxAuditText),
+	}
+	if ports := request.Selector.Ports; len(ports) > 0 {
+		a.common.Port = text.Clip(sockdiag.FormatPorts(ports), maxAuditText)
 	}
 	begin, done := request.Begin, request.Done
 	request.Begin = func(flows int) {
@@ -130,15 +132,6 @@ func destinationText(prefixes []netip.Prefix) string {
 		if p.IsSingleIP() {
 			list[i] = p.Addr().String()
 		}
-	}
-	return strings.Join(list, ",")
-}
-
-// portText returns the ports as on the command line; "" for every port.
-func portText(ports []uint16) string {
-	list := make([]string, len(ports))
-	for i, p := range ports {
-		list[i] = strconv.Itoa(int(p))
 	}
 	return strings.Join(list, ",")
 }

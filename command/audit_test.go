@@ -25,7 +25,7 @@ func handRequest(calls *[]string) *hangup.Request {
 	return &hangup.Request{
 		Selector: sockdiag.Selector{
 			Destinations: []netip.Prefix{netip.MustParsePrefix("10.20.0.0/16"), netip.MustParsePrefix("10.30.0.5/32")},
-			Ports:        []uint16{5432, 6432},
+			Ports:        sockdiag.Ports(5432, 6432),
 		},
 		Begin: func(int) { *calls = append(*calls, "begin") },
 		Done:  func(*hangup.Result) { *calls = append(*calls, "done") },

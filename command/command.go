@@ -23,7 +23,7 @@ var (
 	ErrIncomplete = errors.New("incomplete")
 )
 
-// inputError is an error about a file or a name on a correct command line. It matches
+// inputError is an error about the value of an argument or a flag. It matches
 // ErrUsage, without its text.
 type inputError struct{ err error }
 
@@ -41,20 +41,7 @@ func Run(ctx context.Context, args []string) error {
 	if parseErr == nil && line.given("help-man") {
 		return writeManPage(os.Stdout, app.Model())
 	}
-	if parseErr == nil && !line.given("completion-bash") {
-		if err := line.checkHelpTopic(); err != nil {
-			return err
-		}
-	}
-	name, err := app.Parse(args)
-	switch {
-	case err == nil:
-		err = line.check()
-	case parseErr != nil:
-		err = line.explain(parseErr)
-	default:
-		err = line.explainValue(err)
-	}
+	name, err := line.parse(parseErr)
 	if err != nil {
 		return err
 	}
@@ -70,6 +57,8 @@ type subcommand interface {
 // completion only.
 func newApp(args []string) (*kingpin.Application, map[string]subcommand) {
 	app := kingpin.New("tcphup", "Gracefully closes stale TCP and MPTCP connections, from the command line or when Alertmanager fires.")
+	// The lines of a file would become arguments: tcphup @FILE.
+	kingpin.EnableFileExpansion = false
 	app.UsageWriter(os.Stdout)
 	app.UsageTemplate(helpTemplate).UsageFuncs(template.FuncMap{"Help": formatHelp, "CommandHelp": formatCommandHelp})
 	app.HelpFlag.Help("Print help. With a command: help for it.").Short('h')

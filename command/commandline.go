@@ -69,6 +69,26 @@ func (l *commandLine) fail(format string, args ...any) error {
 	return parseError{fmt.Errorf(format, args...), help}
 }
 
+// parse sets the values of arguments and flags, and returns the name of the command.
+// parseErr is the error of ParseContext.
+func (l *commandLine) parse(parseErr error) (command string, err error) {
+	if parseErr == nil && !l.given("completion-bash") {
+		if err := l.checkHelpTopic(); err != nil {
+			return "", err
+		}
+	}
+	command, err = l.app.Parse(l.args)
+	switch {
+	case err == nil:
+		err = l.check()
+	case parseErr != nil:
+		err = l.explain(parseErr)
+	default:
+		err = l.explainValue(err)
+	}
+	return command, err
+}
+
 // checkHelpTopic returns an error if the argument of tcphup help is not a command.
 func (l *commandLine) checkHelpTopic() error {
 	words := l.words()

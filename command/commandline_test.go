@@ -20,9 +20,9 @@ func TestMessages(t *testing.T) {
 	}
 	const hangup, list = "; see tcphup hangup --help", "; see tcphup list --help"
 	for _, tt := range []struct{ args, want string }{
-		{"", "usage: tcphup HOST... PORT: both are needed"},
-		{"hangup", "usage: tcphup HOST... PORT: both are needed"},
-		{"5432", "usage: tcphup HOST... PORT: both are needed"},
+		{"", "usage: tcphup HOST... PORT; 0 means every port"},
+		{"hangup", "usage: tcphup HOST... PORT; 0 means every port"},
+		{"5432", "PORT 5432 alone would select the connections of every application"},
 
 		{"lst", `unknown command "lst" (did you mean tcphup list?); to hang up, HOST and PORT are both needed; see tcphup --help`},
 		{"server", `unknown command "server" (did you mean tcphup serve?); to hang up, HOST and PORT are both needed; see tcphup --help`},
@@ -57,7 +57,7 @@ func TestMessages(t *testing.T) {
 		{"--state.directory=/x 10.0.0.5 1", "--state.directory needs --stale" + hangup},
 		{"list --former=10.0.0.5", "--former needs --stale" + list},
 		{"list --interval=1s", "--interval needs --watch" + list},
-		{"--drain-deadline=1s --drain-quiet=2s 10.0.0.5 1", "usage: --drain-quiet 2s is longer than --drain-deadline 1s"},
+		{"--drain-deadline=1s --drain-quiet=2s 10.0.0.5 1", "--drain-quiet 2s is longer than --drain-deadline 1s"},
 
 		{"check-config", "FILE is missing; see tcphup check-config --help"},
 		{"check-config a b", `unexpected argument "b"; see tcphup check-config --help`},

@@ -49,7 +49,7 @@ func TestParseHosts(t *testing.T) {
 		{hosts: "fe80::1%eth0", fails: "zone"},
 		{hosts: "0.0.0.0", fails: "unspecified"},
 		{hosts: "::", fails: "unspecified"},
-		{hosts: "192.0.2.1:80", fails: "two words"},
+		{hosts: "192.0.2.1:80", fails: "not an address, a prefix or a name"},
 		{hosts: "192.0.2", fails: "not an address, a prefix or a name"},
 		{hosts: "[192.0.2.1]", fails: "not an address, a prefix or a name"},
 		{hosts: "224.0.0.1", fails: "multicast"},
@@ -60,7 +60,7 @@ func TestParseHosts(t *testing.T) {
 		{hosts: "odd.example", fails: `HOST "odd.example": "0.0.0.0" is the unspecified`},
 	} {
 		t.Run(tt.hosts, func(t *testing.T) {
-			got, err := parseHosts(t.Context(), strings.Fields(tt.hosts), resolver, io.Discard)
+			got, err := parseHosts(t.Context(), "HOST", strings.Fields(tt.hosts), resolver, io.Discard)
 			if tt.fails != "" {
 				if !errors.Is(err, ErrUsage) || !strings.Contains(err.Error(), tt.fails) || got != nil {
 					t.Errorf("got %v, %v; want a usage error with %q", got, err, tt.fails)
@@ -94,7 +94,7 @@ func TestSharedInputs(t *testing.T) {
 		return found, err
 	}
 	host := func(text string) ([]netip.Prefix, error) {
-		return parseHosts(t.Context(), []string{text}, fakeResolver{}, io.Discard)
+		return parseHosts(t.Context(), "HOST", []string{text}, fakeResolver{}, io.Discard)
 	}
 	for name, parse := range map[string]func(string) ([]netip.Prefix, error){"HOST": host, "--former": former, "--collector.include": flag} {
 		for _, tt := range addresses.Inputs() {
@@ -118,43 +118,10 @@ func TestSharedInputs(t *testing.T) {
 func TestResolvedNote(t *testing.T) {
 	var notes strings.Builder
 	resolver := fakeResolver{"db.example": {netip.MustParseAddr("::ffff:192.0.2.1"), netip.MustParseAddr("2001:db8::1")}}
-	if _, err := parseHosts(t.Context(), []string{"192.0.2.9", "db.example"}, resolver, &notes); err != nil {
+	if _, err := parseHosts(t.Context(), "HOST", []string{"192.0.2.9", "db.example"}, resolver, &notes); err != nil {
 		t.Fatal(err)
 	}
 	if got, want := notes.String(), "tcphup: db.example resolves to 192.0.2.1, 2001:db8::1\n"; got != want {
 		t.Errorf("got %q, want %q", got, want)
-	}
-}
-
-func TestParsePort(t *testing.T) {
-	for _, tt := range []struct {
-		text  string
-		want  []uint16
-		fails string
-	}{
-		{text: "0"},
-		{text: "1", want: []uint16{1}},
-		{text: "65535", want: []uint16{65535}},
-		{text: "https", want: []uint16{443}},
-		{text: "65536", fails: "65535"},
-		{text: "-1", fails: "65535"},
-		{text: "99999999999999999999", fails: "65535"},
-		{text: "", fails: "65535"},
-		{text: "0x50", fails: "service name"},
-		{text: "80 ", fails: "service name"},
-		{text: "no-such-service", fails: "service name"},
-	} {
-		t.Run(tt.text, func(t *testing.T) {
-			got, err := parsePort(t.Context(), tt.text)
-			if tt.fails != "" {
-				if !errors.Is(err, ErrUsage) || !strings.Contains(err.Error(), tt.fails) {
-					t.Errorf("got %v, %v; want a usage error with %q", got, err, tt.fails)
-				}
-				return
-			}
-			if diff := cmp.Diff(tt.want, got); err != nil || diff != "" {
-				t.Errorf("%v (-want +got)\n%s", err, diff)
-			}
-		})
 	}
 }

@@ -22,26 +22,35 @@ const maxElsewhere = 5
 // the stale connections lead to the old one. An error becomes the note: it is no reason
 // against the hang-up.
 func (h *hangupCommand) elsewhere(ctx context.Context) string {
-	own := &h.request.Selector
-	if len(own.Ports) == 0 || len(h.targets) == 0 || !slices.ContainsFunc(h.targets[:len(h.targets)-1], isName) {
+	s := &h.selector
+	if len(s.Ports) == 0 || s.Direction == sockdiag.Inbound || !slices.ContainsFunc(h.hosts, isName) {
 		return ""
 	}
-	counts, err := countElsewhere(ctx, slices.Concat(own.Destinations, own.Except), own.Ports)
+	counts, err := h.countElsewhere(ctx, slices.Concat(s.Destinations, s.Except), s.Ports)
 	if err != nil {
 		return fmt.Sprintf("tcphup: cannot look for connections that lead elsewhere: %v\n", err)
 	}
-	return noteElsewhere(counts, own.Ports)
+	return noteElsewhere(counts, s.Ports, h.filters())
 }
 
 // countElsewhere counts the open outbound connections to the ports by remote address,
-// without those to the prefixes.
-func countElsewhere(ctx context.Context, except []netip.Prefix, ports []uint16) (map[netip.Addr]int, error) {
-	counts := make(map[netip.Addr]int)
-	others := sockdiag.Selector{
-		Destinations: sockdiag.Everywhere(), Except: except, Ports: ports,
-		States: sockdiag.States(sockdiag.Established, sockdiag.SynSent, sockdiag.CloseWait),
+// without those to the prefixes. The other filters of the selection apply.
+func (s *selection) countElsewhere(ctx context.Context, except []netip.Prefix, ports []sockdiag.PortRange) (map[netip.Addr]int, error) {
+	others := s.selector
+	others.Direction, others.Destinations, others.Except, others.Ports = sockdiag.Outbound, sockdiag.Everywhere(), except, ports
+	if others.States == 0 {
+		others.States = sockdiag.States(sockdiag.Established, sockdiag.SynSent, sockdiag.CloseWait)
 	}
-	_, err := scan(ctx, &others, func(f *listedFlow) { counts[f.Remote.Addr()]++ })
+	counts := make(map[netip.Addr]int)
+	count := func(f *listedFlow) { counts[f.Remote.Addr()]++ }
+	if s.owner.IsZero() {
+		_, err := scan(ctx, &others, count)
+		return counts, err
+	}
+	found, err := s.scanOwned(ctx, &others)
+	for _, f := range found.flows {
+		count(f)
+	}
 	return counts, err
 }
 
@@ -58,8 +67,9 @@ func isName(host string) bool {
 	return err != nil
 }
 
-// noteElsewhere lists the addresses with the most connections first.
-func noteElsewhere(counts map[netip.Addr]int, ports []uint16) string {
+// noteElsewhere lists the addresses with the most connections first. The command in the note
+// has the filters.
+func noteElsewhere(counts map[netip.Addr]int, ports []sockdiag.PortRange, filters []string) string {
 	total, addresses := 0, byCount(counts)
 	for _, n := range counts {
 		total += n
@@ -74,11 +84,11 @@ func noteElsewhere(counts map[netip.Addr]int, ports []uint16) string {
 	if more := len(addresses) - maxElsewhere; more > 0 {
 		list = append(list, fmt.Sprintf("and %d more", more))
 	}
-	port := portText(ports)
+	port := sockdiag.FormatPorts(ports)
 	verb := "lead"
 	if total == 1 {
 		verb = "leads"
 	}
-	return fmt.Sprintf("tcphup: %s to port %s %s elsewhere: %s; to hang up: tcphup %s %s\n",
-		text.Plural(total, "connection"), port, verb, strings.Join(list, ", "), strings.Join(hosts, " "), port)
+	return fmt.Sprintf("tcphup: %s to port %s %s elsewhere: %s; to hang up: tcphup %s\n",
+		text.Plural(total, "connection"), port, verb, strings.Join(list, ", "), strings.Join(slices.Concat(hosts, []string{port}, filters), " "))
 }

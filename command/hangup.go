@@ -6,8 +6,6 @@ import (
 	"io"
 	"log/slog"
 	"math"
-	"net"
-	"net/netip"
 	"os"
 	"strings"
 	"time"
@@ -16,16 +14,16 @@ import (
 
 	"tcphup/actuator"
 	"tcphup/hangup"
+	"tcphup/internal/address"
+	"tcphup/internal/text"
 	"tcphup/sockdiag"
 )
 
 // hangupCommand implements tcphup hangup.
 type hangupCommand struct {
-	targets []string // HOST... PORT
-	except  []string // HOST
+	selection
 	yes     bool
 	output  string
-	stale   staleFlags
 	audit   string // path
 	request hangup.Request
 	// watchSet is set if the command line has --watch-reconnect.
@@ -37,12 +35,11 @@ type hangupCommand struct {
 func newHangup(cmd *kingpin.CmdClause) *hangupCommand {
 	h := &hangupCommand{stdout: os.Stdout, stderr: os.Stderr}
 	r := &h.request
+	h.addFlags(cmd, "Destination: one or more addresses, prefixes or names, then a port, a list or a range; 0 means every port. HOST:PORT is one word. "+
+		"With --pid, --command, --uid or --cgroup, HOST may be absent.")
 	cmd.Flag("dry-run", "Find matching connections and run every safety check, but close nothing; shadow is the same for alerts.").BoolVar(&r.DryRun)
 	setChoice(cmd.Flag("method", "How to close connections: shutdown (FIN; needs access to the owning process), destroy (RST; needs CAP_NET_ADMIN), or auto (shutdown where it can, otherwise destroy).").
 		Default(string(hangup.Auto)), &r.Method, hangup.Methods()...)
-	setChoice(cmd.Flag("direction", "Direction of connections: outbound (opened by this host), inbound (accepted by this host; HOST is the peer, PORT the local port) or either.").
-		Default(sockdiag.Outbound.String()), &r.Selector.Direction, directions()...)
-	cmd.Flag("min-idle", "Only connections without data in either direction for this long.").Default("0s").SetValue(duration{&r.Selector.MinIdle, 0})
 	setChoice(cmd.Flag("mptcp", "What to close when a subflow of a Multipath TCP connection matches: the connection, or only the subflow (path) while another one remains.").
 		Default(string(hangup.Connection)), &r.MPTCP, hangup.MPTCPModes()...)
 	cmd.Flag("sigpipe-safe", "Commands whose processes never receive SIGPIPE although they neither ignore nor catch it, such as psql (comma-separated, repeatable): shutdown is safe for them.").
@@ -60,18 +57,11 @@ func newHangup(cmd *kingpin.CmdClause) *hangupCommand {
 		Default(hangup.DefaultReceiveWait.String()).SetValue(duration{&r.ReceiveWait, 0})
 	cmd.Flag("watch-reconnect", "How long to watch for reconnects of the applications after the report; 0 disables the watch. Default: "+terminalWatch.String()+" on a terminal, else 0s.").
 		PlaceHolder("DURATION").IsSetByUser(&h.watchSet).SetValue(duration{&r.WatchReconnect, 0})
-	cmd.Flag("except", "Leave connections to this address, prefix or name alone (repeatable).").PlaceHolder("HOST").StringsVar(&h.except)
-	h.stale.addFlags(cmd)
 	cmd.Flag("audit.log-file", "Append the hang-up to this audit file of tcphup serve, which must exist. Default: "+packagedAuditFile+", if it exists.").
 		PlaceHolder("FILE").StringVar(&h.audit)
 	cmd.Flag("yes", fmt.Sprintf("Allow prefixes shorter than /%d.", widestPrefix)).BoolVar(&h.yes)
 	setChoice(cmd.Flag("output", "Output format: table or json.").Default("table"), &h.output, "table", "json")
-	cmd.Arg("HOST... PORT", "Destination: one or more addresses, prefixes or names, then a port; 0 means every port.").StringsVar(&h.targets)
 	return h
-}
-
-func directions() []sockdiag.Direction {
-	return []sockdiag.Direction{sockdiag.Outbound, sockdiag.Inbound, sockdiag.Either}
 }
 
 // terminalWatch is the default of --watch-reconnect on a terminal.
@@ -116,7 +106,7 @@ func (h *hangupCommand) run(ctx context.Context) error {
 	if err := h.write(report); err != nil {
 		return fmt.Errorf("write report: %w", err)
 	}
-	line := "tcphup: " + summary(report, h.request.Selector.Direction)
+	line := "tcphup: " + summary(report, h.selector.Direction)
 	if h.request.DryRun && len(report.Results) > 0 {
 		line += "; dry run: nothing was closed"
 	}
@@ -156,48 +146,55 @@ func (h *hangupCommand) awaitReconnects(ctx context.Context, console *console, r
 	return true
 }
 
-// parse completes the request from the arguments.
+// parse completes the request from the arguments. It prints the addresses of names: after a
+// failover, a name no longer resolves to the addresses of stale connections.
 func (h *hangupCommand) parse(ctx context.Context) error {
-	prefixes, ports, err := h.destinations(ctx)
-	if err != nil {
+	if err := h.selection.parse(ctx, h.check, h.stderr, h.stderr); err != nil {
 		return err
 	}
-	for _, p := range prefixes {
-		if p.Bits() < widestPrefix && !h.yes {
-			return fmt.Errorf("%w: HOST %s is a prefix shorter than /%d: add --yes to allow it", ErrUsage, p, widestPrefix)
+	if len(h.hosts) > 0 && !h.yes {
+		for _, p := range h.selector.Destinations {
+			if p.Bits() < widestPrefix {
+				return argumentErrorf("HOST %s is a prefix shorter than /%d: add --yes to allow it", p, widestPrefix)
+			}
 		}
 	}
 	r := &h.request
-	if r.Selector.Except, err = parseHosts(ctx, h.except, net.DefaultResolver, h.stderr); err != nil {
-		return fmt.Errorf("--except: %w", err)
-	}
 	if r.DrainDeadline > 0 && r.DrainQuiet > r.DrainDeadline {
-		return fmt.Errorf("%w: --drain-quiet %s is longer than --drain-deadline %s: no busy connection could become quiet in time", ErrUsage, r.DrainQuiet, r.DrainDeadline)
+		return argumentErrorf("--drain-quiet %s is longer than --drain-deadline %s: no busy connection could become quiet in time", r.DrainQuiet, r.DrainDeadline)
 	}
 	if r.MPTCP == hangup.Path && r.Method == hangup.Shutdown {
-		return fmt.Errorf("%w: --mptcp=path needs --method=auto or destroy: a single subflow cannot be shut down", ErrUsage)
+		return argumentErrorf("--mptcp=path needs --method=auto or destroy: a single subflow cannot be shut down")
 	}
-	r.Selector.Destinations, r.Selector.Ports = prefixes, ports
+	r.Selector, r.Owner = h.selector, h.owner
 	return nil
 }
 
-// destinations returns the prefixes and ports of --stale or of HOST and PORT. It prints
-// the addresses of names: after a failover, a name no longer resolves to the addresses of
-// stale connections.
-func (h *hangupCommand) destinations(ctx context.Context) ([]netip.Prefix, []uint16, error) {
-	if used, err := h.stale.used(len(h.targets) > 0); err != nil {
-		return nil, nil, err
-	} else if used {
-		return h.stale.destinations(ctx, h.stderr)
+// check rejects arguments that would select more connections than meant: a port without HOST
+// or an owner filter has those of every application.
+func (h *hangupCommand) check(a arguments) error {
+	const every = "0 means every port"
+	hosts := len(a.hosts)
+	if hosts == 1 && !a.hasPort {
+		if _, _, err := address.ParseHost(a.hosts[0]); err != nil {
+			return argumentErrorf("HOST %w; PORT is another word: 10.0.0.5 5432", err)
+		}
 	}
-	if len(h.targets) < 2 {
-		return nil, nil, fmt.Errorf("%w: tcphup HOST... PORT: both are needed; PORT 0 means every port", ErrUsage)
+	switch {
+	case hosts == 0 && h.owner.IsZero() && a.hasPort:
+		return argumentErrorf("PORT %[1]s alone would select the connections of every application: write HOST... %[1]s, or --port=%[1]s with --pid, --command, --uid or --cgroup",
+			sockdiag.FormatPorts(a.ports))
+	case hosts == 0 && h.owner.IsZero():
+		return fmt.Errorf("%w: tcphup HOST... PORT; %s", ErrUsage, every)
+	case a.bare != "":
+		return argumentErrorf("argument %s may be a PORT or one more process: write --port=%[1]s, or several processes as one word, such as --pid=12,34", a.bare)
+	case hosts == 0 || a.hasPort:
+		return nil
+	case hosts > 1:
+		return argumentErrorf("PORT is missing: the last word %s is neither a number from 0 to 65535 nor a known service name; %s", text.Quote(h.words[len(h.words)-1]), every)
+	case strings.Count(a.hosts[0], ":") > 1:
+		return argumentErrorf("PORT is missing after HOST %s: write it as the last word, or one such as [2001:db8::5]:5432; %s", text.Quote(a.hosts[0]), every)
+	default:
+		return argumentErrorf("PORT is missing after HOST %s: write %[2]s 5432; %[3]s", text.Quote(a.hosts[0]), a.hosts[0], every)
 	}
-	last := len(h.targets) - 1
-	ports, err := parsePort(ctx, h.targets[last])
-	if err != nil {
-		return nil, nil, err
-	}
-	prefixes, err := parseHosts(ctx, h.targets[:last], net.DefaultResolver, h.stderr)
-	return prefixes, ports, err
 }

@@ -38,8 +38,8 @@ var examples = map[string][]example{
 
 // synopses has the forms of a command whose arguments depend on each other.
 var synopses = map[string][]string{
-	"hangup": {"tcphup [hangup] [FLAG...] HOST... PORT", "tcphup [hangup] [FLAG...] --stale=NAME[:PORT]"},
-	"list":   {"tcphup list [FLAG...] [HOST] [PORT]", "tcphup list [FLAG...] --stale=NAME[:PORT]"},
+	"hangup": {"tcphup [hangup] [FLAG...] HOST... PORT", "tcphup [hangup] [FLAG...] --pid=PID (or --command, --uid, --cgroup)", "tcphup [hangup] [FLAG...] --stale=NAME[:PORT]"},
+	"list":   {"tcphup list [FLAG...] [HOST...] [PORT]", "tcphup list [FLAG...] --stale=NAME[:PORT]"},
 }
 
 // flagGroup is a section of flags in help and man page.
@@ -51,14 +51,16 @@ type flagGroup struct {
 // flagGroups has the groups of commands with many flags. Other commands have one group.
 var flagGroups = map[string][]flagGroup{
 	"hangup": {
-		{"Which connections", []string{"except", "direction", "min-idle", "stale", "former", "state.directory", "yes"}},
+		{"Which connections", []string{"port", "except", "direction", "source", "state", "min-idle", "stale", "former", "state.directory", "yes"}},
+		{"Of which processes", []string{"pid", "command", "uid", "cgroup"}},
 		{"Safety", []string{"dry-run", "max-flows", "rate"}},
 		{"How to close", []string{"method", "mptcp", "sigpipe-safe", "linger"}},
 		{"Busy connections", []string{"receive-wait", "drain-deadline", "drain-quiet", "drain-answer"}},
 		{"Report", []string{"watch-reconnect", "output", "audit.log-file"}},
 	},
 	"list": {
-		{"Which connections", []string{"direction", "stale", "former", "state.directory"}},
+		{"Which connections", []string{"port", "except", "direction", "source", "state", "min-idle", "stale", "former", "state.directory"}},
+		{"Of which processes", []string{"pid", "command", "uid", "cgroup"}},
 		{"Report", []string{"flows", "sort", "watch", "interval", "output"}},
 	},
 }

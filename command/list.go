@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"time"
 
@@ -26,14 +25,12 @@ const (
 
 // list implements tcphup list.
 type list struct {
-	host, port string
-	flows      bool
-	watch      bool
-	interval   time.Duration
-	sort       string
-	output     string
-	stale      staleFlags
-	selector   sockdiag.Selector
+	selection
+	flows    bool
+	watch    bool
+	interval time.Duration
+	sort     string
+	output   string
 
 	stdin          *os.File
 	stdout, stderr io.Writer
@@ -41,17 +38,13 @@ type list struct {
 
 func newList(cmd *kingpin.CmdClause) *list {
 	l := &list{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr}
+	l.addFlags(cmd, "Destination: addresses, prefixes or names, then a port, a list or a range; default: every destination and port. HOST:PORT is one word, :PORT is a port of any HOST.")
 	cmd.Flag("flows", "One line per connection, with its process, instead of one per destination.").BoolVar(&l.flows)
 	cmd.Flag("watch", "Refresh the list like top; press q to quit.").Short('w').BoolVar(&l.watch)
 	setChoice(cmd.Flag("sort", "Order of the rows: idle (longest first), sockets (most first), destination, or owner (with --flows).").Default(sortIdle),
 		&l.sort, sortIdle, sortSockets, sortDestination, sortOwner)
 	cmd.Flag("interval", "With --watch: refresh interval.").Default("2s").SetValue(duration{&l.interval, 100 * time.Millisecond})
-	setChoice(cmd.Flag("direction", "Direction of connections: outbound (opened by this host), inbound (accepted by this host; PORT is the local port) or either.").
-		Default(sockdiag.Outbound.String()), &l.selector.Direction, directions()...)
 	setChoice(cmd.Flag("output", "Output format: table or json.").Default("table"), &l.output, "table", "json")
-	l.stale.addFlags(cmd)
-	cmd.Arg("HOST", "An address, a prefix or a name; default: every destination.").StringVar(&l.host)
-	cmd.Arg("PORT", "A port; 0 or none means every port.").StringVar(&l.port)
 	return l
 }
 
@@ -86,20 +79,12 @@ func (l *list) run(ctx context.Context) error {
 
 // parse completes the selector from the arguments.
 func (l *list) parse(ctx context.Context) error {
-	s := &l.selector
-	s.Destinations = sockdiag.Everywhere()
-	used, err := l.stale.used(l.host != "")
-	if err == nil && used {
-		s.Destinations, s.Ports, err = l.stale.destinations(ctx, l.stderr)
-		return err
-	}
-	if err == nil && l.host != "" {
-		s.Destinations, err = parseHosts(ctx, []string{l.host}, net.DefaultResolver, io.Discard)
-	}
-	if err == nil && l.port != "" {
-		s.Ports, err = parsePort(ctx, l.port)
-	}
-	return err
+	return l.selection.parse(ctx, func(a arguments) error {
+		if len(l.words) == 1 && len(a.hosts) == 1 && !a.hasPort && isService(ctx, a.hosts[0]) {
+			return argumentErrorf("argument %s may be a HOST or the name of a service: write %[2]s 0, or :%[2]s", text.Quote(a.hosts[0]), a.hosts[0])
+		}
+		return nil
+	}, io.Discard, l.stderr)
 }
 
 // snapshot is the result of one scan.
@@ -111,34 +96,50 @@ type snapshot struct {
 	direction    sockdiag.Direction
 	hidden       int // subflows of MPTCP connections that the kernel does not list
 
-	// flows, owners and ownersErr are set with --flows only.
+	// flows, owners and ownersErr are set with --flows or an owner filter only.
 	flows     []*listedFlow
 	owners    actuator.Owners
 	ownersErr error
+	// unknownOwner counts the flows that match except for the owner filter and have no visible
+	// process.
+	unknownOwner int
 }
 
 func (l *list) snapshot(ctx context.Context) (*snapshot, error) {
 	s, all := &snapshot{direction: l.selector.Direction}, make(summaries)
 	var err error
-	s.leftAlone, err = scan(ctx, &l.selector, func(f *listedFlow) {
-		s.add(f, all)
-		if l.flows {
-			s.flows = append(s.flows, f)
-		}
-	})
+	if !l.owner.IsZero() {
+		err = l.scanOwned(ctx, s, all)
+	} else {
+		s.leftAlone, err = scan(ctx, &l.selector, func(f *listedFlow) {
+			s.add(f, all)
+			if l.flows {
+				s.flows = append(s.flows, f)
+			}
+		})
+	}
 	if err != nil {
 		return nil, err
 	}
 	s.destinations = all.sorted(l.sort)
-	if l.flows {
-		flows := make([]sockdiag.Flow, len(s.flows))
-		for i, f := range s.flows {
-			flows[i] = f.Flow
-		}
-		s.owners, s.ownersErr = actuator.FindOwners(ctx, flows)
-		s.sortFlows(l.sort)
+	if l.flows && l.owner.IsZero() {
+		s.owners, s.ownersErr = actuator.FindOwners(ctx, plainFlows(s.flows))
 	}
+	s.sortFlows(l.sort)
 	return s, nil
+}
+
+// scanOwned adds the flows of the processes that the owner filter selects.
+func (l *list) scanOwned(ctx context.Context, s *snapshot, all summaries) error {
+	found, err := l.selection.scanOwned(ctx, &l.selector)
+	if err != nil {
+		return err
+	}
+	s.flows, s.leftAlone, s.owners, s.unknownOwner = found.flows, found.leftAlone, found.owners, found.unknown
+	for _, f := range s.flows {
+		s.add(f, all)
+	}
+	return nil
 }
 
 func (s *snapshot) add(f *listedFlow, all summaries) {
@@ -161,14 +162,14 @@ func (s *snapshot) summary() string {
 	if s.closing > 0 {
 		line += "; " + closing(s.closing)
 	}
-	line += otherDirection(s.leftAlone, s.direction, s.count > 0)
+	line += otherDirection(s.leftAlone, s.direction, s.count > 0) + unknownOwner(s.unknownOwner)
 	if s.hidden > 0 {
 		line += fmt.Sprintf("; %s of unlisted MPTCP connections: %v", text.Plural(s.hidden, "subflow"), sockdiag.ErrNoMPTCPDiag)
 	}
 	switch {
 	case s.ownersErr != nil:
 		line += "; " + text.Printable(s.ownersErr.Error())
-	case s.missesOwners():
+	case s.missesOwners() || s.unknownOwner > 0:
 		line += uninspected(s.owners.Unreadable, s.owners.Processes) + unsearched(s.owners.Unsearched)
 	}
 	return line

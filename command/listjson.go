@@ -11,6 +11,8 @@ type listJSON struct {
 	Destinations []destinationJSON `json:"destinations,omitzero"`
 	Flows        []flowJSON        `json:"flows,omitzero"`
 	LeftAlone    int               `json:"other_direction_left_alone"`
+	// UnknownOwner counts flows that match except for the owner filter.
+	UnknownOwner int `json:"unknown_owner_left_alone,omitempty"`
 }
 
 // destinationJSON omits unknown idle times.
@@ -34,7 +36,7 @@ type flowJSON struct {
 }
 
 func (s *snapshot) json(flows bool) listJSON {
-	out := listJSON{LeftAlone: s.leftAlone}
+	out := listJSON{LeftAlone: s.leftAlone, UnknownOwner: s.unknownOwner}
 	if flows {
 		out.Flows = make([]flowJSON, len(s.flows))
 		for i, f := range s.flows {

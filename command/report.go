@@ -19,10 +19,15 @@ type reportJSON struct {
 	Spared    map[hangup.Reason]int  `json:"spared,omitempty"`
 	Closing   int                    `json:"closing"` // closed by the local side already
 	LeftAlone int                    `json:"other_direction_left_alone"`
+	// UnknownOwner counts flows that match except for the owner filter.
+	UnknownOwner int `json:"unknown_owner_left_alone,omitempty"`
 }
 
 func writeJSON(w io.Writer, report *hangup.Report) error {
-	out := reportJSON{Flows: []hangup.ResultJSON{}, Outcomes: make(map[hangup.Outcome]int), Spared: report.Spared(), Closing: report.Closing, LeftAlone: report.LeftAlone}
+	out := reportJSON{
+		Flows: []hangup.ResultJSON{}, Outcomes: make(map[hangup.Outcome]int), Spared: report.Spared(),
+		Closing: report.Closing, LeftAlone: report.LeftAlone, UnknownOwner: report.UnknownOwner,
+	}
 	for _, o := range hangup.Outcomes() {
 		out.Outcomes[o] = report.Count(o)
 	}
@@ -145,18 +150,18 @@ func summary(report *hangup.Report, direction sockdiag.Direction) string {
 	if report.Closing > 0 {
 		line += "; " + closing(report.Closing)
 	}
-	line += otherDirection(report.LeftAlone, direction, report.Covered > 0)
+	line += otherDirection(report.LeftAlone, direction, report.Covered > 0) + unknownOwner(report.UnknownOwner)
 	if n := report.Unselected[hangup.ReasonEvidence]; n > 0 {
 		line += fmt.Sprintf("; %d idle for less than --min-idle", n)
 	}
-	if slices.ContainsFunc(report.Results, func(r hangup.Result) bool { return r.PID == 0 && r.Flow.Inode != 0 }) {
+	if report.UnknownOwner > 0 || slices.ContainsFunc(report.Results, func(r hangup.Result) bool { return r.PID == 0 && r.Flow.Inode != 0 }) {
 		line += uninspected(report.Unreadable, report.Processes)
 	}
 	return line + unsearched(report.Unsearched)
 }
 
-// noMatch, closing, otherDirection, uninspected and unsearched are parts of the lines below
-// lists and reports.
+// noMatch, closing, otherDirection, unknownOwner, uninspected and unsearched are parts of the
+// lines below lists and reports.
 
 const noMatch = "no connection matches"
 
@@ -185,6 +190,14 @@ func otherDirection(n int, selected sockdiag.Direction, anyMatch bool) string {
 		}
 		return fmt.Sprintf("; %s %s: add --direction=%s", text.Plural(n, other.String()+" connection"), verb, other)
 	}
+}
+
+// unknownOwner is about flows that no owner filter matches.
+func unknownOwner(n int) string {
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprintf("; %d of unknown processes left alone", n)
 }
 
 func uninspected(unreadable, processes int) string {

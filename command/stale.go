@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"maps"
 	"net/netip"
 	"slices"
 
@@ -16,6 +15,7 @@ import (
 	"tcphup/internal/address"
 	"tcphup/internal/text"
 	"tcphup/services"
+	"tcphup/sockdiag"
 )
 
 // staleFlags selects connections to the former addresses of a service.
@@ -48,15 +48,12 @@ func (s *staleFlags) used(hostGiven bool) (bool, error) {
 // excludes current addresses of the name, and returns an error if the name does not
 // resolve. It also excludes addresses of a family whose lookup failed and, without --former,
 // those that another service has now. Notes about excluded addresses go to stderr.
-func (s *staleFlags) destinations(ctx context.Context, stderr io.Writer) ([]netip.Prefix, []uint16, error) {
+func (s *staleFlags) destinations(ctx context.Context, stderr io.Writer) ([]netip.Prefix, []sockdiag.PortRange, error) {
 	name, port, err := address.ParseService(s.service)
 	if err != nil {
 		return nil, nil, fmt.Errorf("%w: --stale: %w", ErrUsage, err)
 	}
 	named, state, err := s.read(name)
-	if errors.Is(err, errNoFormer) {
-		err = listElsewhere(ctx, name, port, err, stderr)
-	}
 	if err != nil {
 		return nil, nil, err
 	}
@@ -97,9 +94,9 @@ func (s *staleFlags) destinations(ctx context.Context, stderr io.Writer) ([]neti
 		prefixes = append(prefixes, prefix)
 	}
 	slices.SortFunc(prefixes, netip.Prefix.Compare)
-	var ports []uint16
+	var ports []sockdiag.PortRange
 	if port != 0 {
-		ports = []uint16{port}
+		ports = sockdiag.Ports(port)
 	}
 	return slices.Compact(prefixes), ports, nil
 }
@@ -128,48 +125,4 @@ func (s *staleFlags) read(name string) (named []netip.Addr, state services.Known
 	default:
 		return nil, state, inputError{fmt.Errorf("--stale: %w", err)}
 	}
-}
-
-// maxCommands limits the commands of listElsewhere.
-const maxCommands = 20
-
-// listElsewhere prints a command for each address that connections to the port of a name
-// lead to, without the current addresses of the name. It returns the error for the command
-// line; cause is why the former addresses are unknown.
-func listElsewhere(ctx context.Context, name string, port uint16, cause error, stderr io.Writer) error {
-	const hint = "add --state.directory or --former ADDRESS"
-	if port == 0 {
-		return inputError{fmt.Errorf("%w; write NAME:PORT to list connections that lead elsewhere, or %s", cause, hint)}
-	}
-	resolved, err := services.Resolve(ctx, services.Service{Name: name, Port: port})
-	if err != nil {
-		return inputError{fmt.Errorf("%w; cannot look up current addresses of %s: %w; %s", cause, name, err, hint)}
-	}
-	var current []netip.Prefix
-	for _, a := range resolved.Addrs {
-		if prefix, err := address.FromAddr(a); err == nil {
-			current = append(current, prefix)
-		}
-	}
-	counts, err := countElsewhere(ctx, current, []uint16{port})
-	if err != nil {
-		return inputError{fmt.Errorf("%w; cannot look for connections that lead elsewhere: %w; %s", cause, err, hint)}
-	}
-	// The address may be a current one if the lookup of its family failed.
-	maps.DeleteFunc(counts, func(a netip.Addr, _ int) bool { return resolved.Err(a) != nil })
-	if len(counts) == 0 {
-		return inputError{fmt.Errorf("%w; no connection to port %d leads elsewhere; %s", cause, port, hint)}
-	}
-	addresses := byCount(counts)
-	for _, a := range addresses[:min(len(addresses), maxCommands)] {
-		verb := "lead"
-		if counts[a] == 1 {
-			verb = "leads"
-		}
-		fmt.Fprintf(stderr, "tcphup: %s to port %d %s to %s; to hang up: tcphup %s %d\n", text.Plural(counts[a], "connection"), port, verb, a, a, port)
-	}
-	if more := len(addresses) - maxCommands; more > 0 {
-		fmt.Fprintf(stderr, "tcphup: others lead to %d more addresses; to list all: tcphup list\n", more)
-	}
-	return inputError{fmt.Errorf("%w; run one of the commands above, or %s", cause, hint)}
 }

@@ -37,7 +37,7 @@ type Reason string
 
 // The reasons. TestDocs copies the comments into the documentation.
 const (
-	ReasonIdentity    Reason = "identity"     // the descriptor no longer refers to the selected flow
+	ReasonIdentity    Reason = "identity"     // the descriptor no longer refers to the selected flow, or a process outside of the owner filter holds the socket
 	ReasonSIGPIPE     Reason = "sigpipe"      // SIGPIPE would kill the owner at its next write
 	ReasonPermission  Reason = "permission"   // a capability or a kernel feature is missing
 	ReasonEvidence    Reason = "evidence"     // the flow does not have the evidence, or no longer
@@ -102,7 +102,7 @@ func (r *Reconnect) SameAddress(old *sockdiag.Flow) bool { return r.Remote.Addr(
 type Report struct {
 	// Results holds every selected flow, in the order of processing.
 	Results []Result
-	// Covered counts the flows that match by address, port and direction, with or
+	// Covered counts the flows that match by address, port, direction and owner, with or
 	// without the evidence.
 	Covered int
 	// LeftAlone counts the flows that match except for their direction, Younger those that
@@ -111,6 +111,9 @@ type Report struct {
 	// Closing counts the flows that match by address, port and direction, and that the local
 	// side has closed already: they wait for the FIN of the peer, and were not selected.
 	Closing int
+	// UnknownOwner counts the flows that match except for Request.Owner and have no visible
+	// process. The other counts do not include flows of other processes.
+	UnknownOwner int
 	// Unselected counts the flows that match by address, port and direction and were not
 	// selected, by reason. Spared adds those that were refused later.
 	Unselected map[Reason]int

@@ -56,6 +56,10 @@ type Request struct {
 	// Policy is the policy name in metrics and logs.
 	Policy   string
 	Selector sockdiag.Selector
+	// Owner selects flows by their processes, before the hang-up and directly before each one
+	// again. A flow without a visible process then does not match. A flow that a process
+	// outside of the filter holds as well is refused.
+	Owner OwnerFilter
 	// Never excludes flows: they are refused even if Selector matches.
 	Never []sockdiag.Selector
 	// Shared reports whether a flow may belong to a service that has the address now; such
@@ -150,6 +154,11 @@ func (r Request) WithDefaults() (Request, error) {
 	case math.IsInf(r.Rate, 0):
 		return r, fmt.Errorf("invalid rate %v: not finite", r.Rate)
 	}
+	for _, path := range r.Owner.Cgroups {
+		if parsed, err := ParseCgroup(path); err != nil || parsed != path {
+			return r, fmt.Errorf("invalid cgroup %q: not the path of a cgroup below the root", path)
+		}
+	}
 	for _, field := range []struct {
 		name  string
 		value float64
@@ -171,13 +180,14 @@ func (r Request) WithDefaults() (Request, error) {
 	return r, nil
 }
 
-// maxCommand is the longest name in /proc/PID/comm (TASK_COMM_LEN), in bytes.
-const maxCommand = 15
+// MaxCommand is the longest name in /proc/PID/comm (TASK_COMM_LEN), in bytes. Linux cuts
+// longer names.
+const MaxCommand = 15
 
 // CheckCommand returns an error for text that cannot be the name in /proc/PID/comm.
 func CheckCommand(text string) error {
-	if text == "" || len(text) > maxCommand {
-		return fmt.Errorf("%q is not a command name of 1 to %d bytes, as in /proc/PID/comm", text, maxCommand)
+	if text == "" || len(text) > MaxCommand {
+		return fmt.Errorf("%q is not a command name of 1 to %d bytes, as in /proc/PID/comm", text, MaxCommand)
 	}
 	return nil
 }

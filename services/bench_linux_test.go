@@ -35,7 +35,7 @@ func BenchmarkCounting(b *testing.B) {
 
 func benchmarkCounting(b *testing.B, to netip.AddrPort, services int) {
 	var c Config
-	selector := sockdiag.Selector{Ports: []uint16{to.Port()}}
+	selector := sockdiag.Selector{Ports: sockdiag.Ports(to.Port())}
 	for i := range services {
 		c.Services = append(c.Services, Service{Name: fmt.Sprintf("service-%d.internal", i), Port: to.Port()})
 	}

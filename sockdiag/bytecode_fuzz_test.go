@@ -64,16 +64,30 @@ func (d *draw) selector() *Selector {
 		s.States = StateSet(d.u16())
 	}
 	for range 1 + d.below(4) {
-		a := d.address()
-		if d.below(4) == 0 { // an IPv4-mapped prefix is an IPv6 prefix
-			a = netip.AddrFrom16(a.As16())
-		}
-		s.Destinations = append(s.Destinations, netip.PrefixFrom(a, d.below(a.BitLen()+1)))
+		s.Destinations = append(s.Destinations, d.prefix())
+	}
+	for range max(d.below(5), 2) - 2 { // most selectors have no source
+		s.Sources = append(s.Sources, d.prefix())
 	}
 	for range d.below(5) {
-		s.Ports = append(s.Ports, d.port())
+		r := PortRange{First: d.port()}
+		if r.Last = r.First; d.below(2) == 0 {
+			r.Last = d.port()
+		}
+		if r.Last < r.First && d.below(8) > 0 { // few ranges are empty
+			r.First, r.Last = r.Last, r.First
+		}
+		s.Ports = append(s.Ports, r)
 	}
 	return s
+}
+
+func (d *draw) prefix() netip.Prefix {
+	a := d.address()
+	if d.below(4) == 0 { // an IPv4-mapped prefix is an IPv6 prefix
+		a = netip.AddrFrom16(a.As16())
+	}
+	return netip.PrefixFrom(a, d.below(a.BitLen()+1))
 }
 
 func (d *draw) flow() *Flow {
@@ -87,11 +101,24 @@ func (d *draw) flow() *Flow {
 }
 
 // kernelMayMatch is the reference for a selector's program: MayMatch, but the kernel also
-// treats the address of an IPv4-mapped peer as IPv6.
+// treats the addresses of an IPv6 socket as IPv6.
 func kernelMayMatch(s *Selector, f *Flow) bool {
-	asIPv6 := *f
-	asIPv6.Remote = netip.AddrPortFrom(netip.AddrFrom16(f.Remote.Addr().As16()), f.Remote.Port())
-	return s.MayMatch(f) || f.Mapped() && s.MayMatch(&asIPv6)
+	asIPv6 := func(end netip.AddrPort) netip.AddrPort {
+		return netip.AddrPortFrom(netip.AddrFrom16(end.Addr().As16()), end.Port())
+	}
+	if f.Family != IPv6 {
+		return s.MayMatch(f)
+	}
+	for _, local := range []netip.AddrPort{f.Local, asIPv6(f.Local)} {
+		for _, remote := range []netip.AddrPort{f.Remote, asIPv6(f.Remote)} {
+			seen := *f
+			seen.Local, seen.Remote = local, remote
+			if s.MayMatch(&seen) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // FuzzBytecode compares the program of a selector with kernelMayMatch and Match.
@@ -137,10 +164,10 @@ func TestBytecodeLimit(t *testing.T) {
 	s := &Selector{Destinations: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}
 	flow := Flow{Family: IPv4, Local: netip.MustParseAddrPort("10.0.0.1:1"), Remote: netip.MustParseAddrPort("10.0.0.2:1")}
 	for port := uint16(2); s.bytecode() != nil; port++ {
-		s.Ports = append(s.Ports, port)
+		s.Ports = append(s.Ports, Ports(port)...)
 		for len(s.Ports) < 2000 {
 			port++
-			s.Ports = append(s.Ports, port)
+			s.Ports = append(s.Ports, Ports(port)...)
 		}
 	}
 	s.Ports = s.Ports[:len(s.Ports)-1]
@@ -151,7 +178,8 @@ func TestBytecodeLimit(t *testing.T) {
 	if !p.valid() {
 		t.Error("longest program is invalid")
 	}
-	for port, want := range map[uint16]bool{1: false, 2: true, s.Ports[len(s.Ports)-1]: true, s.Ports[len(s.Ports)-1] + 1: false} {
+	last := s.Ports[len(s.Ports)-1].Last
+	for port, want := range map[uint16]bool{1: false, 2: true, last: true, last + 1: false} {
 		flow.Remote = netip.AddrPortFrom(flow.Remote.Addr(), port)
 		if socket := newSocket(&flow); p.accepts(&socket) != want {
 			t.Errorf("accepts port %d: %t", port, !want)

@@ -9,10 +9,6 @@ import (
 // follows net/ipv4/inet_diag.c. TestPrivilegedInterpreter compares it with the kernel.
 const (
 	opNop             = 0  // INET_DIAG_BC_NOP
-	opSourceGE        = 2  // INET_DIAG_BC_S_GE
-	opSourceLE        = 3  // INET_DIAG_BC_S_LE
-	opDestGE          = 4  // INET_DIAG_BC_D_GE
-	opDestLE          = 5  // INET_DIAG_BC_D_LE
 	opAuto            = 6  // INET_DIAG_BC_AUTO
 	opDeviceCondition = 9  // INET_DIAG_BC_DEV_COND
 	opMarkCondition   = 10 // INET_DIAG_BC_MARK_COND

@@ -240,7 +240,7 @@ func (c *Conn) lookupByDump(ctx context.Context, flow *Flow) (Flow, error) {
 		Protocol: flow.Protocol, Families: []Family{flow.Family}, States: ^StateSet(0), Info: true,
 		Selector: &Selector{
 			Destinations: []netip.Prefix{netip.PrefixFrom(flow.Remote.Addr(), flow.Remote.Addr().BitLen())},
-			Ports:        []uint16{flow.Local.Port()},
+			Ports:        Ports(flow.Local.Port()),
 		},
 	}
 	var err error

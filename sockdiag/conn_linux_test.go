@@ -187,7 +187,7 @@ func TestPrivilegedFlows(t *testing.T) {
 func selectorFor(remote netip.AddrPort) *Selector {
 	return &Selector{
 		Destinations: []netip.Prefix{netip.PrefixFrom(remote.Addr(), remote.Addr().BitLen())},
-		Ports:        []uint16{remote.Port()},
+		Ports:        Ports(remote.Port()),
 	}
 }
 
@@ -213,7 +213,7 @@ func TestPrivilegedMapped(t *testing.T) {
 		server := remoteOf(client)
 		c := mustDial(t)
 		for _, dst := range []string{"127.0.0.1/32", "127.0.0.0/8"} {
-			s := &Selector{Destinations: []netip.Prefix{netip.MustParsePrefix(dst)}, Ports: []uint16{server.Port()}}
+			s := &Selector{Destinations: []netip.Prefix{netip.MustParsePrefix(dst)}, Ports: Ports(server.Port())}
 			flows := collect(t, c, Query{States: Open, Families: []Family{IPv6}, Selector: s})
 			if len(flows) != 1 || !flows[0].Mapped() || flows[0].Local != server {
 				t.Fatalf("%s selects %+v, want only the accepted IPv6 socket", dst, flows)

@@ -8,15 +8,6 @@ import (
 	"strings"
 )
 
-// PortRange is an inclusive range of ports. The zero value is empty: port 0 is never in a
-// range.
-type PortRange struct{ First, Last uint16 }
-
-// Contains reports whether port is in the range.
-func (r PortRange) Contains(port uint16) bool {
-	return port != 0 && r.First <= port && port <= r.Last
-}
-
 // ephemeralPortsFile has the setting of the reader's network namespace.
 const ephemeralPortsFile = "/proc/sys/net/ipv4/ip_local_port_range"
 

@@ -13,9 +13,11 @@ type Selector struct {
 	Destinations []netip.Prefix
 	// Except are peer addresses that do not match although Destinations has them.
 	Except []netip.Prefix
+	// Sources are the local addresses, as Destinations; empty matches every address.
+	Sources []netip.Prefix
 	// Ports are the service's ports: remote for outbound flows, local for inbound flows.
 	// Empty matches every port.
-	Ports []uint16
+	Ports []PortRange
 	// Direction defaults to Outbound.
 	Direction Direction
 	// States defaults to Open.
@@ -43,21 +45,20 @@ func (s *Selector) StateSet() StateSet {
 }
 
 // MayMatch reports whether the flow's addresses and ports match in at least one direction.
-// The kernel's filter is equivalent, except that it treats IPv4-mapped peers as IPv6 too and
-// ignores Except.
+// The kernel's filter is equivalent, except that it treats IPv4-mapped addresses as IPv6 too
+// and ignores Except.
 func (s *Selector) MayMatch(f *Flow) bool {
-	return s.containsAddr(f.Remote.Addr()) &&
-		(s.containsPort(f.Remote.Port()) || s.containsPort(f.Local.Port()))
+	return s.containsAddrs(f) && (s.containsPort(f.Remote.Port()) || s.containsPort(f.Local.Port()))
 }
 
-// MatchEndpoint reports whether the peer's address and the service's port match for a flow
-// of direction d. It does not check Direction.
+// MatchEndpoint reports whether both addresses and the service's port match for a flow of
+// direction d. It does not check Direction.
 func (s *Selector) MatchEndpoint(f *Flow, d Direction) bool {
 	port := f.Remote.Port()
 	if d == Inbound {
 		port = f.Local.Port()
 	}
-	return s.containsAddr(f.Remote.Addr()) && s.containsPort(port)
+	return s.containsAddrs(f) && s.containsPort(port)
 }
 
 // MatchEvidence reports whether the flow satisfies MinIdle, MinPeerSilence and Stalled.
@@ -84,8 +85,9 @@ func (s *Selector) Match(f *Flow, d Direction) bool {
 // Excludes reports whether Except has the address of the peer.
 func (s *Selector) Excludes(f *Flow) bool { return contains(s.Except, f.Remote.Addr()) }
 
-func (s *Selector) containsAddr(a netip.Addr) bool {
-	return contains(s.Destinations, a) && !contains(s.Except, a)
+func (s *Selector) containsAddrs(f *Flow) bool {
+	return contains(s.Destinations, f.Remote.Addr()) && !s.Excludes(f) &&
+		(len(s.Sources) == 0 || contains(s.Sources, f.Local.Addr()))
 }
 
 func contains(prefixes []netip.Prefix, a netip.Addr) bool {
@@ -93,5 +95,5 @@ func contains(prefixes []netip.Prefix, a netip.Addr) bool {
 }
 
 func (s *Selector) containsPort(port uint16) bool {
-	return len(s.Ports) == 0 || slices.Contains(s.Ports, port)
+	return len(s.Ports) == 0 || slices.ContainsFunc(s.Ports, func(r PortRange) bool { return r.Contains(port) })
 }

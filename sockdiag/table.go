@@ -135,8 +135,9 @@ func (t *Table) unclear() (map[int]bool, Query) {
 		if !slices.Contains(query.Families, c.Family) {
 			query.Families = append(query.Families, c.Family)
 		}
-		if len(initial.Ports) <= maxOpenerPorts && !slices.Contains(initial.Ports, c.Remote.Port()) {
-			initial.Ports = append(initial.Ports, c.Remote.Port())
+		port := PortRange{c.Remote.Port(), c.Remote.Port()}
+		if len(initial.Ports) <= maxOpenerPorts && !slices.Contains(initial.Ports, port) {
+			initial.Ports = append(initial.Ports, port)
 		}
 	}
 	if len(initial.Ports) > maxOpenerPorts {

@@ -52,7 +52,7 @@ func TestPrivilegedBothFamilies(t *testing.T) {
 			"without tcp_info":  {States: Open},
 			"listeners":         {States: States(Listen)},
 			"selected":          {States: Open, Info: true, Selector: selectorFor(mapped)},
-			"selected by port":  {States: Open, Selector: &Selector{Destinations: Everywhere(), Ports: []uint16{mapped.Port()}}},
+			"selected by port":  {States: Open, Selector: &Selector{Destinations: Everywhere(), Ports: Ports(mapped.Port())}},
 			"nothing is listed": {States: States(SynSent)},
 		} {
 			want := dump(separate, q)

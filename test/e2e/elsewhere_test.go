@@ -31,7 +31,26 @@ func TestPrivilegedNameTrap(t *testing.T) {
 		if n := strings.Count(r.stderr, note); n != 2 || !strings.HasSuffix(r.stderr, note) {
 			t.Errorf("the note is printed %d times, want before and after the report: %s", n, r.stderr)
 		}
-		for _, args := range [][]string{{"--dry-run", newAddress, port}, {"--dry-run", serviceName, "0"}, {"--dry-run", serviceName, port, "--except", oldAddress}} {
+		// The command in the note is the one to type: it has the ports and filters as given.
+		pid := fmt.Sprintf("--pid=%d", app.PID())
+		for _, tt := range []struct{ args, command []string }{
+			{[]string{serviceName + ":" + port}, []string{port}},
+			{[]string{serviceName, port + "-65535"}, []string{port + "-65535"}},
+			{[]string{serviceName, port, pid}, []string{port, pid}},
+			{[]string{serviceName, port, "--command=app", "--source=127.0.0.0/8"}, []string{port, "--source=127.0.0.0/8", "--command=app"}},
+		} {
+			r := tcphup(t, append([]string{"--dry-run"}, tt.args...)...)
+			r.mustExit(t, 0)
+			if command := "; to hang up: tcphup " + oldAddress + " " + strings.Join(tt.command, " ") + "\n"; !strings.HasSuffix(r.stderr, command) {
+				t.Errorf("%q: %s, want %s", tt.args, r.stderr, command)
+			}
+			r = tcphup(t, append([]string{"--dry-run", oldAddress}, tt.command...)...)
+			r.mustExit(t, 0)
+			if !strings.Contains(r.stderr, "1 planned") {
+				t.Errorf("%q: %s", tt.command, r.stderr)
+			}
+		}
+		for _, args := range [][]string{{"--dry-run", newAddress, port}, {"--dry-run", serviceName, "0"}, {"--dry-run", serviceName, port, "--except", oldAddress}, {"--dry-run", serviceName, port, "--pid=1"}, {"--dry-run", serviceName, port, "--direction=inbound"}} {
 			if r := tcphup(t, args...); r.exit != 0 || strings.Contains(r.stderr, "elsewhere") {
 				t.Errorf("%q: exit %d, %s", args, r.exit, r.stderr)
 			}

@@ -217,7 +217,7 @@ func TestPrivilegedUsageErrors(t *testing.T) {
 			{args: []string{"0.0.0.0/0", "0"}, says: "--yes"},
 			{args: []string{"::/0", "0"}, says: "--yes"},
 			{args: []string{"127.0.0.1/8", "0"}, says: "127.0.0.0/8"},
-			{args: []string{"127.0.0.1:80", "0"}, says: "two words"},
+			{args: []string{"127.0.0.1:80", "0"}, says: "has port 80"},
 			{args: []string{"0.0.0.0", "0"}, says: "unspecified"},
 			{args: []string{"--method=rst", "127.0.0.1", "0"}, says: "--method"},
 			{args: []string{"--mptcp=path", "--method=shutdown", "127.0.0.1", "0"}, says: "--mptcp=path"},

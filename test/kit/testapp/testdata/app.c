@@ -139,6 +139,21 @@ static void many(const char *verb, int n, int listener, const char *host, const 
 	printf("%s %s %d\n", verb, name(done < n ? errno : 0), done);
 }
 
+// Puts a descriptor into a message that is never received, and closes it.
+static int in_flight(int fd)
+{
+	int pair[2];
+	char control[CMSG_SPACE(sizeof fd)] = "", byte = 0;
+	struct iovec data = {.iov_base = &byte, .iov_len = 1};
+	struct msghdr message = {.msg_iov = &data, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+	struct cmsghdr *rights = CMSG_FIRSTHDR(&message);
+	*rights = (struct cmsghdr){.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof fd)};
+	memcpy(CMSG_DATA(rights), &fd, sizeof fd);
+	if (socketpair(AF_UNIX, SOCK_DGRAM, 0, pair) < 0 || sendmsg(pair[0], &message, 0) < 0 || close(fd) < 0)
+		return errno;
+	return 0;
+}
+
 static void events(const char *kind, int err, unsigned events)
 {
 	printf("%s %s%s%s%s%s\n", kind, name(err), events & POLLIN ? " in" : "", events & POLLHUP ? " hup" : "",
@@ -239,6 +254,10 @@ static void command(char *line)
 		printf("undumpable %s\n", name(prctl(PR_SET_DUMPABLE, 0) < 0 ? errno : 0));
 	} else if (strcmp(verb, "rename") == 0) {
 		printf("rename %s\n", name(prctl(PR_SET_NAME, a) < 0 ? errno : 0));
+	} else if (strcmp(verb, "inflight") == 0) {
+		printf("inflight %s\n", name(in_flight(fd)));
+	} else if (strcmp(verb, "become") == 0) {
+		printf("become %s\n", name(setreuid(-1, atoi(a)) < 0 ? errno : 0));
 	} else if (strcmp(verb, "thread") == 0) {
 		// Another thread executes the next commands, and the first thread ends.
 		pthread_t thread;
