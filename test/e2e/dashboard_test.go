@@ -161,8 +161,8 @@ func (d *dashboard) mustHaveData(t *testing.T, p prometheus, text string) {
 		}
 		hasData("variable "+q[2], series+separator+q[2]+`!=""}`, isNumber)
 	}
-	if queries < 50 {
-		t.Errorf("%d queries, want at least 50", queries)
+	if queries < 45 {
+		t.Errorf("%d queries, want at least 45", queries)
 	}
 }
 
