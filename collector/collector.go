@@ -47,6 +47,9 @@ type Config struct {
 	// removes prefixes and takes precedence. Flows to other addresses appear in no metric,
 	// not even under other.
 	Include, Exclude []netip.Prefix
+	// Histograms are the histograms of each destination; nil means IdleHistogram only, and
+	// an empty slice none.
+	Histograms []Histogram
 	// Pinned reports whether to keep a destination regardless of its number of flows, for
 	// example because the configuration names it. addresses is a single address or a
 	// prefix. MaxDestinations applies to pinned destinations too. Scrapes call Pinned for
@@ -116,6 +119,15 @@ func New(config Config) (*Collector, error) {
 			return nil, errors.New("configure collector: invalid included or excluded prefix")
 		}
 	}
+	histograms := config.Histograms
+	if histograms == nil {
+		histograms = []Histogram{IdleHistogram}
+	}
+	for _, h := range histograms {
+		if !slices.Contains(Histograms(), h) {
+			return nil, fmt.Errorf("configure collector: unknown histogram: %q", h)
+		}
+	}
 	pinned := func(netip.AddrPort) bool { return false }
 	if config.Pinned != nil {
 		pinned = func(d netip.AddrPort) bool { return config.Pinned(m.prefix(d.Addr()), d.Port()) }
@@ -123,7 +135,7 @@ func New(config Config) (*Collector, error) {
 	c := &Collector{
 		logger:         cmp.Or(config.Logger, slog.New(slog.DiscardHandler)),
 		timeout:        10 * time.Second,
-		encoder:        exposition.NewEncoder(families()),
+		encoder:        exposition.NewEncoder(families(histograms)),
 		aggregator:     newAggregator(m, limit, pinned, boottime.Now),
 		dial:           func() (source, error) { return sockdiag.Dial() },
 		observer:       config.Observer,

@@ -182,7 +182,7 @@ func TestGolden(t *testing.T) {
 			flow("10.0.0.1:40006", "10.0.0.2:5432", state(sockdiag.LastAck)),
 			flow("10.0.0.1:40007", "10.0.0.2:5432", state(sockdiag.Closing)),
 		}}},
-		{name: "times", kernel: fakeKernel{flows: []sockdiag.Flow{
+		{name: "times", config: Config{Histograms: Histograms()}, kernel: fakeKernel{flows: []sockdiag.Flow{
 			flow("10.0.0.1:40000", "10.0.0.2:5432", idle(1*s, 2*s, 1*s)),
 			flow("10.0.0.1:40001", "10.0.0.2:5432", idle(90*s, 70*s, 100*s)),
 			flow("10.0.0.1:40002", "10.0.0.2:5432", idle(7200*s, 7200*s, 40*s)),
@@ -242,7 +242,7 @@ func TestGolden(t *testing.T) {
 			flow("10.0.0.1:40000", "10.1.0.1:80"), flow("10.0.0.1:40001", "10.2.0.1:80"), flow("10.0.0.1:40002", "192.0.2.1:80"),
 			flow("[2001:db8::1]:40003", "[2001:db8::2]:80"),
 		}}},
-		{name: "mptcp", kernel: fakeKernel{flows: []sockdiag.Flow{
+		{name: "mptcp", config: Config{Histograms: Histograms()}, kernel: fakeKernel{flows: []sockdiag.Flow{
 			flow("0.0.0.0:8080", "0.0.0.0:0", state(sockdiag.Listen)),
 			// Two subflows, the second to another address of the peer.
 			flow("10.0.0.1:40000", "10.0.0.2:80", mptcp(1, 0, 2), inode(100)),
@@ -311,7 +311,7 @@ func TestGolden(t *testing.T) {
 			golden(t, tt.name, newTest(t, tt.config, &tt.kernel), served)
 		})
 	}
-	for _, f := range families() {
+	for _, f := range families(Histograms()) {
 		if !served[f.Name] {
 			t.Errorf("no golden file has the family %s", f.Name)
 		}

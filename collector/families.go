@@ -17,6 +17,10 @@ var tcpStates = [...]sockdiag.State{
 	sockdiag.TimeWait, sockdiag.CloseWait, sockdiag.LastAck, sockdiag.Closing,
 }
 
+// coreStates have a series for each destination and inbound port. The other states have
+// one only while a socket is in them.
+var coreStates = sockdiag.States(sockdiag.Established, sockdiag.SynSent, sockdiag.TimeWait, sockdiag.CloseWait)
+
 // mptcpStates are the exported states of MPTCP connections. They have no TIME_WAIT, but
 // a connection may stay in CLOSE until the application closes it.
 var mptcpStates = [...]sockdiag.State{
@@ -65,9 +69,14 @@ func asHistogram(f family) family {
 	return f
 }
 
-// families returns all families. Those of a failed source add no metrics.
-func families() []family {
-	return slices.Concat(sourceFamilies(), tcpFamilies(), mptcpFamilies())
+// families returns all families, without the histograms that are not selected. Those of a
+// failed source add no metrics.
+func families(selected []Histogram) []family {
+	all := slices.Concat(sourceFamilies(), tcpFamilies(), mptcpFamilies())
+	return slices.DeleteFunc(all, func(f family) bool {
+		h, optional := histogramOf[f.Name]
+		return optional && !slices.Contains(selected, h)
+	})
 }
 
 // sourceFamilies returns the metrics about the scan itself.
@@ -107,10 +116,12 @@ func tcpFamilies() []family {
 
 	return []family{
 		perDestination("sockets",
-			"Outbound TCP sockets by state, including subflows of MPTCP connections. Sockets in the state time_wait are closed and belong to no process.",
+			"Outbound TCP sockets by state, including subflows of MPTCP connections. Sockets in the state time_wait are closed and belong to no process. States other than established, syn_sent, close_wait and time_wait are missing without sockets.",
 			func(to *exposition.Metrics, s *series) {
 				for _, state := range tcpStates {
-					to.Count(s.states[state], s.destination, s.port, states[state])
+					if n := s.states[state]; n > 0 || coreStates.Has(state) {
+						to.Count(n, s.destination, s.port, states[state])
+					}
 				}
 			}),
 		durations("socket_idle_seconds",
@@ -144,11 +155,13 @@ func tcpFamilies() []family {
 				to.Gauge(float64(s.send), s.destination, s.port, send)
 			}),
 		newFamily("inbound_sockets",
-			"Inbound TCP sockets by local port and state. Above the limit of ports, the ports with the fewest sockets are summed up as port=\"other\".",
+			"Inbound TCP sockets by local port and state. Above the limit of ports, the ports with the fewest sockets are summed up as port=\"other\". States other than established, syn_sent, close_wait and time_wait are missing without sockets.",
 			func(to *exposition.Metrics, r *result) {
 				for i := range r.inbound {
 					for _, state := range tcpStates {
-						to.Count(r.inbound[i].states[state], r.inbound[i].port, states[state])
+						if n := r.inbound[i].states[state]; n > 0 || coreStates.Has(state) {
+							to.Count(n, r.inbound[i].port, states[state])
+						}
 					}
 				}
 			}),
@@ -174,11 +187,13 @@ func mptcpFamilies() []family {
 
 	return []family{
 		perMPTCPDestination("mptcp_connections",
-			"Outbound MPTCP connections by state and by whether they fell back to plain TCP. Destinations without MPTCP have no series.",
+			"Outbound MPTCP connections by state and by whether they fell back to plain TCP. Destinations without MPTCP have no series. States other than established, syn_sent and close_wait are missing without connections.",
 			func(to *exposition.Metrics, s *series) {
 				for _, state := range mptcpStates {
 					for i, fallback := range fallbacks {
-						to.Count(s.mptcp.states[state][i], s.destination, fallback, s.port, states[state])
+						if n := s.mptcp.states[state][i]; n > 0 || coreStates.Has(state) {
+							to.Count(n, s.destination, fallback, s.port, states[state])
+						}
 					}
 				}
 			}),

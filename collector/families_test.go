@@ -25,9 +25,11 @@ func TestMetricsMemory(t *testing.T) {
 		flow("10.0.1.1:40003", "10.0.1.4:80", subflow(1, sockdiag.SubflowJoinLocal), inode(100), idle(70*s, 80*s, s)),
 	}
 	quiet := []sockdiag.Flow{flow("10.0.0.1:40010", "10.0.0.9:443", idle(3*s, 3*s, s))}
-	alone := func(flows []sockdiag.Flow) string { return scrape(t, newTest(t, Config{}, &fakeKernel{flows: flows})) }
+	alone := func(flows []sockdiag.Flow) string {
+		return scrape(t, newTest(t, Config{Histograms: Histograms()}, &fakeKernel{flows: flows}))
+	}
 
-	encoder := exposition.NewEncoder(families())
+	encoder := exposition.NewEncoder(families(Histograms()))
 	for _, flows := range [][]sockdiag.Flow{busy, quiet, nil, busy} {
 		c := newTest(t, Config{}, &fakeKernel{flows: flows})
 		c.encoder = encoder
@@ -36,7 +38,7 @@ func TestMetricsMemory(t *testing.T) {
 		}
 	}
 
-	c := newTest(t, Config{}, &fakeKernel{flows: busy})
+	c := newTest(t, Config{Histograms: Histograms()}, &fakeKernel{flows: busy})
 	want := alone(busy)
 	var scrapes sync.WaitGroup
 	for range 8 {

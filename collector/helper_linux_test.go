@@ -141,10 +141,10 @@ func twoNumbers(args []string) (a, b int, err error) {
 	return a, b, err
 }
 
-// serve is an exporter with this package and the Go and process collectors. args[0] is
-// Config.MaxDestinations. It prints its address.
+// serve is an exporter with this package, all histograms, and the Go and process
+// collectors. args[0] is Config.MaxDestinations. It prints its address.
 func serve(args []string) error {
-	var config Config
+	config := Config{Histograms: Histograms()}
 	if _, err := fmt.Sscan(strings.Join(args, " "), &config.MaxDestinations); err != nil {
 		return err
 	}

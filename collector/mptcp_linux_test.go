@@ -21,7 +21,7 @@ func TestPrivilegedMPTCP(t *testing.T) {
 		shell(t, `ip addr add 10.0.0.1/24 dev lo; ip addr add 10.0.1.1/24 dev lo; ip addr add 10.0.0.2 dev lo
 			ip mptcp limits set subflow 4 add_addr_accepted 4
 			ip mptcp endpoint add 10.0.1.1 dev lo subflow backup`)
-		c, err := New(Config{})
+		c, err := New(Config{Histograms: Histograms()})
 		if err != nil {
 			t.Fatal(err)
 		}

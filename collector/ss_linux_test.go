@@ -83,7 +83,11 @@ func byMetrics(t *testing.T, exposition string, to netip.AddrPort) (s flowState,
 	sample := samples(t, exposition, to)
 	total := 0.0
 	for _, state := range tcpStates {
-		if n := sample("tcphup_sockets", "", `,state="`+state.String()+`"`); n > 0 {
+		series := fmt.Sprintf(`tcphup_sockets{destination="%s",port="%d",state="%s"}`, to.Addr(), to.Port(), state)
+		if !strings.Contains(exposition, series) {
+			continue // not a core state
+		}
+		if n := value(t, []byte(exposition), series); n > 0 {
 			s.State = state.String()
 			total += n
 		}
@@ -177,7 +181,7 @@ func TestPrivilegedMatchesSS(t *testing.T) {
 			})
 		}
 
-		c, err := New(Config{})
+		c, err := New(Config{Histograms: Histograms()})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -282,7 +286,7 @@ func TestPrivilegedIdle(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		began := time.Now()
 		client, _, to := connect(t, "127.0.0.2", false, keepalive(1))
-		c, err := New(Config{})
+		c, err := New(Config{Histograms: Histograms()})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -348,7 +352,7 @@ func TestPrivilegedFirstSeen(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		client, server, to := connect(t, "127.0.0.2", false)
 		flow := &sockdiag.Flow{Cookie: cookieOf(t, client), Local: client.LocalAddr().(*net.TCPAddr).AddrPort(), Remote: to}
-		c, err := New(Config{})
+		c, err := New(Config{Histograms: Histograms()})
 		if err != nil {
 			t.Fatal(err)
 		}

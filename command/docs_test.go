@@ -97,11 +97,3 @@ func outcomeTables(t *testing.T) (outcomes, reasons string) {
 	return docs.Table([]string{"outcome", ""}, rows(names(hangup.Outcomes()))),
 		docs.Table([]string{"reason", ""}, rows(names(hangup.Reasons())))
 }
-
-func names[T ~string](values []T) []string {
-	s := make([]string, len(values))
-	for i, v := range values {
-		s[i] = string(v)
-	}
-	return s
-}

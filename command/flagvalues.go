@@ -99,6 +99,40 @@ func setChoice[T any](flag *kingpin.FlagClause, dst *T, values ...T) {
 	flag.HintOptions(c.names()...).SetValue(c)
 }
 
+// subset is a comma-separated list of some of the values. It may be empty.
+type subset[T ~string] struct {
+	dst    *[]T
+	values []T
+}
+
+func (s subset[T]) String() string { return strings.Join(names(*s.dst), ",") }
+func (s subset[T]) Set(text string) error {
+	chosen := []T{}
+	if text != "" {
+		for name := range strings.SplitSeq(text, ",") {
+			if !slices.Contains(s.values, T(name)) {
+				return fmt.Errorf("%q is not one of %s", name, strings.Join(names(s.values), ", "))
+			}
+			chosen = append(chosen, T(name))
+		}
+	}
+	*s.dst = chosen
+	return nil
+}
+
+// setSubset sets the value of a flag to a subset, for completion too.
+func setSubset[T ~string](flag *kingpin.FlagClause, dst *[]T, values []T) {
+	flag.HintOptions(names(values)...).SetValue(subset[T]{dst, values})
+}
+
+func names[T ~string](values []T) []string {
+	s := make([]string, len(values))
+	for i, v := range values {
+		s[i] = string(v)
+	}
+	return s
+}
+
 // prefixes is a repeatable flag.
 type prefixes []netip.Prefix
 

@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"tcphup/collector"
 	"tcphup/services"
 )
 
@@ -57,6 +58,26 @@ func TestCommandNames(t *testing.T) {
 	}
 }
 
+// --collector.histograms takes a list; its default is idle, and an empty value selects none.
+func TestHistogramsFlag(t *testing.T) {
+	for _, tt := range []struct {
+		args []string
+		want []collector.Histogram
+	}{
+		{nil, []collector.Histogram{"idle"}},
+		{[]string{"--collector.histograms="}, []collector.Histogram{}},
+		{[]string{"--collector.histograms=age,peer_silence"}, []collector.Histogram{"age", "peer_silence"}},
+	} {
+		app, commands := newApp(nil)
+		if _, err := app.Parse(append([]string{"serve"}, tt.args...)); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(tt.want, commands["serve"].(*serve).options.Collector.Histograms); diff != "" {
+			t.Errorf("%v (-want +got):\n%s", tt.args, diff)
+		}
+	}
+}
+
 // The error about a value names the flag, the value and the allowed range, matches
 // ErrUsage, and is one line.
 func TestBadFlagValues(t *testing.T) {
@@ -93,6 +114,7 @@ func TestBadFlagValues(t *testing.T) {
 		{"healthcheck", "timeout", "0s", " is not a duration of at least 1ms, such as 500ms, 3s or 5m"},
 		{"serve", "watch-reconnect", "-5s", nonNegative},
 		{"serve", "collector.max-destinations", "0", " is not a whole number from 1 to 1000000"},
+		{"serve", "collector.histograms", "silence", " is not one of idle, age, peer_silence, subflow_idle"},
 		{"serve", "collector.prefix-length-v4", "0", " is not a whole number from 1 to 32"},
 		{"serve", "collector.prefix-length-v4", "33", " is not a whole number from 1 to 32"},
 		{"serve", "collector.prefix-length-v6", "0", " is not a whole number from 1 to 128"},

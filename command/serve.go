@@ -37,6 +37,8 @@ func newServe(cmd *kingpin.CmdClause) *serve {
 	cmd.Flag("watch-reconnect", "How long to watch for reconnects of applications after a hang-up; 0 disables the watch.").Default("5s").SetValue(duration{&o.Alerts.WatchReconnect, 0})
 	cmd.Flag("collector.max-destinations", "Maximum number of destinations with their own series; the rest is aggregated as other.").
 		Default("500").SetValue(wholeNumber{&o.Collector.MaxDestinations, 1, 1_000_000})
+	setSubset(cmd.Flag("collector.histograms", "Histograms of each destination, separated by commas: idle, age, peer_silence, subflow_idle; empty exports none.").Default("idle"),
+		&o.Collector.Histograms, server.Histograms())
 	cmd.Flag("collector.prefix-length-v4", "Aggregate IPv4 destinations by prefixes of this length.").Default("32").SetValue(wholeNumber{&o.Collector.PrefixLengthV4, 1, 32})
 	cmd.Flag("collector.prefix-length-v6", "Aggregate IPv6 destinations by prefixes of this length.").Default("128").SetValue(wholeNumber{&o.Collector.PrefixLengthV6, 1, 128})
 	cmd.Flag("collector.include", "Export only these destinations (address or prefix, repeatable).").SetValue((*prefixes)(&o.Collector.Include))

@@ -2,6 +2,7 @@ package server
 
 import (
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"path/filepath"
@@ -25,6 +26,7 @@ func TestDocs(t *testing.T) {
 	for _, tt := range []struct{ file, region, want string }{
 		{"docs/metrics.md", "metrics-of-destinations", perDestination},
 		{"docs/metrics.md", "other-metrics", others},
+		{"docs/metrics.md", "series", seriesTable(t)},
 		{"docs/services.md", "service-metrics", services},
 	} {
 		docs.Check(t, filepath.Join("..", tt.file), tt.region, tt.want)
@@ -104,21 +106,33 @@ func describedMetrics(t *testing.T, x *server) map[string]metric {
 		t.Fatalf("golden files of the collector: %q, %v", golden, err)
 	}
 	for _, path := range golden {
-		file, err := os.Open(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		parser := expfmt.NewTextParser(model.UTF8Validation)
-		families, err := parser.TextToMetricFamilies(file)
-		file.Close()
-		if err != nil {
-			t.Fatalf("%s: %v", path, err)
-		}
-		for name, f := range families {
-			all[name] = newMetric(f)
+		for _, f := range readMetrics(t, path) {
+			all[f.GetName()] = newMetric(f)
 		}
 	}
 	return all
+}
+
+// readMetrics returns the families of a file.
+func readMetrics(t *testing.T, path string) []*dto.MetricFamily {
+	t.Helper()
+	file, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	return parseMetrics(t, file)
+}
+
+// parseMetrics returns the families of a text.
+func parseMetrics(t *testing.T, text io.Reader) []*dto.MetricFamily {
+	t.Helper()
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	families, err := parser.TextToMetricFamilies(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.Collect(maps.Values(families))
 }
 
 func gather(t *testing.T, from prometheus.Gatherer) []*dto.MetricFamily {

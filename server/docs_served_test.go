@@ -16,9 +16,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	dto "github.com/prometheus/client_model/go"
-	"github.com/prometheus/common/expfmt"
-	"github.com/prometheus/common/model"
 
+	"tcphup/collector"
 	"tcphup/services"
 	"tcphup/test/kit/nstest"
 )
@@ -33,24 +32,19 @@ func TestPrivilegedServedMetrics(t *testing.T) {
 			connect(t, true)
 		}
 		state := t.TempDir()
-		if err := os.WriteFile(filepath.Join(state, services.StateFile), fmt.Appendf(nil, `{"version": 1, "services": [{"name": "db.internal", "changed": %[1]q,
-			"addresses": [{"address": "192.0.2.1"}, {"address": %[2]q, "former": %[1]q}]}]}`, time.Now().Format(time.RFC3339), former.Addr()), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		writeServiceState(t, state, former.Addr())
 		x := testServer(t, Options{
 			Services:       []services.Service{{Name: "db.internal", Port: former.Port()}},
 			StateDirectory: state,
+			Collector:      collector.Config{Histograms: Histograms()},
 		})
 		x.probe(t.Context())
-		handler := x.webRoutes().mux()
 		var served map[string]*dto.MetricFamily
 		// A scrape has no sockets if the kernel interrupts its dump.
 		nstest.Eventually(t, "a scrape with all sockets", func() bool {
-			response := httptest.NewRecorder()
-			handler.ServeHTTP(response, httptest.NewRequest(http.MethodGet, "/metrics", nil))
-			parser := expfmt.NewTextParser(model.UTF8Validation)
-			if served, err = parser.TextToMetricFamilies(response.Body); err != nil || response.Code != http.StatusOK {
-				t.Fatalf("/metrics: %d, %v", response.Code, err)
+			served = make(map[string]*dto.MetricFamily)
+			for _, f := range scrape(t, x) {
+				served[f.GetName()] = f
 			}
 			return !slices.ContainsFunc(served["tcphup_scrape_success"].GetMetric(), func(m *dto.Metric) bool { return m.GetGauge().GetValue() == 0 })
 		})
@@ -74,6 +68,27 @@ func TestPrivilegedServedMetrics(t *testing.T) {
 			}
 		}
 	})
+}
+
+// writeServiceState writes the state of the service db.internal with a former address.
+func writeServiceState(t *testing.T, directory string, former netip.Addr) {
+	t.Helper()
+	state := fmt.Appendf(nil, `{"version": 1, "services": [{"name": "db.internal", "changed": %[1]q,
+		"addresses": [{"address": "192.0.2.1"}, {"address": %[2]q, "former": %[1]q}]}]}`, time.Now().Format(time.RFC3339), former)
+	if err := os.WriteFile(filepath.Join(directory, services.StateFile), state, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// scrape returns the families of GET /metrics.
+func scrape(t *testing.T, x *server) []*dto.MetricFamily {
+	t.Helper()
+	response := httptest.NewRecorder()
+	x.webRoutes().mux().ServeHTTP(response, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	if response.Code != http.StatusOK {
+		t.Fatalf("/metrics: %d", response.Code)
+	}
+	return parseMetrics(t, response.Body)
 }
 
 // connect opens an outbound connection on loopback and returns its destination.

@@ -61,6 +61,9 @@ type Options struct {
 	Collector collector.Config
 }
 
+// Histograms returns the values of Options.Collector.Histograms.
+func Histograms() []collector.Histogram { return collector.Histograms() }
+
 // OptionsError is an error in the Options, or in a file that they name.
 type OptionsError struct{ Err error }
 

@@ -199,6 +199,7 @@ func TestMonitoring(t *testing.T) {
 				t.Errorf("the monitor selects port %q", port)
 			}
 		case *monitoringv1.PrometheusRule:
+			mustSetRunbook(t, o)
 			var want monitoringv1.PrometheusRuleSpec
 			if err := yaml.UnmarshalStrict(read(t, deploy+"/rules.yml"), &want); err != nil {
 				t.Fatal(err)
@@ -226,6 +227,50 @@ func TestMonitoring(t *testing.T) {
 	}
 	if seen != 4 {
 		t.Errorf("%d objects, want 4", seen)
+	}
+}
+
+// mustSetRunbook checks that the patch in kustomization.yaml sets the address of the runbook
+// in every rule.
+func mustSetRunbook(t *testing.T, shipped *monitoringv1.PrometheusRule) {
+	t.Helper()
+	const relative, absolute = "docs/runbook.md", "https://example.org/tcphup/runbook"
+	files := filesys.MakeFsInMemory()
+	paths, err := filepath.Glob(filepath.Join(kubernetes, "monitoring", "*.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range paths {
+		content := string(read(t, path))
+		if filepath.Base(path) == "kustomization.yaml" {
+			if strings.Count(content, relative) != 1 {
+				t.Fatalf("%s: %s is not set in one place", path, relative)
+			}
+			content = strings.Replace(content, relative, absolute, 1)
+		}
+		if err := files.WriteFile(filepath.Base(path), []byte(content)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	resources, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(files, ".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	built, err := resources.AsYaml()
+	if err != nil {
+		t.Fatal(err)
+	}
+	rules := 0
+	for _, g := range shipped.Spec.Groups {
+		for _, r := range g.Rules {
+			rules++
+			if want := strings.Replace(r.Annotations["runbook_url"], relative, absolute, 1); !strings.Contains(string(built), " "+want+"\n") {
+				t.Errorf("%s: no runbook_url %s", r.Alert, want)
+			}
+		}
+	}
+	if rules == 0 {
+		t.Error("no rules")
 	}
 }
 

@@ -109,33 +109,6 @@ func idleFlows(port string) string {
 	return fmt.Sprintf(`tcphup_socket_idle_seconds_count{port=%q} - ignoring(le) tcphup_socket_idle_seconds_bucket{port=%[1]q,le="1"} > 0`, port)
 }
 
-// startPrometheus starts Prometheus with these targets and an alert on the query.
-func startPrometheus(t *testing.T, query string, targets ...string) {
-	t.Helper()
-	runPrometheus(t, fmt.Sprintf(`
-groups:
-  - name: tcphup
-    rules:
-      - alert: StaleSockets
-        expr: %s
-        labels: {tcphup: hangup}
-`, query), targets...)
-}
-
-// runPrometheus starts Prometheus with these rules and targets and waits until it is ready.
-func runPrometheus(t *testing.T, rules string, targets ...string) {
-	t.Helper()
-	config := writeFile(t, "prometheus.yml", fmt.Sprintf(`
-global: {scrape_interval: 250ms, scrape_timeout: 250ms, evaluation_interval: 250ms}
-rule_files: [%q]
-scrape_configs: [{job_name: tcphup, static_configs: [{targets: [%s]}]}]
-alerting: {alertmanagers: [{static_configs: [{targets: [%q]}]}]}
-`, writeFile(t, "rules.yml", rules), strings.Join(targets, ", "), alertmanagerAddress))
-	startProcess(t, need(t, "prometheus", "prometheus"), "--config.file="+config, "--storage.tsdb.path="+t.TempDir(),
-		"--web.listen-address="+prometheusAddress, "--log.level=warn")
-	awaitPage(t, "http://"+prometheusAddress+"/-/ready")
-}
-
 // keepAliveServer is an HTTP server that reports each closed connection.
 type keepAliveServer struct {
 	host, port string

@@ -3,14 +3,13 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
-	"net/url"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
 	"tcphup/test/kit/nstest"
-	"tcphup/test/kit/program"
 	"tcphup/test/kit/testapp"
 )
 
@@ -34,8 +33,12 @@ type dashboard struct {
 	}
 }
 
-// TestPrivilegedDashboard checks that every query of the dashboard has data, given TCP and
-// MPTCP sockets and some hang-ups.
+// staleRow is the first row of the dashboard.
+const staleRow = "Stale by name"
+
+// TestPrivilegedDashboard checks that every query of the dashboard has data on a Prometheus
+// that scraped a failover, with TCP and MPTCP sockets, hang-ups and reconnects. One
+// Prometheus stores classic histograms, another one native histograms.
 func TestPrivilegedDashboard(t *testing.T) {
 	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
@@ -48,73 +51,142 @@ func TestPrivilegedDashboard(t *testing.T) {
 			t.Fatal(err)
 		}
 		d.checkLayout(t)
-		binary := testapp.Build(t)
-		startProcess(t, program.Path(t), "serve", "--web.listen-address="+tcphupAddress,
-			"--alerts.listen-address="+receiverAddress, "--alerts.token-file="+writeFile(t, "token", token))
-		awaitPage(t, "http://"+tcphupAddress+"/-/ready")
-		startPrometheus(t, idleFlows("0"), tcphupAddress)
-		nstest.Eventually(t, "Prometheus has scraped twice", func() bool {
-			return len(query(t, "count_over_time(tcphup_build_info[1m]) > 1")) > 0
-		})
-
-		for _, mptcp := range []bool{false, true} {
-			if mptcp && !nstest.HasMPTCP() {
-				continue // MPTCP queries are skipped below
-			}
-			server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0", MPTCP: mptcp})
-			app := testapp.Start(t, binary)
-			app.Call("ignore")
-			app.Connect(server.Addr(), false, mptcp)
-			if answer, err := postAlert(t, server.Addr()); err != nil || !strings.Contains(answer, `"closed":1`) {
-				t.Fatalf("%s, %v", answer, err)
-			}
-			app.Connect(server.Addr(), false, mptcp) // reconnect
-		}
-
-		queries := 0
-		hasData := func(what, expr string) {
-			queries++
-			if !strings.Contains(expr, "tcphup_mptcp_") {
-				mustHaveData(t, what, expr)
-				return
-			}
-			t.Run(what, func(t *testing.T) {
-				nstest.NeedMPTCP(t)
-				mustHaveData(t, what, expr)
-			})
-		}
-		for _, p := range d.Panels {
-			for _, target := range p.Targets {
-				hasData(fmt.Sprintf("panel %d, %s", p.ID, p.Title), target.Expr)
-			}
-		}
-		for _, a := range d.Annotations.List {
-			hasData("annotation "+a.Name, a.Target.Expr)
-		}
-		// Variables query label values.
-		for _, q := range regexp.MustCompile(`label_values\((.+?), (\w+)\)"`).FindAllStringSubmatch(string(text), -1) {
-			series, open := strings.CutSuffix(strings.ReplaceAll(q[1], `\"`, `"`), "}")
-			separator := "{"
-			if open {
-				separator = ", "
-			}
-			hasData("variable "+q[2], series+separator+q[2]+`!=""}`)
-		}
-		if queries < 35 {
-			t.Errorf("%d queries, want at least 35", queries)
-		}
-		// promtool does not check that the rules' metrics exist. Service metrics are skipped:
-		// no service is configured here.
 		rules, err := os.ReadFile("../../deploy/rules.yml")
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, expr := range regexp.MustCompile(`tcphup_\w+(\{[^}]*\})?`).FindAllString(string(rules), -1) {
-			if !strings.HasPrefix(expr, "tcphup_service_") {
-				hasData("metric of a rule", expr)
-			}
+		servers := failover(t, string(rules))
+		for name, p := range servers {
+			t.Run(name, func(t *testing.T) {
+				p.t = t
+				d.mustHaveData(t, p, string(text))
+				rulesMustWork(t, p, string(rules))
+			})
 		}
 	})
+}
+
+// failover starts tcphup, and Prometheus with each form of histograms. A name then gets
+// another address; its stale connection is hung up and opened again. So is one to each of a
+// TCP and an MPTCP server.
+func failover(t *testing.T, rules string) map[string]prometheus {
+	t.Helper()
+	binary := testapp.Build(t)
+	dns := startNameServer(t)
+	dns.set(serviceName + " " + oldAddress)
+	service := testapp.Serve(t, testapp.ServerConfig{Address: oldAddress + ":0"})
+	other := testapp.Serve(t, testapp.ServerConfig{Address: mustAddrPort(t, newAddress, service.Addr().Port()).String()})
+	app := testapp.Start(t, binary)
+	app.Call("ignore")
+	app.Connect(service.Addr(), false, false)
+	serveArmed(t, "--config.file="+writeFile(t, "tcphup.yml",
+		fmt.Sprintf("services: [{name: %s, port: %d, settle: %s, interval: 1s}]\n", serviceName, service.Addr().Port(), failoverSettle)))
+	becomes(t, socketsOf("current"), 1)
+
+	target := prometheusConfig{rules: rules, targets: []string{tcphupAddress}, labels: "namespace: payments"}
+	native := target
+	native.binary, native.address, native.job = needPrometheus3(t), "127.0.0.1:9390", nativeHistograms
+	servers := map[string]prometheus{"classic": target.start(t), "native": native.start(t)}
+	scraped := func(series string) {
+		t.Helper()
+		for _, p := range servers {
+			p.mustHaveData("a scrape", series, isPositive)
+		}
+	}
+	scraped(`tcphup_service_sockets{address="current"}`)
+
+	dns.set(serviceName + " " + newAddress)
+	becomes(t, socketsOf("former"), 1)
+	scraped(`tcphup_service_sockets{address="former"}`)
+	if answer := postStale(t); !strings.Contains(answer, `"closed":1`) {
+		t.Fatal(answer)
+	}
+	app.Connect(other.Addr(), false, false)
+	for _, mptcp := range []bool{false, true} {
+		if mptcp && !nstest.HasMPTCP() {
+			continue // MPTCP queries are skipped
+		}
+		server := testapp.Serve(t, testapp.ServerConfig{Address: "127.0.0.1:0", MPTCP: mptcp})
+		app := testapp.Start(t, binary)
+		app.Call("ignore")
+		app.Connect(server.Addr(), false, mptcp)
+		if answer, err := postAlert(t, server.Addr()); err != nil || !strings.Contains(answer, `"closed":1`) {
+			t.Fatalf("%s, %v", answer, err)
+		}
+		app.Connect(server.Addr(), false, mptcp) // reconnect
+	}
+	return servers
+}
+
+// mustHaveData checks the queries of panels, annotations and variables.
+func (d *dashboard) mustHaveData(t *testing.T, p prometheus, text string) {
+	t.Helper()
+	queries := 0
+	hasData := func(what, expr string, matches func(point) bool) {
+		t.Helper()
+		queries++
+		expr = strings.NewReplacer("$job", ".*", "$namespace", ".*", "$instance", ".*", "$destination", ".*",
+			"$__rate_interval", "5m", "$__range", "5m").Replace(expr)
+		if strings.Contains(expr, "$") {
+			t.Errorf("%s: unknown variable in %s", what, expr)
+			return
+		}
+		if strings.Contains(expr, "tcphup_mptcp_") && !nstest.HasMPTCP() {
+			return
+		}
+		p.mustHaveData(what, expr, matches)
+	}
+	row := ""
+	for _, panel := range d.Panels {
+		if panel.Type == "row" {
+			row = panel.Title
+		}
+		matches := isNumber
+		if row == staleRow {
+			matches = isPositive
+		}
+		for _, target := range panel.Targets {
+			hasData(fmt.Sprintf("panel %d, %s", panel.ID, panel.Title), target.Expr, matches)
+		}
+	}
+	for _, a := range d.Annotations.List {
+		hasData("annotation "+a.Name, a.Target.Expr, isPositive)
+	}
+	// Variables query label values.
+	for _, q := range regexp.MustCompile(`label_values\((.+?), (\w+)\)"`).FindAllStringSubmatch(text, -1) {
+		series, open := strings.CutSuffix(strings.ReplaceAll(q[1], `\"`, `"`), "}")
+		separator := "{"
+		if open {
+			separator = ", "
+		}
+		hasData("variable "+q[2], series+separator+q[2]+`!=""}`, isNumber)
+	}
+	if queries < 45 {
+		t.Errorf("%d queries, want at least 45", queries)
+	}
+}
+
+// rulesMustWork checks that each rule was evaluated and its metrics exist, which promtool
+// does not check.
+func rulesMustWork(t *testing.T, p prometheus, rules string) {
+	t.Helper()
+	nstest.Eventually(t, "all rules are evaluated", func() bool {
+		page, err := get(t, p.url+"/api/v1/rules")
+		return err == nil && strings.Count(page, `"health":"ok"`) == strings.Count(rules, "- alert: ")
+	})
+	for _, expr := range regexp.MustCompile(`tcphup_\w+(\{[^}]*\})?`).FindAllString(rules, -1) {
+		switch {
+		case strings.Contains(expr, "tcphup_mptcp_") && !nstest.HasMPTCP(), strings.Contains(expr, "tcphup_socket_idle_seconds"):
+		default:
+			p.mustHaveData("metric of a rule", expr, isNumber)
+		}
+	}
+	// The alert about idle connections, after one second rather than two hours.
+	idle := regexp.MustCompile(`(?s)alert: TcphupIdlePastKeepalive\s+expr: \|\n(.*?)\n\s+for:`).FindStringSubmatch(rules)
+	if idle == nil || strings.Count(idle[1], "7200") != 2 {
+		t.Fatalf("rule not found: %q", idle)
+	}
+	p.mustHaveData("TcphupIdlePastKeepalive", strings.ReplaceAll(idle[1], "7200", "1"), isPositive)
 }
 
 // checkLayout checks properties that Grafana does not reject: unique ids, queries in every
@@ -141,47 +213,14 @@ func (d *dashboard) checkLayout(t *testing.T) {
 			}
 		}
 	}
-	if len(d.Templating.List) != 3 {
-		t.Errorf("%d variables, want the data source, the instance and the destination", len(d.Templating.List))
+	if len(d.Panels) == 0 || d.Panels[0].Title != staleRow {
+		t.Errorf("first row is not %q", staleRow)
 	}
-}
-
-// mustHaveData substitutes Grafana's variables and waits for a number.
-func mustHaveData(t *testing.T, what, expr string) {
-	t.Helper()
-	expr = strings.NewReplacer("$instance", ".*", "$destination", ".*", "$__rate_interval", "5m", "$__range", "5m").Replace(expr)
-	if strings.Contains(expr, "$") {
-		t.Errorf("%s: unknown variable in %s", what, expr)
-		return
+	var variables []string
+	for _, v := range d.Templating.List {
+		variables = append(variables, v.Name)
 	}
-	nstest.Eventually(t, what+" has data: "+expr, func() bool {
-		for _, value := range query(t, expr) {
-			if value != "NaN" {
-				return true
-			}
-		}
-		return false
-	})
-}
-
-// query returns the result values of a PromQL query.
-func query(t *testing.T, expr string) []string {
-	t.Helper()
-	page, err := get(t, "http://"+prometheusAddress+"/api/v1/query?query="+url.QueryEscape(expr))
-	if err != nil {
-		t.Fatalf("%v\n%s", err, page)
+	if want := []string{"datasource", "job", "namespace", "instance", "destination"}; !slices.Equal(variables, want) {
+		t.Errorf("variables %v, want %v", variables, want)
 	}
-	var response struct {
-		Data struct {
-			Result []struct{ Value [2]any }
-		}
-	}
-	if err := json.Unmarshal([]byte(page), &response); err != nil {
-		t.Fatal(err)
-	}
-	var values []string
-	for _, r := range response.Data.Result {
-		values = append(values, fmt.Sprint(r.Value[1]))
-	}
-	return values
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -32,6 +33,12 @@ func TestAlertmanagerExamples(t *testing.T) {
 			t.Errorf("instance %s: receiver %q, want %q", tt.instance, r.stdout, tt.want)
 		}
 	}
+}
+
+// TestPrometheusExample checks the configuration of Prometheus with the rules.
+func TestPrometheusExample(t *testing.T) {
+	promtool := need(t, "promtool", "prometheus")
+	runProgram(t, nil, promtool, "check", "config", filepath.Join("..", "..", "deploy", "prometheus.example.yml")).mustExit(t, 0)
 }
 
 // TestRules runs the rules' unit tests and checks that each alert has a test and a section
@@ -69,17 +76,21 @@ func TestRules(t *testing.T) {
 	for _, g := range file.Groups {
 		for _, r := range g.Rules {
 			alerts++
-			if r.Annotations["summary"] == "" || r.Annotations["description"] == "" {
-				t.Errorf("%s has no summary or no description", r.Alert)
+			// Alerts of one notification share a summary; the description is about one alert.
+			if summary := r.Annotations["summary"]; !strings.HasSuffix(summary, ".") || strings.Contains(summary, "{{") {
+				t.Errorf("%s: summary is %q, want a sentence without variables", r.Alert, summary)
 			}
-			if want := "docs/runbook.md#" + strings.ToLower(r.Alert); r.Annotations["runbook"] != want {
-				t.Errorf("%s: runbook is %q, want %q", r.Alert, r.Annotations["runbook"], want)
+			if description := r.Annotations["description"]; !strings.Contains(description, "{{ $labels.instance }}") {
+				t.Errorf("%s: description without the instance: %q", r.Alert, description)
+			}
+			if want := "docs/runbook.md#" + strings.ToLower(r.Alert); r.Annotations["runbook_url"] != want {
+				t.Errorf("%s: runbook_url is %q, want %q", r.Alert, r.Annotations["runbook_url"], want)
 			}
 			if !strings.Contains(string(runbook), "\n## "+r.Alert+"\n") {
 				t.Errorf("%s has no section in the runbook", r.Alert)
 			}
-			if !strings.Contains(string(tests), r.Alert) {
-				t.Errorf("%s has no test", r.Alert)
+			if fires := regexp.MustCompile(`alertname: ` + r.Alert + `\n\s+exp_alerts:\n`); !fires.Match(tests) {
+				t.Errorf("%s has no test in which it fires", r.Alert)
 			}
 		}
 	}

@@ -39,7 +39,7 @@ func pair(t *testing.T, settings, second string) {
 	server := startBackend(t, "127.0.0.1:0")
 	dial(t, true, flows, server.addr())
 	server.awaitOpen(flows)
-	serveArmed(t, "--config.file="+policyFile(t, settings))
+	serveArmed(t, withAges, "--config.file="+policyFile(t, settings))
 	awaitSeen(t, server, flows)
 
 	peer := func(address string, own, other int) alertmanager {
@@ -87,6 +87,9 @@ func pair(t *testing.T, settings, second string) {
 		t.Errorf("flows hung up, by cookie: %v, want %d flows once each", closed, flows)
 	}
 }
+
+// withAges is the argument of tcphup serve that awaitSeen requires.
+const withAges = "--collector.histograms=age"
 
 // awaitSeen scrapes until tcphup has a first-seen time for all flows to the server, and
 // until they are older than its resolution.

@@ -17,7 +17,7 @@ func TestPrivilegedSameAddress(t *testing.T) {
 		before := startBackend(t, "127.0.0.1:0")
 		dial(t, true, flows, before.addr())
 		before.awaitOpen(flows)
-		serveArmed(t, "--config.file="+policyFile(t, `    evidence: {established_before_alert: true}
+		serveArmed(t, withAges, "--config.file="+policyFile(t, `    evidence: {established_before_alert: true}
     limits: {cooldown: 0s, rate: 1000, breaker: {actions: 100}}`))
 		awaitSeen(t, before, flows)
 		am := startAlertmanager(t, alertmanagerConfig{groupBy: "alertname", token: token})

@@ -20,7 +20,7 @@ func TestPrivilegedRestartKeepsAges(t *testing.T) {
 		app := testapp.Start(t, testapp.Build(t))
 		app.Call("ignore")
 		state := t.TempDir()
-		args := []string{"--state.directory=" + state, "--config.file=" + policyFile(t, "    evidence: {established_before_alert: true}\n    limits: {cooldown: 0s}")}
+		args := []string{withAges, "--state.directory=" + state, "--config.file=" + policyFile(t, "    evidence: {established_before_alert: true}\n    limits: {cooldown: 0s}")}
 		post := func() string {
 			t.Helper()
 			labels := fmt.Sprintf(`"destination":"127.0.0.1","port":"%d"`, server.Addr().Port())

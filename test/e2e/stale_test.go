@@ -124,7 +124,7 @@ func startPrometheusWithShippedRules(t *testing.T) {
 	if strings.Count(string(shipped), waits) != 1 {
 		t.Fatalf("want one %q in the shipped rules", waits)
 	}
-	runPrometheus(t, strings.Replace(string(shipped), waits, "for: 0s", 1), tcphupAddress)
+	prometheusConfig{rules: strings.Replace(string(shipped), waits, "for: 0s", 1), targets: []string{tcphupAddress}}.start(t)
 	// Prometheus discovers its Alertmanager some seconds after its start.
 	nstest.Eventually(t, "Prometheus has discovered Alertmanager", func() bool {
 		page, err := get(t, "http://"+prometheusAddress+"/api/v1/alertmanagers")
