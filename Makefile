@@ -33,6 +33,8 @@ NFPM_VERSION  := v2.45.0
 NFPM          := bin/nfpm-$(NFPM_VERSION)
 ALERTMANAGER_VERSION := v0.31.1
 ALERTMANAGER  := bin/alertmanager-$(ALERTMANAGER_VERSION)
+PROMETHEUS_VERSION := v0.316.0
+PROMETHEUS    := bin/prometheus-$(PROMETHEUS_VERSION)
 BINARY        ?= tcphup
 DIST          ?= dist
 RELEASE_ARCHITECTURES := amd64 arm64
@@ -161,7 +163,7 @@ tools:
 	$(GO) -C tools vet ./...
 	$(GO) -C tools test -timeout 5m ./...
 
-e2e: $(NFPM) $(ALERTMANAGER)
+e2e: $(NFPM) $(ALERTMANAGER) $(PROMETHEUS)
 	$(GO) test -count=1 -parallel 3 -timeout 15m ./test/e2e
 
 # The status page in Chromium; a module of its own.
@@ -175,7 +177,7 @@ test-harness:
 
 # Below 85 % of the statements of a package it fails. Those who run as other users
 # write there too.
-cover: need-root setup-test $(NFPM) $(ALERTMANAGER)
+cover: need-root setup-test $(NFPM) $(ALERTMANAGER) $(PROMETHEUS)
 	dir=$$(mktemp -d) && trap 'rm -rf "$$dir"' EXIT && chmod 1777 "$$dir" && \
 	$(GO) test -timeout 10m -cover -coverpkg=$(COVERED) $(subst $(comma), ,$(COVERED)) -args -test.gocoverdir="$$dir" && \
 	GOCOVERDIR="$$dir" $(GO) test -count=1 -parallel 3 -timeout 10m ./test/e2e && \
@@ -183,12 +185,16 @@ cover: need-root setup-test $(NFPM) $(ALERTMANAGER)
 
 # What the tests need of programs that are not packaged: in namespaces without a
 # network they cannot be built.
-programs: $(LINT) $(NFPM) $(ALERTMANAGER)
+programs: $(LINT) $(NFPM) $(ALERTMANAGER) $(PROMETHEUS)
 
 # Debian's is too old for templates in the URL of a webhook.
 $(ALERTMANAGER):
 	GOBIN=$(CURDIR)/bin CGO_ENABLED=0 nice -n 19 $(GO) install github.com/prometheus/alertmanager/cmd/alertmanager@$(ALERTMANAGER_VERSION)
 	mv bin/alertmanager $(ALERTMANAGER)
+
+$(PROMETHEUS):
+	GOBIN=$(CURDIR)/bin CGO_ENABLED=0 nice -n 19 $(GO) install -tags remove_all_sd github.com/prometheus/prometheus/cmd/prometheus@$(PROMETHEUS_VERSION)
+	mv bin/prometheus $(PROMETHEUS)
 
 $(NFPM):
 	GOBIN=$(CURDIR)/bin nice -n 19 $(GO) install github.com/goreleaser/nfpm/v2/cmd/nfpm@$(NFPM_VERSION)
@@ -207,7 +213,9 @@ packages: build $(NFPM)
 		$(GO) run . --help-man > $(DIST)/tcphup.1 && gzip -9nf $(DIST)/tcphup.1 && \
 		$(GO) run . --completion-script-bash > $(DIST)/tcphup.bash && \
 		$(GO) run . --completion-script-zsh > $(DIST)/_tcphup && echo '_tcphup "$$@"' >> $(DIST)/_tcphup
-	sed $(if $(RUNBOOK_URL),'s|runbook: docs/runbook.md|runbook_url: $(RUNBOOK_URL)|','') deploy/rules.yml > $(DIST)/rules.yml
+	for file in rules.yml rules_test.yml; do \
+		sed $(if $(RUNBOOK_URL),'s|runbook_url: docs/runbook.md|runbook_url: $(RUNBOOK_URL)|','') deploy/$$file > $(DIST)/$$file || exit; \
+	done
 	for packager in deb rpm; do \
 		ARCH=$$($(GO) env GOARCH) BINARY=$(BINARY) DIST=$(DIST) PACKAGE_VERSION=$(VERSION) \
 		HOMEPAGE="$(HOMEPAGE)" MAINTAINER="The tcphup authors$(if $(SECURITY_CONTACT), <$(SECURITY_CONTACT)>)" \
@@ -220,7 +228,7 @@ release:
 	for arch in $(RELEASE_ARCHITECTURES); do \
 		$(MAKE) packages GOARCH=$$arch BINARY=$(DIST)/tcphup-$(VERSION)-linux-$$arch || exit; \
 	done
-	cd $(DIST) && rm -r doc tcphup.1.gz tcphup.bash _tcphup rules.yml && sha256sum -- * > SHA256SUMS
+	cd $(DIST) && rm -r doc tcphup.1.gz tcphup.bash _tcphup rules.yml rules_test.yml && sha256sum -- * > SHA256SUMS
 
 # Podman's own format has no HEALTHCHECK.
 image: build
