@@ -58,7 +58,7 @@ func TestManPage(t *testing.T) {
 	shown := formatManPage(t, r.stdout)
 	for _, want := range []string{
 		"TCPHUP(1)", "\nNAME\n       tcphup - gracefully close stale TCP connections\n", "\nSYNOPSIS\n       tcphup [hangup] [FLAG...] HOST... PORT\n",
-		"tcphup list [FLAG...] [HOST] [PORT]", "tcphup healthcheck [FLAG...]", "tcphup version\n", "--alerts.token-file=FILE",
+		"tcphup list [FLAG...] [HOST...] [PORT]", "tcphup healthcheck [FLAG...]", "tcphup version\n", "--alerts.token-file=FILE",
 		"\nEXIT STATUS\n", "\nFILES\n", "\nEXAMPLES\n", "\nSEE ALSO\n       ss(8),",
 	} {
 		if !strings.Contains(shown, want) {
