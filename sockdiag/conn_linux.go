@@ -28,6 +28,7 @@ const (
 // 512 KiB more after a dump with Query.Ahead. It must not be used by several goroutines
 // at once.
 type Conn struct {
+	enter   func(open func() error) error // of DialIn
 	netlink *netlink.Conn
 	buffer  []byte
 
@@ -46,15 +47,24 @@ type Conn struct {
 
 // Dial opens a connection to the network namespace of the calling thread. It needs no
 // capability. The error matches errors.ErrUnsupported if the kernel lacks sock_diag.
-func Dial() (*Conn, error) {
-	c := &Conn{buffer: make([]byte, bufferLen)}
+func Dial() (*Conn, error) { return DialIn(nil) }
+
+// DialIn is Dial for another network namespace. enter calls open on a thread in it, again for
+// each socket that the Conn opens later, and returns its error; nil calls it directly.
+func DialIn(enter func(open func() error) error) (*Conn, error) {
+	if enter == nil {
+		enter = func(open func() error) error { return open() }
+	}
+	c := &Conn{enter: enter, buffer: make([]byte, bufferLen)}
 	if err := c.dial(); err != nil {
 		return nil, err
 	}
 	return c, nil
 }
 
-func (c *Conn) dial() error {
+func (c *Conn) dial() error { return c.enter(c.open) }
+
+func (c *Conn) open() error {
 	nl, err := netlink.Dial(unix.NETLINK_SOCK_DIAG, nil)
 	if err != nil {
 		return fmt.Errorf("open sock_diag: %w", err)
@@ -150,8 +160,8 @@ type Query struct {
 	// Ahead reads all families in parallel and buffers flows while the caller handles
 	// earlier ones. Flows of different families mix. It costs one goroutine and up to
 	// eight buffers for each family, and one connection for each family after the first.
-	// The first such dump opens these connections in the network namespace of the
-	// iterating thread. Buffers and connections are kept for later dumps.
+	// The first such dump opens these connections, in the namespace of the Conn. Buffers
+	// and connections are kept for later dumps.
 	Ahead bool
 }
 
