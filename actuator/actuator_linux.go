@@ -32,8 +32,8 @@ type Config struct {
 	EstablishedAfter func(*sockdiag.Flow) (time.Time, bool)
 }
 
-// Actuator hangs up flows of the network namespace in which it runs. It is safe for
-// concurrent use.
+// Actuator hangs up flows of the network namespace in which it runs, or of the namespaces of
+// a request. It is safe for concurrent use.
 type Actuator struct {
 	logger    *slog.Logger
 	firstSeen func(*sockdiag.Flow) (time.Time, bool)
@@ -117,13 +117,8 @@ func (a *Actuator) HangUp(ctx context.Context, request hangup.Request) (*hangup.
 	if err != nil {
 		return nil, fmt.Errorf("hang up: %w", err)
 	}
-	conn, err := sockdiag.Dial()
-	if err != nil {
-		return nil, hangUpError(err)
-	}
-	defer conn.Close()
-
-	x := &action{Actuator: a, Request: request, conn: conn}
+	x := &action{Actuator: a, Request: request}
+	defer x.closeNamespaces()
 	report, err := x.run(ctx)
 	if err != nil {
 		return nil, hangUpError(err)
@@ -143,22 +138,22 @@ func hangUpError(err error) error {
 type action struct {
 	*Actuator
 	hangup.Request
-	conn *sockdiag.Conn
+	// open are the namespaces with targets.
+	open []*namespace
 	// lostRounds counts consecutive rounds that deferred every flow for its owners.
 	lostRounds int
 	processes  processCache
-	// destroyUsable caches the result of probeDestroy.
-	destroyUsable *error
-	// mptcpUsable caches the result of probeMPTCP.
-	mptcpUsable *error
 }
 
 func (x *action) run(ctx context.Context) (*hangup.Report, error) {
-	p := &planner{conn: x.conn, readTable: x.readTable, selector: &x.Selector, subflowsOnly: x.MPTCP == hangup.Path}
-	if err := p.plan(ctx); err != nil {
+	p, err := x.selectTargets(ctx)
+	if err != nil {
 		return nil, err
 	}
-	report := &hangup.Report{Covered: p.covered, LeftAlone: p.leftAlone, Unselected: map[hangup.Reason]int{hangup.ReasonEvidence: p.lacking}}
+	report := &hangup.Report{
+		Covered: p.covered, LeftAlone: p.leftAlone, NamespaceErrors: p.unread,
+		Unselected: map[hangup.Reason]int{hangup.ReasonEvidence: p.lacking},
+	}
 	own := slices.DeleteFunc(p.targets, func(t *target) bool { return reports(x.Other, t) })
 	targets := slices.DeleteFunc(own, x.isYounger)
 	report.Others, report.Younger = len(p.targets)-len(own), len(own)-len(targets)
@@ -288,7 +283,7 @@ func (x *action) findOwners(ctx context.Context, targets []*target) (*owners, er
 	for i, t := range targets {
 		flows[i] = t.Flow
 	}
-	found, err := findOwners(ctx, flows, nearLimit)
+	found, err := findOwners(ctx, flows, nearLimit, inodesOfNamespaces(targets))
 	if err != nil {
 		return nil, fmt.Errorf("find owners: %w", err)
 	}

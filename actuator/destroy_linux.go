@@ -36,7 +36,7 @@ func (x *action) destroyFlow(ctx context.Context, t *target, now *sockdiag.Flow,
 		return
 	}
 	t.Method = hangup.Destroy
-	err := x.destroyOrProbe(ctx, now)
+	err := x.destroyOrProbe(ctx, t.in, now)
 	switch {
 	case err == nil && x.DryRun:
 		t.end(hangup.Destroy, hangup.Planned)
@@ -61,21 +61,21 @@ func (x *action) destroyFlow(ctx context.Context, t *target, now *sockdiag.Flow,
 // isGone reports whether the flow has ended. The kernel may return EOPNOTSUPP for a flow
 // that has just become TIME_WAIT.
 func (x *action) isGone(ctx context.Context, t *target) bool {
-	state, err := x.stateOf(ctx, &t.Flow)
+	state, err := t.in.stateOf(ctx, &t.Flow)
 	return err == nil && hasEnded(state)
 }
 
 // destroyOrProbe destroys the flow; a dry run destroys a loopback connection of tcphup
-// instead, once per action.
-func (x *action) destroyOrProbe(ctx context.Context, now *sockdiag.Flow) error {
+// instead, once per action and namespace.
+func (x *action) destroyOrProbe(ctx context.Context, in *namespace, now *sockdiag.Flow) error {
 	if !x.DryRun {
-		return x.destroy(ctx, x.conn, now)
+		return x.destroy(ctx, in.conn, now)
 	}
-	if x.destroyUsable == nil {
-		err := x.probeDestroy(ctx)
-		x.destroyUsable = &err
+	if in.destroyUsable == nil {
+		err := x.probeDestroy(ctx, in.Namespace)
+		in.destroyUsable = &err
 	}
-	return *x.destroyUsable
+	return *in.destroyUsable
 }
 
 // destroySubflow destroys a subflow if another subflow of its connection is established.
@@ -88,7 +88,7 @@ func (x *action) destroySubflow(ctx context.Context, t *target, now *sockdiag.Fl
 		if t.siblings[i].Cookie == t.Flow.Cookie {
 			continue
 		}
-		state, err := x.stateOf(ctx, &t.siblings[i])
+		state, err := t.in.stateOf(ctx, &t.siblings[i])
 		if err != nil {
 			t.failUnlessDone(ctx, hangup.None, err)
 			return

@@ -81,7 +81,7 @@ func (x *action) tryTarget(ctx context.Context, t *target, drained time.Time) {
 // that joined late, a flow whose address another service has got since, and a flow without
 // the evidence.
 func (x *action) recheck(ctx context.Context, t *target) (sockdiag.Flow, bool) {
-	now, err := x.lookup(ctx, x.conn, &t.Flow)
+	now, err := x.lookup(ctx, t.in.conn, &t.Flow)
 	switch {
 	case ctx.Err() != nil:
 		t.notProcessed()
@@ -100,7 +100,7 @@ func (x *action) recheck(ctx context.Context, t *target) (sockdiag.Flow, bool) {
 		return now, false
 	}
 	if now.Protocol == sockdiag.MPTCP {
-		subflows, err := refreshSubflows(ctx, x.conn, &now, t.Subflows)
+		subflows, err := refreshSubflows(ctx, t.in.conn, &now, t.Subflows)
 		if err != nil {
 			t.failUnlessDone(ctx, hangup.None, err)
 			return now, false
@@ -250,7 +250,7 @@ func (x *action) shutDownAcquired(ctx context.Context, t *target, now *sockdiag.
 		return
 	}
 	before := readAddresses(fd)
-	confirmed, err := x.confirm(ctx, x.conn, &t.Flow)
+	confirmed, err := x.confirm(ctx, t.in.conn, &t.Flow)
 	switch {
 	case ctx.Err() != nil:
 		t.notProcessed()

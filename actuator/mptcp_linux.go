@@ -106,8 +106,8 @@ func connectionMatches(s *sockdiag.Selector, connection *sockdiag.Flow, subflows
 const needsLinux61 = "shutdown of MPTCP connections needs Linux 6.1 or later"
 
 // probeMPTCP is tryShutdown for MPTCP. It records whether it gave no EOF.
-func (a *Actuator) probeMPTCP(ctx context.Context) (fix string, err error) {
-	fix, err = a.tryShutdown(ctx, sockdiag.MPTCP)
+func (a *Actuator) probeMPTCP(ctx context.Context, in hangup.Namespace) (fix string, err error) {
+	fix, err = a.tryShutdown(ctx, in, sockdiag.MPTCP)
 	if err == nil || errors.Is(err, errNoEOF) {
 		a.mptcpWithoutEOF.Store(err != nil)
 	}
@@ -117,19 +117,19 @@ func (a *Actuator) probeMPTCP(ctx context.Context) (fix string, err error) {
 // canShutDown reports whether shutdown(2) ends a flow for its application; if not, it
 // refuses the flow. On Linux 5.10 an MPTCP connection loses its subflows, but the
 // application reads no EOF. Before Linux 6.1, and after a self-test without EOF, an action
-// therefore shuts down a test connection before its first MPTCP connection.
+// therefore shuts down a test connection before its first MPTCP connection of a namespace.
 func (x *action) canShutDown(ctx context.Context, t *target) bool {
 	if t.Flow.Protocol != sockdiag.MPTCP {
 		return true
 	}
-	if x.mptcpUsable == nil {
+	if t.in.mptcpUsable == nil {
 		var err error
 		if x.mptcpWithoutEOF.Load() || !kernelAtLeast6(1) {
-			_, err = x.probeMPTCP(ctx)
+			_, err = x.probeMPTCP(ctx, t.in.Namespace)
 		}
-		x.mptcpUsable = &err
+		t.in.mptcpUsable = &err
 	}
-	switch err := *x.mptcpUsable; {
+	switch err := *t.in.mptcpUsable; {
 	case err == nil:
 		return true
 	case errors.Is(err, errNoEOF), errors.Is(err, errNoMPTCP):

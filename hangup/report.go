@@ -66,6 +66,8 @@ type Result struct {
 	// Subflows are those of an MPTCP connection at the last check before the hang-up.
 	Subflows  []sockdiag.Flow
 	Direction sockdiag.Direction
+	// Namespace is the name of an element of Request.Namespaces, else "".
+	Namespace string
 	// PID and Command are of one owner of the socket; 0 and "" if none was found.
 	PID     int
 	Command string
@@ -114,6 +116,9 @@ type Report struct {
 	Processes, Unreadable, Unsearched int
 	// OwnersTook is the duration of the /proc scan.
 	OwnersTook time.Duration
+	// NamespaceErrors are the elements of Request.Namespaces without a plan: the namespace
+	// has ended, or its sockets could not be read. The other elements were processed.
+	NamespaceErrors []NamespaceError
 }
 
 // Count returns the number of flows with one of the outcomes.

@@ -56,6 +56,9 @@ type Request struct {
 	// Policy is the policy name in metrics and logs.
 	Policy   string
 	Selector sockdiag.Selector
+	// Namespaces are distinct network namespaces; the selector applies to each, and the
+	// limits to all of them together. Empty means the namespace of this process.
+	Namespaces []Namespace
 	// Never excludes flows: they are refused even if Selector matches.
 	Never []sockdiag.Selector
 	// Shared reports whether a flow may belong to a service that has the address now; such
