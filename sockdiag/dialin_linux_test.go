@@ -1,0 +1,82 @@
+package sockdiag
+
+import (
+	"errors"
+	"net/netip"
+	"os"
+	"testing"
+
+	"tcphup/test/kit/netns"
+	"tcphup/test/kit/nstest"
+)
+
+// A connection stays in its namespace: also for the socket after an abandoned dump, for those
+// of Query.Ahead, and for the ephemeral ports.
+func TestPrivilegedDialIn(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		const local, service = "127.0.0.1:40001", "127.0.0.1:4001"
+		const local6, service6 = "[::1]:40001", "[::1]:4001"
+		other, err := netns.New()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer other.Close()
+		err = other.Do(func() error {
+			connect(t, listen(t, service, false), local, service, false)
+			connect(t, listen(t, service6, false), local6, service6, false)
+			return os.WriteFile(ephemeralPortsFile, []byte("30000 30009"), 0o644)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := DialIn(other.Do)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		query := Query{States: States(Established)}
+		for range c.Flows(t.Context(), query) {
+			break // the connection opens another socket for the next dump
+		}
+		for _, ahead := range []bool{false, true, true} {
+			query.Ahead = ahead
+			flows := collect(t, c, query)
+			if len(flows) != 4 {
+				t.Fatalf("read ahead %t: %d flows, want client and server of two connections", ahead, len(flows))
+			}
+			for range c.Flows(t.Context(), query) {
+				break
+			}
+		}
+		table, err := ReadTable(t.Context(), c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if table.Ephemeral != (PortRange{30000, 30009}) {
+			t.Errorf("ephemeral ports are %v", table.Ephemeral)
+		}
+		if own := mustDial(t); len(collect(t, own, Query{States: States(Established)})) != 0 {
+			t.Error("own namespace has flows")
+		}
+		// The cookie of the dump is valid in this namespace alone.
+		client := Flow{Family: IPv4, Local: netip.MustParseAddrPort(local), Remote: netip.MustParseAddrPort(service)}
+		for _, f := range collect(t, c, Query{States: States(Established)}) {
+			if f.Local == client.Local {
+				client = f
+			}
+		}
+		if _, err := mustDial(t).Lookup(t.Context(), &client); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("lookup in the own namespace: %v", err)
+		}
+		if err := mustDial(t).Destroy(t.Context(), &client); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("destroy in the own namespace: %v", err)
+		}
+		if err := c.Destroy(t.Context(), &client); err != nil {
+			t.Error(err)
+		}
+		failed := errors.New("failed")
+		if _, err := DialIn(func(func() error) error { return failed }); !errors.Is(err, failed) {
+			t.Errorf("got %v", err)
+		}
+	})
+}
