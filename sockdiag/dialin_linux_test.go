@@ -58,7 +58,6 @@ func TestPrivilegedDialIn(t *testing.T) {
 		if own := mustDial(t); len(collect(t, own, Query{States: States(Established)})) != 0 {
 			t.Error("own namespace has flows")
 		}
-		// The cookie of the dump is valid in this namespace alone.
 		client := Flow{Family: IPv4, Local: netip.MustParseAddrPort(local), Remote: netip.MustParseAddrPort(service)}
 		for _, f := range collect(t, c, Query{States: States(Established)}) {
 			if f.Local == client.Local {
