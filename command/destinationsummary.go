@@ -11,7 +11,7 @@ import (
 )
 
 // destinationSummary aggregates the outbound flows to one destination, or the inbound
-// flows at one local address.
+// flows at one local address, in one network namespace.
 type destinationSummary struct {
 	summaryKey
 	sockets   int             // TCP sockets, including subflows of MPTCP connections
@@ -56,12 +56,13 @@ func (d *destinationSummary) add(f *listedFlow) {
 type summaries map[summaryKey]*destinationSummary
 
 type summaryKey struct {
+	netns     string
 	direction sockdiag.Direction
 	address   netip.AddrPort
 }
 
 func (all summaries) add(f *listedFlow) {
-	key := summaryKey{f.direction, f.service()}
+	key := summaryKey{f.netns, f.direction, f.service()}
 	d := all[key]
 	if d == nil {
 		d = &destinationSummary{summaryKey: key}
@@ -82,6 +83,7 @@ func (all summaries) sorted() []*destinationSummary {
 			cmp.Compare(b.sockets, a.sockets),
 			cmp.Compare(a.direction, b.direction),
 			a.address.Compare(b.address),
+			cmp.Compare(a.netns, b.netns),
 		)
 	})
 	return list

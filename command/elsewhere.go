@@ -30,10 +30,11 @@ func (h *hangupCommand) elsewhere(ctx context.Context) string {
 		Destinations: sockdiag.Everywhere(), Except: slices.Concat(own.Destinations, own.Except), Ports: own.Ports,
 		States: sockdiag.States(sockdiag.Established, sockdiag.SynSent, sockdiag.CloseWait),
 	}
-	if _, err := scan(ctx, &others, func(f *listedFlow) { counts[f.Remote.Addr()]++ }); err != nil {
+	in := h.scope // namespaces without an answer are in the report
+	if _, err := in.scan(ctx, &others, func(f *listedFlow) { counts[f.Remote.Addr()]++ }); err != nil {
 		return fmt.Sprintf("tcphup: cannot look for connections that lead elsewhere: %v\n", err)
 	}
-	return noteElsewhere(counts, own.Ports)
+	return noteElsewhere(counts, own.Ports, h.scope.argument())
 }
 
 // isName reports whether a HOST is neither an address nor a prefix.
@@ -42,8 +43,9 @@ func isName(host string) bool {
 	return err != nil
 }
 
-// noteElsewhere lists the addresses with the most connections first.
-func noteElsewhere(counts map[netip.Addr]int, ports []uint16) string {
+// noteElsewhere lists the addresses with the most connections first. netns is the flag
+// --netns, with a leading space, or "".
+func noteElsewhere(counts map[netip.Addr]int, ports []uint16, netns string) string {
 	total := 0
 	var addresses []netip.Addr
 	for a, n := range counts {
@@ -66,6 +68,6 @@ func noteElsewhere(counts map[netip.Addr]int, ports []uint16) string {
 	if total == 1 {
 		verb = "leads"
 	}
-	return fmt.Sprintf("tcphup: %s to port %s %s elsewhere: %s; to hang up: tcphup %s %s\n",
-		text.Plural(total, "connection"), port, verb, strings.Join(list, ", "), strings.Join(hosts, " "), port)
+	return fmt.Sprintf("tcphup: %s to port %s %s elsewhere: %s; to hang up: tcphup %s %s%s\n",
+		text.Plural(total, "connection"), port, verb, strings.Join(list, ", "), strings.Join(hosts, " "), port, netns)
 }

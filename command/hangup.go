@@ -25,6 +25,8 @@ type hangupCommand struct {
 	yes     bool
 	output  string
 	stale   staleFlags
+	netns   netnsFlag
+	scope   scope
 	request hangup.Request
 
 	stdout, stderr io.Writer
@@ -57,6 +59,7 @@ func newHangup(cmd *kingpin.CmdClause) *hangupCommand {
 	cmd.Flag("watch-reconnect", "How long to watch for reconnects of the applications; 0 disables the watch.").Default("0s").SetValue(duration{&r.WatchReconnect, 0})
 	cmd.Flag("except", "Leave connections to this address, prefix or name alone (repeatable).").PlaceHolder("HOST").StringsVar(&h.except)
 	h.stale.addFlags(cmd)
+	h.netns.addFlag(cmd)
 	cmd.Flag("yes", fmt.Sprintf("Allow prefixes shorter than /%d.", widestPrefix)).BoolVar(&h.yes)
 	setChoice(cmd.Flag("output", "Output format: table or json.").Default("table"), &h.output, "table", "json")
 	cmd.Arg("HOST... PORT", "Destination: one or more addresses, prefixes or names, then a port; 0 means every port.").StringsVar(&h.targets)
@@ -71,6 +74,11 @@ func (h *hangupCommand) run(ctx context.Context) error {
 	if err := h.parse(ctx); err != nil {
 		return err
 	}
+	var err error
+	if h.scope, err = h.netns.find(); err != nil {
+		return err
+	}
+	h.request.Namespaces = h.scope.namespaces
 	elsewhere := h.elsewhere(ctx)
 	fmt.Fprint(h.stderr, elsewhere)
 	// The report has the outcome of each flow; the logger gets other warnings.
@@ -79,6 +87,7 @@ func (h *hangupCommand) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	h.scope.unread = report.NamespaceErrors
 	write := writeTable
 	if h.output == "json" {
 		write = writeJSON
@@ -86,9 +95,13 @@ func (h *hangupCommand) run(ctx context.Context) error {
 	if err := write(h.stdout, report); err != nil {
 		return fmt.Errorf("write report: %w", err)
 	}
-	fmt.Fprintln(h.stderr, "tcphup: "+summary(report))
+	line := summary(report) + h.scope.note()
+	if len(report.Results) == 0 {
+		line += h.netns.hint()
+	}
+	fmt.Fprintln(h.stderr, "tcphup: "+line)
 	fmt.Fprint(h.stderr, elsewhere)
-	if report.Count(hangup.Failed, hangup.Lingering, hangup.Refused) > 0 || ctx.Err() != nil {
+	if report.Count(hangup.Failed, hangup.Lingering, hangup.Refused) > 0 || h.scope.incomplete() || ctx.Err() != nil {
 		return ErrIncomplete
 	}
 	return nil

@@ -25,6 +25,7 @@ type list struct {
 	interval   time.Duration
 	output     string
 	stale      staleFlags
+	netns      netnsFlag
 	selector   sockdiag.Selector
 
 	stdin          *os.File
@@ -40,6 +41,7 @@ func newList(cmd *kingpin.CmdClause) *list {
 		Default(sockdiag.Outbound.String()), &l.selector.Direction, directions()...)
 	setChoice(cmd.Flag("output", "Output format: table or json.").Default("table"), &l.output, "table", "json")
 	l.stale.addFlags(cmd)
+	l.netns.addFlag(cmd)
 	cmd.Arg("HOST", "An address, a prefix or a name; default: every destination.").StringVar(&l.host)
 	cmd.Arg("PORT", "A port; 0 or none means every port.").StringVar(&l.port)
 	return l
@@ -60,7 +62,14 @@ func (l *list) run(ctx context.Context) error {
 	if err := l.write(s, color); err != nil {
 		return fmt.Errorf("write list: %w", err)
 	}
-	fmt.Fprintln(l.stderr, "tcphup: "+s.summary())
+	line := s.summary()
+	if s.count == 0 {
+		line += l.netns.hint()
+	}
+	fmt.Fprintln(l.stderr, "tcphup: "+line)
+	if s.scope.incomplete() {
+		return ErrIncomplete
+	}
 	return nil
 }
 
@@ -88,6 +97,7 @@ type snapshot struct {
 	count        int // matched flows
 	leftAlone    int // flows excluded only by their direction
 	hidden       int // subflows of MPTCP connections that the kernel does not list
+	scope        scope
 
 	// flows, owners and ownersErr are set with --flows only.
 	flows     []*listedFlow
@@ -98,7 +108,10 @@ type snapshot struct {
 func (l *list) snapshot(ctx context.Context) (*snapshot, error) {
 	s, all := new(snapshot), make(summaries)
 	var err error
-	s.leftAlone, err = scan(ctx, &l.selector, func(f *listedFlow) {
+	if s.scope, err = l.netns.find(); err != nil {
+		return nil, err
+	}
+	s.leftAlone, err = s.scope.scan(ctx, &l.selector, func(f *listedFlow) {
 		s.add(f, all)
 		if l.flows {
 			s.flows = append(s.flows, f)
@@ -114,7 +127,7 @@ func (l *list) snapshot(ctx context.Context) (*snapshot, error) {
 		for i, f := range s.flows {
 			flows[i] = f.Flow
 		}
-		s.owners, s.ownersErr = actuator.FindOwners(ctx, flows)
+		s.owners, s.ownersErr = actuator.FindOwners(ctx, flows, s.scope.inodes()...)
 	}
 	return s, nil
 }
@@ -143,7 +156,7 @@ func (s *snapshot) summary() string {
 	case s.missesOwners():
 		line += uninspected(s.owners.Unreadable, s.owners.Processes) + unsearched(s.owners.Unsearched)
 	}
-	return line
+	return line + s.scope.note()
 }
 
 // missesOwners reports whether the owner of a flow with an open descriptor is unknown.

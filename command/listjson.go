@@ -11,6 +11,7 @@ type listJSON struct {
 	Destinations []destinationJSON `json:"destinations,omitzero"`
 	Flows        []flowJSON        `json:"flows,omitzero"`
 	LeftAlone    int               `json:"other_direction_left_alone"`
+	Unread       []netnsErrorJSON  `json:"netns_errors,omitempty"`
 }
 
 // destinationJSON omits unknown idle times.
@@ -25,6 +26,7 @@ type destinationJSON struct {
 	KeepaliveArmed int      `json:"keepalive_armed"`
 	MPTCPSubflows  int      `json:"mptcp_paths"`
 	MPTCPPathless  int      `json:"mptcp_pathless"`
+	Netns          string   `json:"netns,omitempty"`
 }
 
 type flowJSON struct {
@@ -33,7 +35,7 @@ type flowJSON struct {
 }
 
 func (s *snapshot) json(flows bool) listJSON {
-	out := listJSON{LeftAlone: s.leftAlone}
+	out := listJSON{LeftAlone: s.leftAlone, Unread: netnsErrorsJSON(s.scope.unread)}
 	if flows {
 		out.Flows = make([]flowJSON, len(s.flows))
 		for i, f := range s.flows {
@@ -54,6 +56,7 @@ func (s *snapshot) json(flows bool) listJSON {
 			KeepaliveArmed: d.keepalive,
 			MPTCPSubflows:  d.subflows,
 			MPTCPPathless:  d.pathless,
+			Netns:          d.netns,
 		}
 	}
 	return out
@@ -64,6 +67,6 @@ func (s *snapshot) flowJSON(f *listedFlow) flowJSON {
 	// The table of connections identifies subflows whose token the kernel hides.
 	j.Subflow = f.subflow
 	owner := s.owners.ByInode[f.Inode]
-	j.PID, j.Command = owner.PID, owner.Command
+	j.PID, j.Command, j.Netns = owner.PID, owner.Command, f.netns
 	return j
 }

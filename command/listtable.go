@@ -15,7 +15,9 @@ func (s *snapshot) table(flows bool) *table {
 		return s.flowTable()
 	}
 	t := &table{header: []string{"DESTINATION", ">SOCKETS", ">IDLE P50", ">IDLE MAX", ">STALLED", ">KEEPALIVE", ">SUBFLOWS"}}
-	for _, d := range s.destinations {
+	netns := make([]string, len(s.destinations))
+	for i, d := range s.destinations {
+		netns[i] = d.netns
 		name := d.address.String()
 		if d.direction == sockdiag.Inbound {
 			name = "inbound at " + name
@@ -27,12 +29,14 @@ func (s *snapshot) table(flows bool) *table {
 		t.add(cell{text: name}, cell{text: strconv.Itoa(d.sockets)}, idleCell(d.idleAt(0.5)), idleCell(d.idleAt(1)),
 			count(d.stalled, red), cell{text: fmt.Sprintf("%d/%d", d.keepalive, d.sockets)}, subflows)
 	}
-	return t
+	return t.addNetns(netns)
 }
 
 func (s *snapshot) flowTable() *table {
 	t := &table{header: []string{"LOCAL", "REMOTE", "PROTOCOL", "STATE", ">IDLE", "TIMER", ">RETRIES", ">RECV-Q", ">SEND-Q", "OWNER"}}
-	for _, f := range s.flows {
+	netns := make([]string, len(s.flows))
+	for i, f := range s.flows {
+		netns[i] = f.netns
 		owner := s.owners.ByInode[f.Inode]
 		state := cell{text: f.State.String()}
 		if f.Protocol == sockdiag.MPTCP {
@@ -41,7 +45,7 @@ func (s *snapshot) flowTable() *table {
 		t.add(cell{text: f.Local.String()}, cell{text: f.Remote.String()}, cell{text: protocolText(f)}, state, idleCell(f.Idle()),
 			timerCell(f), count(int(f.Retries), red), count(int(f.ReceiveQueue), ""), count(int(f.SendQueue), ""), dash(ownerText(owner.PID, owner.Command)))
 	}
-	return t
+	return t.addNetns(netns)
 }
 
 // protocolText returns mptcp for subflows: the protocol of the application's socket.

@@ -17,10 +17,11 @@ type reportJSON struct {
 	Outcomes  map[hangup.Outcome]int `json:"outcomes"` // includes outcomes with 0 flows
 	Spared    map[hangup.Reason]int  `json:"spared,omitempty"`
 	LeftAlone int                    `json:"other_direction_left_alone"`
+	Unread    []netnsErrorJSON       `json:"netns_errors,omitempty"`
 }
 
 func writeJSON(w io.Writer, report *hangup.Report) error {
-	out := reportJSON{Flows: []hangup.ResultJSON{}, Outcomes: make(map[hangup.Outcome]int), Spared: report.Spared(), LeftAlone: report.LeftAlone}
+	out := reportJSON{Flows: []hangup.ResultJSON{}, Outcomes: make(map[hangup.Outcome]int), Spared: report.Spared(), LeftAlone: report.LeftAlone, Unread: netnsErrorsJSON(report.NamespaceErrors)}
 	for _, o := range hangup.Outcomes() {
 		out.Outcomes[o] = report.Count(o)
 	}
@@ -32,13 +33,15 @@ func writeJSON(w io.Writer, report *hangup.Report) error {
 
 func writeTable(w io.Writer, report *hangup.Report) error {
 	t := &table{header: []string{"LOCAL", "REMOTE", "PROTOCOL", "STATE", "IDLE", "OWNER", "METHOD", "OUTCOME", "WHY"}}
+	netns := make([]string, len(report.Results))
 	for i := range report.Results {
 		r := &report.Results[i]
+		netns[i] = r.Namespace
 		t.add(cell{text: r.Flow.Local.String()}, cell{text: r.Flow.Remote.String()}, cell{text: r.Flow.Protocol.String()},
 			cell{text: r.Flow.State.String()}, cell{text: idleText(r)}, cell{text: ownerText(r.PID, r.Command)},
 			cell{text: string(r.Method)}, cell{text: string(r.Outcome)}, cell{text: why(r)})
 	}
-	return t.write(w, false)
+	return t.addNetns(netns).write(w, false)
 }
 
 func idleText(r *hangup.Result) string {
