@@ -25,7 +25,19 @@ const allNetns = "all"
 
 func (n *netnsFlag) addFlag(cmd *kingpin.CmdClause) {
 	cmd.Flag("netns", "Network namespace: a process id, a name (of ip netns, or as in the column NETNS), or all. Needs CAP_SYS_ADMIN and CAP_SYS_PTRACE.").
-		PlaceHolder("PID|NAME|all").HintOptions(allNetns).StringVar(&n.value)
+		PlaceHolder("PID|NAME|all").HintOptions(allNetns).SetValue(n)
+}
+
+func (n *netnsFlag) String() string { return n.value }
+
+// Set rejects "", the value of an unset variable of a shell: it must not select the namespace
+// of this process.
+func (n *netnsFlag) Set(text string) error {
+	if text == "" {
+		return errors.New("empty: write a process id, a name or all")
+	}
+	n.value = text
+	return nil
 }
 
 // find returns the selected namespaces, or the one of this process without the flag.
@@ -106,6 +118,7 @@ func unknownNetns(unreadable int, hidden bool) string {
 type netns struct {
 	*namespaces.Namespace
 	namespaces.Origin
+	name  string // several may have it
 	label string
 }
 
@@ -119,11 +132,12 @@ func label(found []namespaces.Namespace) []netns {
 	all, used := make([]netns, len(found)), make(map[string]int)
 	for i := range found {
 		all[i] = netns{Namespace: &found[i], Origin: found[i].Origin()}
-		all[i].label = text.Printable(all[i].name(pods))
-		used[all[i].label]++
+		all[i].name = text.Printable(all[i].shown(pods))
+		used[all[i].name]++
 	}
 	for i := range all {
-		if used[all[i].label] > 1 {
+		all[i].label = all[i].name
+		if used[all[i].name] > 1 {
 			all[i].label += fmt.Sprintf(" (%d)", all[i].ID.Inode)
 		}
 	}
@@ -133,9 +147,9 @@ func label(found []namespaces.Namespace) []netns {
 // shortID is the length of container ids in the output, as docker and crictl print them.
 const shortID = 12
 
-// name returns the name of the pod, of ip netns, of the container or of the unit, or else the
+// shown returns the name of the pod, of ip netns, of the container or of the unit, or else the
 // inode and a process id.
-func (n *netns) name(pods map[string]namespaces.Pod) string {
+func (n *netns) shown(pods map[string]namespaces.Pod) string {
 	pod, named := pods[n.PodUID]
 	switch {
 	case n.Own:
@@ -155,10 +169,10 @@ func (n *netns) name(pods map[string]namespaces.Pod) string {
 	}
 }
 
-// named reports whether the namespace has a name: the label, the name of ip netns, the uid of
+// named reports whether the namespace has a name: the label or that without the inode, the name of ip netns, the uid of
 // the pod, or the id of the container, which may be shortened.
 func (n *netns) named(name string) bool {
-	return slices.Contains([]string{n.label, n.Name, n.PodUID}, name) ||
+	return slices.Contains([]string{n.label, n.name, n.Name, n.PodUID}, name) ||
 		len(name) >= shortID && strings.HasPrefix(n.Container, name)
 }
 
