@@ -12,7 +12,7 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
-	"kernel.org/pub/linux/libs/security/libcap/cap"
+	libcap "kernel.org/pub/linux/libs/security/libcap/cap"
 
 	"tcphup/test/kit/nstest"
 	"tcphup/test/kit/testapp"
@@ -175,17 +175,17 @@ func TestPrivilegedDoWithoutCapability(t *testing.T) {
 		found := discover(t)
 		ns := *found.of(t, app.PID())
 		for _, tt := range []struct {
-			missing cap.Value
+			missing libcap.Value
 			name    string
-		}{{cap.SYS_ADMIN, "CAP_SYS_ADMIN"}, {cap.SYS_PTRACE, "CAP_SYS_PTRACE"}} {
-			before := cap.GetProc()
-			without := cap.NewSet()
-			if tt.missing == cap.SYS_PTRACE {
+		}{{libcap.SYS_ADMIN, "CAP_SYS_ADMIN"}, {libcap.SYS_PTRACE, "CAP_SYS_PTRACE"}} {
+			before := libcap.GetProc()
+			without := libcap.NewSet()
+			if tt.missing == libcap.SYS_PTRACE {
 				ns.file = ""
-			} else if err := without.SetFlag(cap.Effective, true, cap.SYS_PTRACE); err != nil {
+			} else if err := without.SetFlag(libcap.Effective, true, libcap.SYS_PTRACE); err != nil {
 				t.Fatal(err)
 			}
-			if err := without.FillFlag(cap.Permitted, before, cap.Permitted); err != nil {
+			if err := without.FillFlag(libcap.Permitted, before, libcap.Permitted); err != nil {
 				t.Fatal(err)
 			}
 			if err := without.SetProc(); err != nil {
