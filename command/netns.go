@@ -223,7 +223,7 @@ func (s *scope) inodes() []uint64 {
 
 // failed returns the namespaces that could not be read, without those that have ended.
 func (s *scope) failed() []hangup.NamespaceError {
-	return slices.DeleteFunc(slices.Clone(s.unread), func(e hangup.NamespaceError) bool { return errors.Is(e.Err, os.ErrNotExist) })
+	return slices.DeleteFunc(slices.Clone(s.unread), func(e hangup.NamespaceError) bool { return errors.Is(e.Err, namespaces.ErrEnded) })
 }
 
 // incomplete reports whether connections in the selected namespaces may be unknown.

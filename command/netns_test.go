@@ -74,7 +74,7 @@ func TestScopeArgument(t *testing.T) {
 // A namespace with an error does not stop the others. One that has ended is reported, and
 // is no failure.
 func TestScopeEach(t *testing.T) {
-	ended, denied := fmt.Errorf("open: %w", os.ErrNotExist), fmt.Errorf("enter: %w", os.ErrPermission)
+	ended, denied := fmt.Errorf("open: %w", namespaces.ErrEnded), fmt.Errorf("enter: %w", os.ErrPermission)
 	s := scope{namespaces: []hangup.Namespace{{Name: "a"}, {Name: "b"}, {Name: "c"}}}
 	if s.incomplete() || s.note() != "" {
 		t.Errorf("before: %q", s.note())
@@ -100,6 +100,10 @@ func TestScopeEach(t *testing.T) {
 	}
 	if want := []string{"a", "b", "c", "a", "b", "c"}; !slices.Equal(visited, want) {
 		t.Errorf("visited %v", visited)
+	}
+	absent := scope{unread: []hangup.NamespaceError{{Err: fmt.Errorf("read ephemeral ports: %w", os.ErrNotExist)}}}
+	if !absent.incomplete() {
+		t.Error("a file that does not exist counts as the end of the namespace")
 	}
 	if s := (scope{unreadable: 2}); !s.incomplete() || s.note() != "; network namespaces of 2 processes unknown: permission denied" {
 		t.Errorf("unreadable: %q", s.note())

@@ -4,10 +4,15 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 
 	"golang.org/x/sys/unix"
 )
+
+// ErrEnded matches errors about a namespace that has ended: no process is in it, and it has no
+// name. They match os.ErrNotExist as well.
+var ErrEnded = fmt.Errorf("namespace has ended: %w", os.ErrNotExist)
 
 // Do calls fn on a thread in the namespace and returns its error. Sockets that fn creates
 // belong to the namespace, and files of /proc/sys/net that it opens are those of the
@@ -15,7 +20,7 @@ import (
 // calls fn directly. Do must not be called within fn.
 //
 // It needs CAP_SYS_PTRACE and CAP_SYS_ADMIN. The error matches os.ErrPermission without
-// these, and os.ErrNotExist if the namespace has ended; fn was not called then.
+// these, and ErrEnded if the namespace has ended; fn was not called then.
 func (n *Namespace) Do(fn func() error) error {
 	if n.Own {
 		return fn()
@@ -32,7 +37,7 @@ func (n *Namespace) Do(fn func() error) error {
 // now.
 func (n *Namespace) open() (int, error) {
 	fd, err := n.openMember()
-	if errors.Is(err, os.ErrNotExist) && n.Processes > len(n.members) {
+	if errors.Is(err, ErrEnded) && n.Processes > len(n.members) {
 		found, discoverErr := Discover()
 		if discoverErr != nil {
 			return -1, discoverErr
@@ -55,10 +60,12 @@ func (n *Namespace) openMember() (int, error) {
 	if n.file != "" {
 		paths = append(paths, n.file)
 	}
-	result := fmt.Errorf("namespace has ended: %w", os.ErrNotExist)
+	result := ErrEnded
 	for _, path := range paths {
 		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 		switch {
+		case errors.Is(err, unix.EACCES) && unix.Access(filepath.Dir(filepath.Dir(path)), unix.F_OK) != nil:
+			continue // it has just ended, see statNamespace
 		case errors.Is(err, os.ErrPermission):
 			result = fmt.Errorf("%w: grant CAP_SYS_PTRACE, or run tcphup as root", err)
 			continue

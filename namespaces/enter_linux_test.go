@@ -109,7 +109,7 @@ func TestPrivilegedDoReusedPID(t *testing.T) {
 			t.Error("entered the namespace of another process")
 			return nil
 		})
-		if !errors.Is(err, os.ErrNotExist) {
+		if !errors.Is(err, ErrEnded) {
 			t.Errorf("got %v", err)
 		}
 	})
@@ -135,7 +135,7 @@ func TestPrivilegedDoEnded(t *testing.T) {
 		}
 		app.Kill()
 		err := short.Do(func() error { return nil })
-		if !errors.Is(err, os.ErrNotExist) {
+		if !errors.Is(err, ErrEnded) {
 			t.Errorf("after its end: %v", err)
 		}
 		nstest.Eventually(t, "the kernel removes the namespace with its device", func() bool {
@@ -195,7 +195,7 @@ func TestPrivilegedDoWithoutCapability(t *testing.T) {
 				t.Error("entered")
 				return nil
 			})
-			if !errors.Is(err, os.ErrPermission) || errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), tt.name) {
+			if !errors.Is(err, os.ErrPermission) || errors.Is(err, ErrEnded) || !strings.Contains(err.Error(), tt.name) {
 				t.Errorf("without %s: %v", tt.name, err)
 			}
 			if err := before.SetProc(); err != nil {

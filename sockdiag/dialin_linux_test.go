@@ -6,6 +6,8 @@ import (
 	"os"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"tcphup/test/kit/netns"
 	"tcphup/test/kit/nstest"
 )
@@ -78,9 +80,47 @@ func TestPrivilegedDialIn(t *testing.T) {
 		if err := c.Destroy(t.Context(), &client); err != nil {
 			t.Error(err)
 		}
+		testEnterFails(t, &client)
 		failed := errors.New("failed")
 		if _, err := DialIn(func(func() error) error { return failed }); !errors.Is(err, failed) {
 			t.Errorf("got %v", err)
 		}
 	})
+}
+
+// testEnterFails checks the errors if the namespace cannot be entered again. No flow is gone
+// for that reason, and no kernel module is missing.
+func testEnterFails(t *testing.T, flow *Flow) {
+	t.Helper()
+	for _, failure := range []error{os.ErrNotExist, unix.EMFILE} {
+		var enterErr error
+		c, err := DialIn(func(open func() error) error {
+			if enterErr != nil {
+				return enterErr
+			}
+			return open()
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		enterErr = failure
+		var dumpErr, redialErr error
+		query := Query{States: States(Listen), Ahead: true}
+		for _, dumpErr = range c.Flows(t.Context(), query) {
+		}
+		if !errors.Is(dumpErr, failure) || errors.Is(dumpErr, ErrNoTCPDiag) {
+			t.Errorf("read ahead: %v", dumpErr)
+		}
+		c.unfinished = true
+		_, err = c.Lookup(t.Context(), flow)
+		query.Ahead = false
+		for _, redialErr = range c.Flows(t.Context(), query) {
+		}
+		for _, err := range []error{err, redialErr} {
+			if err == nil || errors.Is(err, os.ErrNotExist) || errors.Is(err, ErrNoTCPDiag) || errors.Is(err, unix.EMFILE) != (failure == unix.EMFILE) {
+				t.Errorf("after %v: %v", failure, err)
+			}
+		}
+	}
 }

@@ -32,7 +32,7 @@ func (c *Conn) readAheadFlows(ctx context.Context, q Query, families []Family, a
 	for i, family := range families {
 		conn, err := c.reader(i)
 		if err != nil {
-			fail(err)
+			yield(Flow{}, err) // not an answer of the kernel
 			return
 		}
 		r := request{family: family, protocol: q.Protocol, info: q.Info, states: q.States}
