@@ -32,8 +32,8 @@ type Config struct {
 	EstablishedAfter func(*sockdiag.Flow) (time.Time, bool)
 }
 
-// Actuator hangs up flows of the network namespace in which it runs. It is safe for
-// concurrent use.
+// Actuator hangs up flows of the network namespace in which it runs, or of the namespaces of
+// a request. It is safe for concurrent use.
 type Actuator struct {
 	logger    *slog.Logger
 	firstSeen func(*sockdiag.Flow) (time.Time, bool)
@@ -117,13 +117,8 @@ func (a *Actuator) HangUp(ctx context.Context, request hangup.Request) (*hangup.
 	if err != nil {
 		return nil, fmt.Errorf("hang up: %w", err)
 	}
-	conn, err := sockdiag.Dial()
-	if err != nil {
-		return nil, hangUpError(err)
-	}
-	defer conn.Close()
-
-	x := &action{Actuator: a, Request: request, conn: conn}
+	x := &action{Actuator: a, Request: request}
+	defer x.closeNamespaces()
 	report, err := x.run(ctx)
 	if err != nil {
 		return nil, hangUpError(err)
@@ -143,26 +138,21 @@ func hangUpError(err error) error {
 type action struct {
 	*Actuator
 	hangup.Request
-	conn     *sockdiag.Conn
-	subflows subflowDump
+	// open are the namespaces with targets.
+	open []*namespace
 	// lostRounds counts consecutive rounds that deferred every flow for its owners.
 	lostRounds int
 	processes  processCache
-	// destroyUsable caches the result of probeDestroy.
-	destroyUsable *error
-	// mptcpUsable caches the result of probeMPTCP.
-	mptcpUsable *error
 	// progress is the argument of the last call of Progress.
 	progress hangup.Progress
 }
 
 func (x *action) run(ctx context.Context) (*hangup.Report, error) {
-	p := &planner{conn: x.conn, readTable: x.readTable, selector: &x.Selector, subflowsOnly: x.MPTCP == hangup.Path}
-	if err := p.plan(ctx); err != nil {
+	p, err := x.selectTargets(ctx)
+	if err != nil {
 		return nil, err
 	}
-	x.subflows = subflowDump{from: x.conn, table: p.table}
-	report := new(hangup.Report)
+	report := &hangup.Report{NamespaceErrors: p.unread}
 	if err := x.selectByOwner(ctx, p, report); err != nil {
 		return nil, err
 	}
@@ -302,7 +292,7 @@ func (x *action) findOwners(ctx context.Context, targets []*target) (*owners, er
 	for i, t := range targets {
 		flows[i] = t.Flow
 	}
-	found, err := findOwners(ctx, flows, nearLimit, !x.Owner.IsZero())
+	found, err := findOwners(ctx, flows, nearLimit, !x.Owner.IsZero(), inodesOfNamespaces(targets))
 	if err != nil {
 		return nil, fmt.Errorf("find owners: %w", err)
 	}

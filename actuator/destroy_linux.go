@@ -64,21 +64,21 @@ func (x *action) destroyFlow(ctx context.Context, t *target, now *sockdiag.Flow,
 // isGone reports whether the flow has ended. The kernel may return EOPNOTSUPP for a flow
 // that has just become TIME_WAIT.
 func (x *action) isGone(ctx context.Context, t *target) bool {
-	state, err := x.stateOf(ctx, &t.Flow)
+	state, err := t.in.stateOf(ctx, &t.Flow)
 	return err == nil && hasEnded(state)
 }
 
 // destroyOrProbe destroys the flow; a dry run destroys a loopback connection of tcphup
-// instead, once per action.
+// instead, once per action and namespace.
 func (x *action) destroyOrProbe(ctx context.Context, t *target, now *sockdiag.Flow) error {
 	if !x.DryRun {
 		return x.destroyCompared(ctx, t, now)
 	}
-	if x.destroyUsable == nil {
-		err := x.probeDestroy(ctx)
-		x.destroyUsable = &err
+	if t.in.destroyUsable == nil {
+		err := x.probeDestroy(ctx, t.in.Namespace)
+		t.in.destroyUsable = &err
 	}
-	return *x.destroyUsable
+	return *t.in.destroyUsable
 }
 
 // destroyCompared destroys the flow. The kernel finds its socket before it locks it: if the
@@ -93,13 +93,13 @@ func (x *action) destroyCompared(ctx context.Context, t *target, now *sockdiag.F
 		}
 		defer release(fd)
 		before := readAddresses(fd)
-		err = x.destroy(ctx, x.conn, now)
+		err = x.destroy(ctx, t.in.conn, now)
 		if after := readAddresses(fd); err == nil && before.differ(after) {
 			return x.disconnected(t, after)
 		}
 		return err
 	}
-	return x.destroy(ctx, x.conn, now)
+	return x.destroy(ctx, t.in.conn, now)
 }
 
 // disconnected logs and returns the error for a socket that its application disconnected
@@ -119,7 +119,7 @@ func (x *action) destroySubflow(ctx context.Context, t *target, now *sockdiag.Fl
 		if t.siblings[i].Cookie == t.Flow.Cookie {
 			continue
 		}
-		state, err := x.stateOf(ctx, &t.siblings[i])
+		state, err := t.in.stateOf(ctx, &t.siblings[i])
 		if err != nil {
 			t.failUnlessDone(ctx, hangup.None, err)
 			return

@@ -93,7 +93,7 @@ func (x *action) tryTarget(ctx context.Context, t *target, drained time.Time) {
 // that joined late, a flow whose address another service has got since, and a flow without
 // the evidence.
 func (x *action) recheck(ctx context.Context, t *target) (sockdiag.Flow, bool) {
-	now, err := x.lookup(ctx, x.conn, &t.Flow)
+	now, err := x.lookup(ctx, t.in.conn, &t.Flow)
 	switch {
 	case ctx.Err() != nil:
 		t.notProcessed()
@@ -112,7 +112,7 @@ func (x *action) recheck(ctx context.Context, t *target) (sockdiag.Flow, bool) {
 		return now, false
 	}
 	if now.Protocol == sockdiag.MPTCP {
-		subflows, err := x.refreshSubflows(ctx, &now, t.Subflows)
+		subflows, err := t.in.refreshSubflows(ctx, &now, t.Subflows)
 		if err != nil {
 			t.failUnlessDone(ctx, hangup.None, err)
 			return now, false
@@ -274,7 +274,7 @@ func (x *action) shutDownAcquired(ctx context.Context, t *target, now *sockdiag.
 		return
 	}
 	before := readAddresses(fd)
-	confirmed, err := x.confirm(ctx, x.conn, &t.Flow)
+	confirmed, err := x.confirm(ctx, t.in.conn, &t.Flow)
 	switch {
 	case ctx.Err() != nil:
 		t.notProcessed()

@@ -145,7 +145,7 @@ func TestDeferredIsNotDestroyed(t *testing.T) {
 	}
 	x := &action{Actuator: a, Request: hangup.Request{Method: hangup.Destroy}}
 	flow := sockdiag.Flow{State: sockdiag.Established, Inode: 1}
-	deferred := &target{Result: hangup.Result{Flow: flow}}
+	deferred := &target{in: new(namespace), Result: hangup.Result{Flow: flow}}
 	if x.hangUpOne(t.Context(), deferred, &flow, false); deferred.phase != phaseOwnerLost || destroyed != 0 {
 		t.Errorf("phase is %d, %d destroys", deferred.phase, destroyed)
 	}

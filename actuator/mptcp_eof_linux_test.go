@@ -74,7 +74,7 @@ func TestPrivilegedMPTCPWithoutEOF(t *testing.T) {
 					return shutdown(fd)
 				}
 				if tt.selfTest {
-					a.Probe(t.Context())
+					a.Probe(t.Context(), hangup.Namespace{})
 					tests = 0
 				}
 				run := func(f func()) { f() }
@@ -109,7 +109,7 @@ func TestPrivilegedMPTCPWithoutEOF(t *testing.T) {
 func TestPrivilegedProbeNoMPTCPDiag(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		nstest.NeedMPTCP(t)
-		l, err := openLoopback(t.Context(), "127.0.0.1:0", sockdiag.MPTCP)
+		l, err := openLoopback(t.Context(), hangup.Namespace{}, "127.0.0.1:0", sockdiag.MPTCP)
 		if err != nil {
 			t.Fatal(err)
 		}

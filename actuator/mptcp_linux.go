@@ -81,10 +81,10 @@ func (d *subflowDump) of(ctx context.Context, connection *sockdiag.Flow) ([]sock
 // refreshSubflows returns the current subflows of a connection by a lookup of each known
 // one. It adds those of a dump if the kernel reports another count, or none (before Linux
 // 6.4).
-func (x *action) refreshSubflows(ctx context.Context, now *sockdiag.Flow, known []sockdiag.Flow) ([]sockdiag.Flow, error) {
+func (ns *namespace) refreshSubflows(ctx context.Context, now *sockdiag.Flow, known []sockdiag.Flow) ([]sockdiag.Flow, error) {
 	subflows := make([]sockdiag.Flow, 0, len(known))
 	for i := range known {
-		f, err := x.conn.Lookup(ctx, &known[i])
+		f, err := ns.conn.Lookup(ctx, &known[i])
 		switch {
 		case errors.Is(err, os.ErrNotExist):
 		case err != nil:
@@ -96,7 +96,7 @@ func (x *action) refreshSubflows(ctx context.Context, now *sockdiag.Flow, known 
 	if len(subflows) == len(known) && len(subflows) == int(now.MPTCPInfo.SubflowsTotal) {
 		return subflows, nil
 	}
-	dumped, err := x.subflows.of(ctx, now)
+	dumped, err := ns.subflows.of(ctx, now)
 	if err != nil {
 		return nil, err
 	}
@@ -134,8 +134,8 @@ func connectionMatches(s *sockdiag.Selector, connection *sockdiag.Flow, subflows
 const needsLinux61 = "shutdown of MPTCP connections needs Linux 6.1 or later"
 
 // probeMPTCP is tryShutdown for MPTCP. It records whether it gave no EOF.
-func (a *Actuator) probeMPTCP(ctx context.Context) (fix string, err error) {
-	fix, err = a.tryShutdown(ctx, sockdiag.MPTCP)
+func (a *Actuator) probeMPTCP(ctx context.Context, in hangup.Namespace) (fix string, err error) {
+	fix, err = a.tryShutdown(ctx, in, sockdiag.MPTCP)
 	if err == nil || errors.Is(err, errNoEOF) {
 		a.mptcpWithoutEOF.Store(err != nil)
 	}
@@ -145,19 +145,19 @@ func (a *Actuator) probeMPTCP(ctx context.Context) (fix string, err error) {
 // canShutDown reports whether shutdown(2) ends a flow for its application; if not, it
 // refuses the flow. On Linux 5.10 an MPTCP connection loses its subflows, but the
 // application reads no EOF. Before Linux 6.1, and after a self-test without EOF, an action
-// therefore shuts down a test connection before its first MPTCP connection.
+// therefore shuts down a test connection before its first MPTCP connection of a namespace.
 func (x *action) canShutDown(ctx context.Context, t *target) bool {
 	if t.Flow.Protocol != sockdiag.MPTCP {
 		return true
 	}
-	if x.mptcpUsable == nil {
+	if t.in.mptcpUsable == nil {
 		var err error
 		if x.mptcpWithoutEOF.Load() || !kernelAtLeast6(1) {
-			_, err = x.probeMPTCP(ctx)
+			_, err = x.probeMPTCP(ctx, t.in.Namespace)
 		}
-		x.mptcpUsable = &err
+		t.in.mptcpUsable = &err
 	}
-	switch err := *x.mptcpUsable; {
+	switch err := *t.in.mptcpUsable; {
 	case err == nil:
 		return true
 	case errors.Is(err, errNoEOF), errors.Is(err, errNoMPTCP):

@@ -27,11 +27,11 @@ func FilterOwners(ctx context.Context, flows []sockdiag.Flow, filter *hangup.Own
 
 // selectByOwner removes flows from the plan that no process of the owner filter holds. It
 // scans the matching processes, and then the others for the flows of unknown owner only.
-func (x *action) selectByOwner(ctx context.Context, p *planner, report *hangup.Report) error {
+func (x *action) selectByOwner(ctx context.Context, p *targetSelection, report *hangup.Report) error {
 	if x.Owner.IsZero() {
 		return nil
 	}
-	inodes := slices.Concat(p.leftAlone, p.lacking, p.closing)
+	in, inodes := inodesOfNamespaces(p.targets), slices.Concat(p.leftAlone, p.lacking, p.closing)
 	for _, t := range p.targets {
 		inodes = append(inodes, t.Flow.Inode)
 	}
@@ -51,7 +51,7 @@ func (x *action) selectByOwner(ctx context.Context, p *planner, report *hangup.R
 		}
 		return other
 	})
-	found, err := findOwners(ctx, rest, nearLimit, false)
+	found, err := findOwners(ctx, rest, nearLimit, false, in)
 	if err != nil {
 		return fmt.Errorf("find owners: %w", err)
 	}

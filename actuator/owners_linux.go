@@ -33,10 +33,11 @@ type Owners struct {
 }
 
 // FindOwners returns the owners of the flows by one scan of /proc; flows without an inode
-// are ignored. Capabilities are those of the shutdown method, see findOwners; missing ones
-// are not an error.
-func FindOwners(ctx context.Context, flows []sockdiag.Flow) (Owners, error) {
-	found, err := findOwners(ctx, flows, math.MaxInt64, false)
+// are ignored. The scan begins with processes of the given network namespaces, by inode;
+// without any, with those of this process's namespace. Capabilities are those of the shutdown
+// method, see findOwners; missing ones are not an error.
+func FindOwners(ctx context.Context, flows []sockdiag.Flow, namespaces ...uint64) (Owners, error) {
+	found, err := findOwners(ctx, flows, math.MaxInt64, false, namespaces)
 	if err != nil {
 		return Owners{}, fmt.Errorf("find owners: %w", err)
 	}
@@ -98,8 +99,8 @@ func (o *owners) incomplete() string {
 }
 
 // findOwners scans the descriptors of the processes in /proc for the sockets of the flows.
-// Processes with the user or the cgroup of a flow come first, then those of this network
-// namespace, and among them those with few descriptors. When every socket has a holder, the
+// Processes with the user or the cgroup of a flow come first, then those of the network
+// namespaces, and among them those with few descriptors. When every socket has a holder, the
 // scan continues only with processes that SIGPIPE would kill, and with other processes of
 // their executables: the SIGPIPE check needs all such holders. Processes with the user or
 // the cgroup of a flow or of a holder are scanned in full, the others for a limited time.
@@ -110,7 +111,7 @@ func (o *owners) incomplete() string {
 // It needs PTRACE_MODE_READ access: the owner's uid and gid, or CAP_SYS_PTRACE, and
 // CAP_DAC_READ_SEARCH for directories of another uid. It returns an error if /proc
 // belongs to another pid namespace.
-func findOwners(ctx context.Context, flows []sockdiag.Flow, limit int64, all bool) (*owners, error) {
+func findOwners(ctx context.Context, flows []sockdiag.Flow, limit int64, all bool, namespaces []uint64) (*owners, error) {
 	flows = slices.DeleteFunc(slices.Clone(flows), func(f sockdiag.Flow) bool { return f.Inode == 0 })
 	if len(flows) == 0 {
 		return &owners{}, nil
@@ -120,7 +121,7 @@ func findOwners(ctx context.Context, flows []sockdiag.Flow, limit int64, all boo
 		return nil, err
 	}
 	defer unix.Close(proc)
-	processes, now := rank(proc, pids, flows, limit)
+	processes, now := rank(proc, pids, flows, limit, namespaces)
 	wanted := inodesOf(now)
 	found, err := scanProcesses(ctx, proc, processes, wanted, all)
 	if err != nil {

@@ -51,7 +51,7 @@ func TestPrivilegedOwners(t *testing.T) {
 			if round%2 == 1 {
 				flows = append(flows, sockdiag.Flow{Inode: unowned})
 			}
-			found, err := findOwners(t.Context(), flows, nearLimit, false)
+			found, err := findOwners(t.Context(), flows, nearLimit, false, nil)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -38,17 +38,17 @@ const (
 const probeTimeout = 2 * time.Second
 
 // Probe runs the self-test: dumps of each family, both methods for TCP and MPTCP, and
-// access to the visible processes. It opens loopback connections in this network
-// namespace and does not change other processes.
-func (a *Actuator) Probe(ctx context.Context) []Check {
+// access to the visible processes. It opens loopback connections in the network namespace
+// and does not change other processes.
+func (a *Actuator) Probe(ctx context.Context, in hangup.Namespace) []Check {
 	checks := []Check{
-		probeDump(ctx, "dump_ipv4", "127.0.0.1:0", sockdiag.TCP),
-		probeDump(ctx, "dump_ipv6", "[::1]:0", sockdiag.TCP),
-		probeDump(ctx, "dump_mptcp", "127.0.0.1:0", sockdiag.MPTCP),
-		shutdownCheck(ctx, checkShutdown, func(ctx context.Context) (string, error) { return a.tryShutdown(ctx, sockdiag.TCP) }),
-		shutdownCheck(ctx, "shutdown_mptcp", a.probeMPTCP),
-		destroyCheck(checkDestroy, a.probeDestroy(ctx)),
-		destroyCheck("destroy_mptcp_path", a.probeDestroySubflow(ctx)),
+		probeDump(ctx, in, "dump_ipv4", "127.0.0.1:0", sockdiag.TCP),
+		probeDump(ctx, in, "dump_ipv6", "[::1]:0", sockdiag.TCP),
+		probeDump(ctx, in, "dump_mptcp", "127.0.0.1:0", sockdiag.MPTCP),
+		shutdownCheck(checkShutdown, func() (string, error) { return a.tryShutdown(ctx, in, sockdiag.TCP) }),
+		shutdownCheck("shutdown_mptcp", func() (string, error) { return a.probeMPTCP(ctx, in) }),
+		destroyCheck(checkDestroy, a.probeDestroy(ctx, in)),
+		destroyCheck("destroy_mptcp_path", a.probeDestroySubflow(ctx, in)),
 		probeProcesses(),
 	}
 	// The shutdown check passes on a socket of this process, but the method needs access
@@ -59,7 +59,7 @@ func (a *Actuator) Probe(ctx context.Context) []Check {
 		shutdown.Detail += ", but " + processes.Detail
 	}
 	for _, c := range checks {
-		if c.Name == checkShutdown || c.Name == checkDestroy {
+		if in.Do == nil && (c.Name == checkShutdown || c.Name == checkDestroy) {
 			a.metrics.usable.WithLabelValues(c.Name).Set(boolToFloat(c.Usable))
 		}
 	}
@@ -83,15 +83,21 @@ type loopback struct {
 
 var errNoMPTCP = errors.New("open MPTCP test connection: fell back to TCP; net.mptcp.enabled is 0 or the kernel lacks MPTCP")
 
-func openLoopback(ctx context.Context, address string, protocol sockdiag.Protocol) (*loopback, error) {
+func openLoopback(ctx context.Context, in hangup.Namespace, address string, protocol sockdiag.Protocol) (*loopback, error) {
 	var l loopback
-	if err := l.open(ctx, address, protocol); err != nil {
+	err := in.Enter(func() error { return l.open(ctx, address, protocol) })
+	if err == nil {
+		err = l.findAll(ctx, in, protocol)
+	}
+	if err != nil {
 		l.close()
 		return nil, err
 	}
 	return &l, nil
 }
 
+// open opens the connection in the network namespace of the calling thread: package net
+// creates sockets in the calling goroutine for a literal address.
 func (l *loopback) open(ctx context.Context, address string, protocol sockdiag.Protocol) error {
 	var listen net.ListenConfig
 	listen.SetMultipathTCP(protocol == sockdiag.MPTCP)
@@ -122,10 +128,12 @@ func (l *loopback) open(ctx context.Context, address string, protocol sockdiag.P
 	if err := l.client.SetDeadline(time.Now().Add(probeTimeout)); err != nil {
 		return err
 	}
-	if err := l.server.SetDeadline(time.Now().Add(probeTimeout)); err != nil {
-		return err
-	}
-	if l.conn, err = sockdiag.Dial(); err != nil {
+	return l.server.SetDeadline(time.Now().Add(probeTimeout))
+}
+
+// findAll dumps the flow and the subflow.
+func (l *loopback) findAll(ctx context.Context, in hangup.Namespace, protocol sockdiag.Protocol) (err error) {
+	if l.conn, err = sockdiag.DialIn(in.Enter); err != nil {
 		return err
 	}
 	if l.subflow, err = l.find(ctx, l.conn, sockdiag.TCP); err != nil {
@@ -172,8 +180,8 @@ func (l *loopback) close() {
 	}
 }
 
-func probeDump(ctx context.Context, name, address string, protocol sockdiag.Protocol) Check {
-	l, err := openLoopback(ctx, address, protocol)
+func probeDump(ctx context.Context, in hangup.Namespace, name, address string, protocol sockdiag.Protocol) Check {
+	l, err := openLoopback(ctx, in, address, protocol)
 	if err != nil {
 		return Check{Name: name, Detail: err.Error(), Fix: "connections of this kind are not listed and not hung up"}
 	}
@@ -186,8 +194,8 @@ var errNoEOF = errors.New("no EOF")
 
 // tryShutdown shuts down a test connection through a duplicate of its descriptor. After an
 // error, fix is that of a Check.
-func (a *Actuator) tryShutdown(ctx context.Context, protocol sockdiag.Protocol) (fix string, err error) {
-	l, err := openLoopback(ctx, "127.0.0.1:0", protocol)
+func (a *Actuator) tryShutdown(ctx context.Context, in hangup.Namespace, protocol sockdiag.Protocol) (fix string, err error) {
+	l, err := openLoopback(ctx, in, "127.0.0.1:0", protocol)
 	if err != nil {
 		return "", err
 	}
@@ -219,16 +227,16 @@ func (a *Actuator) tryShutdown(ctx context.Context, protocol sockdiag.Protocol) 
 	return "", nil
 }
 
-func shutdownCheck(ctx context.Context, name string, try func(context.Context) (fix string, err error)) Check {
-	if fix, err := try(ctx); err != nil {
+func shutdownCheck(name string, try func() (fix string, err error)) Check {
+	if fix, err := try(); err != nil {
 		return Check{Name: name, Detail: err.Error(), Fix: fix}
 	}
 	return Check{Name: name, Usable: true, Detail: "both ends of the test connection read EOF"}
 }
 
 // probeDestroy destroys a test connection.
-func (a *Actuator) probeDestroy(ctx context.Context) error {
-	l, err := openLoopback(ctx, "127.0.0.1:0", sockdiag.TCP)
+func (a *Actuator) probeDestroy(ctx context.Context, in hangup.Namespace) error {
+	l, err := openLoopback(ctx, in, "127.0.0.1:0", sockdiag.TCP)
 	if err != nil {
 		return err
 	}
@@ -243,8 +251,8 @@ func (a *Actuator) probeDestroy(ctx context.Context) error {
 }
 
 // probeDestroySubflow destroys the subflow of an MPTCP test connection.
-func (a *Actuator) probeDestroySubflow(ctx context.Context) error {
-	l, err := openLoopback(ctx, "127.0.0.1:0", sockdiag.MPTCP)
+func (a *Actuator) probeDestroySubflow(ctx context.Context, in hangup.Namespace) error {
+	l, err := openLoopback(ctx, in, "127.0.0.1:0", sockdiag.MPTCP)
 	if err != nil {
 		return err
 	}

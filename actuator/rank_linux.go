@@ -26,7 +26,7 @@ type candidate struct {
 	// near is set for tcphup itself, and for processes with the user or the cgroup of a flow
 	// or of a holder. Only these processes are scanned without a limit.
 	near bool
-	// elsewhere is set for a process of another network namespace.
+	// elsewhere is set for a process of none of the flows' network namespaces.
 	elsewhere bool
 	// descriptors is the number of open descriptors, 0 before Linux 6.2.
 	descriptors int64
@@ -54,25 +54,27 @@ func (c candidate) isOf(o origin) bool {
 }
 
 // rank sorts processes by how likely they hold a socket of the flows: processes with the
-// user or the cgroup of a flow, then those of this network namespace, and among them those
-// with few descriptors. This process is first: its own sockets must be found. It returns
-// the flows of this scan, see affordable.
-func rank(proc int, pids []int, flows []sockdiag.Flow, limit int64) ([]candidate, []sockdiag.Flow) {
+// user or the cgroup of a flow, then those of the network namespaces (by inode; 0 or none is
+// our own), and among them those with few descriptors. This process is first: its own sockets
+// must be found. It returns the flows of this scan, see affordable.
+func rank(proc int, pids []int, flows []sockdiag.Flow, limit int64, namespaces []uint64) ([]candidate, []sockdiag.Flow) {
 	var cgroups []uint64
 	for i := range flows {
 		cgroups = append(cgroups, flows[i].CgroupID)
 	}
 	cgroupOf := cgroupMembers(sortCompact(cgroups))
-	ownNet := namespaceInode(proc, os.Getpid())
+	if len(namespaces) == 0 || slices.Contains(namespaces, 0) {
+		namespaces = append(slices.Clone(namespaces), namespaceInode(proc, os.Getpid()))
+	}
 	counted := countsDescriptors(proc)
 	all := make([]candidate, 0, len(pids))
 	for _, pid := range pids {
 		c := candidate{pid: pid, cgroup: cgroupOf[pid]}
 		uid, ok := userOf(proc, pid)
 		c.uid, c.near = uid, !ok || pid == os.Getpid()
-		// A process with an unreadable namespace may be in ours.
+		// A process with an unreadable namespace may be in any.
 		net := namespaceInode(proc, pid)
-		c.elsewhere = net != 0 && net != ownNet
+		c.elsewhere = net != 0 && !slices.Contains(namespaces, net)
 		if counted {
 			c.descriptors = countDescriptors(proc, pid)
 		}

@@ -47,7 +47,7 @@ func TestPrivilegedCgroup(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if ranked, _ := rank(proc, pids, []sockdiag.Flow{flow}, nearLimit); len(ranked) != 2 || ranked[0].pid != os.Getpid() || ranked[1].pid != app.PID() {
+		if ranked, _ := rank(proc, pids, []sockdiag.Flow{flow}, nearLimit, nil); len(ranked) != 2 || ranked[0].pid != os.Getpid() || ranked[1].pid != app.PID() {
 			t.Errorf("order is %+v, want this process and then process %d", ranked, app.PID())
 		}
 	})
@@ -72,7 +72,7 @@ func TestRankOwnFirst(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Close(proc)
-	if got, _ := rank(proc, []int{os.Getppid(), 1, os.Getpid()}, nil, nearLimit); got[0].pid != os.Getpid() {
+	if got, _ := rank(proc, []int{os.Getppid(), 1, os.Getpid()}, nil, nearLimit, nil); got[0].pid != os.Getpid() {
 		t.Errorf("got %v, want %d first", got, os.Getpid())
 	}
 }
@@ -107,7 +107,7 @@ func TestPrivilegedRankDescriptors(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		ranked, _ := rank(proc, pids, []sockdiag.Flow{{UID: 1}}, nearLimit)
+		ranked, _ := rank(proc, pids, []sockdiag.Flow{{UID: 1}}, nearLimit, nil)
 		want := []int{os.Getpid(), owner.PID(), few.PID(), ended.PID(), many.PID()}
 		var got []int
 		for _, c := range ranked {

@@ -3,8 +3,10 @@ package actuator
 import (
 	"cmp"
 	"context"
+	"errors"
 	"log/slog"
 	"net/netip"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -35,6 +37,7 @@ type watch struct {
 	old      map[flowID]bool // known flows
 	owners   chan []int      // receives the processes to watch, once
 	pids     []int
+	in       []hangup.Namespace      // of the targets
 	cgroups  []uint64                // of the targets, without the root cgroup
 	warned   map[netip.AddrPort]bool // destinations with a logged warning
 	stop     context.CancelFunc
@@ -82,11 +85,16 @@ func (x *action) newWatch(ctx context.Context, targets []*target) *watch {
 		openedFlows: openedFlows{done: make(chan struct{})},
 	}
 	var ports []uint16
+	watched := make(map[*namespace]bool)
 	for _, t := range targets {
 		if !t.isWatched() {
 			continue
 		}
 		ports = append(ports, t.Flow.Remote.Port())
+		if !watched[t.in] {
+			watched[t.in] = true
+			w.in = append(w.in, t.in.Namespace)
+		}
 		if t.Flow.CgroupID > rootCgroup {
 			w.cgroups = append(w.cgroups, t.Flow.CgroupID)
 		}
@@ -152,14 +160,16 @@ const rootCgroup = 1
 
 // read dumps the new established flows to the watched ports. Each flow has its own time:
 // a dump that began before a hang-up may include the flow that replaces it.
-func (w *watch) read(ctx context.Context, conn *sockdiag.Conn) ([]openedFlow, error) {
+func (w *watch) read(ctx context.Context, conns []*sockdiag.Conn) ([]openedFlow, error) {
 	var flows []openedFlow
-	for f, err := range conn.Flows(ctx, sockdiag.Query{States: w.selector.StateSet(), Selector: &w.selector}) {
-		if err != nil {
-			return nil, err
-		}
-		if w.selector.MatchEndpoint(&f, sockdiag.Outbound) && !w.old[idOf(&f)] {
-			flows = append(flows, openedFlow{flow: f, at: time.Now()})
+	for _, conn := range conns {
+		for f, err := range conn.Flows(ctx, sockdiag.Query{States: w.selector.StateSet(), Selector: &w.selector}) {
+			if err != nil {
+				return nil, err
+			}
+			if w.selector.MatchEndpoint(&f, sockdiag.Outbound) && !w.old[idOf(&f)] {
+				flows = append(flows, openedFlow{flow: f, at: time.Now()})
+			}
 		}
 	}
 	return flows, nil
@@ -167,12 +177,19 @@ func (w *watch) read(ctx context.Context, conn *sockdiag.Conn) ([]openedFlow, er
 
 // run collects new flows until ctx ends.
 func (w *watch) run(ctx context.Context) error {
-	conn, err := sockdiag.Dial()
-	if err != nil {
-		return err
+	var conns []*sockdiag.Conn
+	for _, in := range w.in {
+		conn, err := sockdiag.DialIn(in.Enter)
+		if errors.Is(err, os.ErrNotExist) {
+			continue // the namespace has ended
+		}
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		conns = append(conns, conn)
 	}
-	defer conn.Close()
-	before, err := w.read(ctx, conn)
+	before, err := w.read(ctx, conns)
 	if ctx.Err() != nil {
 		return nil
 	}
@@ -189,7 +206,7 @@ func (w *watch) run(ctx context.Context) error {
 	}
 	for {
 		start := time.Now()
-		flows, err := w.read(ctx, conn)
+		flows, err := w.read(ctx, conns)
 		if ctx.Err() != nil {
 			return nil
 		}

@@ -220,8 +220,8 @@ func TestPrivilegedDrainRechecks(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer conn.Close()
-		x := &action{Actuator: New(Config{}), conn: conn, Request: hangup.Request{Selector: to(server.Addr()), Method: hangup.Auto, Linger: time.Second, DrainQuiet: time.Minute}}
-		chosen := &target{Result: hangup.Result{Flow: now}, holders: []holder{{pid: app.PID(), fd: fd}}, ownersAt: time.Now()}
+		x := &action{Actuator: New(Config{}), Request: hangup.Request{Selector: to(server.Addr()), Method: hangup.Auto, Linger: time.Second, DrainQuiet: time.Minute}}
+		chosen := &target{in: &namespace{conn: conn}, Result: hangup.Result{Flow: now}, holders: []holder{{pid: app.PID(), fd: fd}}, ownersAt: time.Now()}
 		app.Call("write %d", fd)
 		if x.hangUpOne(t.Context(), chosen, &now, true); chosen.phase != phaseBusy {
 			t.Errorf("got phase %d: %+v", chosen.phase, chosen.Result)
@@ -367,9 +367,9 @@ func TestPrivilegedRefusedIsUntouched(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer conn.Close()
-		x := &action{Actuator: New(Config{}), Request: hangup.Request{Selector: to(server.Addr()), Method: hangup.Auto, Linger: time.Second}, conn: conn}
+		x := &action{Actuator: New(Config{}), Request: hangup.Request{Selector: to(server.Addr()), Method: hangup.Auto, Linger: time.Second}}
 		x.Selector.MinIdle = time.Second
-		chosen := &target{Result: hangup.Result{Flow: flow}, holders: []holder{{pid: app.PID(), fd: fd}}}
+		chosen := &target{in: &namespace{conn: conn}, Result: hangup.Result{Flow: flow}, holders: []holder{{pid: app.PID(), fd: fd}}}
 		var now sockdiag.Flow
 		nstest.Eventually(t, "the flow is idle", func() bool {
 			var ok bool

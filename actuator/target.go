@@ -27,6 +27,7 @@ const (
 // target is a selected flow and the progress of its hang-up.
 type target struct {
 	hangup.Result
+	in            *namespace
 	phase         phase
 	reported      bool // Done was called
 	holders       []holder

@@ -138,7 +138,7 @@ func (t *target) observed() string {
 
 // currentOutcome looks up a flow that was hung up and returns the outcome of its state.
 func (x *action) currentOutcome(ctx context.Context, t *target) (hangup.Outcome, error) {
-	now, err := x.currentFlow(ctx, &t.Flow)
+	now, err := t.in.currentFlow(ctx, &t.Flow)
 	if err != nil {
 		return hangup.Failed, err
 	}
@@ -188,7 +188,7 @@ func (t *target) noteQueue(now *sockdiag.Flow, linger time.Duration) {
 // the application closes it.
 func (x *action) hasOpenSubflow(ctx context.Context, t *target) (bool, error) {
 	for i := range t.Subflows {
-		state, err := x.stateOf(ctx, &t.Subflows[i])
+		state, err := t.in.stateOf(ctx, &t.Subflows[i])
 		if err != nil {
 			return false, err
 		}
@@ -206,21 +206,6 @@ func isReused(t *target, now *sockdiag.Flow) bool {
 		!hasEnded(now.State) && !isClosing(now.State) && now.State != sockdiag.SynRecv
 }
 
-// currentFlow looks up a flow; a missing flow has state Close.
-func (x *action) currentFlow(ctx context.Context, f *sockdiag.Flow) (sockdiag.Flow, error) {
-	now, err := x.conn.Lookup(ctx, f)
-	if errors.Is(err, os.ErrNotExist) {
-		return sockdiag.Flow{State: sockdiag.Close}, nil
-	}
-	return now, err
-}
-
-// stateOf returns the state of currentFlow.
-func (x *action) stateOf(ctx context.Context, f *sockdiag.Flow) (sockdiag.State, error) {
-	now, err := x.currentFlow(ctx, f)
-	return now.State, err
-}
-
 // destroyUnresponsive destroys a lingering flow whose peer does not respond; of an MPTCP
 // connection, all current subflows. The application has read EOF by then. It reports
 // whether the flow is to be verified.
@@ -234,7 +219,7 @@ func (x *action) destroyUnresponsive(ctx context.Context, t *target) bool {
 	}
 	flows := []sockdiag.Flow{t.Flow}
 	if t.Flow.Protocol == sockdiag.MPTCP {
-		subflows, err := x.subflows.of(ctx, &t.Flow)
+		subflows, err := t.in.subflows.of(ctx, &t.Flow)
 		if err != nil {
 			t.setOutcome(hangup.Failed, err)
 			return false
@@ -247,7 +232,7 @@ func (x *action) destroyUnresponsive(ctx context.Context, t *target) bool {
 			return false
 		}
 		// SOCK_DESTROY does not compare states: it would close a reused socket.
-		now, err := x.currentFlow(ctx, &flows[i])
+		now, err := t.in.currentFlow(ctx, &flows[i])
 		if err == nil && isReused(t, &now) {
 			t.setOutcome(x.currentOutcome(ctx, t))
 			return false

@@ -20,8 +20,8 @@ func TestLastLookup(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	x := &action{Actuator: New(Config{}), Request: hangup.Request{Linger: time.Minute}, conn: conn}
-	ended := &target{phase: phaseHungUp, actedAt: time.Now(), note: "data was arriving", Result: hangup.Result{Method: hangup.Shutdown, Flow: sockdiag.Flow{
+	x := &action{Actuator: New(Config{}), Request: hangup.Request{Linger: time.Minute}}
+	ended := &target{in: &namespace{conn: conn}, phase: phaseHungUp, actedAt: time.Now(), note: "data was arriving", Result: hangup.Result{Method: hangup.Shutdown, Flow: sockdiag.Flow{
 		Family: sockdiag.IPv4, Cookie: 1, Local: netip.MustParseAddrPort("127.0.0.1:1"), Remote: netip.MustParseAddrPort("127.0.0.1:1"),
 	}}}
 	ctx, cancel := context.WithCancel(t.Context())
@@ -49,8 +49,8 @@ func TestPrivilegedReusedBeforeDestroy(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer conn.Close()
-		x := &action{Actuator: New(Config{}), conn: conn}
-		lingering := &target{phase: phaseVerifying, Result: hangup.Result{
+		x := &action{Actuator: New(Config{})}
+		lingering := &target{in: &namespace{conn: conn}, phase: phaseVerifying, Result: hangup.Result{
 			Flow: flowTo(t, server.Addr()), Method: hangup.Shutdown, Outcome: hangup.Lingering,
 		}}
 		if x.destroyUnresponsive(t.Context(), lingering) || lingering.Outcome != hangup.Closed {

@@ -11,7 +11,7 @@ import (
 )
 
 // destinationSummary aggregates the outbound flows to one destination, or the inbound
-// flows at one local address.
+// flows at one local address, in one network namespace.
 type destinationSummary struct {
 	summaryKey
 	sockets   int             // TCP sockets, including subflows of MPTCP connections
@@ -60,12 +60,13 @@ func (d *destinationSummary) add(f *listedFlow) {
 type summaries map[summaryKey]*destinationSummary
 
 type summaryKey struct {
+	netns     string
 	direction sockdiag.Direction
 	address   netip.AddrPort
 }
 
 func (all summaries) add(f *listedFlow) {
-	key := summaryKey{f.direction, f.service()}
+	key := summaryKey{f.netns, f.direction, f.service()}
 	d := all[key]
 	if d == nil {
 		d = &destinationSummary{summaryKey: key}
@@ -94,6 +95,7 @@ func (all summaries) sorted(by string) []*destinationSummary {
 			cmp.Compare(b.sockets, a.sockets),
 			cmp.Compare(a.direction, b.direction),
 			a.address.Compare(b.address),
+			cmp.Compare(a.netns, b.netns),
 		)
 	})
 	return list
@@ -106,7 +108,7 @@ func (s *snapshot) sortFlows(by string) {
 	for _, d := range s.destinations {
 		sockets[d.summaryKey] = d.sockets
 	}
-	key := func(f *listedFlow) summaryKey { return summaryKey{f.direction, f.service()} }
+	key := func(f *listedFlow) summaryKey { return summaryKey{f.netns, f.direction, f.service()} }
 	slices.SortFunc(s.flows, func(a, b *listedFlow) int {
 		first := 0
 		switch by {

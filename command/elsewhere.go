@@ -41,13 +41,14 @@ func (s *selection) countElsewhere(ctx context.Context, except []netip.Prefix, p
 	if others.States == 0 {
 		others.States = sockdiag.States(sockdiag.Established, sockdiag.SynSent, sockdiag.CloseWait)
 	}
+	in := s.scope // the report has the namespaces that cannot be read
 	counts := make(map[netip.Addr]int)
 	count := func(f *listedFlow) { counts[f.Remote.Addr()]++ }
 	if s.owner.IsZero() {
-		_, err := scan(ctx, &others, count)
+		_, err := in.scan(ctx, &others, count)
 		return counts, err
 	}
-	found, err := s.scanOwned(ctx, &others)
+	found, err := s.scanOwned(ctx, &in, &others)
 	for _, f := range found.flows {
 		count(f)
 	}

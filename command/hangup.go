@@ -88,7 +88,7 @@ func (h *hangupCommand) run(ctx context.Context) error {
 	warnElsewhere()
 	// The report has the outcome of each flow, and the last line the reconnects.
 	logger := slog.New(slog.NewTextHandler(h.stderr, &slog.HandlerOptions{Level: slog.LevelError}))
-	h.request.Progress = console.show
+	h.request.Progress, h.request.Namespaces = console.show, h.scope.namespaces
 	a := actuator.New(actuator.Config{Logger: logger})
 	defer a.Close()
 	audited := auditHangup(h.audit, &h.request, h.stderr)
@@ -97,6 +97,7 @@ func (h *hangupCommand) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	h.scope.unread = report.NamespaceErrors
 	interrupted := ctx.Err() != nil
 	if h.output == "json" {
 		// The JSON form of a flow has its reconnect.
@@ -106,7 +107,10 @@ func (h *hangupCommand) run(ctx context.Context) error {
 	if err := h.write(report); err != nil {
 		return fmt.Errorf("write report: %w", err)
 	}
-	line := "tcphup: " + summary(report, h.selector.Direction)
+	line := "tcphup: " + summary(report, h.selector.Direction) + h.scope.note()
+	if len(report.Results) == 0 {
+		line += h.netns.hint()
+	}
 	if h.request.DryRun && len(report.Results) > 0 {
 		line += "; dry run: nothing was closed"
 	}
@@ -117,7 +121,7 @@ func (h *hangupCommand) run(ctx context.Context) error {
 			console.print(style, "tcphup: "+line)
 		}
 	}
-	if report.Count(hangup.Failed, hangup.Lingering, hangup.Refused) > 0 || interrupted {
+	if report.Count(hangup.Failed, hangup.Lingering, hangup.Refused) > 0 || h.scope.incomplete() || interrupted {
 		return ErrIncomplete
 	}
 	return nil

@@ -73,7 +73,14 @@ func (l *list) run(ctx context.Context) error {
 	if err := l.write(s, color); err != nil {
 		return fmt.Errorf("write list: %w", err)
 	}
-	console.print("", "tcphup: "+s.summary())
+	line := "tcphup: " + s.summary()
+	if s.count == 0 {
+		line += l.netns.hint()
+	}
+	console.print("", line)
+	if s.scope.incomplete() {
+		return ErrIncomplete
+	}
 	return nil
 }
 
@@ -95,6 +102,7 @@ type snapshot struct {
 	leftAlone    int // flows excluded only by their direction
 	direction    sockdiag.Direction
 	hidden       int // subflows of MPTCP connections that the kernel does not list
+	scope        scope
 
 	// flows, owners and ownersErr are set with --flows or an owner filter only.
 	flows     []*listedFlow
@@ -108,10 +116,13 @@ type snapshot struct {
 func (l *list) snapshot(ctx context.Context) (*snapshot, error) {
 	s, all := &snapshot{direction: l.selector.Direction}, make(summaries)
 	var err error
+	if s.scope, err = l.netns.find(); err != nil { // again for each refresh
+		return nil, err
+	}
 	if !l.owner.IsZero() {
 		err = l.scanOwned(ctx, s, all)
 	} else {
-		s.leftAlone, err = scan(ctx, &l.selector, func(f *listedFlow) {
+		s.leftAlone, err = s.scope.scan(ctx, &l.selector, func(f *listedFlow) {
 			s.add(f, all)
 			if l.flows {
 				s.flows = append(s.flows, f)
@@ -123,7 +134,7 @@ func (l *list) snapshot(ctx context.Context) (*snapshot, error) {
 	}
 	s.destinations = all.sorted(l.sort)
 	if l.flows && l.owner.IsZero() {
-		s.owners, s.ownersErr = actuator.FindOwners(ctx, plainFlows(s.flows))
+		s.owners, s.ownersErr = actuator.FindOwners(ctx, plainFlows(s.flows), s.scope.inodes()...)
 	}
 	s.sortFlows(l.sort)
 	return s, nil
@@ -131,7 +142,7 @@ func (l *list) snapshot(ctx context.Context) (*snapshot, error) {
 
 // scanOwned adds the flows of the processes that the owner filter selects.
 func (l *list) scanOwned(ctx context.Context, s *snapshot, all summaries) error {
-	found, err := l.selection.scanOwned(ctx, &l.selector)
+	found, err := l.selection.scanOwned(ctx, &s.scope, &l.selector)
 	if err != nil {
 		return err
 	}
@@ -172,7 +183,7 @@ func (s *snapshot) summary() string {
 	case s.missesOwners() || s.unknownOwner > 0:
 		line += uninspected(s.owners.Unreadable, s.owners.Processes) + unsearched(s.owners.Unsearched)
 	}
-	return line
+	return line + s.scope.note()
 }
 
 // missesOwners reports whether the owner of a flow with an open descriptor is unknown.

@@ -12,7 +12,8 @@ type listJSON struct {
 	Flows        []flowJSON        `json:"flows,omitzero"`
 	LeftAlone    int               `json:"other_direction_left_alone"`
 	// UnknownOwner counts flows that match except for the owner filter.
-	UnknownOwner int `json:"unknown_owner_left_alone,omitempty"`
+	UnknownOwner int              `json:"unknown_owner_left_alone,omitempty"`
+	Unread       []netnsErrorJSON `json:"netns_errors,omitempty"`
 }
 
 // destinationJSON omits unknown idle times.
@@ -28,6 +29,7 @@ type destinationJSON struct {
 	KeepaliveArmed int      `json:"keepalive_armed"`
 	MPTCPSubflows  int      `json:"mptcp_paths"`
 	MPTCPPathless  int      `json:"mptcp_pathless"`
+	Netns          string   `json:"netns,omitempty"`
 }
 
 type flowJSON struct {
@@ -36,7 +38,7 @@ type flowJSON struct {
 }
 
 func (s *snapshot) json(flows bool) listJSON {
-	out := listJSON{LeftAlone: s.leftAlone, UnknownOwner: s.unknownOwner}
+	out := listJSON{LeftAlone: s.leftAlone, UnknownOwner: s.unknownOwner, Unread: netnsErrorsJSON(s.scope.unread)}
 	if flows {
 		out.Flows = make([]flowJSON, len(s.flows))
 		for i, f := range s.flows {
@@ -58,6 +60,7 @@ func (s *snapshot) json(flows bool) listJSON {
 			KeepaliveArmed: d.keepalive,
 			MPTCPSubflows:  d.subflows,
 			MPTCPPathless:  d.pathless,
+			Netns:          d.netns,
 		}
 	}
 	return out
@@ -68,6 +71,6 @@ func (s *snapshot) flowJSON(f *listedFlow) flowJSON {
 	// The table of connections identifies subflows whose token the kernel hides.
 	j.Subflow = f.subflow
 	owner := s.owners.ByInode[f.Inode]
-	j.PID, j.Command = owner.PID, owner.Command
+	j.PID, j.Command, j.Netns = owner.PID, owner.Command, f.netns
 	return j
 }

@@ -23,7 +23,9 @@ func (s *snapshot) table(flows bool) *table {
 		{name: "KEEPALIVE", right: true, shared: 1, optional: true},
 		{name: "SUBFLOWS", right: true, shared: 1, none: "no MPTCP", optional: true},
 	}}
-	for _, d := range s.destinations {
+	netns := make([]string, len(s.destinations))
+	for i, d := range s.destinations {
+		netns[i] = d.netns
 		name := d.address.String()
 		if d.direction == sockdiag.Inbound {
 			name = "inbound at " + name
@@ -39,7 +41,7 @@ func (s *snapshot) table(flows bool) *table {
 		t.add(cell{text: name}, sockets, idleCell(d.idleAt(0.5)), idleCell(d.idleAt(1)),
 			count(d.stalled, red), keepaliveCell(d), subflows)
 	}
-	return t
+	return t.addNetns(netns)
 }
 
 // keepaliveCell has the sockets with a keepalive timer, of those that may have one.
@@ -67,7 +69,9 @@ func (s *snapshot) flowTable() *table {
 		{name: "RECV-Q", right: true, shared: 1, none: "nothing unread", optional: true},
 		{name: "PROTOCOL", shared: 1, optional: true},
 	}}
-	for _, f := range s.flows {
+	netns := make([]string, len(s.flows))
+	for i, f := range s.flows {
+		netns[i] = f.netns
 		owner := s.owners.ByInode[f.Inode]
 		state := cell{text: f.State.String()}
 		switch {
@@ -79,7 +83,7 @@ func (s *snapshot) flowTable() *table {
 		t.add(cell{text: f.Local.String()}, cell{text: f.Remote.String()}, dash(ownerText(owner.PID, owner.Command)), idleCell(f.Idle()),
 			count(int(f.Retries), red), count(int(f.SendQueue), ""), state, timerCell(f), count(int(f.ReceiveQueue), ""), cell{text: protocolText(f)})
 	}
-	return t
+	return t.addNetns(netns)
 }
 
 // protocolText returns mptcp for subflows: the protocol of the application's socket.

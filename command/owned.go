@@ -15,13 +15,13 @@ type owned struct {
 	unknown   int             // flows without a visible process
 }
 
-// scanOwned returns the flows that match the selector and the owner filter. A flow that a
+// scanOwned returns the flows in the namespaces of the scope that match the selector and the owner filter. A flow that a
 // process outside of the filter holds as well is included: hangup refuses it.
-func (s *selection) scanOwned(ctx context.Context, selector *sockdiag.Selector) (owned, error) {
+func (s *selection) scanOwned(ctx context.Context, in *scope, selector *sockdiag.Selector) (owned, error) {
 	both := *selector
 	both.Direction = sockdiag.Either
 	var all []*listedFlow
-	if _, err := scan(ctx, &both, func(f *listedFlow) { all = append(all, f) }); err != nil {
+	if _, err := in.scan(ctx, &both, func(f *listedFlow) { all = append(all, f) }); err != nil {
 		return owned{}, err
 	}
 	var found owned
@@ -41,7 +41,7 @@ func (s *selection) scanOwned(ctx context.Context, selector *sockdiag.Selector) 
 			rest = append(rest, f)
 		}
 	}
-	everyone, err := actuator.FindOwners(ctx, plainFlows(rest))
+	everyone, err := actuator.FindOwners(ctx, plainFlows(rest), in.inodes()...)
 	if err != nil {
 		return owned{}, err
 	}

@@ -20,13 +20,14 @@ type reportJSON struct {
 	Closing   int                    `json:"closing"` // closed by the local side already
 	LeftAlone int                    `json:"other_direction_left_alone"`
 	// UnknownOwner counts flows that match except for the owner filter.
-	UnknownOwner int `json:"unknown_owner_left_alone,omitempty"`
+	UnknownOwner int              `json:"unknown_owner_left_alone,omitempty"`
+	Unread       []netnsErrorJSON `json:"netns_errors,omitempty"`
 }
 
 func writeJSON(w io.Writer, report *hangup.Report) error {
 	out := reportJSON{
 		Flows: []hangup.ResultJSON{}, Outcomes: make(map[hangup.Outcome]int), Spared: report.Spared(),
-		Closing: report.Closing, LeftAlone: report.LeftAlone, UnknownOwner: report.UnknownOwner,
+		Closing: report.Closing, LeftAlone: report.LeftAlone, UnknownOwner: report.UnknownOwner, Unread: netnsErrorsJSON(report.NamespaceErrors),
 	}
 	for _, o := range hangup.Outcomes() {
 		out.Outcomes[o] = report.Count(o)
@@ -57,12 +58,14 @@ func reportTable(report *hangup.Report, why *explanations) *table {
 		{name: "STATE", shared: 1, optional: true},
 		{name: "PROTOCOL", shared: 1, optional: true},
 	}}
+	netns := make([]string, len(report.Results))
 	for i := range report.Results {
 		r := &report.Results[i]
+		netns[i] = r.Namespace
 		t.add(cell{text: r.Flow.Local.String()}, cell{text: r.Flow.Remote.String()}, dash(ownerText(r.PID, r.Command)), idleCell(r.Flow.Idle()),
 			cell{why.label(r), outcomeStyle(r.Outcome)}, cell{text: string(r.Method)}, cell{text: r.Flow.State.String()}, cell{text: r.Flow.Protocol.String()})
 	}
-	return t
+	return t.addNetns(netns)
 }
 
 func outcomeStyle(o hangup.Outcome) style {

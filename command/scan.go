@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 
+	"tcphup/hangup"
 	"tcphup/sockdiag"
 )
 
@@ -15,6 +16,7 @@ type listedFlow struct {
 	direction sockdiag.Direction
 	subflow   bool // of an MPTCP connection
 	hidden    bool // of an MPTCP connection that the kernel does not list
+	netns     string
 }
 
 // service returns the remote address of an outbound flow and the local address of an
@@ -26,10 +28,37 @@ func (f *listedFlow) service() netip.AddrPort {
 	return f.Remote
 }
 
-// scan calls add for each flow that the selector matches. It returns the number of flows
-// excluded only by their direction. A subflow has the direction of its connection.
-func scan(ctx context.Context, selector *sockdiag.Selector, add func(*listedFlow)) (leftAlone int, err error) {
-	conn, err := sockdiag.Dial()
+// scan calls add for each flow that the selector matches, in each namespace of the scope. Of
+// a namespace with an error it adds none. It returns the number of flows excluded only by
+// their direction.
+func (s *scope) scan(ctx context.Context, selector *sockdiag.Selector, add func(*listedFlow)) (leftAlone int, err error) {
+	err = s.each(ctx, func(in hangup.Namespace) error {
+		if in.Do == nil && in.Name == "" {
+			leftAlone, err = scan(ctx, in, selector, add)
+			return err
+		}
+		var flows []*listedFlow
+		n, err := scan(ctx, in, selector, func(f *listedFlow) {
+			f.netns = in.Name
+			flows = append(flows, f)
+		})
+		if err != nil {
+			return err
+		}
+		leftAlone += n
+		for _, f := range flows {
+			add(f)
+		}
+		return nil
+	})
+	return leftAlone, err
+}
+
+// scan calls add for each flow of a namespace that the selector matches. It returns the
+// number of flows excluded only by their direction. A subflow has the direction of its
+// connection.
+func scan(ctx context.Context, in hangup.Namespace, selector *sockdiag.Selector, add func(*listedFlow)) (leftAlone int, err error) {
+	conn, err := sockdiag.DialIn(in.Enter)
 	if err != nil {
 		return 0, err
 	}
@@ -37,7 +66,7 @@ func scan(ctx context.Context, selector *sockdiag.Selector, add func(*listedFlow
 	return scanFrom(ctx, conn, selector, add)
 }
 
-func scanFrom(ctx context.Context, from sockdiag.Reader, selector *sockdiag.Selector, add func(*listedFlow)) (leftAlone int, err error) {
+func scanFrom(ctx context.Context, from sockdiag.NamespaceReader, selector *sockdiag.Selector, add func(*listedFlow)) (leftAlone int, err error) {
 	// MPTCP connections are dumped before their subflows. A connection that ends between
 	// the dumps then has no subflows in the second; its own SubflowsTotal separates it
 	// from a connection without subflows.

@@ -23,7 +23,7 @@ func TestPrivilegedListNoMPTCPDiag(t *testing.T) {
 		defer conn.Close()
 		selector := &sockdiag.Selector{Destinations: sockdiag.Everywhere()}
 		for _, tt := range []struct {
-			from  sockdiag.Reader
+			from  sockdiag.NamespaceReader
 			names bool
 		}{{conn, false}, {nodiag.Conn{Conn: conn}, true}} {
 			s, all := new(snapshot), make(summaries)

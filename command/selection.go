@@ -12,6 +12,7 @@ import (
 
 	"tcphup/hangup"
 	"tcphup/internal/address"
+	"tcphup/internal/text"
 	"tcphup/sockdiag"
 )
 
@@ -23,11 +24,13 @@ type selection struct {
 	except []string
 	stale  staleFlags
 	owner  hangup.OwnerFilter
+	netns  netnsFlag
 	names  resolver
 
-	// parse sets destinations and ports. Hosts are the arguments, without ports.
+	// parse sets destinations, ports and the scope. Hosts are the arguments, without ports.
 	selector sockdiag.Selector
 	hosts    []string
+	scope    scope
 }
 
 func (s *selection) addFlags(cmd *kingpin.CmdClause, argumentHelp string) {
@@ -49,6 +52,7 @@ func (s *selection) addFlags(cmd *kingpin.CmdClause, argumentHelp string) {
 	cmd.Flag("cgroup", "Only connections of processes in this cgroup or below it: a path as in /proc/PID/cgroup (repeatable).").
 		PlaceHolder("PATH").SetValue((*cgroups)(&s.owner.Cgroups))
 	s.stale.addFlags(cmd)
+	s.netns.addFlag(cmd)
 	cmd.Arg("HOST... PORT", argumentHelp).StringsVar(&s.words)
 }
 
@@ -60,6 +64,10 @@ func directions() []sockdiag.Direction {
 // name is resolved. Addresses of names are printed to notes, and those that --stale leaves
 // alone to warnings.
 func (s *selection) parse(ctx context.Context, check func(arguments) error, notes, warnings io.Writer) error {
+	var err error
+	if s.scope, err = s.netns.find(); err != nil {
+		return err
+	}
 	used, err := s.stale.used(len(s.words) > 0 || len(s.ports) > 0)
 	switch {
 	case err != nil:
@@ -117,6 +125,9 @@ func (s *selection) filters() []string {
 	add("uid", texts(s.owner.UIDs, func(uid uint32) string { return strconv.FormatUint(uint64(uid), 10) })...)
 	for _, path := range s.owner.Cgroups {
 		add("cgroup", path)
+	}
+	if s.netns.value != "" {
+		add("netns", text.Printable(s.netns.value))
 	}
 	return flags
 }

@@ -45,6 +45,7 @@ type FlowJSON struct {
 
 	PID     int    `json:"pid,omitempty"` // 0: no owner found
 	Command string `json:"command,omitempty"`
+	Netns   string `json:"netns,omitempty"` // name of the network namespace, if one was selected
 }
 
 // SubflowJSON is one subflow of an MPTCP connection.
@@ -126,7 +127,7 @@ func (r *Result) JSON() ResultJSON {
 		Detail:      r.Detail,
 		TookSeconds: r.Took.Seconds(),
 	}
-	j.PID, j.Command = r.PID, r.Command
+	j.PID, j.Command, j.Netns = r.PID, r.Command, r.Namespace
 	for i := range r.Subflows {
 		j.Subflows = append(j.Subflows, SubflowJSON{Local: r.Subflows[i].Local, Remote: r.Subflows[i].Remote})
 	}

@@ -67,6 +67,8 @@ type Result struct {
 	// Subflows are those of an MPTCP connection at the last check before the hang-up.
 	Subflows  []sockdiag.Flow
 	Direction sockdiag.Direction
+	// Namespace is the name of an element of Request.Namespaces, else "".
+	Namespace string
 	// PID and Command are of one owner of the socket; 0 and "" if none was found.
 	PID     int
 	Command string
@@ -126,6 +128,9 @@ type Report struct {
 	// AwaitReconnects waits for the end of the reconnect watch and sets Reconnect of the
 	// results. When ctx ends, so does the watch. It is nil if no flow is watched.
 	AwaitReconnects func(ctx context.Context) error
+	// NamespaceErrors are the elements of Request.Namespaces without a plan: the namespace
+	// has ended, or its sockets could not be read. The other elements were processed.
+	NamespaceErrors []NamespaceError
 }
 
 // Count returns the number of flows with one of the outcomes.

@@ -60,6 +60,9 @@ type Request struct {
 	// again. A flow without a visible process then does not match. A flow that a process
 	// outside of the filter holds as well is refused.
 	Owner OwnerFilter
+	// Namespaces are distinct network namespaces; the selector applies to each, and the
+	// limits to all of them together. Empty means the namespace of this process.
+	Namespaces []Namespace
 	// Never excludes flows: they are refused even if Selector matches.
 	Never []sockdiag.Selector
 	// Shared reports whether a flow may belong to a service that has the address now; such

@@ -28,6 +28,7 @@ import (
 	"tcphup/audit"
 	"tcphup/collector"
 	"tcphup/config"
+	"tcphup/hangup"
 	"tcphup/services"
 	"tcphup/sockdiag"
 )
@@ -224,7 +225,7 @@ func (x *server) logStart(capabilities string) {
 func (x *server) probe(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	x.checks = x.actuator.Probe(ctx)
+	x.checks = x.actuator.Probe(ctx, hangup.Namespace{})
 	for _, c := range x.checks {
 		level := slog.LevelDebug
 		if !c.Usable && x.options.AlertsAddress != "" {

@@ -9,7 +9,6 @@ import (
 	"os"
 	"syscall"
 	"time"
-	"unsafe"
 
 	"github.com/mdlayher/netlink"
 	"github.com/mdlayher/netlink/nlenc"
@@ -28,6 +27,7 @@ const (
 // 512 KiB more after a dump with Query.Ahead. It must not be used by several goroutines
 // at once.
 type Conn struct {
+	enter   func(open func() error) error // of DialIn
 	netlink *netlink.Conn
 	buffer  []byte
 
@@ -51,15 +51,24 @@ type Conn struct {
 
 // Dial opens a connection to the network namespace of the calling thread. It needs no
 // capability. The error matches errors.ErrUnsupported if the kernel lacks sock_diag.
-func Dial() (*Conn, error) {
-	c := &Conn{buffer: make([]byte, bufferLen)}
+func Dial() (*Conn, error) { return DialIn(nil) }
+
+// DialIn is Dial for another network namespace. enter calls open on a thread in it, again for
+// each socket that the Conn opens later, and returns its error; nil calls it directly.
+func DialIn(enter func(open func() error) error) (*Conn, error) {
+	if enter == nil {
+		enter = func(open func() error) error { return open() }
+	}
+	c := &Conn{enter: enter, buffer: make([]byte, bufferLen)}
 	if err := c.dial(); err != nil {
 		return nil, err
 	}
 	return c, nil
 }
 
-func (c *Conn) dial() error {
+func (c *Conn) dial() error { return c.enter(c.open) }
+
+func (c *Conn) open() error {
 	nl, err := netlink.Dial(unix.NETLINK_SOCK_DIAG, nil)
 	if err != nil {
 		return fmt.Errorf("open sock_diag: %w", err)
@@ -84,46 +93,6 @@ func onlyFromKernel(raw syscall.RawConn) error {
 		connectErr = unix.Connect(int(fd), &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
 	})
 	return errors.Join(err, connectErr)
-}
-
-// receiver reads datagrams without allocating. unix.Recvfrom allocates a sender address
-// for each datagram, and a long dump has thousands.
-type receiver struct {
-	raw  syscall.RawConn
-	read func(fd uintptr) (done bool) // argument of raw.Read
-	into []byte
-	n    int
-	err  error
-}
-
-func newReceiver(raw syscall.RawConn) *receiver {
-	r := &receiver{raw: raw}
-	r.read = func(fd uintptr) bool {
-		for {
-			n, _, errno := unix.Syscall6(unix.SYS_RECVFROM, fd,
-				uintptr(unsafe.Pointer(unsafe.SliceData(r.into))), uintptr(len(r.into)), unix.MSG_TRUNC, 0, 0)
-			switch errno {
-			case 0:
-				r.n, r.err = int(n), nil
-				return true
-			case unix.EINTR:
-			case unix.EAGAIN:
-				return false
-			default:
-				r.n, r.err = 0, errno
-				return true
-			}
-		}
-	}
-	return r
-}
-
-func (r *receiver) receive(b []byte) (int, error) {
-	r.into = b
-	if err := r.raw.Read(r.read); err != nil {
-		return 0, err
-	}
-	return r.n, r.err
 }
 
 // Close closes the connection and the connections that Query.Ahead opened.
@@ -157,8 +126,8 @@ type Query struct {
 	// reads all families in parallel and buffers flows while the caller handles earlier
 	// ones. Flows of different families mix. It costs one goroutine and up to eight buffers
 	// for each family, and one connection for each family after the first. The first such
-	// dump opens these connections in the network namespace of the iterating thread. Buffers
-	// and connections are kept for later dumps.
+	// dump opens these connections, in the namespace of the Conn. Buffers and connections
+	// are kept for later dumps.
 	Ahead bool
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"os"
 	"time"
 
 	"github.com/mdlayher/netlink"
@@ -113,10 +114,19 @@ func (c *Conn) datagram(ctx context.Context, buffer []byte) ([]byte, error) {
 func (c *Conn) redial() error {
 	old := c.netlink
 	if err := c.dial(); err != nil {
-		return err
+		return redialError{err}
 	}
 	if err := old.Close(); err != nil {
 		return fmt.Errorf("close sock_diag: %w", err)
 	}
 	return nil
+}
+
+// redialError is an error of redial. It does not match os.ErrNotExist: if the namespace
+// cannot be entered any more, its sockets may still exist.
+type redialError struct{ err error }
+
+func (e redialError) Error() string { return e.err.Error() }
+func (e redialError) Is(target error) bool {
+	return target != os.ErrNotExist && errors.Is(e.err, target)
 }

@@ -1,7 +1,8 @@
 // Package sockdiag reads and destroys TCP and Multipath TCP sockets through the
 // kernel's sock_diag interface (NETLINK_SOCK_DIAG, linux/inet_diag.h).
 //
-// A Conn is bound to one network namespace: the namespace of the thread that called Dial.
+// A Conn is bound to one network namespace: that of the thread that called Dial, or that
+// of DialIn.
 // Reading needs no capability. Destroying needs CAP_NET_ADMIN in the user namespace that
 // owns the network namespace, and a kernel with CONFIG_INET_DIAG_DESTROY.
 package sockdiag

@@ -33,7 +33,7 @@ func (c *Conn) readAheadFlows(ctx context.Context, q Query, families []Family, a
 	for i, family := range families {
 		conn, err := c.reader(i)
 		if err != nil {
-			fail(err)
+			yield(Flow{}, err) // not an answer of the kernel
 			return
 		}
 		r := request{family: family, protocol: q.Protocol, info: q.Info, states: q.States}
@@ -78,7 +78,7 @@ func (c *Conn) readAheadFlows(ctx context.Context, q Query, families []Family, a
 // goroutines may run on threads in another network namespace.
 func (c *Conn) reader(i int) (*Conn, error) {
 	if i > len(c.extra) {
-		conn := new(Conn) // batches bring their own buffers
+		conn := &Conn{enter: c.enter} // batches bring their own buffers
 		if err := conn.dial(); err != nil {
 			return nil, err
 		}

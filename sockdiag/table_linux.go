@@ -2,11 +2,25 @@ package sockdiag
 
 import "context"
 
-// ReadTable reads the listeners, the ephemeral ports and the open MPTCP connections. The
-// calling thread must be in the network namespace of the Reader, because /proc provides the
-// ports.
-func ReadTable(ctx context.Context, from Reader) (*Table, error) {
-	ephemeral, err := EphemeralPorts()
+// NamespaceReader is the source of ReadTable, usually a Conn.
+type NamespaceReader interface {
+	Reader
+	// EphemeralPorts returns the ports of the namespace that Flows reads.
+	EphemeralPorts() (PortRange, error)
+}
+
+// EphemeralPorts is the function EphemeralPorts for the namespace of the connection.
+func (c *Conn) EphemeralPorts() (r PortRange, err error) {
+	err = c.enter(func() error {
+		r, err = EphemeralPorts()
+		return err
+	})
+	return r, err
+}
+
+// ReadTable reads the listeners, the ephemeral ports and the open MPTCP connections.
+func ReadTable(ctx context.Context, from NamespaceReader) (*Table, error) {
+	ephemeral, err := from.EphemeralPorts()
 	if err != nil {
 		return nil, err
 	}

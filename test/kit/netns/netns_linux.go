@@ -105,6 +105,13 @@ func onNewThread(fn func() error) error {
 		// Without unlock the thread exits with the goroutine. No other goroutine runs on it
 		// in the wrong namespace.
 		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() {
+			// The first thread does not exit, and /proc/self is about it.
+			err := onNewThread(fn)
+			runtime.UnlockOSThread()
+			done <- err
+			return
+		}
 		done <- fn()
 	}()
 	return <-done

@@ -1,0 +1,185 @@
+package namespaces
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// Discover returns the network namespaces of the processes in /proc, and those with a name.
+// A process without a namespace has ended. Of other users' processes it reads the namespace
+// only with CAP_SYS_PTRACE. A namespace that is only the namespace of a single thread, or of
+// descriptors, is not found.
+func Discover() (*Found, error) {
+	own, err := statID(unix.AT_FDCWD, "/proc/self/ns/net")
+	if err != nil {
+		return nil, fmt.Errorf("read own network namespace: %w", err)
+	}
+	found := &Found{Namespaces: []Namespace{{ID: own, Own: true}}}
+	byID := map[ID]int{own: 0}
+	get := func(id ID) *Namespace {
+		i, ok := byID[id]
+		if !ok {
+			i = len(found.Namespaces)
+			byID[id], found.Namespaces = i, append(found.Namespaces, Namespace{ID: id})
+		}
+		return &found.Namespaces[i]
+	}
+	if err := found.addProcesses(get); err != nil {
+		return nil, err
+	}
+	for _, directory := range []string{"/run/netns", "/var/run/netns"} {
+		if err := addNames(directory, get); err != nil {
+			return nil, err
+		}
+	}
+	found.sort()
+	return found, nil
+}
+
+// addProcesses adds the processes in /proc to their namespaces.
+func (f *Found) addProcesses(get func(ID) *Namespace) error {
+	proc, err := os.Open("/proc")
+	if err != nil {
+		return fmt.Errorf("read processes: %w", err)
+	}
+	defer proc.Close()
+	pids, err := numbers(proc)
+	if err != nil {
+		return fmt.Errorf("read processes: %w", err)
+	}
+	// Every pid namespace has a process 1.
+	f.Hidden = !slices.Contains(pids, 1)
+	for _, pid := range pids {
+		id, tid, err := processID(int(proc.Fd()), pid)
+		switch {
+		case err == nil:
+			n := get(id)
+			if n.Processes++; len(n.members) < maxMembers {
+				n.members = append(n.members, member{pid, tid})
+			}
+		case errors.Is(err, os.ErrPermission):
+			f.Unreadable++
+		case !hasEnded(err):
+			return fmt.Errorf("read network namespace of process %d: %w", pid, err)
+		}
+	}
+	return nil
+}
+
+func hasEnded(err error) bool { return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH) }
+
+// processID returns the namespace of a process. The first thread has none after its end; then
+// tid is another thread.
+func processID(proc, pid int) (id ID, tid int, err error) {
+	id, err = statNamespace(proc, pid)
+	if !errors.Is(err, unix.ENOENT) {
+		return id, pid, err
+	}
+	dir, err := os.Open(fmt.Sprintf("/proc/%d/task", pid))
+	if err != nil {
+		return id, 0, err
+	}
+	defer dir.Close()
+	tids, err := numbers(dir)
+	if err != nil {
+		return id, 0, err
+	}
+	for _, tid := range tids {
+		if id, err = statNamespace(proc, tid); err == nil {
+			return id, tid, nil
+		}
+	}
+	return id, 0, unix.ESRCH
+}
+
+// statNamespace returns the network namespace of a process or thread. The kernel returns
+// EACCES also for a thread that has just ended.
+func statNamespace(proc, tid int) (ID, error) {
+	name := strconv.Itoa(tid)
+	id, err := statID(proc, name+"/ns/net")
+	if errors.Is(err, unix.EACCES) && unix.Faccessat(proc, name, unix.F_OK, 0) != nil {
+		err = unix.ESRCH
+	}
+	return id, err
+}
+
+func statID(dir int, path string) (ID, error) {
+	var st unix.Stat_t
+	if err := unix.Fstatat(dir, path, &st, 0); err != nil {
+		return ID{}, err
+	}
+	return ID{Device: st.Dev, Inode: st.Ino}, nil
+}
+
+// numbers returns the names in a directory that are numbers, sorted.
+func numbers(dir *os.File) ([]int, error) {
+	names, err := dir.Readdirnames(-1)
+	if err != nil {
+		return nil, err
+	}
+	all := make([]int, 0, len(names))
+	for _, name := range names {
+		if n, err := strconv.Atoi(name); err == nil {
+			all = append(all, n)
+		}
+	}
+	slices.Sort(all)
+	return all, nil
+}
+
+// addNames adds the named namespaces of a directory of ip-netns(8). Files that are not
+// namespaces are left over from an earlier mount.
+func addNames(directory string, get func(ID) *Namespace) error {
+	entries, err := os.ReadDir(directory)
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, os.ErrPermission) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read names of network namespaces: %w", err)
+	}
+	for _, e := range entries {
+		path := filepath.Join(directory, e.Name())
+		var fs unix.Statfs_t
+		if err := unix.Statfs(path, &fs); err != nil || fs.Type != unix.NSFS_MAGIC {
+			continue
+		}
+		id, err := statID(unix.AT_FDCWD, path)
+		if err != nil {
+			continue
+		}
+		if n := get(id); n.Name == "" {
+			n.Name, n.file = e.Name(), path
+		}
+	}
+	return nil
+}
+
+// Select removes all namespaces but that of a process. The error matches os.ErrNotExist
+// without the process, and os.ErrPermission without CAP_SYS_PTRACE.
+func (f *Found) Select(pid int) error {
+	proc, err := os.Open("/proc")
+	if err != nil {
+		return fmt.Errorf("read processes: %w", err)
+	}
+	defer proc.Close()
+	id, _, err := processID(int(proc.Fd()), pid)
+	switch {
+	case errors.Is(err, os.ErrPermission):
+		return fmt.Errorf("read network namespace of process %d: %w: grant CAP_SYS_PTRACE, or run tcphup as root", pid, err)
+	case hasEnded(err):
+		return fmt.Errorf("read network namespace of process %d: %w", pid, os.ErrNotExist)
+	case err != nil:
+		return fmt.Errorf("read network namespace of process %d: %w", pid, err)
+	}
+	f.Namespaces = slices.DeleteFunc(f.Namespaces, func(n Namespace) bool { return n.ID != id })
+	if len(f.Namespaces) == 0 { // the process has moved since
+		return fmt.Errorf("read network namespace of process %d: %w", pid, os.ErrNotExist)
+	}
+	return nil
+}

@@ -1,0 +1,125 @@
+package namespaces
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrEnded matches errors about a namespace that has ended: no process is in it, and it has no
+// name. They match os.ErrNotExist as well.
+var ErrEnded = fmt.Errorf("namespace has ended: %w", os.ErrNotExist)
+
+// Do calls fn on a thread in the namespace and returns its error. Sockets that fn creates
+// belong to the namespace, and files of /proc/sys/net that it opens are those of the
+// namespace; goroutines that it starts run outside. For the namespace of this process, Do
+// calls fn directly. Do must not be called within fn.
+//
+// It needs CAP_SYS_PTRACE and CAP_SYS_ADMIN. The error matches os.ErrPermission without
+// these, and ErrEnded if the namespace has ended; fn was not called then.
+func (n *Namespace) Do(fn func() error) error {
+	if n.Own {
+		return fn()
+	}
+	fd, err := n.open()
+	if err != nil {
+		return fmt.Errorf("open network namespace %s: %w", n, err)
+	}
+	defer unix.Close(fd)
+	return onThread(func() (restored bool, err error) { return within(fd, fn) })
+}
+
+// open opens the namespace: a process id may belong to a process of another namespace by
+// now.
+func (n *Namespace) open() (int, error) {
+	fd, err := n.openMember()
+	if errors.Is(err, ErrEnded) && n.Processes > len(n.members) {
+		found, discoverErr := Discover()
+		if discoverErr != nil {
+			return -1, discoverErr
+		}
+		for i := range found.Namespaces {
+			if found.Namespaces[i].ID == n.ID {
+				return found.Namespaces[i].openMember()
+			}
+		}
+	}
+	return fd, err
+}
+
+// openMember is open without a search for other processes.
+func (n *Namespace) openMember() (int, error) {
+	paths := make([]string, 0, len(n.members)+1)
+	for _, m := range n.members {
+		paths = append(paths, fmt.Sprintf("/proc/%d/ns/net", m.tid))
+	}
+	if n.file != "" {
+		paths = append(paths, n.file)
+	}
+	result := ErrEnded
+	for _, path := range paths {
+		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		switch {
+		case errors.Is(err, unix.EACCES) && unix.Access(filepath.Dir(filepath.Dir(path)), unix.F_OK) != nil:
+			continue // it has just ended, see statNamespace
+		case errors.Is(err, os.ErrPermission):
+			result = fmt.Errorf("%w: grant CAP_SYS_PTRACE, or run tcphup as root", err)
+			continue
+		case hasEnded(err):
+			continue
+		case err != nil:
+			return -1, err
+		}
+		var st unix.Stat_t
+		if err := unix.Fstat(fd, &st); err == nil && (ID{Device: st.Dev, Inode: st.Ino}) == n.ID {
+			return fd, nil
+		}
+		_ = unix.Close(fd)
+	}
+	return -1, result
+}
+
+// within calls fn in the namespace of fd on the calling thread, and reports whether the
+// thread is in its former namespace again.
+func within(fd int, fn func() error) (restored bool, err error) {
+	own, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		own = -1 // the thread cannot return, and ends
+	}
+	defer unix.Close(own)
+	if err := unix.Setns(fd, unix.CLONE_NEWNET); err != nil {
+		err = fmt.Errorf("enter network namespace: %w", err)
+		if errors.Is(err, os.ErrPermission) {
+			err = fmt.Errorf("%w: grant CAP_SYS_ADMIN, or run tcphup as root", err)
+		}
+		return true, err
+	}
+	err = fn()
+	return unix.Setns(own, unix.CLONE_NEWNET) == nil, err
+}
+
+// onThread calls fn on a thread of its own, which ends unless fn restored it. That thread is
+// not the first one: /proc/self shows the namespace of the first thread.
+func onThread(fn func() (restored bool, err error)) error {
+	err := errors.New("function exited its goroutine")
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() {
+			err = onThread(fn)
+			runtime.UnlockOSThread()
+			return
+		}
+		var restored bool
+		if restored, err = fn(); restored {
+			runtime.UnlockOSThread()
+		}
+	}()
+	<-done
+	return err
+}

@@ -1,0 +1,42 @@
+package namespaces
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+)
+
+// PodLogs is the directory in which the kubelet keeps the logs of pods.
+const PodLogs = "/var/log/pods"
+
+// Pod is the name of a Kubernetes pod.
+type Pod struct{ Namespace, Name string }
+
+// ReadPods returns the pods with a directory NAMESPACE_NAME_UID in the directory of PodLogs,
+// by uid. Without the directory it returns none.
+func ReadPods(directory string) (map[string]Pod, error) {
+	entries, err := os.ReadDir(directory)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read names of pods: %w", err)
+	}
+	pods := make(map[string]Pod, len(entries))
+	for _, e := range entries {
+		if uid, pod, ok := parsePodDirectory(e.Name()); ok && e.IsDir() {
+			pods[uid] = pod
+		}
+	}
+	return pods, nil
+}
+
+// parsePodDirectory parses NAMESPACE_NAME_UID. None of the three has an underscore.
+func parsePodDirectory(name string) (uid string, pod Pod, ok bool) {
+	parts := strings.Split(name, "_")
+	if len(parts) != 3 || parts[0] == "" || parts[1] == "" || !isPodUID(parts[2]) {
+		return "", Pod{}, false
+	}
+	return parts[2], Pod{Namespace: parts[0], Name: parts[1]}, true
+}
