@@ -118,7 +118,7 @@ func testEnterFails(t *testing.T, flow *Flow) {
 		for _, redialErr = range c.Flows(t.Context(), query) {
 		}
 		for _, err := range []error{err, redialErr} {
-			if err == nil || errors.Is(err, os.ErrNotExist) || errors.Is(err, ErrNoTCPDiag) || errors.Is(err, unix.EMFILE) != (failure == unix.EMFILE) {
+			if err == nil || errors.Is(err, os.ErrNotExist) || errors.Is(err, ErrNoTCPDiag) || errors.Is(err, unix.EMFILE) != errors.Is(failure, unix.EMFILE) {
 				t.Errorf("after %v: %v", failure, err)
 			}
 		}
