@@ -133,9 +133,9 @@ func TestAddNetns(t *testing.T) {
 	one := &table{columns: []column{{name: "A"}}}
 	one.add(cell{text: "1"})
 	if got := one.addNetns([]string{""}).layout(0, false); !slices.Equal(append(got.header, got.rows...), []string{"A", "1"}) {
-		t.Errorf("without names: %q", got)
+		t.Errorf("without names: %q", got.rows)
 	}
 	if got := one.addNetns([]string{"web"}).layout(0, false); !slices.Equal(append(got.header, got.rows...), []string{"NETNS  A", "web    1"}) {
-		t.Errorf("with names: %q", got)
+		t.Errorf("with names: %q", got.rows)
 	}
 }

@@ -49,7 +49,7 @@ func TestPrivilegedDialIn(t *testing.T) {
 		abandon()
 		for _, ahead := range []bool{false, true, true} {
 			query.Ahead = ahead
-			flows := collect(t, c, query)
+			flows := collect(t, large(c), query)
 			if len(flows) != 4 {
 				t.Fatalf("read ahead %t: %d flows, want client and server of two connections", ahead, len(flows))
 			}
@@ -107,7 +107,7 @@ func testEnterFails(t *testing.T, flow *Flow) {
 		enterErr = failure
 		var dumpErr, redialErr error
 		query := Query{States: States(Listen), Ahead: true}
-		for _, dumpErr = range c.Flows(t.Context(), query) {
+		for _, dumpErr = range large(c).Flows(t.Context(), query) {
 		}
 		if !errors.Is(dumpErr, failure) || errors.Is(dumpErr, ErrNoTCPDiag) {
 			t.Errorf("read ahead: %v", dumpErr)
