@@ -51,7 +51,7 @@ type flagGroup struct {
 // flagGroups has the groups of commands with many flags. Other commands have one group.
 var flagGroups = map[string][]flagGroup{
 	"hangup": {
-		{"Which connections", []string{"port", "except", "direction", "source", "state", "min-idle", "stale", "former", "state.directory", "yes"}},
+		{"Which connections", []string{"port", "except", "direction", "source", "state", "min-idle", "netns", "stale", "former", "state.directory", "yes"}},
 		{"Of which processes", []string{"pid", "command", "uid", "cgroup"}},
 		{"Safety", []string{"dry-run", "max-flows", "rate"}},
 		{"How to close", []string{"method", "mptcp", "sigpipe-safe", "linger"}},
@@ -59,7 +59,7 @@ var flagGroups = map[string][]flagGroup{
 		{"Report", []string{"watch-reconnect", "output", "audit.log-file"}},
 	},
 	"list": {
-		{"Which connections", []string{"port", "except", "direction", "source", "state", "min-idle", "stale", "former", "state.directory"}},
+		{"Which connections", []string{"port", "except", "direction", "source", "state", "min-idle", "netns", "stale", "former", "state.directory"}},
 		{"Of which processes", []string{"pid", "command", "uid", "cgroup"}},
 		{"Report", []string{"flows", "sort", "watch", "interval", "output"}},
 	},
