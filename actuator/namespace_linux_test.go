@@ -268,9 +268,13 @@ func TestPrivilegedNamespaceReconnect(t *testing.T) {
 				t.Error(got)
 			}
 		}()
-		r := only(t, mustHangUp(t, New(Config{}), hangup.Request{
+		report := mustHangUp(t, New(Config{}), hangup.Request{
 			Selector: to(podServer), Linger: time.Second, WatchReconnect: nstest.HangGuard, Namespaces: []hangup.Namespace{p.Namespace},
-		}))
+		})
+		if err := report.AwaitReconnects(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		r := only(t, report)
 		if r.Reconnect == nil || r.Reconnect.Remote != podServer {
 			t.Errorf("got %+v", r.Reconnect)
 		}
