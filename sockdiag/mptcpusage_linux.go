@@ -2,16 +2,23 @@ package sockdiag
 
 import (
 	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"math"
 	"os"
 	"strconv"
 
 	"golang.org/x/sys/unix"
 )
 
-// MPTCPUsage detects namespaces without MPTCP sockets. A dump of MPTCP connections, for which
+// MPTCPUsage detects a namespace without MPTCP sockets. A dump of MPTCP connections, for which
 // the kernel walks those of the whole host, can be left out there. The zero value is ready to
-// use.
+// use; the first call of InUse opens a file that stays open, and determines the namespace.
 type MPTCPUsage struct {
+	file    *os.File
+	buffer  [16 << 10]byte
 	counted bool // the kernel counts MPTCP sockets
 }
 
@@ -22,7 +29,7 @@ const protocolsFile = "/proc/thread-self/net/protocols"
 // It also returns true if that is unknown: the file cannot be read, or the kernel does not
 // count MPTCP sockets. A socket that InUse opens shows the latter; it is opened once.
 func (u *MPTCPUsage) InUse() bool {
-	n, err := countMPTCP()
+	n, err := u.count()
 	if err != nil || n > 0 || u.counted {
 		return err != nil || n > 0
 	}
@@ -31,17 +38,24 @@ func (u *MPTCPUsage) InUse() bool {
 		return true
 	}
 	defer unix.Close(fd)
-	n, err = countMPTCP()
+	n, err = u.count()
 	u.counted = err == nil && n > 0
 	return !u.counted
 }
 
-func countMPTCP() (int, error) {
-	b, err := os.ReadFile(protocolsFile)
-	if err != nil {
-		return 0, err
+// count reads the file from its beginning: opening it costs more than the dump.
+func (u *MPTCPUsage) count() (int, error) {
+	if u.file == nil {
+		var err error
+		if u.file, err = os.Open(protocolsFile); err != nil {
+			return 0, err
+		}
 	}
-	return parseProtocols(b)
+	n, err := io.ReadFull(io.NewSectionReader(u.file, 0, math.MaxInt64), u.buffer[:])
+	if !errors.Is(err, io.ErrUnexpectedEOF) {
+		return 0, fmt.Errorf("read %s: %d bytes: %w", protocolsFile, n, cmp.Or(err, errors.New("file is too large")))
+	}
+	return parseProtocols(u.buffer[:n])
 }
 
 // parseProtocols returns the sockets of MPTCP and MPTCPv6. Its lines begin with the name, the
