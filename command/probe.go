@@ -26,10 +26,11 @@ func newProbe(cmd *kingpin.CmdClause) *probe {
 }
 
 type checkJSON struct {
-	Name   string `json:"name"`
-	Usable bool   `json:"usable"`
-	Detail string `json:"detail"`
-	Fix    string `json:"fix,omitempty"`
+	Name    string `json:"name"`
+	Usable  bool   `json:"usable"`
+	Pending bool   `json:"pending,omitempty"`
+	Detail  string `json:"detail"`
+	Fix     string `json:"fix,omitempty"`
 }
 
 // run returns ErrIncomplete if neither method works.

@@ -41,7 +41,7 @@ func TestPrivilegedServedMetrics(t *testing.T) {
 			Services:       []services.Service{{Name: "db.internal", Port: former.Port()}},
 			StateDirectory: state,
 		})
-		x.probe(t.Context())
+		x.runSelfTest(t.Context())
 		handler := x.webRoutes().mux()
 		var served map[string]*dto.MetricFamily
 		// A scrape has no sockets if the kernel interrupts its dump.
