@@ -1,0 +1,143 @@
+package kubernetes
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const chart = "../../deploy/helm/tcphup"
+
+// helmVariable is the environment variable for the path of helm.
+const helmVariable = "TCPHUP_KUBERNETES_HELM"
+
+func tryHelm(t *testing.T, args ...string) (string, error) {
+	t.Helper()
+	cmd := exec.Command(os.Getenv(helmVariable), args...)
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+node.path("kubeconfig"), "HOME="+node.path("home"))
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+func helm(t *testing.T, args ...string) string {
+	t.Helper()
+	out, err := tryHelm(t, args...)
+	if err != nil {
+		t.Fatalf("helm %v: %v\n%s", args, err, out)
+	}
+	return out
+}
+
+// settings returns the arguments of helm for the image of the tests and these values.
+func settings(t *testing.T, values ...string) []string {
+	t.Helper()
+	values = append([]string{"image.repository=docker.io/library/tcphup", "image.tag=1", "alerts.passwordHash=" + hashPassword(t)}, values...)
+	var args []string
+	for _, value := range values {
+		args = append(args, "--set-string="+value)
+	}
+	return args
+}
+
+// TestChart checks the chart without a cluster: lint, both profiles, monitoring, and values that
+// must be rejected.
+func TestChart(t *testing.T) {
+	for _, profile := range []string{"RuntimeDefault", "Localhost"} {
+		values := append(settings(t, "injection.seccompProfile="+profile), "--set=monitoring.enabled=true")
+		helm(t, append([]string{"lint", "--strict", chart}, values...)...)
+		out := helm(t, append([]string{"template", "release", chart}, values...)...)
+		for text, want := range map[string]bool{
+			`add: ["SYS_PTRACE"]`: profile == "RuntimeDefault", `localhostProfile: "tcphup.json"`: profile == "Localhost",
+			"failurePolicy: Ignore": true, "kind: PodMonitor": true, "alert: TcphupStaleSockets": true, `{{ template "tcphup.url" . }}`: true,
+		} {
+			if strings.Contains(out, text) != want {
+				t.Errorf("%s: %q is in the manifests: %v\n%s", profile, text, !want, out)
+			}
+		}
+	}
+	for _, value := range []string{"alerts.passwordHash=", "alerts.passwordHash=a-password", "injection.seccompProfile=Unconfined"} {
+		if out, err := tryHelm(t, append([]string{"template", "release", chart}, settings(t, value)...)...); err == nil {
+			t.Errorf("accepted %s:\n%s", value, out)
+		}
+	}
+}
+
+// objects returns the names of all objects with the label of the release, and of its storage.
+func objects(t *testing.T) string {
+	t.Helper()
+	kinds := "mutatingadmissionpolicies.admissionregistration.k8s.io,mutatingadmissionpolicybindings.admissionregistration.k8s.io," +
+		"mutatingwebhookconfigurations,clusterroles,secrets,configmaps,serviceaccounts,daemonsets,deployments"
+	return kubectl(t, "get", kinds, "--all-namespaces", "--selector=app.kubernetes.io/name=tcphup", "--output=name") +
+		kubectl(t, "get", "secrets", "--all-namespaces", "--selector=owner=helm", "--output=name")
+}
+
+// TestInjection checks that the policy of the chart gives labelled pods a working sidecar, that
+// it changes no other pod, and that nothing of the chart is left in the end.
+func TestInjection(t *testing.T) {
+	installProfile(t)
+	helm(t, append([]string{"install", "tcphup", chart, "--namespace=default"}, settings(t)...)...)
+	// Leaves no policy for other tests.
+	t.Cleanup(func() { _, _ = tryHelm(t, "uninstall", "tcphup", "--namespace=default", "--ignore-not-found") })
+	const labelled = ", tcphup: acting"
+
+	try := func(name, level string, w workload, want string) {
+		t.Run(name, func(t *testing.T) {
+			n := newNamespace(t, "injected-"+name, level)
+			n.kubectl("delete", "configmap", "tcphup") // not needed
+			database := startDatabase(t, nodeAddress, 0)
+			w.args = []string{fmt.Sprintf("%s:%d", database.host, database.port), strconv.Itoa(connections)}
+			// A policy is in force some time after its creation.
+			eventually(t, "a pod as the policy makes it", func() bool {
+				n.kubectl("delete", "deployment", "app", "--ignore-not-found", "--cascade=foreground")
+				if _, err := node.kubectl(w.manifest(), "apply", "--namespace="+n.name, "-f", "-"); err != nil {
+					t.Fatal(err)
+				}
+				var sidecar string
+				eventually(t, "a pod", func() bool {
+					sidecar = n.kubectl("get", "pods", `--output=jsonpath={range .items[*]}{.metadata.name} {.spec.initContainers[*].name} {.spec.initContainers[0].securityContext.seccompProfile.type}{end}`)
+					return sidecar != ""
+				})
+				return strings.HasSuffix(sidecar, want)
+			})
+			pod, address := n.awaitPod()
+			database.await(connections, 0)
+			if want == "" {
+				return
+			}
+			if got := n.probe(pod); got != "shutdown" {
+				t.Errorf("probe: %s", got)
+			}
+			if code, flows := postAlert(t, address, database.host, database.port); code != 200 || flows["closed"] != connections {
+				t.Errorf("hung up: %d, %v", code, flows)
+			}
+			database.await(2*connections, connections)
+		})
+	}
+	w := deployment()
+	w.labels = labelled
+	try("privileged", "privileged", w, "tcphup RuntimeDefault")
+	own := w
+	own.pod = "      volumes: [{name: own, emptyDir: {}}]\n      initContainers: [{name: first, image: " + imageName("app") +
+		", args: [127.0.0.1:1, \"0\"], securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}}]\n"
+	try("with-own", "privileged", own, "tcphup first RuntimeDefault")
+	try("unlabelled", "privileged", deployment(), "")
+	t.Run("forbidden", func(t *testing.T) {
+		n := newNamespace(t, "injected-forbidden", "restricted")
+		if _, err := node.kubectl(w.manifest(), "apply", "--namespace="+n.name, "-f", "-"); err != nil {
+			t.Fatal(err)
+		}
+		n.awaitMessage("SYS_PTRACE")
+	})
+
+	helm(t, append([]string{"upgrade", "tcphup", chart, "--namespace=default"}, settings(t, "injection.seccompProfile=Localhost")...)...)
+	try("restricted", "restricted", w, "tcphup Localhost")
+
+	helm(t, "uninstall", "tcphup", "--namespace=default", "--wait")
+	if left := objects(t); left != "" {
+		t.Errorf("left after helm uninstall: %s", left)
+	}
+	try("uninstalled", "restricted", w, "")
+}
