@@ -82,11 +82,7 @@ func newNamespace(t *testing.T, name, level string) *namespace {
 		_, err := node.kubectl("", "get", "serviceaccount", "default", "-n", name)
 		return err == nil
 	})
-	file := filepath.Join(t.TempDir(), "web.yml")
-	if err := os.WriteFile(file, fmt.Appendf(nil, "basic_auth_users: {%s: %q}\n", user, hashPassword(t)), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	n.kubectl("create", "configmap", "tcphup", "--from-file="+file)
+	n.kubectl("create", "configmap", "tcphup", fmt.Sprintf("--from-literal=web.yml=basic_auth_users: {%s: %q}", user, hashPassword(t)))
 	return n
 }
 
