@@ -34,8 +34,10 @@ ALERTMANAGER_VERSION := v0.31.1
 ALERTMANAGER  := bin/alertmanager-$(ALERTMANAGER_VERSION)
 HELM_VERSION  := v3.22.0
 HELM          := bin/helm-$(HELM_VERSION)
+KUBERNETES_VERSION := v1.34.4
+KUBERNETES_LDFLAGS := -s -w -X k8s.io/component-base/version.gitVersion=$(KUBERNETES_VERSION)
 # Built once for each version of its sources.
-KUBERNETES    := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tcphup-tests/kubernetes-$(shell cat test/kubernetes/node/go.sum test/kubernetes/node/main.go | sha256sum | cut -c1-12)
+KUBERNETES    := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tcphup-tests/kubernetes-$(KUBERNETES_VERSION)-$(shell cat test/kubernetes/node/go.sum test/kubernetes/node/main.go | sha256sum | cut -c1-12)
 # Tests of make kubernetes; all if empty.
 RUN           ?=
 BINARY        ?= tcphup
@@ -103,7 +105,7 @@ kubernetes-binary:
 $(KUBERNETES):
 	@echo "building Kubernetes once, which takes about 6 minutes of processor time"
 	mkdir -p $(@D)
-	cd test/kubernetes/node && CGO_ENABLED=0 nice -n 19 $(GO) build -trimpath -ldflags='-s -w' -o $@.partial .
+	cd test/kubernetes/node && CGO_ENABLED=0 nice -n 19 $(GO) build -trimpath -ldflags='$(KUBERNETES_LDFLAGS)' -o $@.partial .
 	mv $@.partial $@
 
 $(HELM):

@@ -30,8 +30,8 @@ scrape_configs:
         tls_config: {ca_file: %s}
         namespaces: {names: [%s]}
     relabel_configs:
-      - {source_labels: [__meta_kubernetes_pod_phase], regex: (Failed|Succeeded), action: drop}
-      - {source_labels: [__meta_kubernetes_pod_label_tcphup, __meta_kubernetes_pod_labelpresent_tcphup], regex: ((?:reading|acting));true, action: keep}
+      - {source_labels: [__meta_kubernetes_pod_phase], regex: 'Failed|Succeeded', action: drop}
+      - {source_labels: [__meta_kubernetes_pod_label_tcphup, __meta_kubernetes_pod_labelpresent_tcphup], regex: '(reading|acting);true', action: keep}
       - {source_labels: [__meta_kubernetes_pod_container_port_name], regex: tcphup, action: keep}
       - {source_labels: [__meta_kubernetes_namespace], target_label: namespace}
       - {source_labels: [__meta_kubernetes_pod_container_name], target_label: container}
@@ -158,6 +158,7 @@ func TestChain(t *testing.T) {
 	}
 	const prometheus = "http://127.0.0.1:9090/api/v1/query?query="
 	start(t, "prometheus", "--config.file="+scrape, "--storage.tsdb.path="+filepath.Join(dir, "prometheus"), "--web.listen-address=127.0.0.1:9090", "--log.level=warn")
+	eventually(t, "Prometheus is ready", func() bool { return get("http://127.0.0.1:9090/-/ready") != "" })
 	eventually(t, "Prometheus has the connections of each pod", func() bool {
 		return strings.Contains(get(prometheus+`count(tcphup_service_sockets{address="current"}==`+strconv.Itoa(connections)+`)`), fmt.Sprintf(`"%d"`, replicas))
 	})

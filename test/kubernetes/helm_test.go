@@ -47,8 +47,8 @@ func settings(t *testing.T, values ...string) []string {
 func TestChart(t *testing.T) {
 	for _, profile := range []string{"RuntimeDefault", "Localhost"} {
 		values := append(settings(t, "injection.seccompProfile="+profile), "--set=monitoring.enabled=true")
-		helm(t, append([]string{"lint", "--strict", chart}, values...)...)
-		out := helm(t, append([]string{"template", "release", chart}, values...)...)
+		helm(t, append([]string{"lint", "--strict", chart, "--kube-version=1.34.0"}, values...)...)
+		out := helm(t, append([]string{"template", "release", chart, "--kube-version=1.34.0"}, values...)...)
 		for text, want := range map[string]bool{
 			`add: ["SYS_PTRACE"]`: profile == "RuntimeDefault", `localhostProfile: "tcphup.json"`: profile == "Localhost",
 			"failurePolicy: Ignore": true, "kind: PodMonitor": true, "alert: TcphupStaleSockets": true, `{{ template "tcphup.url" . }}`: true,
@@ -59,7 +59,7 @@ func TestChart(t *testing.T) {
 		}
 	}
 	for _, value := range []string{"alerts.passwordHash=", "alerts.passwordHash=a-password", "injection.seccompProfile=Unconfined"} {
-		if out, err := tryHelm(t, append([]string{"template", "release", chart}, settings(t, value)...)...); err == nil {
+		if out, err := tryHelm(t, append([]string{"template", "release", chart, "--kube-version=1.34.0"}, settings(t, value)...)...); err == nil {
 			t.Errorf("accepted %s:\n%s", value, out)
 		}
 	}
