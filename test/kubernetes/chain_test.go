@@ -1,6 +1,7 @@
 package kubernetes
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -16,27 +17,60 @@ import (
 // alertmanagerVariable is the environment variable for the path of Alertmanager.
 const alertmanagerVariable = "TCPHUP_KUBERNETES_ALERTMANAGER"
 
-// scrapeConfig is what the Prometheus operator makes of the PodMonitor.
-const scrapeConfig = `
+// prometheusConfig has the scrape of the PodMonitor. Debian's Prometheus has no service discovery
+// of Kubernetes; the test reads the targets from the API server instead.
+const prometheusConfig = `
 global: {scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s}
 rule_files: [rules.yml]
 alerting: {alertmanagers: [{static_configs: [{targets: ["127.0.0.1:9093"]}]}]}
-scrape_configs:
-  - job_name: podMonitor/tcphup
-    kubernetes_sd_configs:
-      - role: pod
-        api_server: %s
-        authorization: {credentials: %s}
-        tls_config: {ca_file: %s}
-        namespaces: {names: [%s]}
-    relabel_configs:
-      - {source_labels: [__meta_kubernetes_pod_phase], regex: 'Failed|Succeeded', action: drop}
-      - {source_labels: [__meta_kubernetes_pod_label_tcphup, __meta_kubernetes_pod_labelpresent_tcphup], regex: '(reading|acting);true', action: keep}
-      - {source_labels: [__meta_kubernetes_pod_container_port_name], regex: tcphup, action: keep}
-      - {source_labels: [__meta_kubernetes_namespace], target_label: namespace}
-      - {source_labels: [__meta_kubernetes_pod_container_name], target_label: container}
-      - {source_labels: [__meta_kubernetes_pod_name], target_label: pod}
+scrape_configs: [{job_name: podMonitor/tcphup, file_sd_configs: [{files: [targets.json]}]}]
 `
+
+// podTargets returns the targets of the PodMonitor, with the labels that the operator sets: the
+// port tcphup of pods with the label tcphup.
+func (n *namespace) podTargets() []byte {
+	n.t.Helper()
+	var pods struct {
+		Items []struct {
+			Metadata struct{ Name string }
+			Status   struct{ PodIP string }
+			Spec     struct {
+				InitContainers []struct {
+					Name  string
+					Ports []struct {
+						Name          string
+						ContainerPort int
+					}
+				}
+			}
+		}
+	}
+	if err := json.Unmarshal([]byte(n.kubectl("get", "pods", "--selector=tcphup in (reading, acting)", "--output=json")), &pods); err != nil {
+		n.t.Fatal(err)
+	}
+	type target struct {
+		Targets []string          `json:"targets"`
+		Labels  map[string]string `json:"labels"`
+	}
+	var targets []target
+	for _, pod := range pods.Items {
+		for _, c := range pod.Spec.InitContainers {
+			for _, p := range c.Ports {
+				if p.Name == "tcphup" {
+					targets = append(targets, target{
+						[]string{fmt.Sprintf("%s:%d", pod.Status.PodIP, p.ContainerPort)},
+						map[string]string{"namespace": n.name, "pod": pod.Metadata.Name, "container": c.Name},
+					})
+				}
+			}
+		}
+	}
+	out, err := json.Marshal(targets)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return out
+}
 
 // start runs a program until the test ends. A failed test logs its output.
 func start(t *testing.T, program string, args ...string) *exec.Cmd {
@@ -153,8 +187,10 @@ func TestChain(t *testing.T) {
 	start(t, os.Getenv(alertmanagerVariable), "--config.file="+config, "--storage.path="+filepath.Join(dir, "alertmanager"),
 		"--web.listen-address=127.0.0.1:9093", "--cluster.listen-address=")
 	scrape := filepath.Join(dir, "prometheus.yml")
-	if err := os.WriteFile(scrape, fmt.Appendf(nil, scrapeConfig, apiServer, adminToken, node.path("pki", "ca.crt"), n.name), 0o600); err != nil {
-		t.Fatal(err)
+	for file, content := range map[string][]byte{scrape: []byte(prometheusConfig), filepath.Join(dir, "targets.json"): n.podTargets()} {
+		if err := os.WriteFile(file, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	const prometheus = "http://127.0.0.1:9090/api/v1/query?query="
 	start(t, "prometheus", "--config.file="+scrape, "--storage.tsdb.path="+filepath.Join(dir, "prometheus"), "--web.listen-address=127.0.0.1:9090", "--log.level=warn")
@@ -167,9 +203,10 @@ func TestChain(t *testing.T) {
 	databases[0].await(replicas*connections, replicas*connections)
 	databases[1].await(replicas*connections, 0)
 	for _, address := range addresses {
-		if closed, ok := sample(t, address, `tcphup_hangups_total{method="shutdown",outcome="closed",policy="labelled"}`); !ok || closed < connections {
-			t.Errorf("the sidecar of %s hung up %v connections", address, closed)
-		}
+		eventually(t, "the sidecar of "+address+" has hung up its connections", func() bool {
+			closed, _ := sample(t, address, `tcphup_hangups_total{method="shutdown",outcome="closed",policy="labelled"}`)
+			return closed == connections
+		})
 	}
 	eventually(t, "the alert resolves", func() bool {
 		return strings.TrimSpace(get("http://127.0.0.1:9093/api/v2/alerts?active=true")) == "[]"

@@ -30,10 +30,13 @@ func hashPassword(t *testing.T) string {
 	return string(hash)
 }
 
-// eventually waits until condition holds. Only a hang exceeds its limit.
+// hangGuard bounds each wait for an event. Only a hang exceeds it.
+const hangGuard = 2 * time.Minute
+
+// eventually waits until condition holds.
 func eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(startTimeout); !condition(); time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(hangGuard); !condition(); time.Sleep(100 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("timed out: %s", what)
 		}
