@@ -204,7 +204,7 @@ func TestChain(t *testing.T) {
 	databases[1].await(replicas*connections, 0)
 	for _, address := range addresses {
 		eventually(t, "the sidecar of "+address+" has hung up its connections", func() bool {
-			closed, _ := sample(t, address, `tcphup_hangups_total{method="shutdown",outcome="closed",policy="labelled"}`)
+			closed, _ := sample(t, address, `tcphup_hangups_total{method="shutdown",outcome="closed",policy="stale"}`)
 			return closed == connections
 		})
 	}

@@ -53,7 +53,7 @@ func TestComponents(t *testing.T) {
 			}
 			n := newNamespace(t, "component-"+strconv.Itoa(len(rows)), tt.level)
 			database := startDatabase(t, nodeAddress, 0)
-			n.applyWith(tt.component, deployment(fmt.Sprintf("%s:%d", database.host, database.port), strconv.Itoa(connections)), tt.patch)
+			n.applyWith(tt.component, deployment(database.address(), strconv.Itoa(connections)), tt.patch)
 			switch tt.admitted {
 			case forbidden:
 				n.awaitMessage("violates PodSecurity")
@@ -128,7 +128,7 @@ func TestKinds(t *testing.T) {
 		t.Run(w.kind, func(t *testing.T) {
 			n := newNamespace(t, "kind-"+strings.ToLower(w.kind), "restricted")
 			database := startDatabase(t, nodeAddress, 0)
-			w.args = []string{fmt.Sprintf("%s:%d", database.host, database.port), strconv.Itoa(connections)}
+			w.args = []string{database.address(), strconv.Itoa(connections)}
 			reopened := connections
 			if w.kind == "Job" {
 				w.args = append(w.args, "--once")

@@ -3,6 +3,7 @@ package kubernetes
 import (
 	"io"
 	"net"
+	"strconv"
 	"sync"
 	"testing"
 )
@@ -42,6 +43,8 @@ func startDatabase(t *testing.T, host string, port int) *database {
 	}()
 	return d
 }
+
+func (d *database) address() string { return net.JoinHostPort(d.host, strconv.Itoa(d.port)) }
 
 func (d *database) count(n *int) {
 	d.mu.Lock()

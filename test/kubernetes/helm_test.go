@@ -1,7 +1,6 @@
 package kubernetes
 
 import (
-	"fmt"
 	"os"
 	"os/exec"
 	"strconv"
@@ -88,7 +87,7 @@ func TestInjection(t *testing.T) {
 			n := newNamespace(t, "injected-"+name, level)
 			n.kubectl("delete", "configmap", "tcphup") // not needed
 			database := startDatabase(t, nodeAddress, 0)
-			w.args = []string{fmt.Sprintf("%s:%d", database.host, database.port), strconv.Itoa(connections)}
+			w.args = []string{database.address(), strconv.Itoa(connections)}
 			// A policy is in force some time after its creation.
 			eventually(t, "a pod as the policy makes it", func() bool {
 				n.kubectl("delete", "deployment", "app", "--ignore-not-found", "--cascade=foreground")
