@@ -38,8 +38,9 @@ KUBERNETES_VERSION := v1.34.4
 KUBERNETES_LDFLAGS := -s -w -X k8s.io/component-base/version.gitVersion=$(KUBERNETES_VERSION)
 # Built once for each version of its sources.
 KUBERNETES    := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tcphup-tests/kubernetes-$(KUBERNETES_VERSION)-$(shell cat test/kubernetes/node/go.sum test/kubernetes/node/main.go | sha256sum | cut -c1-12)
-# Tests of make kubernetes; all if empty.
+# Tests of make kubernetes; all if empty. UPDATE=yes writes the table in docs/kubernetes.md anew.
 RUN           ?=
+UPDATE        ?=
 BINARY        ?= tcphup
 DIST          ?= dist
 RELEASE_ARCHITECTURES := amd64 arm64
@@ -97,7 +98,7 @@ kernels: setup-kernels
 kubernetes: need-root setup-kubernetes $(KUBERNETES) $(HELM) $(ALERTMANAGER)
 	cd test/kubernetes && $(GO) vet . ./app ./pause && \
 		TCPHUP_KUBERNETES_BINARY=$(KUBERNETES) TCPHUP_KUBERNETES_HELM=$(CURDIR)/$(HELM) TCPHUP_KUBERNETES_ALERTMANAGER=$(CURDIR)/$(ALERTMANAGER) \
-		$(GO) test -count=1 -v -timeout 60m -run '$(RUN)' .
+		$(GO) test -count=1 -v -timeout 60m -run '$(RUN)' . $(if $(UPDATE),-update)
 
 kubernetes-binary:
 	@echo $(KUBERNETES)

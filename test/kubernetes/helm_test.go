@@ -73,6 +73,19 @@ func objects(t *testing.T) string {
 		kubectl(t, "get", "secrets", "--all-namespaces", "--selector=owner=helm", "--output=name")
 }
 
+// awaitInit waits for a pod and returns the names of its init containers and the type of the
+// first one's seccomp profile, or "" without an init container.
+func (n *namespace) awaitInit() string {
+	n.t.Helper()
+	var fields []string
+	eventually(n.t, "a pod", func() bool {
+		fields = strings.Fields(n.kubectl("get", "pods",
+			"--output=jsonpath={.items[0].metadata.name} {.items[0].spec.initContainers[*].name} {.items[0].spec.initContainers[0].securityContext.seccompProfile.type}"))
+		return fields != nil
+	})
+	return strings.Join(fields[1:], " ")
+}
+
 // TestInjection checks that the policy of the chart gives labelled pods a working sidecar, that
 // it changes no other pod, and that nothing of the chart is left in the end.
 func TestInjection(t *testing.T) {
@@ -82,7 +95,9 @@ func TestInjection(t *testing.T) {
 	t.Cleanup(func() { _, _ = tryHelm(t, "uninstall", "tcphup", "--namespace=default", "--ignore-not-found") })
 	const labelled = ", tcphup: acting"
 
-	try := func(name, level string, w workload, want string) {
+	// want has the init containers of the pod and the profile of the first one, methods what the
+	// probe finds.
+	try := func(name, level string, w workload, want, methods string) {
 		t.Run(name, func(t *testing.T) {
 			n := newNamespace(t, "injected-"+name, level)
 			n.kubectl("delete", "configmap", "tcphup") // not needed
@@ -94,35 +109,54 @@ func TestInjection(t *testing.T) {
 				if _, err := node.kubectl(w.manifest(), "apply", "--namespace="+n.name, "-f", "-"); err != nil {
 					t.Fatal(err)
 				}
-				var sidecar string
-				eventually(t, "a pod", func() bool {
-					sidecar = n.kubectl("get", "pods", `--output=jsonpath={range .items[*]}{.metadata.name} {.spec.initContainers[*].name} {.spec.initContainers[0].securityContext.seccompProfile.type}{end}`)
-					return sidecar != ""
-				})
-				return strings.HasSuffix(sidecar, want)
+				return n.awaitInit() == want
 			})
 			pod, address := n.awaitPod()
 			database.await(connections, 0)
-			if want == "" {
+			if methods == "" {
 				return
 			}
-			if got := n.probe(pod); got != "shutdown" {
-				t.Errorf("probe: %s", got)
+			if got := n.probe(pod); got != methods {
+				t.Errorf("probe: %s, want %s", got, methods)
 			}
-			if code, flows := postAlert(t, address, database.host, database.port); code != 200 || flows["closed"] != connections {
+			hungUp := 0
+			if methods == "shutdown" {
+				hungUp = connections
+			}
+			if code, flows := postAlert(t, address, database.host, database.port); code != 200 || flows["closed"] != hungUp {
 				t.Errorf("hung up: %d, %v", code, flows)
 			}
-			database.await(2*connections, connections)
+			database.await(connections+hungUp, hungUp)
 		})
 	}
 	w := deployment()
 	w.labels = labelled
-	try("privileged", "privileged", w, "tcphup RuntimeDefault")
+	try("privileged", "privileged", w, "tcphup RuntimeDefault", "shutdown")
 	own := w
 	own.pod = "      volumes: [{name: own, emptyDir: {}}]\n      initContainers: [{name: first, image: " + imageName("app") +
 		", args: [127.0.0.1:1, \"0\"], securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}}]\n"
-	try("with-own", "privileged", own, "tcphup first RuntimeDefault")
-	try("unlabelled", "privileged", deployment(), "")
+	try("with-own", "privileged", own, "tcphup first RuntimeDefault", "shutdown")
+	root := w
+	root.user = rootUser
+	try("root", "privileged", root, "tcphup RuntimeDefault", "shutdown")
+	image := w
+	image.user = imageUser
+	try("image-user", "privileged", image, "tcphup RuntimeDefault", "none")
+	image.containerUser = appUser + ","
+	try("container-user", "privileged", image, "tcphup RuntimeDefault", "shutdown")
+	host := w
+	host.pod = "      hostNetwork: true\n"
+	try("host-network", "privileged", host, "", "")
+	host.pod = "      hostPID: true\n"
+	try("host-pid", "privileged", host, "", "")
+	try("unlabelled", "privileged", deployment(), "", "")
+	t.Run("component", func(t *testing.T) {
+		n := newNamespace(t, "injected-component", "privileged")
+		n.applyWith("acting", deployment("127.0.0.1:1", "1"), "")
+		if got := n.awaitInit(); got != "tcphup RuntimeDefault" {
+			t.Errorf("init containers: %s", got)
+		}
+	})
 	t.Run("forbidden", func(t *testing.T) {
 		n := newNamespace(t, "injected-forbidden", "restricted")
 		if _, err := node.kubectl(w.manifest(), "apply", "--namespace="+n.name, "-f", "-"); err != nil {
@@ -132,11 +166,11 @@ func TestInjection(t *testing.T) {
 	})
 
 	helm(t, append([]string{"upgrade", "tcphup", chart, "--namespace=default"}, settings(t, "injection.seccompProfile=Localhost")...)...)
-	try("restricted", "restricted", w, "tcphup Localhost")
+	try("restricted", "restricted", w, "tcphup Localhost", "shutdown")
 
 	helm(t, "uninstall", "tcphup", "--namespace=default", "--wait")
 	if left := objects(t); left != "" {
 		t.Errorf("left after helm uninstall: %s", left)
 	}
-	try("uninstalled", "restricted", w, "")
+	try("uninstalled", "restricted", w, "", "")
 }

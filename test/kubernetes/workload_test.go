@@ -1,6 +1,7 @@
 package kubernetes
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -99,8 +100,17 @@ type workload struct {
 	apiVersion, kind string
 	args             []string // of the program app
 	labels           string   // more labels of the pod
+	user             string   // of the pod, as fields of its securityContext; appUser if empty
+	containerUser    string   // the same of the container
 	pod              string   // more fields of the pod, as lines of YAML with the right indentation
 }
+
+const (
+	appUser  = "runAsUser: 1000, runAsGroup: 1000, runAsNonRoot: true"
+	rootUser = "runAsUser: 0, runAsGroup: 0"
+	// imageUser leaves the user of the image.
+	imageUser = "runAsNonRoot: false"
+)
 
 func deployment(args ...string) workload {
 	return workload{apiVersion: "apps/v1", kind: "Deployment", args: args}
@@ -131,13 +141,13 @@ spec:
     spec:
 %s      automountServiceAccountToken: false
       terminationGracePeriodSeconds: 1
-      securityContext: {runAsUser: 1000, runAsGroup: 1000, runAsNonRoot: true, seccompProfile: {type: RuntimeDefault}}
+      securityContext: {%s, seccompProfile: {type: RuntimeDefault}}
       containers:
         - name: app
           image: %s
           args: %s
-          securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}
-`, w.apiVersion, w.kind, spec, w.labels, w.pod, imageName("app"), args)
+          securityContext: {%s allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}
+`, w.apiVersion, w.kind, spec, w.labels, w.pod, cmp.Or(w.user, appUser), imageName("app"), args, w.containerUser)
 }
 
 // applyWith applies a workload with a component of deploy/kubernetes and a patch, which may be
