@@ -127,9 +127,8 @@ func copyFile(t *testing.T, dir, name string, replacements ...string) string {
 
 // nameServer resolves names for pods.
 type nameServer struct {
-	t    *testing.T
-	file string
-	cmd  *exec.Cmd
+	t   *testing.T
+	cmd *exec.Cmd
 }
 
 // set changes the address of db.internal.

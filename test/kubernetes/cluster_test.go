@@ -179,8 +179,11 @@ func (c *cluster) await(name string, ready func() error) error {
 	deadline := time.Now().Add(startTimeout)
 	for {
 		err := ready()
-		if err == nil || time.Now().After(deadline) {
-			return err
+		switch {
+		case err == nil:
+			return nil
+		case time.Now().After(deadline):
+			return fmt.Errorf("%s is not ready after %v: %w", name, startTimeout, err)
 		}
 		time.Sleep(200 * time.Millisecond)
 	}

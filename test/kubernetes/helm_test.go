@@ -80,10 +80,24 @@ func (n *namespace) awaitInit() string {
 	var fields []string
 	eventually(n.t, "a pod", func() bool {
 		fields = strings.Fields(n.kubectl("get", "pods",
-			"--output=jsonpath={.items[0].metadata.name} {.items[0].spec.initContainers[*].name} {.items[0].spec.initContainers[0].securityContext.seccompProfile.type}"))
-		return fields != nil
+			"--output=jsonpath={range .items[*]}{.metadata.name} {.spec.initContainers[*].name} {.spec.initContainers[0].securityContext.seccompProfile.type}{end}"))
+		return len(fields) > 0
 	})
 	return strings.Join(fields[1:], " ")
+}
+
+// awaitPolicy waits until the API server gives new labelled pods a sidecar with this seccomp
+// profile, or none. A change of a policy is in force some time after its request.
+func awaitPolicy(t *testing.T, profile string) {
+	t.Helper()
+	const pod = `{apiVersion: v1, kind: Pod, metadata: {name: try, labels: {tcphup: acting}}, spec: {containers: [{name: app, image: app}]}}`
+	eventually(t, "the policy is in force", func() bool {
+		got, err := node.kubectl(pod, "create", "--namespace=default", "--dry-run=server", "-f", "-", "--output=jsonpath={.spec.initContainers[*].securityContext.seccompProfile.type}")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got == profile
+	})
 }
 
 // TestInjection checks that the policy of the chart gives labelled pods a working sidecar, that
@@ -93,6 +107,7 @@ func TestInjection(t *testing.T) {
 	helm(t, append([]string{"install", "tcphup", chart, "--namespace=default"}, settings(t)...)...)
 	// Leaves no policy for other tests.
 	t.Cleanup(func() { _, _ = tryHelm(t, "uninstall", "tcphup", "--namespace=default", "--ignore-not-found") })
+	awaitPolicy(t, "RuntimeDefault")
 	const labelled = ", tcphup: acting"
 
 	// want has the init containers of the pod and the profile of the first one, methods what the
@@ -103,14 +118,12 @@ func TestInjection(t *testing.T) {
 			n.kubectl("delete", "configmap", "tcphup") // not needed
 			database := startDatabase(t, nodeAddress, 0)
 			w.args = []string{database.address(), strconv.Itoa(connections)}
-			// A policy is in force some time after its creation.
-			eventually(t, "a pod as the policy makes it", func() bool {
-				n.kubectl("delete", "deployment", "app", "--ignore-not-found", "--cascade=foreground")
-				if _, err := node.kubectl(w.manifest(), "apply", "--namespace="+n.name, "-f", "-"); err != nil {
-					t.Fatal(err)
-				}
-				return n.awaitInit() == want
-			})
+			if _, err := node.kubectl(w.manifest(), "apply", "--namespace="+n.name, "-f", "-"); err != nil {
+				t.Fatal(err)
+			}
+			if got := n.awaitInit(); got != want {
+				t.Fatalf("init containers: %q, want %q", got, want)
+			}
 			pod, address := n.awaitPod()
 			database.await(connections, 0)
 			if methods == "" {
@@ -166,11 +179,13 @@ func TestInjection(t *testing.T) {
 	})
 
 	helm(t, append([]string{"upgrade", "tcphup", chart, "--namespace=default"}, settings(t, "injection.seccompProfile=Localhost")...)...)
+	awaitPolicy(t, "Localhost")
 	try("restricted", "restricted", w, "tcphup Localhost", "shutdown")
 
 	helm(t, "uninstall", "tcphup", "--namespace=default", "--wait")
 	if left := objects(t); left != "" {
 		t.Errorf("left after helm uninstall: %s", left)
 	}
+	awaitPolicy(t, "")
 	try("uninstalled", "restricted", w, "", "")
 }

@@ -1,6 +1,7 @@
 package kubernetes
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -46,7 +47,7 @@ func TestHost(t *testing.T) {
 		t.Errorf("hung up: %d, %v", code, flows)
 	}
 	for _, conn := range conns {
-		if _, err := conn.Read(make([]byte, 1)); err != io.EOF {
+		if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 			t.Errorf("the application reads %v, want EOF", err)
 		}
 	}
