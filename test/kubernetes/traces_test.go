@@ -24,17 +24,24 @@ var tunables = map[string]string{
 	"kernel/keys/root_maxbytes": "25000000",
 }
 
+// directories are where the programs of a node have files unless they are configured otherwise.
+var directories = []string{
+	"/etc/cni", "/etc/kubernetes", "/opt/cni", "/opt/containerd", "/run/containerd", "/usr/libexec/kubernetes", "/var/lib/cni",
+	"/var/lib/containerd", "/var/lib/etcd", "/var/lib/kubelet", "/var/log/containers", "/var/log/pods",
+}
+
 // traces are the changes of the cluster to the machine: its directory and its cgroups. Kernel
-// parameters must not change.
+// parameters must not change, and the directories of a node must not appear.
 type traces struct {
 	dir        string
-	cgroups    []string // one for each hierarchy
+	existed    map[string]bool // of directories
+	cgroups    []string        // one for each hierarchy
 	parameters map[string]string
 }
 
 // newTraces creates the cgroups of a cluster, with the name of its directory.
 func newTraces(dir string) (*traces, error) {
-	t := &traces{dir: dir, parameters: readTunables()}
+	t := &traces{dir: dir, existed: readDirectories(), parameters: readTunables()}
 	hierarchies, err := cgroupMounts()
 	if err != nil {
 		return nil, err
@@ -57,6 +64,17 @@ func readTunables() map[string]string {
 		}
 	}
 	return values
+}
+
+// readDirectories returns which of the directories exist.
+func readDirectories() map[string]bool {
+	exists := make(map[string]bool)
+	for _, name := range directories {
+		if _, err := os.Stat(name); err == nil {
+			exists[name] = true
+		}
+	}
+	return exists
 }
 
 // cgroupMounts returns the mount point of each cgroup hierarchy.
@@ -87,6 +105,11 @@ func (t *traces) remove() error {
 	for name, value := range readTunables() {
 		if was := t.parameters[name]; value != was {
 			errs = append(errs, fmt.Errorf("kernel parameter %s is %s, was %s", name, value, was))
+		}
+	}
+	for name := range readDirectories() {
+		if !t.existed[name] {
+			errs = append(errs, fmt.Errorf("%s was created", name))
 		}
 	}
 	for _, file := range []string{"/proc/self/mountinfo", "/proc/self/cgroup"} {
