@@ -7,6 +7,7 @@
 # make soak     tcphup under a load that never rests, for DURATION=10m; as root
 # make churn    sockets that change peers, processes and descriptors, for DURATION=10m; as root
 # make kernels  tcphup and package tests on kernels of Debian releases, in virtual machines
+# make kubernetes  manifests and Helm chart in a Kubernetes of one node; as root
 # make image    a container image with the binary and nothing else
 # make packages deb and rpm, in dist/
 # make release  binaries and packages for amd64 and arm64 with SHA256SUMS, in dist/
@@ -35,6 +36,15 @@ ALERTMANAGER_VERSION := v0.31.1
 ALERTMANAGER  := bin/alertmanager-$(ALERTMANAGER_VERSION)
 PROMETHEUS_VERSION := v0.316.0
 PROMETHEUS    := bin/prometheus-$(PROMETHEUS_VERSION)
+HELM_VERSION  := v3.22.0
+HELM          := bin/helm-$(HELM_VERSION)
+KUBERNETES_VERSION := v1.34.4
+KUBERNETES_LDFLAGS := -s -w -X k8s.io/component-base/version.gitVersion=$(KUBERNETES_VERSION)
+# Built once for each version of its sources.
+KUBERNETES    := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tcphup-tests/kubernetes-$(KUBERNETES_VERSION)-$(shell cat test/kubernetes/node/go.sum test/kubernetes/node/main.go | sha256sum | cut -c1-12)
+# Tests of make kubernetes; all if empty. UPDATE=yes writes the table in docs/kubernetes.md anew.
+RUN           ?=
+UPDATE        ?=
 BINARY        ?= tcphup
 DIST          ?= dist
 RELEASE_ARCHITECTURES := amd64 arm64
@@ -53,7 +63,7 @@ DURATION      ?= 10m
 KERNELS       ?=
 DEBIAN_MIRROR ?= http://deb.debian.org/debian
 
-.PHONY: help build man docs run demo soak churn kernels test suite check checks compiled binaries lint format vet cross unit short tools fuzz e2e browser test-harness cover programs setup-test setup-demo setup-kernels image packages release bench clean need-root
+.PHONY: help build man docs run demo soak churn kernels kubernetes kubernetes-binary test suite check checks compiled binaries lint format vet cross unit short tools fuzz e2e browser test-harness cover programs setup-test setup-demo setup-kernels setup-kubernetes image packages release bench clean need-root
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -88,6 +98,25 @@ kernels: setup-kernels
 	nice -n 19 $(GO) run ./test/kernels -mirror=$(DEBIAN_MIRROR) -only='$(KERNELS)' -results=docs/kernels.csv
 	$(GO) test -count 1 -run '^TestDocs$$' ./test/kernels -update
 
+# See test/kubernetes/main_test.go. The first build of Kubernetes takes minutes.
+kubernetes: need-root setup-kubernetes $(KUBERNETES) $(HELM) $(ALERTMANAGER)
+	cd test/kubernetes && $(GO) vet . ./app ./pause && \
+		TCPHUP_KUBERNETES_BINARY=$(KUBERNETES) TCPHUP_KUBERNETES_HELM=$(CURDIR)/$(HELM) TCPHUP_KUBERNETES_ALERTMANAGER=$(CURDIR)/$(ALERTMANAGER) \
+		$(GO) test -count=1 -v -timeout 60m -run '$(RUN)' . $(if $(UPDATE),-update)
+
+kubernetes-binary:
+	@echo $(KUBERNETES)
+
+$(KUBERNETES):
+	@echo "building Kubernetes once, which takes about 6 minutes of processor time"
+	mkdir -p $(@D)
+	cd test/kubernetes/node && CGO_ENABLED=0 nice -n 19 $(GO) build -trimpath -ldflags='$(KUBERNETES_LDFLAGS)' -o $@.partial .
+	mv $@.partial $@
+
+$(HELM):
+	GOBIN=$(CURDIR)/bin CGO_ENABLED=0 nice -n 19 $(GO) install helm.sh/helm/v3/cmd/helm@$(HELM_VERSION)
+	mv bin/helm $(HELM)
+
 test: need-root
 	@start=$$(date +%s) && $(MAKE) suite && echo "make test: all tests passed in $$(($$(date +%s) - start)) s"
 
@@ -116,7 +145,7 @@ checks:
 need-root:
 	@test "$$(id -u)" = 0 || { echo "make $(MAKECMDGOALS) needs root: it creates namespaces; make check does not" >&2; exit 1; }
 
-setup-test setup-demo setup-kernels: setup-%:
+setup-test setup-demo setup-kernels setup-kubernetes: setup-%:
 	@tools/setup.sh $*
 
 format:
@@ -130,6 +159,7 @@ lint: $(LINT)
 	$(LINT) run ./...
 	cd tools && ../$(LINT) run ./...
 	cd test/browser && ../../$(LINT) run ./...
+	cd test/kubernetes && ../../$(LINT) run . ./app ./pause
 	$(GO) -C tools run ./words -limit 0.3 ..
 
 vet:

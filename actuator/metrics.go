@@ -42,7 +42,7 @@ func newMetrics() *metrics {
 		}, []string{"to"}),
 		usable: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "tcphup_method_usable",
-			Help: "Whether the method passed the self-test: 1 yes, 0 no. Absent until the self-test has run.",
+			Help: "Whether the method passed the last self-test: 1 yes, 0 no. Absent while no application process is visible.",
 		}, []string{"method"}),
 	}
 }

@@ -22,6 +22,8 @@ import (
 type Check struct {
 	Name   string
 	Usable bool
+	// Pending is set when Usable is false only because no application process was visible.
+	Pending bool
 	// Detail is the observation or the error.
 	Detail string
 	// Fix describes how to grant a missing capability or feature, or is "".
@@ -39,7 +41,9 @@ const probeTimeout = 2 * time.Second
 
 // Probe runs the self-test: dumps of each family, both methods for TCP and MPTCP, and
 // access to the visible processes. It opens loopback connections in the network namespace
-// and does not change other processes.
+// and does not change other processes. The metric tcphup_method_usable has the results of
+// the namespace of this process, and no series while the check of the processes is pending: a
+// native sidecar starts before the application. A ctx that ends does not change the metric.
 func (a *Actuator) Probe(ctx context.Context, in hangup.Namespace) []Check {
 	checks := []Check{
 		probeDump(ctx, in, "dump_ipv4", "127.0.0.1:0", sockdiag.TCP),
@@ -55,15 +59,26 @@ func (a *Actuator) Probe(ctx context.Context, in hangup.Namespace) []Check {
 	// to other processes.
 	shutdown, processes := &checks[3], &checks[len(checks)-1]
 	if shutdown.Usable && !processes.Usable {
-		shutdown.Usable, shutdown.Fix = false, processes.Fix
+		shutdown.Usable, shutdown.Pending, shutdown.Fix = false, processes.Pending, processes.Fix
 		shutdown.Detail += ", but " + processes.Detail
 	}
-	for _, c := range checks {
-		if in.Do == nil && (c.Name == checkShutdown || c.Name == checkDestroy) {
-			a.metrics.usable.WithLabelValues(c.Name).Set(boolToFloat(c.Usable))
-		}
+	if ctx.Err() == nil && in.Do == nil {
+		a.metrics.setUsable(checks, processes.Pending)
 	}
 	return checks
+}
+
+// setUsable sets the metric of both methods, or removes it while the result is pending.
+func (m *metrics) setUsable(checks []Check, pending bool) {
+	if pending {
+		m.usable.Reset()
+		return
+	}
+	for _, c := range checks {
+		if c.Name == checkShutdown || c.Name == checkDestroy {
+			m.usable.WithLabelValues(c.Name).Set(boolToFloat(c.Usable))
+		}
+	}
 }
 
 func boolToFloat(b bool) float64 {
@@ -136,7 +151,8 @@ func (l *loopback) findAll(ctx context.Context, in hangup.Namespace, protocol so
 	if l.conn, err = sockdiag.DialIn(in.Enter); err != nil {
 		return err
 	}
-	if l.subflow, err = l.find(ctx, l.conn, sockdiag.TCP); err != nil {
+	if l.subflow, err = l.find(ctx, l.conn, sockdiag.TCP); err != nil || protocol == sockdiag.TCP {
+		l.flow = l.subflow
 		return err
 	}
 	l.flow, err = l.find(ctx, l.conn, protocol)
@@ -285,7 +301,7 @@ func destroyCheck(name string, err error) Check {
 // after the permission check, and duplicates nothing.
 const noDescriptor = 1<<31 - 1
 
-// probeProcesses checks access to the descriptors of every other process in /proc.
+// probeProcesses checks access to the descriptors of every application process in /proc.
 func probeProcesses() Check {
 	check := Check{Name: "processes"}
 	proc, err := openProc()
@@ -302,7 +318,7 @@ func probeProcesses() Check {
 	var others, accessible int
 	var example error
 	for _, pid := range pids {
-		if pid == os.Getpid() {
+		if !mayBeApplication(pid) {
 			continue
 		}
 		switch err := checkAccess(pid); {
@@ -318,8 +334,10 @@ func probeProcesses() Check {
 	check.Detail = fmt.Sprintf("%d of %d other processes are accessible", accessible, others)
 	switch {
 	case others == 0:
-		check.Detail = "no other process is visible"
-		check.Fix = "share the application's pid namespace (Kubernetes: shareProcessNamespace: true; Docker: --pid container:NAME)"
+		check.Detail = "no application process is visible"
+		// As process 1, tcphup has a pid namespace of its own: no application will join it.
+		check.Pending = os.Getpid() != 1
+		check.Fix = "start the application, or share the application's pid namespace (Kubernetes: shareProcessNamespace: true; Docker: --pid container:NAME)"
 	case accessible < others:
 		check.Usable = accessible > 0
 		check.Detail += fmt.Sprintf("; %v", example)
@@ -328,6 +346,18 @@ func probeProcesses() Check {
 		check.Usable = true
 	}
 	return check
+}
+
+// mayBeApplication reports whether a process is neither tcphup nor the process that holds the
+// namespaces of a pod: pause in Kubernetes, catatonit in podman. A process without a readable
+// name counts as an application.
+func mayBeApplication(pid int) bool {
+	switch command := commandOf(pid); command {
+	case "pause", "catatonit":
+		return false
+	default:
+		return pid != os.Getpid() && (command == "" || command != commandOf(os.Getpid()))
+	}
 }
 
 // checkAccess returns nil if the descriptors of the process can be listed and duplicated.

@@ -30,11 +30,12 @@ func newProbe(cmd *kingpin.CmdClause) *probe {
 }
 
 type checkJSON struct {
-	Name   string `json:"name"`
-	Usable bool   `json:"usable"`
-	Detail string `json:"detail"`
-	Fix    string `json:"fix,omitempty"`
-	Netns  string `json:"netns,omitempty"`
+	Name    string `json:"name"`
+	Usable  bool   `json:"usable"`
+	Pending bool   `json:"pending,omitempty"`
+	Detail  string `json:"detail"`
+	Fix     string `json:"fix,omitempty"`
+	Netns   string `json:"netns,omitempty"`
 }
 
 // run returns ErrIncomplete if neither method works in one of the namespaces.
@@ -52,7 +53,7 @@ func (p *probe) run(ctx context.Context) error {
 		usable := false
 		for _, c := range tester.Probe(ctx, ns) {
 			usable = usable || c.Usable && (c.Name == string(hangup.Shutdown) || c.Name == string(hangup.Destroy))
-			checks = append(checks, checkJSON{Name: c.Name, Usable: c.Usable, Detail: c.Detail, Fix: c.Fix, Netns: ns.Name})
+			checks = append(checks, checkJSON{Name: c.Name, Usable: c.Usable, Pending: c.Pending, Detail: c.Detail, Fix: c.Fix, Netns: ns.Name})
 		}
 		works = works && usable
 		return nil

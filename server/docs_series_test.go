@@ -158,7 +158,7 @@ func TestPrivilegedSeries(t *testing.T) {
 			Services:       []services.Service{{Name: "db.internal", Port: destinations[0].Port()}},
 			StateDirectory: state,
 		})
-		x.probe(t.Context())
+		x.runSelfTest(t.Context())
 		var served []*dto.MetricFamily
 		// A scrape has no sockets if the kernel interrupts its dump.
 		nstest.Eventually(t, "a scrape with all sockets", func() bool {

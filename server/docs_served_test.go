@@ -38,7 +38,7 @@ func TestPrivilegedServedMetrics(t *testing.T) {
 			StateDirectory: state,
 			Collector:      collector.Config{Histograms: Histograms()},
 		})
-		x.probe(t.Context())
+		x.runSelfTest(t.Context())
 		var served map[string]*dto.MetricFamily
 		// A scrape has no sockets if the kernel interrupts its dump.
 		nstest.Eventually(t, "a scrape with all sockets", func() bool {

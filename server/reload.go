@@ -72,7 +72,7 @@ func (x *server) load() (config.Config, error) {
 
 // reload reads the configuration file, applies it and reports success. It logs an error
 // and keeps the previous configuration. Concurrent reloads run one after the other, so
-// the last one applies the file that was read last.
+// the last one applies the file that was read last. A successful reload requests a self-test.
 func (x *server) reload() bool {
 	x.reloading.Lock()
 	defer x.reloading.Unlock()
@@ -90,6 +90,7 @@ func (x *server) reload() bool {
 	}
 	x.reloads.succeed(c.SHA256)
 	x.addPolicies(c)
+	x.selfTest.request()
 	x.logger.Info("configuration reloaded", "file", x.options.ConfigFile, "sha256", c.SHA256, "policies", len(c.Rules.Policies), "mode", x.receiver.Mode())
 	return true
 }

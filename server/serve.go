@@ -33,6 +33,7 @@ func (x *server) serveUntilDone(ctx context.Context) error {
 	defer watching.Wait()
 	watching.Go(func() { x.watcher.Run(ctx) })
 	watching.Go(func() { x.collector.Run(ctx) })
+	watching.Go(func() { x.repeatSelfTest(ctx) })
 
 	metrics := &http.Server{
 		Handler: x.markWebClients(x.webRoutes().mux()), ReadHeaderTimeout: 10 * time.Second, WriteTimeout: time.Minute,

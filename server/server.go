@@ -28,7 +28,6 @@ import (
 	"tcphup/audit"
 	"tcphup/collector"
 	"tcphup/config"
-	"tcphup/hangup"
 	"tcphup/services"
 	"tcphup/sockdiag"
 )
@@ -85,7 +84,7 @@ type server struct {
 	receiver  *alerts.Receiver
 	audit     *audit.Log
 	started   time.Time
-	checks    []actuator.Check // results of the self-test at startup
+	selfTest  selfTest
 
 	reloads   *reloadStatus
 	reloading sync.Mutex // held from reading the file until it is applied
@@ -97,7 +96,7 @@ type server struct {
 }
 
 func newServer(o Options) *server {
-	return &server{options: o, logger: o.Logger, registry: prometheus.NewRegistry(), started: time.Now(), readConfig: config.Load}
+	return &server{options: o, logger: o.Logger, registry: prometheus.NewRegistry(), started: time.Now(), readConfig: config.Load, selfTest: selfTest{requested: make(chan struct{}, 1)}}
 }
 
 // Run serves until ctx ends, then waits up to 20 s for running actions. It returns an
@@ -145,7 +144,7 @@ func Run(ctx context.Context, o Options) error {
 	}
 	defer x.actuator.Close()
 	x.logStart(capabilityNames(kept))
-	x.probe(ctx)
+	x.runSelfTest(ctx)
 	if err := x.serveUntilDone(ctx); err != nil {
 		return err
 	}
@@ -217,21 +216,5 @@ func (x *server) logStart(capabilities string) {
 	}
 	if x.receiver.Paused() {
 		x.logger.Warn("alerts are paused", "file", x.options.Alerts.PauseFile)
-	}
-}
-
-// probe runs the self-test and logs its results. Failed checks are not fatal. They are
-// warnings only with an alert receiver: a pure exporter needs no method.
-func (x *server) probe(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	x.checks = x.actuator.Probe(ctx, hangup.Namespace{})
-	for _, c := range x.checks {
-		level := slog.LevelDebug
-		if !c.Usable && x.options.AlertsAddress != "" {
-			level = slog.LevelWarn
-		}
-		x.logger.LogAttrs(ctx, level, "self-test", slog.String("check", c.Name), slog.Bool("usable", c.Usable),
-			slog.String("detail", c.Detail), slog.String("fix", c.Fix))
 	}
 }

@@ -17,7 +17,7 @@ func (x *server) State(r *http.Request) statuspage.State {
 	defer cancel()
 	s := statuspage.State{
 		Private: x.maySeePeers(r), Started: x.started,
-		Receiver: x.receiver.Status(), Decisions: x.audit.Records(), Checks: x.checks,
+		Receiver: x.receiver.Status(), Decisions: x.audit.Records(), Checks: x.selfTest.results(),
 	}
 	s.Snapshot, s.SnapshotErr = x.collector.Snapshot(ctx)
 	s.Services = x.watcher.Status()

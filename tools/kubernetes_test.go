@@ -1,6 +1,7 @@
 package tools
 
 import (
+	"bytes"
 	"flag"
 	"os"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 	monitoringv1 "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
 	monitoringv1alpha1 "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1alpha1"
 	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -42,10 +44,13 @@ func decode(t *testing.T, manifest []byte) any {
 		{APIVersion: "v1", Kind: "ConfigMap"}:                                                             &corev1.ConfigMap{},
 		{APIVersion: "apps/v1", Kind: "Deployment"}:                                                       &appsv1.Deployment{},
 		{APIVersion: "apps/v1", Kind: "DaemonSet"}:                                                        &appsv1.DaemonSet{},
+		{APIVersion: "apps/v1", Kind: "StatefulSet"}:                                                      &appsv1.StatefulSet{},
+		{APIVersion: "batch/v1", Kind: "Job"}:                                                             &batchv1.Job{},
 		{APIVersion: monitoring.GroupName + "/v1", Kind: monitoringv1.PodMonitorsKind}:                    &monitoringv1.PodMonitor{},
 		{APIVersion: monitoring.GroupName + "/v1", Kind: monitoringv1.PrometheusRuleKind}:                 &monitoringv1.PrometheusRule{},
 		{APIVersion: monitoring.GroupName + "/v1alpha1", Kind: monitoringv1alpha1.AlertmanagerConfigKind}: &monitoringv1alpha1.AlertmanagerConfig{},
 		{APIVersion: "kustomize.config.k8s.io/v1beta1", Kind: "Kustomization"}:                            new(any), // checked by krusty
+		{APIVersion: "kustomize.config.k8s.io/v1alpha1", Kind: "Component"}:                               new(any), // checked by krusty
 	}
 	object, ok := objects[kind]
 	if !ok {
@@ -57,10 +62,35 @@ func decode(t *testing.T, manifest []byte) any {
 	return object
 }
 
-// build returns the objects of a kustomize overlay.
-func build(t *testing.T, overlay string) []any {
+// build returns the objects of a kustomization in deploy/kubernetes.
+func build(t *testing.T, name string) []any {
 	t.Helper()
-	resources, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), filepath.Join(kubernetes, overlay))
+	return buildDirectory(t, filepath.Join(kubernetes, name))
+}
+
+// buildWith returns the objects of these manifests with a component of deploy/kubernetes.
+func buildWith(t *testing.T, component string, manifests ...[]byte) []any {
+	t.Helper()
+	dir := t.TempDir()
+	source, err := filepath.Abs(filepath.Join(kubernetes, component))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if source, err = filepath.Rel(dir, source); err != nil {
+		t.Fatal(err)
+	}
+	kustomization := "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\ncomponents: [" + source + "]\nresources: [app.yaml]\n"
+	for name, content := range map[string][]byte{"app.yaml": bytes.Join(manifests, []byte("\n---\n")), "kustomization.yaml": []byte(kustomization)} {
+		if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return buildDirectory(t, dir)
+}
+
+func buildDirectory(t *testing.T, dir string) []any {
+	t.Helper()
+	resources, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,59 +116,95 @@ func TestManifests(t *testing.T) {
 	}
 }
 
-// TestOverlays checks security context, capabilities and Pod Security level of each overlay.
-func TestOverlays(t *testing.T) {
+// application returns the manifest of the example as another kind of workload.
+func application(t *testing.T, apiVersion, kind string) []byte {
+	t.Helper()
+	manifest := string(read(t, kubernetes+"/app/deployment.yaml"))
+	manifest = strings.Replace(manifest, "apiVersion: apps/v1\nkind: Deployment", "apiVersion: "+apiVersion+"\nkind: "+kind, 1)
+	switch kind {
+	case "Job":
+		manifest = strings.Replace(manifest, "  selector: {matchLabels: {app.kubernetes.io/name: app}}\n", "", 1)
+		manifest = strings.Replace(manifest, "      containers:\n", "      restartPolicy: Never\n      containers:\n", 1)
+	case "StatefulSet":
+		manifest = strings.Replace(manifest, "spec:\n", "spec:\n  serviceName: app\n", 1)
+	}
+	return []byte(manifest)
+}
+
+// TestComponents checks security context, capabilities and Pod Security level that each
+// component gives to each kind of workload, and of the DaemonSet host.
+func TestComponents(t *testing.T) {
+	kinds := []struct{ apiVersion, kind string }{{"apps/v1", "Deployment"}, {"apps/v1", "StatefulSet"}, {"apps/v1", "DaemonSet"}, {"batch/v1", "Job"}}
+	var manifests [][]byte
+	for _, k := range kinds {
+		manifests = append(manifests, application(t, k.apiVersion, k.kind))
+	}
 	for _, tt := range []struct {
-		overlay string
+		name    string
 		level   api.Level // strictest level that admits the pod
-		uid     int64
+		uid     *int64    // nil if it is the application's
 		add     []corev1.Capability
+		profile string // of the node, for seccomp
 		shares  bool
 	}{
-		{overlay: "reading", level: api.LevelRestricted, uid: 65534},
-		{overlay: "acting", level: api.LevelPrivileged, uid: 1000, add: []corev1.Capability{"SYS_PTRACE"}, shares: true},
-		{overlay: "acting-root", level: api.LevelPrivileged, add: []corev1.Capability{"DAC_READ_SEARCH", "NET_ADMIN", "SYS_PTRACE"}, shares: true},
-		{overlay: "host", level: api.LevelPrivileged, add: []corev1.Capability{"DAC_READ_SEARCH", "NET_ADMIN", "SYS_PTRACE"}},
+		{name: "reading", level: api.LevelRestricted, uid: new(int64(65534))},
+		{name: "acting", level: api.LevelPrivileged, add: []corev1.Capability{"SYS_PTRACE"}, shares: true},
+		{name: "acting-restricted", level: api.LevelRestricted, profile: "tcphup.json", shares: true},
+		{name: "acting-root", level: api.LevelPrivileged, uid: new(int64(0)), add: []corev1.Capability{"DAC_READ_SEARCH", "NET_ADMIN", "SYS_PTRACE"}, shares: true},
+		{name: "host", level: api.LevelPrivileged, uid: new(int64(0)), add: []corev1.Capability{"DAC_READ_SEARCH", "NET_ADMIN", "SYS_PTRACE"}},
 	} {
-		t.Run(tt.overlay, func(t *testing.T) {
-			template := podTemplate(t, build(t, tt.overlay))
-			if got := strictest(t, template); got != tt.level {
-				t.Errorf("Pod Security level %s, want %s", got, tt.level)
+		t.Run(tt.name, func(t *testing.T) {
+			var templates []corev1.PodTemplateSpec
+			if tt.name == "host" {
+				templates = podTemplates(build(t, tt.name))
+			} else if templates = podTemplates(buildWith(t, tt.name, manifests...)); len(templates) != len(kinds) {
+				t.Fatalf("%d workloads, want %d", len(templates), len(kinds))
 			}
-			pod := template.Spec
-			tcphup := container(t, &pod)
-			security := tcphup.SecurityContext
-			if *security.RunAsUser != tt.uid || *security.AllowPrivilegeEscalation || !*security.ReadOnlyRootFilesystem {
-				t.Errorf("security context: %+v", security)
-			}
-			if diff := cmp.Diff(&corev1.Capabilities{Add: tt.add, Drop: []corev1.Capability{"ALL"}}, security.Capabilities); diff != "" {
-				t.Errorf("capabilities (-want +got):\n%s", diff)
-			}
-			if shares := pod.ShareProcessNamespace != nil && *pod.ShareProcessNamespace; shares != tt.shares {
-				t.Errorf("shares the process namespace: %v, want %v", shares, tt.shares)
-			}
-			if tt.overlay == "acting" {
-				app := pod.Containers[0].SecurityContext
-				if *app.RunAsUser != *security.RunAsUser || *app.RunAsGroup != *security.RunAsGroup || *pod.SecurityContext.FSGroup != *security.RunAsGroup {
-					t.Error("tcphup and the application are not of the same user and group")
+			for _, template := range templates {
+				if got := strictest(t, template); got != tt.level {
+					t.Errorf("Pod Security level %s, want %s", got, tt.level)
+				}
+				pod := template.Spec
+				security := container(t, &pod).SecurityContext
+				if diff := cmp.Diff(tt.uid, security.RunAsUser); diff != "" || *security.AllowPrivilegeEscalation || !*security.ReadOnlyRootFilesystem {
+					t.Errorf("security context: %+v", security)
+				}
+				if diff := cmp.Diff(&corev1.Capabilities{Add: tt.add, Drop: []corev1.Capability{"ALL"}}, security.Capabilities); diff != "" {
+					t.Errorf("capabilities (-want +got):\n%s", diff)
+				}
+				want := &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault}
+				if tt.profile != "" {
+					want = &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeLocalhost, LocalhostProfile: &tt.profile}
+				}
+				if diff := cmp.Diff(want, security.SeccompProfile); diff != "" {
+					t.Errorf("seccomp profile (-want +got):\n%s", diff)
+				}
+				if shares := pod.ShareProcessNamespace != nil && *pod.ShareProcessNamespace; shares != tt.shares {
+					t.Errorf("shares the process namespace: %v, want %v", shares, tt.shares)
+				}
+				if pod.SecurityContext != nil && pod.SecurityContext.FSGroup != nil {
+					t.Error("sets fsGroup of the application")
 				}
 			}
 		})
 	}
 }
 
-func podTemplate(t *testing.T, objects []any) corev1.PodTemplateSpec {
-	t.Helper()
+func podTemplates(objects []any) []corev1.PodTemplateSpec {
+	var templates []corev1.PodTemplateSpec
 	for _, o := range objects {
 		switch o := o.(type) {
 		case *appsv1.Deployment:
-			return o.Spec.Template
+			templates = append(templates, o.Spec.Template)
+		case *appsv1.StatefulSet:
+			templates = append(templates, o.Spec.Template)
 		case *appsv1.DaemonSet:
-			return o.Spec.Template
+			templates = append(templates, o.Spec.Template)
+		case *batchv1.Job:
+			templates = append(templates, o.Spec.Template)
 		}
 	}
-	t.Fatal("the overlay makes no pods")
-	return corev1.PodTemplateSpec{}
+	return templates
 }
 
 // container returns the container of tcphup, a native sidecar in pods with an application.
@@ -182,7 +248,7 @@ func TestMonitoring(t *testing.T) {
 	if *update {
 		writeRules(t, rules)
 	}
-	pods := podTemplate(t, build(t, "acting"))
+	pods := podTemplates(build(t, "app"))[0]
 	seen := 0
 	for _, o := range build(t, "monitoring") {
 		seen++
@@ -208,14 +274,9 @@ func TestMonitoring(t *testing.T) {
 				t.Errorf("run go -C tools test -run TestMonitoring -update: (-rules.yml +%s)\n%s", rules, diff)
 			}
 		case *monitoringv1alpha1.AlertmanagerConfig:
-			var secret string
-			for _, v := range pods.Spec.Volumes {
-				if v.Secret != nil {
-					secret = v.Secret.SecretName
-				}
-			}
-			if got := o.Spec.Receivers[0].WebhookConfigs[0].HTTPConfig.Authorization.Credentials.Name; got != secret {
-				t.Errorf("Alertmanager takes the token from %q, tcphup from %q", got, secret)
+			auth := o.Spec.Receivers[0].WebhookConfigs[0].HTTPConfig.BasicAuth
+			if auth == nil || auth.Username.Name != auth.Password.Name || auth.Password.Key != "password" {
+				t.Errorf("basic auth of Alertmanager: %+v", auth)
 			}
 		case *corev1.ConfigMap:
 			if diff := cmp.Diff(string(read(t, deploy+"/alertmanager.tmpl")), o.Data["tcphup.tmpl"]); diff != "" {

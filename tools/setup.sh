@@ -1,9 +1,10 @@
 #!/bin/sh
 # Installs the programs that a set of make targets needs.
 #
-#   tools/setup.sh test      for make test
-#   tools/setup.sh demo      for make demo
-#   tools/setup.sh kernels   for make kernels
+#   tools/setup.sh test        for make test
+#   tools/setup.sh demo        for make demo
+#   tools/setup.sh kernels     for make kernels
+#   tools/setup.sh kubernetes  for make kubernetes
 #
 # On Debian and Ubuntu, as root, missing packages are printed and installed; services that
 # they contain are not started. Elsewhere the missing programs are printed and the exit
@@ -47,16 +48,27 @@ x86_64-linux-gnu-gcc gcc
 xz xz-utils
 zstd zstd
 '
+kubernetes='
+containerd containerd
+ctr containerd
+dnsmasq dnsmasq
+etcd etcd-server
+ip iproute2
+prometheus prometheus
+runc runc
+'
 # Packages without a program to look for.
 test_libraries='ca-certificates libc6-dev'
 kernels_libraries='debian-archive-keyring libc6-dev libc6-dev-arm64-cross'
+kubernetes_libraries='ca-certificates containernetworking-plugins'
 
 case "${1:-}" in
 demo) programs=$demo libraries= ;;
 test) programs=$test libraries=$test_libraries ;;
 kernels) programs=$kernels libraries=$kernels_libraries ;;
+kubernetes) programs=$kubernetes libraries=$kubernetes_libraries ;;
 *)
-	echo "usage: tools/setup.sh test|demo|kernels" >&2
+	echo "usage: tools/setup.sh test|demo|kernels|kubernetes" >&2
 	exit 2
 	;;
 esac
