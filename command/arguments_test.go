@@ -11,7 +11,7 @@ import (
 	"tcphup/sockdiag"
 )
 
-// describe returns what a command line selects, or its error.
+// describe returns the selection of a command line as text, or its error.
 func describe(t *testing.T, args []string) string {
 	t.Helper()
 	names := fakeResolver{

@@ -43,7 +43,7 @@ type transcript struct {
 	text strings.Builder
 }
 
-// TestPrivilegedTranscripts compares what a user sees with testdata/transcripts: on a terminal
+// TestPrivilegedTranscripts compares the output with testdata/transcripts: on a terminal
 // of 80 and of 200 columns, with colour and without, and in a pipe.
 func TestPrivilegedTranscripts(t *testing.T) {
 	t.Parallel()

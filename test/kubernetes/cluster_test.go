@@ -44,7 +44,7 @@ func startCluster(dir string) (*cluster, error) {
 	return c, nil
 }
 
-// isolate hides what the cluster would change outside of its namespaces, and sets up the
+// isolate hides the files that the cluster would change outside of its namespaces, and sets up the
 // network.
 func (c *cluster) isolate() error {
 	for _, name := range []string{"bin", "logs", "pki", "cni", "kubelet", "run", "varlib", "varlog", "tunables", "plugins"} {

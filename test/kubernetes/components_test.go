@@ -22,7 +22,7 @@ spec: {template: {spec: {initContainers: [{name: tcphup, securityContext: {secco
 `
 
 // TestComponents checks each component at each Pod Security level: whether the pod is admitted,
-// what the probe finds, and whether an alert hangs up the connections. The results are the table
+// the result of the probe, and whether an alert hangs up the connections. The results are the table
 // in docs/kubernetes.md.
 func TestComponents(t *testing.T) {
 	const forbidden, stuck = "no", "yes, but does not start"

@@ -110,8 +110,8 @@ func TestInjection(t *testing.T) {
 	awaitPolicy(t, "RuntimeDefault")
 	const labelled = ", tcphup: acting"
 
-	// want has the init containers of the pod and the profile of the first one, methods what the
-	// probe finds.
+	// want has the init containers of the pod and the profile of the first one, methods those that
+	// the probe finds usable.
 	try := func(name, level string, w workload, want, methods string) {
 		t.Run(name, func(t *testing.T) {
 			n := newNamespace(t, "injected-"+name, level)

@@ -60,7 +60,7 @@ func outside() (err error) {
 	return netns.Reexec(os.Args[0])
 }
 
-// buildPrograms builds what the images contain: inside of the namespaces Go has no network.
+// buildPrograms builds the programs of the images: inside of the namespaces Go has no network.
 func buildPrograms(dir string) error {
 	for name, source := range map[string]string{"tcphup": "tcphup", "app": "./app", "pause": "./pause"} {
 		cmd := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", filepath.Join(dir, name), source)
