@@ -261,7 +261,9 @@ func (t *table) addNetns(names []string) *table {
 	if !slices.ContainsFunc(names, func(name string) bool { return name != "" }) {
 		return t
 	}
-	t.columns = append([]column{{name: "NETNS", shared: 2}}, t.columns...)
+	if t.columns != nil {
+		t.columns = append([]column{{name: "NETNS", shared: 2}}, t.columns...)
+	}
 	for i, name := range names {
 		t.rows[i] = append([]cell{{text: name}}, t.rows[i]...)
 	}

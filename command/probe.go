@@ -6,7 +6,6 @@ import (
 	"io"
 	"math"
 	"os"
-	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -81,8 +80,7 @@ func (p *probe) run(ctx context.Context) error {
 }
 
 // checkTable returns the table of the checks. Details that exceed the width of the terminal
-// continue on the next line; width 0 does not limit their length. There is a header if the
-// checks have namespaces.
+// continue on the next line; width 0 does not limit their length.
 func checkTable(checks []checkJSON, width int) *table {
 	t := new(table)
 	left := math.MaxInt
@@ -110,9 +108,6 @@ func checkTable(checks []checkJSON, width int) *table {
 			add(c, "", "", "-> "+c.Fix)
 		}
 	}
-	if slices.ContainsFunc(netns, func(name string) bool { return name != "" }) {
-		t.columns = []column{{name: "CHECK"}, {name: "USABLE"}, {name: "DETAIL"}}
-	}
 	return t.addNetns(netns)
 }
 
@@ -121,13 +116,13 @@ const minDetail = 30
 
 // detailIndent returns the width of the columns to the left of a detail.
 func detailIndent(checks []checkJSON) int {
-	name, usable, netns := 0, len("yes"), 0
+	name, netns := 0, 0
 	for _, c := range checks {
 		name = max(name, utf8.RuneCountInString(c.Name))
 		netns = max(netns, utf8.RuneCountInString(c.Netns))
 	}
 	if netns > 0 {
-		usable, netns = len("USABLE"), max(netns, len("NETNS"))+len(gap)
+		netns += len(gap)
 	}
-	return netns + name + len(gap) + usable + len(gap)
+	return netns + name + len(gap) + len("yes") + len(gap)
 }

@@ -34,25 +34,15 @@ destroy   no   destroy socket: operation not
                permitted
                -> grant CAP_NET_ADMIN
 `},
-		{"one namespace", checks("web"), 0, `
-CHECK     USABLE  DETAIL
-shutdown  yes     both ends of the test connection read EOF
-destroy   no      destroy socket: operation not permitted
-                  -> grant CAP_NET_ADMIN
-all 3: netns web
-`},
 		{"namespaces", checks("own", "web"), 60, `
-NETNS  CHECK     USABLE  DETAIL
-own    shutdown  yes     both ends of the test connection
-own                      read EOF
-own    destroy   no      destroy socket: operation not
-own                      permitted
-own                      -> grant CAP_NET_ADMIN
-web    shutdown  yes     both ends of the test connection
-web                      read EOF
-web    destroy   no      destroy socket: operation not
-web                      permitted
-web                      -> grant CAP_NET_ADMIN
+own  shutdown  yes  both ends of the test connection read
+own                 EOF
+own  destroy   no   destroy socket: operation not permitted
+own                 -> grant CAP_NET_ADMIN
+web  shutdown  yes  both ends of the test connection read
+web                 EOF
+web  destroy   no   destroy socket: operation not permitted
+web                 -> grant CAP_NET_ADMIN
 `},
 	}
 	for _, tt := range tests {

@@ -170,7 +170,7 @@ func TestPrivilegedNetns(t *testing.T) {
 			r := tcphup(t, "list", "--netns="+pods[3].label)
 			r.mustExit(t, 0)
 			lines := strings.Split(r.stdout, "\n")
-			if len(lines) != 3 || !strings.HasPrefix(lines[0], "NETNS  ") || !strings.HasPrefix(lines[1], "shop/web-3  127.0.0.1:4001  ") {
+			if len(lines) != 4 || !strings.HasPrefix(lines[0], "NETNS  ") || !strings.HasPrefix(lines[1], "shop/web-3  127.0.0.1:4001  ") {
 				t.Errorf("got %s", r.stdout)
 			}
 		})
