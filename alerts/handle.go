@@ -177,7 +177,7 @@ func (r *Receiver) run(ctx context.Context, j *job, rules *Rules) {
 		}
 	}
 	if most := j.policy.Limits.Flows; most > 0 && act.flows >= most {
-		j.decide(resultOverBudget, "%d flows closed in earlier attempts, budget exhausted", act.flows)
+		j.decide(resultOverBudget, "%s closed in earlier attempts, budget exhausted", text.Plural(act.flows, "flow"))
 	} else {
 		request := r.newRequest(j, rules, now, act)
 		request.Begin = func(flows int) { r.recordBegin(j, flows) }
@@ -302,24 +302,24 @@ func (j *job) classify(ctx context.Context, err error) {
 	unfinished, failed, overBudget := j.unfinished(), j.report.Count(hangup.Failed), j.report.Refusals()[hangup.ReasonBudget]
 	switch {
 	case ctx.Err() != nil && (err != nil || unfinished > 0):
-		j.interrupted(context.Cause(ctx), fmt.Sprintf("%d flows left", unfinished))
+		j.interrupted(context.Cause(ctx), text.Plural(unfinished, "flow")+" left")
 	case errors.Is(err, os.ErrPermission), errors.Is(err, errors.ErrUnsupported):
 		j.decide(resultFailed, "%v", err)
 	case err != nil:
 		j.decide(resultError, "%v", err)
 	case j.report.Exhausted() > 0:
-		j.decide(resultUnfinished, "%d flows left, out of descriptors or memory", unfinished)
+		j.decide(resultUnfinished, "%s left, out of descriptors or memory", text.Plural(unfinished, "flow"))
 	case unfinished > 0:
-		j.decide(resultUnfinished, "%d flows left", unfinished)
+		j.decide(resultUnfinished, "%s left", text.Plural(unfinished, "flow"))
 	case overBudget > 0:
-		j.decide(resultOverBudget, "%d flows exceed the budget, none closed", overBudget)
+		j.decide(resultOverBudget, "%s over the budget, none closed", text.Plural(overBudget, "flow"))
 	case j.shadow:
-		j.decide(resultShadow, "%d flows would be hung up", j.report.Count(hangup.Planned))
+		j.decide(resultShadow, "%s would be hung up", text.Plural(j.report.Count(hangup.Planned), "flow"))
 	case failed > 0:
 		i := slices.IndexFunc(j.report.Results, func(r hangup.Result) bool { return r.Outcome == hangup.Failed })
 		j.decide(resultFailed, "%s failed, first error: %v", text.Plural(failed, "flow"), j.report.Results[i].Err)
 	case j.refused() > 0:
-		j.decide(resultRefused, "%d flows refused", j.refused())
+		j.decide(resultRefused, "%s refused", text.Plural(j.refused(), "flow"))
 	case j.keeps():
 		j.decide(resultKept, "%s", j.summary())
 	default:

@@ -33,6 +33,35 @@ func TestAuditKeepsLast(t *testing.T) {
 	}
 }
 
+// An action has its counts of reconnects for as long as its end record is in memory.
+func TestReconnects(t *testing.T) {
+	l := New(nil)
+	add := func(event Event, action string) {
+		t.Helper()
+		if err := l.Add(Record{Event: event, Action: action}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l.CountReconnect("a", true) // before the begin record
+	add(EventBegin, "a")
+	l.CountReconnect("a", true)
+	add(EventEnd, "a")
+	l.CountReconnect("a", false)
+	l.CountReconnect("a", false)
+	if got, want := l.Records()[1].Reconnects, (&Reconnects{SameAddress: 1, OtherAddress: 2}); *got != *want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	for i := range 2 * MaxRecords {
+		action := strconv.Itoa(i)
+		add(EventBegin, action)
+		add(EventEnd, action)
+		l.CountReconnect("a", true)
+	}
+	if n := len(l.reconnects); n != MaxRecords/2 {
+		t.Errorf("counts of %d actions in memory, want %d", n, MaxRecords/2)
+	}
+}
+
 // nearlyFull accepts room more bytes, like a file on an almost full disk.
 type nearlyFull struct {
 	bytes.Buffer

@@ -44,6 +44,7 @@ const otherLabel = "other"
 // newResult returns the result of the scan in the aggregator. After an incomplete dump
 // of TCP it has no destinations.
 func (c *Collector) newResult(tcp, mptcp sourceResult) *result {
+	defer c.aggregator.destinations.releaseIdleTimes()
 	r := &result{tcp: tcp, mptcp: mptcp, idleListed: c.aggregator.listIdle}
 	if !r.tcpOK() {
 		return r
@@ -57,7 +58,6 @@ func (c *Collector) newResult(tcp, mptcp sourceResult) *result {
 		r.destinations = append(r.destinations, series{exposition.Label("destination", otherLabel), exposition.Label("port", ""), rest})
 	}
 	r.folded, r.foldedMore = folded, c.aggregator.destinations.heavy.overflown()
-	c.aggregator.destinations.releaseIdleTimes()
 
 	kept, rest, folded = c.aggregator.inbound.choose()
 	for _, k := range kept {

@@ -50,8 +50,8 @@ func (d *Destination) Other() bool { return d.Address == otherLabel }
 func IdleBuckets() []time.Duration { return slices.Clone(idleBuckets[:]) }
 
 // Snapshot scans the sockets and returns the result. It shares a running scan with
-// concurrent scrapes, unless that scan lists no idle times. It fails if the dump of TCP sockets is incomplete; after an
-// incomplete dump of MPTCP the MPTCP counts are 0.
+// concurrent scrapes, unless that scan lists no idle times. It fails if the dump of TCP
+// sockets is incomplete; after an incomplete dump of MPTCP the MPTCP counts are 0.
 func (c *Collector) Snapshot(ctx context.Context) (*Snapshot, error) {
 	r, err := c.listingScan(ctx)
 	switch {

@@ -101,3 +101,21 @@ func TestSnapshot(t *testing.T) {
 		t.Errorf("interrupted dump: %+v, %v", got, err)
 	}
 }
+
+// No idle times stay in memory after a snapshot, also if its scan failed.
+func TestSnapshotReleasesIdleTimes(t *testing.T) {
+	kernel := &fakeKernel{flows: []sockdiag.Flow{
+		flow("10.0.0.1:40000", "10.0.0.5:5432", idle(time.Second, time.Second, 0)),
+		flow("10.0.0.1:40001", "10.0.0.6:5432", idle(time.Second, time.Second, 0)),
+	}}
+	c := newTest(t, Config{MaxDestinations: 1}, kernel)
+	for _, err := range []error{nil, sockdiag.ErrInterrupted} {
+		kernel.tcpErr = err
+		if _, got := c.Snapshot(t.Context()); !errors.Is(got, err) {
+			t.Fatalf("got %v, want %v", got, err)
+		}
+		if slices.ContainsFunc(c.aggregator.destinations.aggregates, func(a aggregate) bool { return a.idleTimes != nil }) {
+			t.Errorf("idle times in memory after a scan with error %v", err)
+		}
+	}
+}

@@ -33,7 +33,7 @@ func (c *checkConfig) run(context.Context) error {
 			return err
 		}
 	}
-	_, err = fmt.Fprintf(c.stdout, "%s: %d policies, %d services, %d never rules\n",
+	_, err = fmt.Fprintf(c.stdout, "%s: valid; policies: %d, services: %d, never rules: %d\n",
 		c.file, len(loaded.Rules.Policies), len(loaded.Services), len(loaded.Rules.Never))
 	return err
 }

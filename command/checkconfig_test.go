@@ -19,7 +19,7 @@ func TestCheckConfigWarns(t *testing.T) {
 	if err := c.run(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if want := file + ": 1 policies, 0 services, 0 never rules\n"; stdout.String() != want {
+	if want := file + ": valid; policies: 1, services: 0, never rules: 0\n"; stdout.String() != want {
 		t.Errorf("stdout %q, want %q", stdout.String(), want)
 	}
 	want := "warning: " + file + `:3: match: the quotes in team='web' are part of the label's name or value: write team="web"` + "\n"

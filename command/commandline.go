@@ -162,6 +162,9 @@ func (l *commandLine) checkFirstWord() error {
 	if len(names) == 0 {
 		return nil
 	}
+	if names[0] == words[0] {
+		return parseError{fmt.Errorf("flags come after the command: tcphup %s; %s", words[0], otherwise), "tcphup " + words[0] + " --help"}
+	}
 	return parseError{fmt.Errorf("unknown command %s%s; %s", text.Quote(words[0]), didYouMean("tcphup ", names), otherwise), "tcphup --help"}
 }
 

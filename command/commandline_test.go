@@ -30,6 +30,8 @@ func TestMessages(t *testing.T) {
 		{"hangpu 10.0.0.5 5432", `unknown command "hangpu" (did you mean tcphup hangup?); for a host of this name, write tcphup hangup hangpu 10.0.0.5 5432; see tcphup --help`},
 		{"lst 10.0.0.5", `unknown command "lst" (did you mean tcphup list?); for a host of this name, write tcphup hangup lst 10.0.0.5; see tcphup --help`},
 		{"--dry-run List 10.0.0.5", `unknown command "List" (did you mean tcphup list?); for a host of this name, write tcphup hangup List 10.0.0.5; see tcphup --help`},
+		{"--netns=all list", "flags come after the command: tcphup list; to hang up, HOST and PORT are both needed" + list},
+		{"--dry-run list 10.0.0.5 1", "flags come after the command: tcphup list; for a host of this name, write tcphup hangup list 10.0.0.5 1" + list},
 		{"help lst", `unknown command "lst" (did you mean list?); see tcphup --help`},
 		{"help nothing", `unknown command "nothing"; see tcphup --help`},
 

@@ -5,7 +5,6 @@ import (
 	"go/parser"
 	"go/token"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
@@ -19,10 +18,8 @@ import (
 func TestDocs(t *testing.T) {
 	app, _ := newApp(nil)
 	commands := app.Model().Commands
-	hangup := commands[slices.IndexFunc(commands, func(c *kingpin.CmdModel) bool { return c.Default })]
 	outcomes, reasons := outcomeTables(t)
 	for _, tt := range []struct{ file, region, want string }{
-		{"README.md", "hangup-flags", flagTable(hangup)},
 		{"README.md", "outcomes", outcomes},
 		{"docs/reference.md", "commands", commandSections(commands)},
 		{"docs/reference.md", "outcomes", outcomes},

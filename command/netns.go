@@ -106,6 +106,8 @@ func unknownNetns(unreadable int, hidden bool) string {
 	switch {
 	case hidden:
 		return "; /proc hides processes of other users and their network namespaces"
+	case unreadable == 1:
+		return "; network namespace of 1 process unknown: permission denied"
 	case unreadable > 0:
 		return fmt.Sprintf("; network namespaces of %d processes unknown: permission denied", unreadable)
 	default:

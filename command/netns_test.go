@@ -113,6 +113,9 @@ func TestScopeEach(t *testing.T) {
 	if s := (scope{unreadable: 2}); !s.incomplete() || s.note() != "; network namespaces of 2 processes unknown: permission denied" {
 		t.Errorf("unreadable: %q", s.note())
 	}
+	if s := (scope{unreadable: 1}); s.note() != "; network namespace of 1 process unknown: permission denied" {
+		t.Errorf("unreadable: %q", s.note())
+	}
 	if s := (scope{hidden: true}); !s.incomplete() || s.note() == "" {
 		t.Errorf("hidden: %q", s.note())
 	}

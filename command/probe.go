@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/alecthomas/kingpin/v2"
 
@@ -64,7 +66,7 @@ func (p *probe) run(ctx context.Context) error {
 	if p.output == "json" {
 		err = printJSON(p.stdout, checks)
 	} else {
-		err = writeChecks(p.stdout, checks)
+		err = checkTable(checks, terminalWidth(p.stdout)).write(p.stdout, false)
 	}
 	if err != nil {
 		return fmt.Errorf("write checks: %w", err)
@@ -78,20 +80,50 @@ func (p *probe) run(ctx context.Context) error {
 	return nil
 }
 
-func writeChecks(w io.Writer, checks []checkJSON) error {
+// checkTable returns the table of the checks. Details that exceed the width of the terminal
+// continue on the next line; width 0 does not limit their length.
+func checkTable(checks []checkJSON, width int) *table {
 	t := new(table)
+	left := math.MaxInt
+	if width > 0 {
+		left = max(width-detailIndent(checks), minDetail)
+	}
 	var netns []string
-	for _, c := range checks {
+	add := func(c *checkJSON, name, usable, detail string) {
+		for i, line := range wrapWords(text.Printable(detail), left) {
+			if i > 0 {
+				name, usable = "", ""
+			}
+			t.add(cell{text: name}, cell{text: usable}, cell{text: line})
+			netns = append(netns, c.Netns)
+		}
+	}
+	for i := range checks {
+		c := &checks[i]
 		usable := "no"
 		if c.Usable {
 			usable = "yes"
 		}
-		t.add(cell{text: c.Name}, cell{text: usable}, cell{text: text.Printable(c.Detail)})
-		netns = append(netns, c.Netns)
+		add(c, c.Name, usable, c.Detail)
 		if c.Fix != "" {
-			t.add(cell{}, cell{}, cell{text: "-> " + text.Printable(c.Fix)})
-			netns = append(netns, c.Netns)
+			add(c, "", "", "-> "+c.Fix)
 		}
 	}
-	return t.addNetns(netns).write(w, false)
+	return t.addNetns(netns)
+}
+
+// minDetail is the least width of a detail, for narrow terminals.
+const minDetail = 30
+
+// detailIndent returns the width of the columns to the left of a detail.
+func detailIndent(checks []checkJSON) int {
+	name, netns := 0, 0
+	for _, c := range checks {
+		name = max(name, utf8.RuneCountInString(c.Name))
+		netns = max(netns, utf8.RuneCountInString(c.Netns))
+	}
+	if netns > 0 {
+		netns += len(gap)
+	}
+	return netns + name + len(gap) + len("yes") + len(gap)
 }

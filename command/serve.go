@@ -30,7 +30,7 @@ func newServe(cmd *kingpin.CmdClause) *serve {
 	cmd.Flag("alerts.listen-address", "Address of the alert receiver; empty disables it.").
 		Default("127.0.0.1:10472").StringVar(&o.AlertsAddress)
 	cmd.Flag("alerts.web-config-file", "Like --web.config.file, for the alert receiver: TLS, client certificates or basic auth.").StringVar(&o.AlertsWebConfig)
-	cmd.Flag("alerts.token-file", "File with accepted bearer tokens of alert senders, one per line, readable only by its owner.").StringVar(&o.Alerts.TokenFile)
+	cmd.Flag("alerts.token-file", "File with accepted bearer tokens of alert senders, one per line, not accessible to other users than its owner and group.").StringVar(&o.Alerts.TokenFile)
 	cmd.Flag("alerts.pause-file", "While this file exists, alerts close no connection.").StringVar(&o.Alerts.PauseFile)
 	cmd.Flag("alerts.shadow", "Shadow all policies: process alerts and run every safety check, but close nothing, like hangup --dry-run.").BoolVar(&o.Alerts.Shadow)
 	cmd.Flag("audit.log-file", "Append every decision to this file, one JSON object per line.").StringVar(&o.AuditFile)

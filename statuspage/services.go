@@ -108,7 +108,7 @@ func newPageAddressList(addresses []services.Address, counted, private bool) pag
 			shown.Sockets = text.Plural(a.Sockets, "socket")
 		}
 		if counted && a.Shared > 0 {
-			shown.Shared = strconv.Itoa(a.Shared) + " may belong to another service"
+			shown.Shared = strconv.Itoa(a.Shared) + " more may belong to another service"
 		}
 		list.Shown = append(list.Shown, shown)
 	}

@@ -36,7 +36,7 @@ func TestStatusPageServices(t *testing.T) {
 		{name: "no services", unwanted: []string{title, noFormer}},
 		{
 			name: "not looked up yet", status: one(services.Status{}),
-			want: []string{title, ">not yet<", noFormer, `data-label="Current">none<`, `data-label="Stale sockets">0<`}, unwanted: []string{"answered", "failed"},
+			want: []string{title, ">not yet<", noFormer, `data-label="Current">none<`, `data-label="Stale">0<`}, unwanted: []string{"answered", "failed"},
 		},
 		{
 			name: "no former addresses", status: one(services.Status{Looked: now, Current: addresses(1, 3)}),
@@ -44,15 +44,15 @@ func TestStatusPageServices(t *testing.T) {
 		},
 		{
 			name: "unknown since", status: one(services.Status{Looked: now, Former: addresses(1, 1)}),
-			want: []string{`<span class="aside"><span class="count">1 socket</span></span>`, `class="alarm" data-label="Stale sockets">1<`}, unwanted: []string{"since", noFormer},
+			want: []string{`<span class="aside"><span class="count">1 socket</span></span>`, `class="alarm" data-label="Stale">1<`}, unwanted: []string{"since", noFormer},
 		},
 		{
 			name: "shared address", status: one(services.Status{Looked: now, Former: []services.Address{{Addr: netip.MustParseAddr("10.0.0.1"), Sockets: 3, Shared: 2}}}),
-			want: []string{"3 sockets</span>, 2 may belong to another service</span>"},
+			want: []string{"3 sockets</span>, 2 more may belong to another service</span>"},
 		},
 		{
 			name: "not counted", status: one(services.Status{Looked: now, Former: addresses(1, 1), Current: addresses(1, 7)}), failed: true,
-			want: []string{`class="nothing" data-label="Stale sockets">–<`}, unwanted: []string{"1 socket", "7 sockets", "alarm"},
+			want: []string{`class="nothing" data-label="Stale">–<`}, unwanted: []string{"1 socket", "7 sockets", "alarm"},
 		},
 		{
 			name: "many addresses", status: one(services.Status{Looked: now, Former: addresses(pageAddresses+2, 1)}),

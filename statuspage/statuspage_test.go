@@ -85,7 +85,7 @@ func examplePage(private bool) *pageData {
 		{Event: audit.EventFlow, Time: at(2 * time.Minute), Policy: "stale-database", Destination: "10.20.0.5", Port: "5432", Action: "1", Flow: flow("10.20.0.1:51004", "10.20.0.5:5432", "pgbouncer", 871, "shutdown", "closed", "", "")},
 		{Event: audit.EventFlow, Time: at(2 * time.Minute), Policy: "stale-database", Destination: "10.20.0.5", Port: "5432", Action: "1", Flow: flow("10.20.0.1:51010", "10.20.0.5:5432", "pgbouncer", 871, "shutdown", "half_closed", "", "the peer holds its end")},
 		{
-			Event: audit.EventEnd, Time: at(2 * time.Minute), Policy: "stale-database", Destination: "10.20.0.5", Port: "5432", Action: "1", Result: "refused", Detail: "1 flows refused",
+			Event: audit.EventEnd, Time: at(2 * time.Minute), Policy: "stale-database", Destination: "10.20.0.5", Port: "5432", Action: "1", Result: "refused", Detail: "1 flow refused",
 			Flows: map[hangup.Outcome]int{"closed": 1, "half_closed": 1, "refused": 1}, Spared: map[hangup.Reason]int{"evidence": 3}, Reconnects: &audit.Reconnects{SameAddress: 1},
 		},
 		{Event: audit.EventBegin, Time: at(time.Second), Policy: "running-policy", Destination: "10.20.0.4", Port: "5432", Action: "2", Flows: map[hangup.Outcome]int{"planned": 7}},
@@ -209,7 +209,7 @@ func TestStatusPageUnauthenticated(t *testing.T) {
 	}
 	for _, want := range []string{
 		"stale-database", "half_closed", "sigpipe", "not_allowed", "grant CAP_NET_ADMIN", "--web.config.file", ">1 closed<", "spared: 3 evidence", "1 reconnected to the same address",
-		`">db.internal</th>`, `data-label="Stale sockets">48</td>`, `data-label="Former">2</td>`, `data-label="Current">1</td>`, `>failed</span>`,
+		`">db.internal</th>`, `data-label="Stale">48</td>`, `data-label="Former">2</td>`, `data-label="Current">1</td>`, `>failed</span>`,
 	} {
 		if !strings.Contains(page, want) {
 			t.Errorf("an unauthenticated client does not see %s", want)

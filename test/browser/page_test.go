@@ -179,7 +179,7 @@ services:
 				t.Errorf("page for a remote client has %q", secret)
 			}
 		}
-		for _, want := range []string{`service">` + serviceName + "<", `data-label="Stale sockets">2<`, `data-label="Former">1<`, ">failed<"} {
+		for _, want := range []string{`service">` + serviceName + "<", `data-label="Stale">2<`, `data-label="Former">1<`, ">failed<"} {
 			if !strings.Contains(page, want) {
 				t.Errorf("page for a remote client without %s:\n%s", want, page)
 			}
