@@ -21,6 +21,7 @@ type sidecar struct {
 	user     string
 	app      string // the application's user
 	caps     []string
+	profile  bool // the shipped seccomp profile, in place of Docker's
 	ownPIDs  bool // pid namespace not shared with the application
 	mptcp    bool
 	method   string // method that auto selects; "" when the flow is refused
@@ -38,6 +39,7 @@ const (
 var sidecars = []sidecar{
 	{name: "the application's uid and gid", user: appUser, app: appUser, caps: []string{"SYS_PTRACE"}, shutdown: true, method: "shutdown"},
 	{name: "the application's uid and gid", user: appUser, app: appUser, missing: "seccomp profile", fix: "seccomp profile"},
+	{name: "the application's uid and gid, with the shipped seccomp profile", user: appUser, app: appUser, profile: true, shutdown: true, method: "shutdown"},
 	{name: "the application's uid, another gid", user: "1000:1001", app: appUser, caps: []string{"SYS_PTRACE"}, missing: "uid and gid", fix: "uid and gid"},
 	{name: "root, as does the application", user: rootUser, app: rootUser, caps: []string{"SYS_PTRACE"}, shutdown: true, method: "shutdown"},
 	{name: "root", user: rootUser, app: appUser, caps: []string{"SYS_PTRACE"}, missing: "CAP_DAC_READ_SEARCH", fix: "CAP_DAC_READ_SEARCH"},
@@ -137,6 +139,9 @@ func (s *sidecar) flags(app string) []string {
 	}
 	if !s.ownPIDs {
 		flags = append(flags, "--pid=container:"+app)
+	}
+	if s.profile {
+		flags = append(flags, "--security-opt=seccomp=../../deploy/kubernetes/acting-restricted/tcphup.json")
 	}
 	for _, c := range s.caps {
 		flags = append(flags, "--cap-add="+c)
