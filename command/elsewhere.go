@@ -30,6 +30,7 @@ func (h *hangupCommand) elsewhere(ctx context.Context) string {
 	if err != nil {
 		return fmt.Sprintf("tcphup: cannot look for connections that lead elsewhere: %v\n", err)
 	}
+	maps.DeleteFunc(counts, func(a netip.Addr, _ int) bool { return h.resolved.mayHave(a) })
 	return noteElsewhere(counts, s.Ports, h.filters())
 }
 
