@@ -16,8 +16,8 @@ var ErrNotRegular = errors.New("not a regular file")
 // Open opens an existing audit file of another process, to append records to it, and
 // returns a function that closes the file. It never creates a file: tcphup serve could not
 // write a file of another user. Errors match fs.ErrNotExist, fs.ErrPermission, ErrNotRegular
-// or safefile.ErrUnsafe. A symbolic link is an error too: the directory may belong to a user
-// with less rights than the caller.
+// or safefile.ErrUnsafe. A symbolic link is an error too, and a file with several names: the
+// directory may belong to a user with less rights than the caller.
 func Open(path string) (*Log, func() error, error) {
 	// O_NONBLOCK: to open a FIFO without a reader would block.
 	file, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK|syscall.O_NOCTTY, 0)
@@ -30,6 +30,9 @@ func Open(path string) (*Log, func() error, error) {
 	info, err := file.Stat()
 	if err == nil && !info.Mode().IsRegular() {
 		err = fmt.Errorf("open %s: %w", path, ErrNotRegular)
+	}
+	if err == nil && info.Sys().(*syscall.Stat_t).Nlink > 1 {
+		err = fmt.Errorf("open %s: several hard links: %w", path, safefile.ErrUnsafe)
 	}
 	if err == nil {
 		err = safefile.Check(file)

@@ -55,12 +55,13 @@ func TestOpenRejects(t *testing.T) {
 	path := func(name string) string { return filepath.Join(dir, name) }
 	err := errors.Join(
 		os.WriteFile(path("file"), nil, 0o600), os.Symlink("file", path("link")), syscall.Mkfifo(path("fifo"), 0o600),
-		os.WriteFile(path("open"), nil, 0o600), os.Chmod(path("open"), 0o666))
+		os.WriteFile(path("open"), nil, 0o600), os.Chmod(path("open"), 0o666),
+		os.WriteFile(path("name"), nil, 0o600), os.Link(path("name"), path("other")))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for name, want := range map[string]error{
-		"missing": fs.ErrNotExist, "link": ErrNotRegular, "fifo": syscall.ENXIO, "open": safefile.ErrUnsafe, ".": syscall.EISDIR,
+		"missing": fs.ErrNotExist, "link": ErrNotRegular, "fifo": syscall.ENXIO, "open": safefile.ErrUnsafe, ".": syscall.EISDIR, "other": safefile.ErrUnsafe,
 	} {
 		if _, _, err := Open(path(name)); !errors.Is(err, want) || !strings.Contains(err.Error(), dir) {
 			t.Errorf("%s: %v, want %v and the path", name, err, want)

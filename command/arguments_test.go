@@ -32,10 +32,10 @@ func describe(t *testing.T, args []string) string {
 	var s *selection
 	switch c := commands[name].(type) {
 	case *hangupCommand:
-		c.stderr, c.names, s = io.Discard, names, &c.selection
+		c.stderr, c.names, s = io.Discard, names.resolve, &c.selection
 		err = c.parse(t.Context())
 	case *list:
-		c.stderr, c.names, s = io.Discard, names, &c.selection
+		c.stderr, c.names, s = io.Discard, names.resolve, &c.selection
 		err = c.parse(t.Context())
 	default:
 		return name

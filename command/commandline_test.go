@@ -66,6 +66,9 @@ func TestMessages(t *testing.T) {
 		{"version 1", `unexpected argument "1"; see tcphup version --help`},
 		{"healthcheck http://%%", `usage: url: parse "http://%%"`},
 
+		{"--stale= --pid=1", "--stale: empty: write NAME or NAME:PORT"},
+		{"--stale= 10.0.0.5 1", "--stale: empty: write NAME or NAME:PORT"},
+		{"list --stale=", "--stale: empty: write NAME or NAME:PORT"},
 		{"--stale=db.internal 10.0.0.5 1", "usage: --stale takes the place of HOST and PORT"},
 		{"--stale=10.0.0.5:1 --former=10.0.0.6", "usage: --stale: "},
 		{"--stale=db.internal:1 --former=x", "usage: --former: "},

@@ -1,7 +1,9 @@
 package command
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/netip"
@@ -10,56 +12,90 @@ import (
 
 	"tcphup/internal/address"
 	"tcphup/internal/text"
+	"tcphup/services"
 )
 
 // widestPrefix is the shortest prefix length that hangup accepts without --yes.
 const widestPrefix = 8
 
-// resolver is the part of net.Resolver that parseHosts uses.
-type resolver interface {
-	LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error)
+// resolver resolves a name in both address families.
+type resolver func(ctx context.Context, name string) (services.Resolved, error)
+
+func resolve(ctx context.Context, name string) (services.Resolved, error) {
+	return services.Resolve(ctx, services.Service{Name: name})
 }
 
-// parseHosts returns the sorted prefixes for addresses, prefixes and names. A name
-// resolves to all its A and AAAA addresses, which parseHosts prints to notes. Errors begin
-// with argument, the name of the argument or flag.
-func parseHosts(ctx context.Context, argument string, hosts []string, names resolver, notes io.Writer) ([]netip.Prefix, error) {
-	var prefixes []netip.Prefix
-	for _, host := range hosts {
-		found, err := parseHost(ctx, host, names, notes)
-		if err != nil {
-			return nil, argumentErrorf("%s %w", argument, err)
-		}
-		prefixes = append(prefixes, found...)
+// hostAddresses has the addresses of the hosts of arguments or of a flag.
+type hostAddresses struct {
+	prefixes []netip.Prefix // sorted
+	partial  []partial
+}
+
+// partial is a name with addresses in one family. The lookup in the other family failed.
+type partial struct {
+	name string
+	services.Resolved
+}
+
+func (p *partial) err() error {
+	return cmp.Or(p.errOf(netip.IPv4Unspecified()), p.errOf(netip.IPv6Unspecified()))
+}
+
+// errOf returns the error of the lookup in the address's family.
+func (p *partial) errOf(addr netip.Addr) error {
+	if err := p.Err(addr); !errors.Is(err, services.ErrOtherFamily) {
+		return err
 	}
-	slices.SortFunc(prefixes, netip.Prefix.Compare)
-	return slices.Compact(prefixes), nil
+	return nil
 }
 
-func parseHost(ctx context.Context, host string, names resolver, notes io.Writer) ([]netip.Prefix, error) {
+// mayHave reports whether an address may belong to a host because a lookup failed.
+func (a *hostAddresses) mayHave(addr netip.Addr) bool {
+	return slices.ContainsFunc(a.partial, func(p partial) bool { return p.errOf(addr) != nil })
+}
+
+// parseHosts returns the prefixes for addresses, prefixes and names. A name resolves to all its
+// A and AAAA addresses, which parseHosts prints to notes; see partial. Errors begin with argument, the name
+// of the argument or flag.
+func parseHosts(ctx context.Context, argument string, list []string, names resolver, notes io.Writer) (hostAddresses, error) {
+	var all hostAddresses
+	for _, host := range list {
+		if err := all.add(ctx, host, names, notes); err != nil {
+			return hostAddresses{}, argumentErrorf("%s %w", argument, err)
+		}
+	}
+	slices.SortFunc(all.prefixes, netip.Prefix.Compare)
+	all.prefixes = slices.Compact(all.prefixes)
+	return all, nil
+}
+
+func (a *hostAddresses) add(ctx context.Context, host string, names resolver, notes io.Writer) error {
 	prefix, name, err := address.ParseHost(host)
 	switch {
 	case err != nil:
-		return nil, err
+		return err
 	case name == "":
-		return []netip.Prefix{prefix}, nil
+		a.prefixes = append(a.prefixes, prefix)
+		return nil
 	}
-	addrs, err := names.LookupNetIP(ctx, "ip", host)
+	resolved, err := names(ctx, host)
 	if err != nil {
-		return nil, fmt.Errorf("%s does not resolve: %w", text.Quote(host), err)
+		return fmt.Errorf("%s does not resolve: %w", text.Quote(host), err)
 	}
-	var prefixes []netip.Prefix
 	var list []string
-	for _, a := range addrs {
-		p, err := address.FromAddr(a)
+	for _, addr := range resolved.Addrs {
+		p, err := address.FromAddr(addr)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", text.Quote(host), err)
+			return fmt.Errorf("%s: %w", text.Quote(host), err)
 		}
-		prefixes, list = append(prefixes, p), append(list, p.Addr().String())
+		a.prefixes, list = append(a.prefixes, p), append(list, p.Addr().String())
 	}
-	if len(prefixes) == 0 {
-		return nil, fmt.Errorf("%s has no address", text.Quote(host))
+	if len(list) == 0 {
+		return fmt.Errorf("%s has no address", text.Quote(host))
+	}
+	if p := (partial{host, resolved}); p.err() != nil {
+		a.partial = append(a.partial, p)
 	}
 	fmt.Fprintf(notes, "tcphup: %s resolves to %s\n", host, strings.Join(list, ", "))
-	return prefixes, nil
+	return nil
 }

@@ -10,17 +10,18 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"tcphup/services"
 	"tcphup/test/kit/addresses"
 )
 
 // fakeResolver has the addresses by name.
 type fakeResolver map[string][]netip.Addr
 
-func (n fakeResolver) LookupNetIP(_ context.Context, _, host string) ([]netip.Addr, error) {
-	if addrs, ok := n[host]; ok {
-		return addrs, nil
+func (n fakeResolver) resolve(_ context.Context, name string) (services.Resolved, error) {
+	if addrs, ok := n[name]; ok {
+		return services.Resolved{Addrs: addrs}, nil
 	}
-	return nil, errors.New("no such host")
+	return services.Resolved{}, errors.New("no such host")
 }
 
 func TestParseHosts(t *testing.T) {
@@ -60,15 +61,15 @@ func TestParseHosts(t *testing.T) {
 		{hosts: "odd.example", fails: `HOST "odd.example": "0.0.0.0" is the unspecified`},
 	} {
 		t.Run(tt.hosts, func(t *testing.T) {
-			got, err := parseHosts(t.Context(), "HOST", strings.Fields(tt.hosts), resolver, io.Discard)
+			got, err := parseHosts(t.Context(), "HOST", strings.Fields(tt.hosts), resolver.resolve, io.Discard)
 			if tt.fails != "" {
-				if !errors.Is(err, ErrUsage) || !strings.Contains(err.Error(), tt.fails) || got != nil {
+				if !errors.Is(err, ErrUsage) || !strings.Contains(err.Error(), tt.fails) || got.prefixes != nil {
 					t.Errorf("got %v, %v; want a usage error with %q", got, err, tt.fails)
 				}
 				return
 			}
 			var text []string
-			for _, p := range got {
+			for _, p := range got.prefixes {
 				text = append(text, p.String())
 			}
 			if diff := cmp.Diff(tt.want, strings.Join(text, " ")); err != nil || diff != "" {
@@ -94,7 +95,8 @@ func TestSharedInputs(t *testing.T) {
 		return found, err
 	}
 	host := func(text string) ([]netip.Prefix, error) {
-		return parseHosts(t.Context(), "HOST", []string{text}, fakeResolver{}, io.Discard)
+		found, err := parseHosts(t.Context(), "HOST", []string{text}, fakeResolver{}.resolve, io.Discard)
+		return found.prefixes, err
 	}
 	for name, parse := range map[string]func(string) ([]netip.Prefix, error){"HOST": host, "--former": former, "--collector.include": flag} {
 		for _, tt := range addresses.Inputs() {
@@ -118,7 +120,7 @@ func TestSharedInputs(t *testing.T) {
 func TestResolvedNote(t *testing.T) {
 	var notes strings.Builder
 	resolver := fakeResolver{"db.example": {netip.MustParseAddr("::ffff:192.0.2.1"), netip.MustParseAddr("2001:db8::1")}}
-	if _, err := parseHosts(t.Context(), "HOST", []string{"192.0.2.9", "db.example"}, resolver, &notes); err != nil {
+	if _, err := parseHosts(t.Context(), "HOST", []string{"192.0.2.9", "db.example"}, resolver.resolve, &notes); err != nil {
 		t.Fatal(err)
 	}
 	if got, want := notes.String(), "tcphup: db.example resolves to 192.0.2.1, 2001:db8::1\n"; got != want {

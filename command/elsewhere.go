@@ -14,7 +14,7 @@ import (
 	"tcphup/sockdiag"
 )
 
-// maxElsewhere limits the addresses of a note about other destinations.
+// maxElsewhere limits the addresses of formatAddresses.
 const maxElsewhere = 5
 
 // elsewhere returns a note about the connections to the same ports that lead to other
@@ -30,6 +30,7 @@ func (h *hangupCommand) elsewhere(ctx context.Context) string {
 	if err != nil {
 		return fmt.Sprintf("tcphup: cannot look for connections that lead elsewhere: %v\n", err)
 	}
+	maps.DeleteFunc(counts, func(a netip.Addr, _ int) bool { return h.resolved.mayHave(a) })
 	return noteElsewhere(counts, s.Ports, h.filters())
 }
 
@@ -68,22 +69,32 @@ func isName(host string) bool {
 	return err != nil
 }
 
-// noteElsewhere lists the addresses with the most connections first. The command in the note
-// has the filters.
+// formatAddresses lists the addresses with the most connections first.
+func formatAddresses(counts map[netip.Addr]int) string {
+	var list []string
+	addresses := byCount(counts)
+	for _, a := range addresses[:min(len(addresses), maxElsewhere)] {
+		list = append(list, fmt.Sprintf("%s (%d)", a, counts[a]))
+	}
+	if more := len(addresses) - maxElsewhere; more > 0 {
+		list = append(list, fmt.Sprintf("and %d more", more))
+	}
+	return strings.Join(list, ", ")
+}
+
+// noteElsewhere lists the addresses. The command in the note has the filters. It has no address
+// if there are several: those of other services may be among them.
 func noteElsewhere(counts map[netip.Addr]int, ports []sockdiag.PortRange, filters []string) string {
-	total, addresses := 0, byCount(counts)
+	total := 0
 	for _, n := range counts {
 		total += n
 	}
 	if total == 0 {
 		return ""
 	}
-	var list, hosts []string
-	for _, a := range addresses[:min(len(addresses), maxElsewhere)] {
-		list, hosts = append(list, fmt.Sprintf("%s (%d)", a, counts[a])), append(hosts, a.String())
-	}
-	if more := len(addresses) - maxElsewhere; more > 0 {
-		list = append(list, fmt.Sprintf("and %d more", more))
+	host := "ADDRESS"
+	if len(counts) == 1 {
+		host = byCount(counts)[0].String()
 	}
 	port := sockdiag.FormatPorts(ports)
 	verb := "lead"
@@ -91,5 +102,5 @@ func noteElsewhere(counts map[netip.Addr]int, ports []sockdiag.PortRange, filter
 		verb = "leads"
 	}
 	return fmt.Sprintf("tcphup: %s to port %s %s elsewhere: %s; to hang up: tcphup %s\n",
-		text.Plural(total, "connection"), port, verb, strings.Join(list, ", "), strings.Join(slices.Concat(hosts, []string{port}, filters), " "))
+		text.Plural(total, "connection"), port, verb, formatAddresses(counts), strings.Join(slices.Concat([]string{host, port}, filters), " "))
 }

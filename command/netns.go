@@ -48,14 +48,19 @@ func (n *netnsFlag) find() (scope, error) {
 	if err != nil {
 		return scope{}, fmt.Errorf("--netns: %w", err)
 	}
-	var all scope
+	labelled := label(found.Namespaces)
 	pid, notPID := strconv.Atoi(n.value)
 	if n.value != allNetns && notPID == nil {
-		if err := found.Select(pid); err != nil {
+		id, err := namespaces.OfProcess(pid)
+		if err != nil {
 			return scope{}, netnsError(err, fmt.Sprintf("no process %d", pid))
 		}
+		labelled, err = ofProcess(labelled, id, n.value)
+		if err != nil {
+			return scope{}, err
+		}
 	}
-	labelled := label(found.Namespaces)
+	var all scope
 	for i := range labelled {
 		if n.value == allNetns || notPID == nil || labelled[i].named(n.value) {
 			all.namespaces = append(all.namespaces, labelled[i].request())
@@ -70,6 +75,17 @@ func (n *netnsFlag) find() (scope, error) {
 		return scope{}, argumentErrorf("--netns: %d network namespaces match %q: use the id of a process", len(all.namespaces), n.value)
 	}
 	return all, nil
+}
+
+// ofProcess returns the namespace of a process. It returns an error if another namespace has
+// the id of the process as its name.
+func ofProcess(labelled []netns, id namespaces.ID, pid string) ([]netns, error) {
+	for i := range labelled {
+		if labelled[i].ID != id && labelled[i].named(pid) {
+			return nil, argumentErrorf("--netns: %s is the id of a process and the name of another network namespace: use the id of a process in it", pid)
+		}
+	}
+	return slices.DeleteFunc(labelled, func(n netns) bool { return n.ID != id }), nil
 }
 
 // netnsError returns a usage error with the text if err matches os.ErrNotExist.

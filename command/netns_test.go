@@ -60,6 +60,23 @@ func TestNetnsName(t *testing.T) {
 	}
 }
 
+// An id of a process that is also the name of another namespace selects neither.
+func TestNetnsOfProcess(t *testing.T) {
+	of := func(inode uint64, name string) netns {
+		return netns{Namespace: &namespaces.Namespace{ID: namespaces.ID{Inode: inode}, Name: name}, label: name, name: name}
+	}
+	all := func() []netns { return []netns{of(1, "own"), of(2, "7"), of(3, "web")} }
+	if got, err := ofProcess(all(), namespaces.ID{Inode: 3}, "8"); err != nil || len(got) != 1 || got[0].name != "web" {
+		t.Errorf("process of web: %v, %v", got, err)
+	}
+	if got, err := ofProcess(all(), namespaces.ID{Inode: 2}, "7"); err != nil || len(got) != 1 || got[0].name != "7" {
+		t.Errorf("name and process of one namespace: %v, %v", got, err)
+	}
+	if got, err := ofProcess(all(), namespaces.ID{Inode: 1}, "7"); !errors.Is(err, ErrUsage) || got != nil {
+		t.Errorf("name of another namespace: %v, %v", got, err)
+	}
+}
+
 // The flag is an argument for a shell in commands to copy.
 func TestNetnsFilter(t *testing.T) {
 	for value, want := range map[string]string{

@@ -1,11 +1,8 @@
 package command
 
 import (
-	"cmp"
 	"fmt"
-	"maps"
 	"net/netip"
-	"slices"
 	"strings"
 	"time"
 
@@ -46,19 +43,4 @@ func reconnects(report *hangup.Report) (style, string) {
 		s = loud
 	}
 	return s, strings.Join(parts, "; ")
-}
-
-// formatAddresses lists the addresses with the most connections first.
-func formatAddresses(counts map[netip.Addr]int) string {
-	addresses := slices.SortedFunc(maps.Keys(counts), func(a, b netip.Addr) int {
-		return cmp.Or(cmp.Compare(counts[b], counts[a]), a.Compare(b))
-	})
-	var list []string
-	for _, a := range addresses[:min(len(addresses), maxElsewhere)] {
-		list = append(list, fmt.Sprintf("%s (%d)", a, counts[a]))
-	}
-	if more := len(addresses) - maxElsewhere; more > 0 {
-		list = append(list, fmt.Sprintf("and %d more", more))
-	}
-	return strings.Join(list, ", ")
 }

@@ -3,8 +3,8 @@ package command
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
-	"net"
 	"strconv"
 	"strings"
 
@@ -30,11 +30,12 @@ type selection struct {
 	// parse sets destinations, ports and the scope. Hosts are the arguments, without ports.
 	selector sockdiag.Selector
 	hosts    []string
+	resolved hostAddresses // of HOST
 	scope    scope
 }
 
 func (s *selection) addFlags(cmd *kingpin.CmdClause, argumentHelp string) {
-	s.names = net.DefaultResolver
+	s.names = resolve
 	cmd.Flag("port", "PORT, for any HOST: numbers, ranges or names of services, such as 5432,6000-6010,https (repeatable); 0 means every port.").
 		PlaceHolder("PORT,...").StringsVar(&s.ports)
 	setChoice(cmd.Flag("direction", "Direction of connections: outbound (opened by this host), inbound (accepted by this host; HOST is the peer, PORT the local port) or either.").
@@ -73,21 +74,37 @@ func (s *selection) parse(ctx context.Context, check func(arguments) error, note
 	case err != nil:
 		return err
 	case used:
+		if err := s.parseExcept(ctx, warnings); err != nil {
+			return err
+		}
 		s.selector.Destinations, s.selector.Ports, err = s.stale.destinations(ctx, warnings)
 		if errors.Is(err, errNoFormer) {
 			err = s.listElsewhere(ctx, err, warnings)
 		}
+		return err
 	default:
-		err = s.parseDestinations(ctx, check, notes)
+		if err := s.parseDestinations(ctx, check, notes, warnings); err != nil {
+			return err
+		}
+		return s.parseExcept(ctx, warnings)
 	}
+}
+
+// parseExcept sets the excluded addresses. It returns an error for a name whose lookup failed
+// in one address family: its connections of that family would not be excluded.
+func (s *selection) parseExcept(ctx context.Context, warnings io.Writer) error {
+	found, err := parseHosts(ctx, "--except", s.except, s.names, warnings)
 	if err != nil {
 		return err
 	}
-	s.selector.Except, err = parseHosts(ctx, "--except", s.except, s.names, warnings)
-	return err
+	for _, p := range found.partial {
+		return argumentErrorf("--except %s: cannot look up all its addresses: %w; write the addresses", p.name, p.err())
+	}
+	s.selector.Except = found.prefixes
+	return nil
 }
 
-func (s *selection) parseDestinations(ctx context.Context, check func(arguments) error, notes io.Writer) error {
+func (s *selection) parseDestinations(ctx context.Context, check func(arguments) error, notes, warnings io.Writer) error {
 	a, err := parseArguments(ctx, s.words, s.ports)
 	if err == nil {
 		err = check(a)
@@ -97,9 +114,15 @@ func (s *selection) parseDestinations(ctx context.Context, check func(arguments)
 	}
 	s.hosts, s.selector.Ports = a.hosts, a.ports
 	if s.selector.Destinations = sockdiag.Everywhere(); len(a.hosts) > 0 {
-		s.selector.Destinations, err = parseHosts(ctx, "HOST", a.hosts, s.names, notes)
+		if s.resolved, err = parseHosts(ctx, "HOST", a.hosts, s.names, notes); err != nil {
+			return err
+		}
+		s.selector.Destinations = s.resolved.prefixes
+		for _, p := range s.resolved.partial {
+			fmt.Fprintf(warnings, "tcphup: warning: cannot look up all addresses of %s: %s\n", p.name, text.Printable(p.err().Error()))
+		}
 	}
-	return err
+	return nil
 }
 
 // filters returns the flags that filter connections, as typed in a shell, without

@@ -21,6 +21,7 @@ import (
 // staleFlags selects connections to the former addresses of a service.
 type staleFlags struct {
 	service   string   // NAME or NAME:PORT
+	set       bool     // the command line has --stale
 	former    []string // in addition to the state file
 	directory string   // of the state file; empty means defaultStateDirectory, if it has one
 }
@@ -30,18 +31,22 @@ const defaultStateDirectory = "/var/lib/tcphup"
 
 func (s *staleFlags) addFlags(cmd *kingpin.CmdClause) {
 	cmd.Flag("stale", "Instead of HOST and PORT: connections to addresses that NAME no longer resolves to (NAME or NAME:PORT). Needs the state file of tcphup serve or --former; without both, prints where connections lead, and closes nothing.").
-		PlaceHolder("NAME[:PORT]").StringVar(&s.service)
+		PlaceHolder("NAME[:PORT]").IsSetByUser(&s.set).StringVar(&s.service)
 	cmd.Flag("former", "With --stale: a former address of NAME (repeatable).").PlaceHolder("ADDRESS").StringsVar(&s.former)
 	cmd.Flag("state.directory", "With --stale: state directory of tcphup serve, with the former addresses of NAME. Default: "+defaultStateDirectory+", if it has a state file.").
 		StringVar(&s.directory)
 }
 
-// used reports whether --stale is set. It returns an error if HOST is given as well.
+// used reports whether --stale is set. It returns an error if HOST is given as well, and for
+// "", the value of an unset variable of a shell: the other flags would select more connections.
 func (s *staleFlags) used(hostGiven bool) (bool, error) {
-	if s.service != "" && hostGiven {
+	switch {
+	case s.set && s.service == "":
+		return false, argumentErrorf("--stale: empty: write NAME or NAME:PORT")
+	case s.set && hostGiven:
 		return false, fmt.Errorf("%w: --stale takes the place of HOST and PORT: write NAME:PORT to name a port", ErrUsage)
 	}
-	return s.service != "", nil
+	return s.set, nil
 }
 
 // destinations returns the former addresses and the port; no port means every port. It

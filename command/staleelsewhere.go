@@ -6,6 +6,7 @@ import (
 	"io"
 	"maps"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -40,7 +41,7 @@ func (s *selection) listElsewhere(ctx context.Context, cause error, stderr io.Wr
 			current = append(current, prefix)
 		}
 	}
-	counts, err := s.countElsewhere(ctx, current, sockdiag.Ports(port))
+	counts, err := s.countElsewhere(ctx, slices.Concat(current, s.selector.Except), sockdiag.Ports(port))
 	if err != nil {
 		return inputError{fmt.Errorf("%w; cannot look for connections that lead elsewhere: %w; %s", cause, err, hint)}
 	}

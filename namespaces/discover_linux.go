@@ -60,9 +60,7 @@ func (f *Found) addProcesses(get func(ID) *Namespace) error {
 		switch {
 		case err == nil:
 			n := get(id)
-			if n.Processes++; len(n.members) < maxMembers {
-				n.members = append(n.members, member{pid, tid})
-			}
+			n.members = append(n.members, member{pid, tid})
 		case errors.Is(err, os.ErrPermission):
 			f.Unreadable++
 		case !hasEnded(err):
@@ -160,26 +158,22 @@ func addNames(directory string, get func(ID) *Namespace) error {
 	return nil
 }
 
-// Select removes all namespaces but that of a process. The error matches os.ErrNotExist
+// OfProcess returns the network namespace of a process. The error matches os.ErrNotExist
 // without the process, and os.ErrPermission without CAP_SYS_PTRACE.
-func (f *Found) Select(pid int) error {
+func OfProcess(pid int) (ID, error) {
 	proc, err := os.Open("/proc")
 	if err != nil {
-		return fmt.Errorf("read processes: %w", err)
+		return ID{}, fmt.Errorf("read processes: %w", err)
 	}
 	defer proc.Close()
 	id, _, err := processID(int(proc.Fd()), pid)
 	switch {
 	case errors.Is(err, os.ErrPermission):
-		return fmt.Errorf("read network namespace of process %d: %w: grant CAP_SYS_PTRACE, or run tcphup as root", pid, err)
+		return ID{}, fmt.Errorf("read network namespace of process %d: %w: grant CAP_SYS_PTRACE, or run tcphup as root", pid, err)
 	case hasEnded(err):
-		return fmt.Errorf("read network namespace of process %d: %w", pid, os.ErrNotExist)
+		return ID{}, fmt.Errorf("read network namespace of process %d: %w", pid, os.ErrNotExist)
 	case err != nil:
-		return fmt.Errorf("read network namespace of process %d: %w", pid, err)
+		return ID{}, fmt.Errorf("read network namespace of process %d: %w", pid, err)
 	}
-	f.Namespaces = slices.DeleteFunc(f.Namespaces, func(n Namespace) bool { return n.ID != id })
-	if len(f.Namespaces) == 0 { // the process has moved since
-		return fmt.Errorf("read network namespace of process %d: %w", pid, os.ErrNotExist)
-	}
-	return nil
+	return id, nil
 }

@@ -75,7 +75,7 @@ func TestPrivilegedDiscover(t *testing.T) {
 		var got []summary
 		for i := range found.Namespaces {
 			n := &found.Namespaces[i]
-			got = append(got, summary{n.Own, n.Name, n.Processes, n.PID()})
+			got = append(got, summary{n.Own, n.Name, n.Processes(), n.PID()})
 		}
 		want := []summary{{true, "", 1, os.Getpid()}, {false, "web", 2, first.PID()}, {false, "db", 1, other.PID()}, {false, "empty", 0, 0}}
 		if !slices.Equal(got, want) || found.Others() != 2 || found.Unreadable != 0 || found.Hidden {
@@ -83,14 +83,15 @@ func TestPrivilegedDiscover(t *testing.T) {
 		}
 
 		for pid, name := range map[int]string{first.PID(): "web", other.PID(): "db", os.Getpid(): ""} {
-			selected := discover(t)
-			if err := selected.Select(pid); err != nil || len(selected.Namespaces) != 1 || selected.Namespaces[0].Name != name {
-				t.Errorf("select process %d: %v, %+v", pid, err, selected)
+			id, err := OfProcess(pid)
+			i := slices.IndexFunc(found.Namespaces, func(n Namespace) bool { return n.ID == id })
+			if err != nil || i < 0 || found.Namespaces[i].Name != name {
+				t.Errorf("process %d: %v, %v", pid, id, err)
 			}
 		}
 		other.Kill()
-		if err := found.Select(other.PID()); !errors.Is(err, os.ErrNotExist) {
-			t.Errorf("select a process that has ended: %v", err)
+		if _, err := OfProcess(other.PID()); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("a process that has ended: %v", err)
 		}
 	})
 }
@@ -102,10 +103,10 @@ func TestPrivilegedDiscoverUnreadable(t *testing.T) {
 		app := startIn(t, nstest.NewNamespace(t, "web"), binary)
 		testapp.Start(t, binary)
 		var found *Found
-		var err, selectErr error
+		var err, processErr error
 		asNobody(t, func() {
 			if found, err = Discover(); err == nil {
-				selectErr = found.Select(app.PID())
+				_, processErr = OfProcess(app.PID())
 			}
 		})
 		if err != nil {
@@ -114,8 +115,8 @@ func TestPrivilegedDiscoverUnreadable(t *testing.T) {
 		if found.Unreadable != 2 || found.Others() != 0 {
 			t.Errorf("got %+v, want 2 unreadable processes", found)
 		}
-		if !errors.Is(selectErr, os.ErrPermission) {
-			t.Errorf("select: %v", selectErr)
+		if !errors.Is(processErr, os.ErrPermission) {
+			t.Errorf("process: %v", processErr)
 		}
 	})
 }

@@ -34,25 +34,9 @@ func (n *Namespace) Do(fn func() error) error {
 }
 
 // open opens the namespace: a process id may belong to a process of another namespace by
-// now.
+// now. It does not look for processes that entered the namespace since Discover: after the
+// end of the namespace, another one may have its inode.
 func (n *Namespace) open() (int, error) {
-	fd, err := n.openMember()
-	if errors.Is(err, ErrEnded) && n.Processes > len(n.members) {
-		found, discoverErr := Discover()
-		if discoverErr != nil {
-			return -1, discoverErr
-		}
-		for i := range found.Namespaces {
-			if found.Namespaces[i].ID == n.ID {
-				return found.Namespaces[i].openMember()
-			}
-		}
-	}
-	return fd, err
-}
-
-// openMember is open without a search for other processes.
-func (n *Namespace) openMember() (int, error) {
 	paths := make([]string, 0, len(n.members)+1)
 	for _, m := range n.members {
 		paths = append(paths, fmt.Sprintf("/proc/%d/ns/net", m.tid))

@@ -14,20 +14,15 @@ import (
 // ID identifies a network namespace among those that exist.
 type ID struct{ Device, Inode uint64 }
 
-// maxMembers bounds Namespace.members.
-const maxMembers = 8
-
 // Namespace is a network namespace at the time of Discover.
 type Namespace struct {
 	ID ID
 	// Own is set for the namespace of this process.
 	Own bool
-	// Processes counts the processes in the namespace. A named namespace may have none.
-	Processes int
 	// Name is the name of ip-netns(8), "" without one. Of several names it is the first.
 	Name string
 
-	members []member // with the lowest process ids, at most maxMembers
+	members []member // the processes in it, by id
 	file    string   // of Name
 }
 
@@ -42,6 +37,9 @@ func (n *Namespace) PID() int {
 	}
 	return n.members[0].pid
 }
+
+// Processes counts the processes in the namespace. A named namespace may have none.
+func (n *Namespace) Processes() int { return len(n.members) }
 
 // String identifies the namespace by its inode, as ip-netns(8) and lsns(8) do.
 func (n *Namespace) String() string { return fmt.Sprintf("net:[%d]", n.ID.Inode) }
@@ -61,7 +59,7 @@ type Found struct {
 func (f *Found) Others() int {
 	n := 0
 	for i := range f.Namespaces {
-		if !f.Namespaces[i].Own && f.Namespaces[i].Processes > 0 {
+		if !f.Namespaces[i].Own && f.Namespaces[i].Processes() > 0 {
 			n++
 		}
 	}
@@ -78,7 +76,7 @@ func rank(n *Namespace) int {
 	switch {
 	case n.Own:
 		return 0
-	case n.Processes > 0:
+	case n.Processes() > 0:
 		return 1
 	default:
 		return 2

@@ -95,6 +95,10 @@ func (c *streamConn) Read(b []byte) (int, error) {
 	return c.reader.Read(b)
 }
 
+// ErrOtherFamily matches errors of Resolved.Err about a name that has addresses of the other
+// family only, usually in /etc/hosts.
+var ErrOtherFamily = errors.New("addresses of the other family only")
+
 // explain adds a reason to the error of a lookup.
 func (d *dialer) explain(err error) error {
 	var dnsErr *net.DNSError
@@ -104,7 +108,7 @@ func (d *dialer) explain(err error) error {
 	case errors.As(err, &addrErr):
 		// /etc/hosts has only addresses of the other family, or all AAAA records are
 		// IPv4-mapped addresses.
-		return fail("no suitable address", "lookup %s: addresses of the other family only", addrErr.Addr)
+		return fail("no suitable address", "lookup %s: %w", addrErr.Addr, ErrOtherFamily)
 	case !errors.As(err, &dnsErr):
 		return err
 	case dnsErr.IsNotFound:

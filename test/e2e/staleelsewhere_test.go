@@ -67,6 +67,9 @@ func TestPrivilegedStaleElsewhere(t *testing.T) {
 				t.Errorf("tcphup %q: exit %d, %s\n%s", tt.args, r.exit, r.stdout, r.stderr)
 			}
 		}
+		if r := tcphup(t, service, "--except="+otherAddress); r.exit != 2 || !strings.HasPrefix(r.stderr, wantLines[0]) || strings.Contains(r.stderr, otherAddress) {
+			t.Errorf("--except: exit %d, %s", r.exit, r.stderr)
+		}
 		// Without a port, or without connections to other addresses, there is no command.
 		for args, want := range map[string]string{
 			"--stale=" + serviceName:                           "write NAME:PORT",

@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"net"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -76,6 +77,41 @@ func TestPrivilegedStaleFamilyFails(t *testing.T) {
 				}
 				if got := app.Call("recv %d", fd); got != "recv ok 0" {
 					t.Errorf("application: %q, want EOF", got)
+				}
+			})
+		})
+	}
+}
+
+// TestPrivilegedNameFamilyFails checks names in HOST and --except with a server that fails AAAA
+// queries: a connection to an IPv6 address may lead to the current address of the name.
+func TestPrivilegedNameFamilyFails(t *testing.T) {
+	t.Parallel()
+	for name, code := range map[string]dnsmessage.RCode{
+		"refused": dnsmessage.RCodeRefused, "servfail": dnsmessage.RCodeServerFailure, "dropped": dropped,
+	} {
+		t.Run(name, func(t *testing.T) {
+			nstest.Run(t, func(t *testing.T) {
+				bind(t, "/etc/resolv.conf", "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")
+				bind(t, "/etc/hosts", "127.0.0.1 localhost\n")
+				serveA(t, [4]byte{127, 0, 1, 2}, code)
+				server := testapp.Serve(t, testapp.ServerConfig{Address: "[::1]:0"})
+				app := testapp.Start(t, testapp.Build(t))
+				app.Call("ignore")
+				fd := app.Connect(server.Addr(), false, false)
+				port := strconv.Itoa(int(server.Addr().Port()))
+				r := tcphup(t, "::/1", port, "--yes", "--except="+serviceName)
+				r.mustExit(t, 2)
+				if !strings.Contains(r.stderr, "--except "+serviceName+": cannot look up all its addresses: AAAA: ") {
+					t.Errorf("--except: %s", r.stderr)
+				}
+				r = tcphup(t, serviceName, port)
+				r.mustExit(t, 0)
+				if !strings.Contains(r.stderr, "warning: cannot look up all addresses of "+serviceName+": AAAA: ") || strings.Contains(r.stderr, "elsewhere") {
+					t.Errorf("HOST: %s", r.stderr)
+				}
+				if got := app.Call("write %d", fd); got != "write ok 1" {
+					t.Errorf("application: %q", got)
 				}
 			})
 		})
