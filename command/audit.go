@@ -39,8 +39,9 @@ type auditedHangup struct {
 }
 
 // auditHangup opens the audit file, if it exists, and adds records to the callbacks of the
-// request. path is --audit.log-file; empty means packagedAuditFile. A dry run has no records.
-func auditHangup(path string, request *hangup.Request, stderr io.Writer) *auditedHangup {
+// request. path is --audit.log-file; empty means packagedAuditFile. filters are the flags that
+// filter connections. A dry run has no records.
+func auditHangup(path string, request *hangup.Request, filters []string, stderr io.Writer) *auditedHangup {
 	a := &auditedHangup{stderr: stderr}
 	if request.DryRun {
 		return a
@@ -64,7 +65,10 @@ func auditHangup(path string, request *hangup.Request, stderr io.Writer) *audite
 	begin, done := request.Begin, request.Done
 	request.Begin = func(flows int) {
 		a.common.Action = fmt.Sprintf("%x-%d", time.Now().UnixNano(), os.Getpid())
-		a.add(audit.Record{Event: audit.EventBegin, Flows: map[hangup.Outcome]int{hangup.Planned: flows}})
+		a.add(audit.Record{
+			Event: audit.EventBegin, Flows: map[hangup.Outcome]int{hangup.Planned: flows},
+			Detail: text.Clip(strings.Join(filters, " "), maxAuditText),
+		})
 		if begin != nil {
 			begin(flows)
 		}

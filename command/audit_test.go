@@ -63,7 +63,7 @@ func TestAuditHangup(t *testing.T) {
 		}
 		return records
 	}
-	a := auditHangup(path, request, &stderr)
+	a := auditHangup(path, request, []string{"--pid=12", "--netns=web"}, &stderr)
 	report := &hangup.Report{Results: []hangup.Result{{Outcome: hangup.Closed, PID: 7}, {Outcome: hangup.Refused, Reason: hangup.ReasonSIGPIPE}}}
 	request.Begin(2)
 	if n := len(lines()); n != 1 {
@@ -84,6 +84,7 @@ func TestAuditHangup(t *testing.T) {
 	common := audit.Record{Action: action, User: user, Destination: "10.20.0.0/16,10.30.0.5", Port: "5432,6432"}
 	want := []audit.Record{common, common, common, common}
 	want[0].Event, want[0].Flows = audit.EventBegin, map[hangup.Outcome]int{hangup.Planned: 2}
+	want[0].Detail = "--pid=12 --netns=web"
 	want[1].Event, want[1].Flow = audit.EventFlow, new(report.Results[0].JSON())
 	want[2].Event, want[2].Flow = audit.EventFlow, new(report.Results[1].JSON())
 	want[3].Event, want[3].Result, want[3].Flows = audit.EventEnd, "refused", report.Outcomes()
@@ -116,7 +117,7 @@ func TestAuditHangupWithoutFile(t *testing.T) {
 			var stderr bytes.Buffer
 			request := handRequest(&calls)
 			request.DryRun = tt.dryRun
-			a := auditHangup(tt.path, request, &stderr)
+			a := auditHangup(tt.path, request, nil, &stderr)
 			report := &hangup.Report{Results: []hangup.Result{{Outcome: hangup.Closed}}}
 			request.Begin(1)
 			request.Done(&report.Results[0])
@@ -142,7 +143,7 @@ func TestAuditHangupWriteError(t *testing.T) {
 	var calls []string
 	var stderr bytes.Buffer
 	request := handRequest(&calls)
-	a := auditHangup(emptyFile(t, 0o600), request, &stderr)
+	a := auditHangup(emptyFile(t, 0o600), request, nil, &stderr)
 	if err := a.close(); err != nil {
 		t.Fatal(err)
 	}
@@ -184,7 +185,7 @@ func TestAuditResult(t *testing.T) {
 // An error of the hang-up is the detail of its end record.
 func TestAuditHangupError(t *testing.T) {
 	path := emptyFile(t, 0o600)
-	a := auditHangup(path, new(hangup.Request), os.Stderr)
+	a := auditHangup(path, new(hangup.Request), nil, os.Stderr)
 	a.end(t.Context(), nil, errors.New("read flows: permission denied"))
 	content, err := os.ReadFile(path)
 	if err != nil || !strings.Contains(string(content), `"result":"error","detail":"read flows: permission denied"`) {

@@ -91,7 +91,7 @@ func (h *hangupCommand) run(ctx context.Context) error {
 	h.request.Progress, h.request.Namespaces = console.show, h.scope.namespaces
 	a := actuator.New(actuator.Config{Logger: logger})
 	defer a.Close()
-	audited := auditHangup(h.audit, &h.request, h.stderr)
+	audited := auditHangup(h.audit, &h.request, h.filters(), h.stderr)
 	report, err := a.HangUp(ctx, h.request)
 	audited.end(ctx, report, err)
 	if err != nil {
