@@ -4,6 +4,7 @@
 #   tools/setup.sh test      for make test
 #   tools/setup.sh demo      for make demo
 #   tools/setup.sh kernels   for make kernels
+#   tools/setup.sh clients   for make clients
 #
 # On Debian and Ubuntu, as root, missing packages are printed and installed; services that
 # they contain are not started. Elsewhere the missing programs are printed and the exit
@@ -47,16 +48,47 @@ x86_64-linux-gnu-gcc gcc
 xz xz-utils
 zstd zstd
 '
+clients='
+curl curl
+etcd etcd-server
+haproxy haproxy
+ip iproute2
+javac default-jdk-headless
+mariadb mariadb-client
+mariadbd mariadb-server
+memcached memcached
+nats-server nats-server
+nft nftables
+nginx nginx-light
+node nodejs
+npm npm
+pgbouncer pgbouncer
+php php-cli
+psql postgresql-client
+python3 python3
+rabbitmq-server rabbitmq-server
+redis-cli redis-tools
+redis-server redis-server
+ruby ruby
+ss iproute2
+ssh openssh-client
+sshd openssh-server
+'
 # Packages without a program to look for.
 test_libraries='ca-certificates libc6-dev'
+clients_libraries='libcommons-dbcp2-java libhikaricp-java libhttpclient-java libmariadb-java libokhttp-java libpostgresql-jdbc-java
+php-mysql php-pgsql php-redis postgresql python3-aiohttp python3-asyncpg python3-grpcio python3-h2 python3-httpx python3-mysqldb
+python3-pika python3-psycopg python3-psycopg2 python3-pycurl python3-pymemcache python3-pymysql python3-redis python3-requests
+python3-sqlalchemy python3-urllib3 ruby-mysql2 ruby-pg ruby-redis'
 kernels_libraries='debian-archive-keyring libc6-dev libc6-dev-arm64-cross'
 
 case "${1:-}" in
 demo) programs=$demo libraries= ;;
 test) programs=$test libraries=$test_libraries ;;
 kernels) programs=$kernels libraries=$kernels_libraries ;;
+clients) programs=$clients libraries=$clients_libraries ;;
 *)
-	echo "usage: tools/setup.sh test|demo|kernels" >&2
+	echo "usage: tools/setup.sh test|demo|kernels|clients" >&2
 	exit 2
 	;;
 esac

@@ -1,0 +1,135 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"tcphup/test/kit/netns"
+)
+
+// inside runs all clients in the namespaces created by outside.
+func inside(o options) error {
+	if err := netns.Prepare(); err != nil {
+		return err
+	}
+	for _, path := range []*string{&o.tcphup, &o.cache, &o.programs} {
+		var err error
+		if *path, err = filepath.Abs(*path); err != nil {
+			return err
+		}
+	}
+	ctx := context.Background()
+	chosen, err := choose(o)
+	if err != nil {
+		return err
+	}
+	start := time.Now()
+	if err := startServers(ctx); err != nil {
+		return err
+	}
+	progress("all servers serve after %s", time.Since(start).Round(time.Second))
+	t := runAll(ctx, o, chosen)
+	progress("all clients done after %s", time.Since(start).Round(time.Second))
+	return t.finish(o)
+}
+
+func choose(o options) (chosen []client, err error) {
+	if o.only == "" {
+		return clients(), nil
+	}
+	for name := range strings.SplitSeq(o.only, ",") {
+		before := len(chosen)
+		for _, c := range clients() {
+			if c.program == name || c.name == name || c.language == name || c.server == name {
+				chosen = append(chosen, c)
+			}
+		}
+		if len(chosen) == before {
+			return nil, fmt.Errorf("-only: no client %q", name)
+		}
+	}
+	return chosen, nil
+}
+
+// runAll runs each client in each situation. Those that only wait do not count as parallel.
+func runAll(ctx context.Context, o options, chosen []client) *table {
+	t := &table{cells: make(map[string]map[string]cell)}
+	busy, waiting := make(chan struct{}, o.parallel), make(chan struct{}, 4*o.parallel)
+	var (
+		running sync.WaitGroup
+		lock    sync.Mutex
+		number  atomic.Int32
+	)
+	for _, c := range chosen {
+		t.clients = append(t.clients, c)
+		t.cells[c.name] = make(map[string]cell)
+	}
+	all := situations()
+	// Those that wait longest start first.
+	slices.SortStableFunc(all, func(a, b situation) int {
+		return strings.Compare(a.action, b.action)
+	})
+	for _, s := range all {
+		for _, c := range chosen {
+			if !c.has(s.operation) {
+				continue
+			}
+			slots := busy
+			if s.action == nothing {
+				slots = waiting
+			}
+			running.Go(func() {
+				slots <- struct{}{}
+				defer func() { <-slots }()
+				start := time.Now()
+				r, err := s.run(ctx, o, c, int(number.Add(1)))
+				done := cell{result: r, err: err}
+				progress("%-28s %-24s %5.1f s  %s", c.name, s.name, time.Since(start).Seconds(), done.detail())
+				lock.Lock()
+				defer lock.Unlock()
+				t.cells[c.name][s.name] = done
+			})
+		}
+	}
+	running.Wait()
+	return t
+}
+
+func progress(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
+
+// cell is the result of a client in a situation, or the reason why there is none.
+type cell struct {
+	result
+	err error
+}
+
+func (c cell) text() string {
+	if c.err != nil {
+		return "did not run"
+	}
+	return c.result.text()
+}
+
+// detail adds times and errors to the text.
+func (c cell) detail() string {
+	if c.err != nil {
+		return c.text() + ": " + c.err.Error()
+	}
+	return fmt.Sprintf("%s; freed %.2f s, recovered %.2f s %s", c.text(), c.freed.Seconds(), c.took.Seconds(), strings.Join(c.errors, " / "))
+}
+
+// table has the results of a run.
+type table struct {
+	clients []client
+	cells   map[string]map[string]cell // by client and situation
+}
+
+func (t *table) finish(options) error { return errors.New("not implemented") }

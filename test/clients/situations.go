@@ -1,0 +1,317 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Actions.
+const (
+	withTcphup = "tcphup"
+	withSS     = "ss -K"
+	byServer   = "server closes"
+	nothing    = "nothing"
+)
+
+// situation is the state of a connection and what then happens to it.
+type situation struct {
+	name      string
+	operation string // under way; idle: none
+	silent    bool   // packets of the connection are lost in both directions
+	action    string
+}
+
+func situations() []situation {
+	return []situation{
+		{"idle, tcphup", idle, false, withTcphup},
+		{"idle, server closes", idle, false, byServer},
+		{"request, tcphup", slow, false, withTcphup},
+		{"request, server closes", slow, false, byServer},
+		{"mid-body, tcphup", half, false, withTcphup},
+		{"mid-body, server closes", half, false, byServer},
+		{"silent idle, tcphup", idle, true, withTcphup},
+		{"silent idle, ss -K", idle, true, withSS},
+		{"silent request, tcphup", request, true, withTcphup},
+		{"silent request, ss -K", request, true, withSS},
+		{"silent request, nothing", request, true, nothing},
+	}
+}
+
+// result is what became of a client in a situation.
+type result struct {
+	outcomes  []string // of tcphup, each once
+	untrue    bool     // ss does not confirm an outcome
+	waiting   bool     // no answer until the bound
+	freed     time.Duration
+	errors    []string
+	repeated  bool // the answer is that of a second request
+	truncated bool // a part of the body was taken for the whole
+	recovered bool
+	took      time.Duration // until the client has a whole answer
+	dead      bool          // a process that held a connection has ended
+}
+
+// text is the form of the result that expected.csv has.
+func (r result) text() string {
+	var parts []string
+	if len(r.outcomes) > 0 {
+		parts = append(parts, strings.Join(r.outcomes, " and "))
+	}
+	add := func(condition bool, part string) {
+		if condition {
+			parts = append(parts, part)
+		}
+	}
+	add(r.untrue, "outcome not confirmed")
+	add(r.waiting, "still waiting")
+	add(r.repeated, "repeated")
+	add(r.truncated, "part taken for the whole")
+	switch {
+	case r.waiting:
+	case len(r.errors) == 1:
+		parts = append(parts, "1 error")
+	default:
+		parts = append(parts, strconv.Itoa(len(r.errors))+" errors")
+	}
+	add(!r.waiting && !r.recovered, "not recovered")
+	add(r.dead, "process ended")
+	return strings.Join(parts, "; ")
+}
+
+const attempts = 5
+
+// run brings a client into the situation on a host of its own.
+func (s situation) run(ctx context.Context, o options, c client, number int) (r result, err error) {
+	h, err := newHost(ctx, number)
+	if err != nil {
+		return r, err
+	}
+	defer func() { err = errors.Join(err, h.close(context.WithoutCancel(ctx))) }()
+	work := filepath.Join(dir, "work", strconv.Itoa(number))
+	if err := os.MkdirAll(work, 0o777); err != nil {
+		return r, err
+	}
+	p, err := startClient(h, c, o, work)
+	if err != nil {
+		return r, err
+	}
+	port := ports()[c.server]
+	if err := s.setUp(ctx, h, p, c, number); err != nil {
+		log, _ := os.ReadFile(work + "/log")
+		return r, fmt.Errorf("%w\n%.1000s", err, log)
+	}
+	before, err := h.flows(ctx, port)
+	if err != nil {
+		return r, err
+	}
+	releasing, stop := context.WithCancel(ctx)
+	released := make(chan error, 1)
+	defer func() {
+		stop()
+		err = errors.Join(err, <-released)
+	}()
+	go func() { released <- release(releasing, c.server, number) }()
+
+	start := time.Now()
+	acted := make(chan error, 1)
+	var outcomes result
+	go func() { acted <- s.act(ctx, o, h, port, &outcomes) }()
+	defer func() {
+		err = errors.Join(err, <-acted)
+		r.outcomes, r.untrue = outcomes.outcomes, outcomes.untrue
+	}()
+	operation := s.operation
+	if operation == idle {
+		acted <- <-acted // the next request comes after the action
+		start, operation = time.Now(), request
+		if err := p.send(operation, number); err != nil && !errors.Is(err, os.ErrClosed) {
+			return r, err
+		}
+	}
+	for try := range attempts {
+		a, ok, err := p.wait(ctx, start.Add(o.bound+r.took))
+		if err != nil {
+			return r, err
+		}
+		if !ok {
+			r.waiting = try == 0
+			break
+		}
+		if try == 0 {
+			r.freed = a.at.Sub(start)
+		}
+		r.took = a.at.Sub(start)
+		if a.err == "" {
+			r.truncated = operation == half && a.size < wholeSize(c.server)
+			r.repeated = try == 0 && !r.truncated && (operation == slow || operation == half)
+			r.recovered = true
+			break
+		}
+		r.errors = append(r.errors, a.err)
+		operation = request
+		if p.send(operation, number) != nil {
+			break // the program has exited
+		}
+	}
+	var pids []int
+	for _, f := range before {
+		pids = append(pids, f.pids...)
+	}
+	r.dead = c.name != "curl" && !alive(pids)
+	return r, nil
+}
+
+// setUp connects the client and starts the operation.
+func (s situation) setUp(ctx context.Context, h *host, p *process, c client, number int) error {
+	port := ports()[c.server]
+	var before flow // sums
+	if c.has(idle) {
+		if err := p.send(request, 0); err != nil {
+			return err
+		}
+		a, ok, err := p.wait(ctx, time.Now().Add(2*time.Minute))
+		if err != nil || !ok || a.err != "" {
+			return fmt.Errorf("first request: %v %s: %w", ok, a.err, errors.Join(err))
+		}
+		if before, err = s.quiet(ctx, h, port, func(sum flow) bool { return sum.port > 0 && sum.queue == 0 }); err != nil {
+			return fmt.Errorf("no idle connection: %w", err)
+		}
+	}
+	if s.silent {
+		flows, err := h.flows(ctx, port)
+		if err != nil {
+			return err
+		}
+		if err := h.silence(ctx, flows); err != nil {
+			return err
+		}
+	}
+	if s.operation == idle {
+		return nil
+	}
+	if err := p.send(s.operation, number); err != nil {
+		return err
+	}
+	_, err := s.quiet(ctx, h, port, func(sum flow) bool {
+		switch {
+		case len(p.answers) > 0: // without a wait
+			return true
+		case s.silent:
+			return sum.queue > 0
+		case s.operation == half:
+			return sum.queue == 0 && sum.received > before.received+50_000
+		}
+		return sum.queue == 0 && sum.sent > before.sent
+	})
+	if err != nil {
+		return fmt.Errorf("%s is not under way: %w", s.operation, err)
+	}
+	return nil
+}
+
+// quiet waits until the condition is true of the sums over all connections, and they have not
+// changed for 300 ms. The port of a sum is the number of connections.
+func (s situation) quiet(ctx context.Context, h *host, port int, condition func(flow) bool) (last flow, err error) {
+	var since time.Time
+	err = until(ctx, "connections become quiet", func() (bool, error) {
+		flows, err := h.flows(ctx, port)
+		if err != nil {
+			return false, err
+		}
+		var sum flow
+		for _, f := range flows {
+			if f.state == "ESTAB" {
+				sum.port++
+				sum.queue += f.queue
+				sum.sent += f.sent
+				sum.acked += f.acked
+				sum.received += f.received
+			}
+		}
+		same := sum.port == last.port && sum.acked == last.acked && sum.received == last.received && (s.silent || sum.sent == last.sent)
+		if !same || since.IsZero() {
+			last, since = sum, time.Now()
+		}
+		last.queue = sum.queue
+		return condition(sum) && time.Since(since) > 300*time.Millisecond, nil
+	})
+	return last, err
+}
+
+// act does to the connections what the situation says.
+func (s situation) act(ctx context.Context, o options, h *host, port int, r *result) error {
+	switch s.action {
+	case withTcphup:
+		return hangUp(ctx, o, h, port, r)
+	case withSS:
+		_, err := h.output(ctx, "", "ss", "-tK", "dst", serverAddress, "and", "dport", "=", strconv.Itoa(port))
+		return err
+	case byServer:
+		return h.closeByServer(ctx, port)
+	}
+	return nil
+}
+
+// hangUp runs tcphup and compares its outcomes with the states that ss then shows.
+func hangUp(ctx context.Context, o options, h *host, port int, r *result) error {
+	out, err := h.output(ctx, "", o.tcphup, "--output=json", serverAddress, strconv.Itoa(port))
+	if exit := (*exec.ExitError)(nil); err != nil && (!errors.As(err, &exit) || exit.ExitCode() != 1) {
+		return err
+	}
+	var report struct {
+		Flows []struct{ Local, Method, Outcome, Reason string }
+	}
+	if err := json.Unmarshal(out, &report); err != nil {
+		return fmt.Errorf("decode report: %w", err)
+	}
+	flows, err := h.flows(ctx, port)
+	if err != nil {
+		return err
+	}
+	if len(report.Flows) == 0 {
+		r.outcomes = []string{"no match"}
+	}
+	for _, f := range report.Flows {
+		state := "closed"
+		for _, other := range flows {
+			if strings.HasSuffix(f.Local, ":"+strconv.Itoa(int(other.port))) {
+				state = other.state
+			}
+		}
+		if !confirms(f.Outcome, state) {
+			r.untrue = true
+		}
+		text := f.Outcome + " by " + f.Method
+		if f.Reason != "" {
+			text = f.Outcome + " (" + f.Reason + ")"
+		}
+		if !slices.Contains(r.outcomes, text) {
+			r.outcomes = append(r.outcomes, text)
+		}
+	}
+	slices.Sort(r.outcomes)
+	return nil
+}
+
+// confirms reports whether a state of a connection after the action agrees with an outcome. A
+// half-closed connection may have ended since.
+func confirms(outcome, state string) bool {
+	switch outcome {
+	case "closed", "gone":
+		return state == "closed" || state == "TIME-WAIT"
+	case "half_closed":
+		return slices.Contains([]string{"FIN-WAIT-2", "closed", "TIME-WAIT"}, state)
+	case "lingering":
+		return slices.Contains([]string{"FIN-WAIT-1", "closed"}, state)
+	}
+	return state == "ESTAB"
+}
