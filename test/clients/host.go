@@ -44,6 +44,11 @@ func newHost(ctx context.Context, number int) (*host, error) {
 	if _, err := h.output(ctx, text, "ip", "-batch", "-"); err != nil {
 		return nil, errors.Join(err, h.close(ctx))
 	}
+	_, sent := output(ctx, silenceable(h.link, "sport"), "nft", "-f", "-")
+	_, received := h.output(ctx, silenceable("eth0", "dport"), "nft", "-f", "-")
+	if err := errors.Join(sent, received); err != nil {
+		return nil, errors.Join(err, h.close(ctx))
+	}
 	return h, nil
 }
 
@@ -54,7 +59,8 @@ func (h *host) close(ctx context.Context) error {
 		err = errors.Join(err, ignore(unix.Kill(pid, unix.SIGKILL), unix.ESRCH))
 	}
 	_, removed := output(ctx, "", "ip", "link", "delete", h.link)
-	return errors.Join(err, removed, h.ns.Close())
+	_, allowed := output(ctx, "", "nft", "delete", "table", "netdev", "silent_"+h.link)
+	return errors.Join(err, removed, allowed, h.ns.Close())
 }
 
 func ignore(err, ignored error) error {
@@ -162,6 +168,18 @@ func (h *host) flows(ctx context.Context, port int) ([]flow, error) {
 	return flows, nil
 }
 
+// silenceable installs a rule that drops incoming TCP packets of a device whose port, of the
+// side of the client, is in a set. The set is empty.
+func silenceable(device, side string) string {
+	return fmt.Sprintf(`table netdev silent_%s {
+	set ports { type inet_service; }
+	chain in {
+		type filter hook ingress device "%s" priority 0;
+		tcp %s @ports drop
+	}
+}`, device, device, side)
+}
+
 // silence drops the packets of these connections in both directions, as a firewall does that
 // has lost their state. New connections work.
 func (h *host) silence(ctx context.Context, flows []flow) error {
@@ -169,19 +187,12 @@ func (h *host) silence(ctx context.Context, flows []flow) error {
 	for _, f := range flows {
 		ports = append(ports, strconv.Itoa(int(f.port)))
 	}
-	rules := func(device, side string) string {
-		return fmt.Sprintf(`table netdev silent_%s {
-	chain in {
-		type filter hook ingress device "%s" priority 0;
-		tcp %s { %s } drop
+	add := func(device string) string {
+		return fmt.Sprintf("add element netdev silent_%s ports { %s }", device, strings.Join(ports, ", "))
 	}
-}`, device, device, side, strings.Join(ports, ", "))
-	}
-	if _, err := output(ctx, rules(h.link, "sport"), "nft", "-f", "-"); err != nil {
-		return err
-	}
-	_, err := h.output(ctx, rules("eth0", "dport"), "nft", "-f", "-")
-	return err
+	_, sent := output(ctx, add(h.link), "nft", "-f", "-")
+	_, received := h.output(ctx, add("eth0"), "nft", "-f", "-")
+	return errors.Join(sent, received)
 }
 
 // closeByServer shuts down the server's sockets of all connections of this host.

@@ -24,6 +24,9 @@ import (
 // insideName is argv[0] of the process inside the private namespaces.
 const insideName = "clients-inside"
 
+// defaultBound is how long to wait for a client. Some give up by themselves after 60 s.
+const defaultBound = 70 * time.Second
+
 type options struct {
 	tcphup   string
 	cache    string // directory for the built client programs
@@ -45,7 +48,7 @@ func main() {
 	flag.StringVar(&o.expected, "expected", "expected.csv", "`file` with the expected results")
 	flag.StringVar(&o.results, "results", "", "`file` for the results as CSV, if they are as expected")
 	flag.IntVar(&o.parallel, "parallel", 8, "`number` of clients that run at the same time")
-	flag.DurationVar(&o.bound, "bound", time.Minute, "how long to wait for a client")
+	flag.DurationVar(&o.bound, "bound", defaultBound, "how long to wait for a client")
 	flag.BoolVar(&o.learn, "learn", false, "write the expected results anew instead of comparing")
 	flag.Parse()
 	run := outside

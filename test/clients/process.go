@@ -56,7 +56,10 @@ func startClient(h *host, c client, o options, work string) (*process, error) {
 			a := answer{at: time.Now()}
 			switch kind {
 			case "ok":
-				a.size, _ = strconv.Atoi(text)
+				var err error
+				if a.size, err = strconv.Atoi(text); err != nil {
+					a.err = "malformed answer: " + lines.Text()
+				}
 			case "error":
 				a.err = text
 			default:
@@ -75,12 +78,15 @@ func (p *process) send(operation string, number int) error {
 	return err
 }
 
+// exited is the answer of a program that has exited.
+const exited = "client program exited"
+
 // wait returns the answer to the operation; ok is false if there is none until the deadline.
 func (p *process) wait(ctx context.Context, deadline time.Time) (a answer, ok bool, err error) {
 	select {
 	case a, open := <-p.answers:
 		if !open {
-			return answer{err: "client program exited", at: time.Now()}, true, nil
+			return answer{err: exited, at: time.Now()}, true, nil
 		}
 		return a, true, nil
 	case <-time.After(time.Until(deadline)):

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -90,7 +89,7 @@ func runAll(ctx context.Context, o options, chosen []client) *table {
 				slots <- struct{}{}
 				defer func() { <-slots }()
 				start := time.Now()
-				r, err := s.run(ctx, o, c, int(number.Add(1)))
+				r, err := s.run(ctx, o, c, func() int { return int(number.Add(1)) })
 				done := cell{result: r, err: err}
 				progress("%-28s %-24s %5.1f s  %s", c.name, s.name, time.Since(start).Seconds(), done.detail())
 				lock.Lock()
@@ -100,6 +99,13 @@ func runAll(ctx context.Context, o options, chosen []client) *table {
 		}
 	}
 	running.Wait()
+	for _, d := range drains() {
+		if slices.ContainsFunc(chosen, func(c client) bool { return c.name == d.client.name }) {
+			d.err = d.run(ctx, o, int(number.Add(1)))
+			progress("%-28s %-24s %s", d.client.name, d.situation(), d.text())
+			t.drains = append(t.drains, d)
+		}
+	}
 	return t
 }
 
@@ -130,6 +136,5 @@ func (c cell) detail() string {
 type table struct {
 	clients []client
 	cells   map[string]map[string]cell // by client and situation
+	drains  []*drain
 }
-
-func (t *table) finish(options) error { return errors.New("not implemented") }

@@ -107,6 +107,7 @@ func environment() []string {
 		"PG_REQUEST=select 'done'",
 		"PG_SLOW=select 'done', case when pg_try_advisory_lock(NUMBER) then cast(pg_sleep(600) as text) end",
 		"PG_HALF=select repeat('x', 10000), case when n = 11 and pg_try_advisory_lock(NUMBER) then cast(pg_sleep(600) as text) end from generate_series(1, 20) n",
+		"PG_WORK=select 'done', pg_sleep(2)", "MY_WORK=select 'done', sleep(2)",
 		"MY_REQUEST=select 'done'",
 		"MY_SLOW=select 'done', if(get_lock('NUMBER', 0), sleep(600), 0)",
 		"MY_HALF=select repeat('x', 10000), if(seq = 11 and get_lock('NUMBER', 0), sleep(600), 0) from seq_1_to_20",

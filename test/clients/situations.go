@@ -50,6 +50,8 @@ func situations() []situation {
 type result struct {
 	outcomes  []string // of tcphup, each once
 	untrue    bool     // ss does not confirm an outcome
+	unused    bool     // the client opened a new connection for the request
+	own       bool     // the client gave up before the action
 	waiting   bool     // no answer until the bound
 	freed     time.Duration
 	errors    []string
@@ -72,6 +74,8 @@ func (r result) text() string {
 		}
 	}
 	add(r.untrue, "outcome not confirmed")
+	add(r.unused, "idle connection not used")
+	add(r.own, "own timeout")
 	add(r.waiting, "still waiting")
 	add(r.repeated, "repeated")
 	add(r.truncated, "part taken for the whole")
@@ -89,8 +93,19 @@ func (r result) text() string {
 
 const attempts = 5
 
-// run brings a client into the situation on a host of its own.
-func (s situation) run(ctx context.Context, o options, c client, number int) (r result, err error) {
+// run brings a client into the situation. Some clients do not use a connection that has been
+// idle for some seconds, which a busy machine takes: then it starts again.
+func (s situation) run(ctx context.Context, o options, c client, number func() int) (r result, err error) {
+	for range attempts {
+		if r, err = s.once(ctx, o, c, number()); err != nil || !r.unused {
+			break
+		}
+	}
+	return r, err
+}
+
+// once brings a client into the situation on a host of its own.
+func (s situation) once(ctx context.Context, o options, c client, number int) (r result, err error) {
 	h, err := newHost(ctx, number)
 	if err != nil {
 		return r, err
@@ -105,7 +120,8 @@ func (s situation) run(ctx context.Context, o options, c client, number int) (r 
 		return r, err
 	}
 	port := ports()[c.server]
-	if err := s.setUp(ctx, h, p, c, number); err != nil {
+	sent, err := s.setUp(ctx, h, p, c, number)
+	if err != nil {
 		log, _ := os.ReadFile(work + "/log")
 		return r, fmt.Errorf("%w\n%.1000s", err, log)
 	}
@@ -122,6 +138,14 @@ func (s situation) run(ctx context.Context, o options, c client, number int) (r 
 	go func() { released <- release(releasing, c.server, number) }()
 
 	start := time.Now()
+	if s.action == nothing {
+		start = sent
+	}
+	if len(p.answers) > 0 { // the client goes on without an action
+		a := <-p.answers
+		p.answers <- a
+		r.own, r.unused = a.err != "", a.err == ""
+	}
 	acted := make(chan error, 1)
 	var outcomes result
 	go func() { acted <- s.act(ctx, o, h, port, &outcomes) }()
@@ -132,6 +156,9 @@ func (s situation) run(ctx context.Context, o options, c client, number int) (r 
 	operation := s.operation
 	if operation == idle {
 		acted <- <-acted // the next request comes after the action
+		if err := settled(ctx, h, port); err != nil {
+			return r, err
+		}
 		start, operation = time.Now(), request
 		if err := p.send(operation, number); err != nil && !errors.Is(err, os.ErrClosed) {
 			return r, err
@@ -147,9 +174,9 @@ func (s situation) run(ctx context.Context, o options, c client, number int) (r 
 			break
 		}
 		if try == 0 {
-			r.freed = a.at.Sub(start)
+			r.freed = max(0, a.at.Sub(start))
 		}
-		r.took = a.at.Sub(start)
+		r.took = max(0, a.at.Sub(start))
 		if a.err == "" {
 			r.truncated = operation == half && a.size < wholeSize(c.server)
 			r.repeated = try == 0 && !r.truncated && (operation == slow || operation == half)
@@ -170,38 +197,35 @@ func (s situation) run(ctx context.Context, o options, c client, number int) (r 
 	return r, nil
 }
 
-// setUp connects the client and starts the operation.
-func (s situation) setUp(ctx context.Context, h *host, p *process, c client, number int) error {
+// setUp connects the client and starts the operation. It returns when that was sent.
+func (s situation) setUp(ctx context.Context, h *host, p *process, c client, number int) (sent time.Time, err error) {
 	port := ports()[c.server]
 	var before flow // sums
 	if c.has(idle) {
-		if err := p.send(request, 0); err != nil {
-			return err
-		}
-		a, ok, err := p.wait(ctx, time.Now().Add(2*time.Minute))
-		if err != nil || !ok || a.err != "" {
-			return fmt.Errorf("first request: %v %s: %w", ok, a.err, errors.Join(err))
+		if err := connect(ctx, p); err != nil {
+			return sent, err
 		}
 		if before, err = s.quiet(ctx, h, port, func(sum flow) bool { return sum.port > 0 && sum.queue == 0 }); err != nil {
-			return fmt.Errorf("no idle connection: %w", err)
+			return sent, fmt.Errorf("no idle connection: %w", err)
 		}
 	}
 	if s.silent {
 		flows, err := h.flows(ctx, port)
 		if err != nil {
-			return err
+			return sent, err
 		}
 		if err := h.silence(ctx, flows); err != nil {
-			return err
+			return sent, err
 		}
 	}
 	if s.operation == idle {
-		return nil
+		return sent, nil
 	}
+	sent = time.Now()
 	if err := p.send(s.operation, number); err != nil {
-		return err
+		return sent, err
 	}
-	_, err := s.quiet(ctx, h, port, func(sum flow) bool {
+	_, err = s.quiet(ctx, h, port, func(sum flow) bool {
 		switch {
 		case len(p.answers) > 0: // without a wait
 			return true
@@ -213,13 +237,31 @@ func (s situation) setUp(ctx context.Context, h *host, p *process, c client, num
 		return sum.queue == 0 && sum.sent > before.sent
 	})
 	if err != nil {
-		return fmt.Errorf("%s is not under way: %w", s.operation, err)
+		return sent, fmt.Errorf("%s is not under way: %w", s.operation, err)
 	}
-	return nil
+	return sent, nil
+}
+
+// connect sends requests until one is answered. Short limits of some clients expire while the
+// machine is busy.
+func connect(ctx context.Context, p *process) error {
+	return until(ctx, "first request", func() (bool, error) {
+		if err := p.send(request, 0); err != nil {
+			return false, err
+		}
+		a, ok, err := p.wait(ctx, time.Now().Add(time.Minute))
+		if !ok || err != nil {
+			return false, errors.Join(errors.New("no answer"), err)
+		}
+		if a.err == exited {
+			return false, errors.New(a.err)
+		}
+		return a.err == "", nil
+	})
 }
 
 // quiet waits until the condition is true of the sums over all connections, and they have not
-// changed for 300 ms. The port of a sum is the number of connections.
+// changed for 300 ms unless the peer is to fall silent. The port of a sum is the number of connections.
 func (s situation) quiet(ctx context.Context, h *host, port int, condition func(flow) bool) (last flow, err error) {
 	var since time.Time
 	err = until(ctx, "connections become quiet", func() (bool, error) {
@@ -242,9 +284,31 @@ func (s situation) quiet(ctx context.Context, h *host, port int, condition func(
 			last, since = sum, time.Now()
 		}
 		last.queue = sum.queue
-		return condition(sum) && time.Since(since) > 300*time.Millisecond, nil
+		return condition(sum) && (s.silent || time.Since(since) > 300*time.Millisecond), nil
 	})
 	return last, err
+}
+
+// settled waits until the states of all connections have been the same for 300 ms.
+func settled(ctx context.Context, h *host, port int) error {
+	var (
+		last  []string
+		since time.Time
+	)
+	return until(ctx, "connections settle", func() (bool, error) {
+		flows, err := h.flows(ctx, port)
+		if err != nil {
+			return false, err
+		}
+		var states []string
+		for _, f := range flows {
+			states = append(states, fmt.Sprint(f.port, f.state))
+		}
+		if since.IsZero() || !slices.Equal(states, last) {
+			last, since = states, time.Now()
+		}
+		return time.Since(since) > 300*time.Millisecond, nil
+	})
 }
 
 // act does to the connections what the situation says.

@@ -22,6 +22,7 @@ const (
 	request = "request" // answered at once
 	slow    = "slow"    // the server answers only the second one with the same number
 	half    = "half"    // as slow, after half of the answer
+	work    = "work"    // answered after two seconds; for psql, mariadb and redis-cli
 )
 
 // server is the address of all servers.

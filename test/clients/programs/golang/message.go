@@ -9,6 +9,9 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
+// natsTimeout is the timeout that the API of NATS wants for each request.
+const natsTimeout = 10 * time.Second
+
 func messageClients() map[string]func() (client, error) {
 	return map[string]func() (client, error){
 		"nats.go": func() (client, error) {
@@ -20,7 +23,7 @@ func messageClients() map[string]func() (client, error) {
 						return 0, err
 					}
 				}
-				m, err := conn.Request(operation+"."+number, []byte("x"), 10*time.Minute)
+				m, err := conn.Request(operation+"."+number, []byte("x"), natsTimeout)
 				if err != nil {
 					return 0, err
 				}

@@ -26,8 +26,11 @@ func terminals() map[string]func() (client, error) {
 		},
 		"redis-cli": func() (client, error) {
 			return inTerminal(func(operation, number string) string {
-				if operation == slow {
+				switch operation {
+				case slow:
 					return "BLPOP slow" + number + " 0"
+				case work:
+					return "BLPOP none 2"
 				}
 				return "SET k v"
 			}, "redis-cli", "-h", server), nil
@@ -52,7 +55,7 @@ func withOutput(err error) error {
 
 var (
 	prompt = regexp.MustCompile(`(READY|[0-9.]+:[0-9]+|not connected)> $`)
-	result = regexp.MustCompile(`done|<row>|OK|1\) "slow`)
+	result = regexp.MustCompile(`done|<row>|OK|1\) "slow|\(nil\)`)
 	failed = regexp.MustCompile(`ERROR|FATAL|Error|Could not connect|lost`)
 )
 

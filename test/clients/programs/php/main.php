@@ -38,7 +38,8 @@ while (($line = fgets(STDIN)) !== false) {
     [$operation, $number] = explode(' ', trim($line));
     try {
         $conn = $conn ?? $connect();
-        echo 'ok ', $run($conn, $operation, $number), "\n";
+        $size = $run($conn, $operation, $number);
+        echo "ok $size\n";
     } catch (Throwable $e) {
         $conn = null;
         echo 'error ', get_class($e), ': ', substr(preg_replace('/\s+/', ' ', $e->getMessage()), 0, 300), "\n";
