@@ -7,6 +7,7 @@
 # make soak     tcphup under a load that never rests, for DURATION=10m; as root
 # make churn    sockets that change peers, processes and descriptors, for DURATION=10m; as root
 # make kernels  tcphup and package tests on kernels of Debian releases, in virtual machines
+# make clients  unmodified clients of real servers, hung up in many situations; as root
 # make image    a container image with the binary and nothing else
 # make packages deb and rpm, in dist/
 # make release  binaries and packages for amd64 and arm64 with SHA256SUMS, in dist/
@@ -45,11 +46,13 @@ COVERED       := tcphup/sockdiag,tcphup/actuator,tcphup/alerts,tcphup/collector,
 FUZZ_TIME     ?= 30s
 FUZZ_IN       ?= .
 DURATION      ?= 10m
+# Clients to run, such as CLIENTS=java,psql,Redis; all if empty.
+CLIENTS       ?=
 # Kernels to boot, such as KERNELS=5.10,6.1; all if empty.
 KERNELS       ?=
 DEBIAN_MIRROR ?= http://deb.debian.org/debian
 
-.PHONY: help build man docs run demo soak churn kernels test suite check checks compiled binaries lint format vet cross unit short tools fuzz e2e browser test-harness cover programs setup-test setup-demo setup-kernels image packages release bench clean need-root
+.PHONY: help build man docs run demo soak churn kernels clients test suite check checks compiled binaries lint format vet cross unit short tools fuzz e2e browser test-harness cover programs setup-test setup-demo setup-kernels setup-clients image packages release bench clean need-root
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -84,6 +87,11 @@ kernels: setup-kernels
 	nice -n 19 $(GO) run ./test/kernels -mirror=$(DEBIAN_MIRROR) -only='$(KERNELS)' -results=docs/kernels.csv
 	$(GO) test -count 1 -run '^TestDocs$$' ./test/kernels -update
 
+# See test/clients/main.go. docs/clients.* are written anew unless CLIENTS is set.
+clients: need-root setup-clients build
+	$(GO) -C test/clients run . -tcphup=$(abspath $(BINARY)) -only='$(CLIENTS)' $(if $(CLIENTS),,-results=../../docs/clients.csv)
+	$(if $(CLIENTS),,$(GO) -C test/clients test -count 1 -run '^TestDocs$$' . -update)
+
 test: need-root
 	@start=$$(date +%s) && $(MAKE) suite && echo "make test: all tests passed in $$(($$(date +%s) - start)) s"
 
@@ -112,7 +120,7 @@ checks:
 need-root:
 	@test "$$(id -u)" = 0 || { echo "make $(MAKECMDGOALS) needs root: it creates namespaces; make check does not" >&2; exit 1; }
 
-setup-test setup-demo setup-kernels: setup-%:
+setup-test setup-demo setup-kernels setup-clients: setup-%:
 	@tools/setup.sh $*
 
 format:

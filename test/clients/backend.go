@@ -58,7 +58,7 @@ func startBackends() error {
 	if err != nil {
 		return err
 	}
-	go http.Serve(behind, http.HandlerFunc(answerHTTP))
+	serve("HTTP", func() error { return http.Serve(behind, http.HandlerFunc(answerHTTP)) })
 	certificate, err := selfSigned()
 	if err != nil {
 		return err
@@ -68,13 +68,19 @@ func startBackends() error {
 		return err
 	}
 	server := &http.Server{Handler: http.HandlerFunc(answerHTTP), TLSConfig: &tls.Config{Certificates: []tls.Certificate{certificate}}}
-	go server.ServeTLS(two, "", "")
+	serve("HTTP/2", func() error { return server.ServeTLS(two, "", "") })
 	rpc, err := net.Listen("tcp", serverAddress+":50051")
 	if err != nil {
 		return err
 	}
-	go grpc.NewServer(grpc.ForceServerCodec(rawCodec{}), grpc.UnknownServiceHandler(answerRPC)).Serve(rpc)
+	rpcServer := grpc.NewServer(grpc.ForceServerCodec(rawCodec{}), grpc.UnknownServiceHandler(answerRPC))
+	serve("gRPC", func() error { return rpcServer.Serve(rpc) })
 	return nil
+}
+
+// serve runs a server in the background for as long as the program runs.
+func serve(name string, server func() error) {
+	go func() { progress("%s server ended: %v", name, server()) }()
 }
 
 func answerHTTP(w http.ResponseWriter, r *http.Request) {
@@ -183,7 +189,7 @@ func release(ctx context.Context, server string, number int) error {
 		if err != nil {
 			return err
 		}
-		defer client.Close()
+		defer func() { _ = client.Close() }()
 		answer = func() error {
 			_, err := client.Put(ctx, fmt.Sprint("slow", number), "x")
 			return err

@@ -49,7 +49,7 @@ func main() {
 	flag.StringVar(&o.results, "results", "", "`file` for the results as CSV, if they are as expected")
 	flag.IntVar(&o.parallel, "parallel", 8, "`number` of clients that run at the same time")
 	flag.DurationVar(&o.bound, "bound", defaultBound, "how long to wait for a client")
-	flag.BoolVar(&o.learn, "learn", false, "write the expected results anew instead of comparing")
+	flag.BoolVar(&o.learn, "learn", false, "add the results to the expected ones instead of comparing")
 	flag.Parse()
 	run := outside
 	if os.Args[0] == insideName {

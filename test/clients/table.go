@@ -84,8 +84,8 @@ func (t *table) differences(expected map[string]map[string]string) (all []string
 	return all
 }
 
-// learned returns expected.csv with the results of this run. Alternatives that allow the
-// result stay.
+// learned returns expected.csv with the results of this run as further alternatives. Read them
+// before they are committed.
 func (t *table) learned(expected map[string]map[string]string) ([]byte, error) {
 	lines := [][]string{expectedColumns()}
 	for _, c := range clients() {
@@ -93,8 +93,12 @@ func (t *table) learned(expected map[string]map[string]string) ([]byte, error) {
 		for _, s := range situations() {
 			cell := expected[c.name][s.name]
 			if t.cells[c.name] != nil {
-				if got := t.text(c, s); !slices.Contains(strings.Split(cell, alternatives), got) {
+				got := t.text(c, s)
+				switch {
+				case cell == "":
 					cell = got
+				case !slices.Contains(strings.Split(cell, alternatives), got):
+					cell += alternatives + got
 				}
 			}
 			line = append(line, cell)

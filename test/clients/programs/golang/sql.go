@@ -72,7 +72,7 @@ func database(driver, source string, text func(operation, number string) string)
 		if err != nil {
 			return 0, err
 		}
-		defer rows.Close()
+		defer func() { _ = rows.Close() }()
 		for rows.Next() {
 			n++
 		}

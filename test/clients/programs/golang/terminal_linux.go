@@ -41,7 +41,7 @@ func terminals() map[string]func() (client, error) {
 				return len(out), withOutput(err)
 			}, nil
 		},
-		"ssh": func() (client, error) { return sshClient() },
+		"ssh": sshClient,
 	}
 }
 
