@@ -48,11 +48,10 @@ x86_64-linux-gnu-gcc gcc
 xz xz-utils
 zstd zstd
 '
-clients='
+clients="$demo"'
 curl curl
 etcd etcd-server
 haproxy haproxy
-ip iproute2
 javac default-jdk-headless
 mariadb mariadb-client
 mariadbd mariadb-server

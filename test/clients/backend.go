@@ -27,6 +27,9 @@ const (
 	request = "request"
 	slow    = "slow"
 	half    = "half"
+
+	// failover is a request after the name's site has fallen silent.
+	failover = "failover"
 )
 
 // wholeSize has the size of the whole answer to half, by server.
@@ -73,8 +76,13 @@ func startBackends() error {
 	if err != nil {
 		return err
 	}
+	rpcTwo, err := net.Listen("tcp", newSite+":50051")
+	if err != nil {
+		return err
+	}
 	rpcServer := grpc.NewServer(grpc.ForceServerCodec(rawCodec{}), grpc.UnknownServiceHandler(answerRPC))
 	serve("gRPC", func() error { return rpcServer.Serve(rpc) })
+	serve("gRPC", func() error { return rpcServer.Serve(rpcTwo) })
 	return nil
 }
 

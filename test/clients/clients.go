@@ -95,7 +95,12 @@ func clients() []client {
 	}
 }
 
-func (c client) has(operation string) bool { return !slices.Contains(c.without, operation) }
+func (c client) has(operation string) bool {
+	if operation == failover {
+		return c.failsOver()
+	}
+	return !slices.Contains(c.without, operation)
+}
 
 // command returns the command line of the client.
 func (c client) command(o options) []string {

@@ -27,7 +27,12 @@ func (r *report) figure() []byte {
 		{silentSS, "ss -K", "#80868E"},
 		{silentNothing, fmt.Sprintf("nothing (to the edge: still waiting after %.0f s)", bound), "#D56A00"},
 	}
-	names := r.clients()
+	var names []string
+	for _, name := range r.clients() {
+		if _, ok := r.find(name, silentTcphup); ok {
+			names = append(names, name)
+		}
+	}
 	height := topMargin + rowStep*len(names) + 8
 	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" viewBox="0 0 %[1]d %[2]d" font-family="Liberation Sans,Arial,sans-serif" font-size="11" fill="currentColor">`+"\n", nameWidth+barWidth+20, height)
 	b.WriteString("<style>svg{color:#1f2328}@media(prefers-color-scheme:dark){svg{color:#e6edf3}}</style>\n")

@@ -34,7 +34,7 @@ func newHost(ctx context.Context, number int) (*host, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &host{ns: ns, link: "v" + strconv.Itoa(number), address: fmt.Sprintf("10.50.%d.%d", number/250, number%250+1)}
+	h := &host{ns: ns, link: "v" + strconv.Itoa(number), address: hostAddress(number)}
 	text := fmt.Sprintf("link add %s type veth peer name eth0 netns %s\nlink set %s up\nroute add %s dev %s src %s\n",
 		h.link, ns.Path(), h.link, h.address, h.link, serverAddress)
 	if _, err := output(ctx, text, "ip", "-batch", "-"); err != nil {
@@ -51,6 +51,8 @@ func newHost(ctx context.Context, number int) (*host, error) {
 	}
 	return h, nil
 }
+
+func hostAddress(number int) string { return fmt.Sprintf("10.50.%d.%d", number/250, number%250+1) }
 
 // close kills the processes of the host and removes its link.
 func (h *host) close(ctx context.Context) error {
@@ -168,16 +170,20 @@ func (h *host) flows(ctx context.Context, port int) ([]flow, error) {
 	return flows, nil
 }
 
-// silenceable installs a rule that drops incoming TCP packets of a device whose port, of the
-// side of the client, is in a set. The set is empty.
+// silenceable returns rules that drop incoming packets of a device: TCP packets whose port, of
+// the side of the client, is in a set, and packets whose address, of the other side, is in
+// another. The sets are empty.
 func silenceable(device, side string) string {
+	other := map[string]string{"sport": "daddr", "dport": "saddr"}[side]
 	return fmt.Sprintf(`table netdev silent_%s {
 	set ports { type inet_service; }
+	set addresses { type ipv4_addr; }
 	chain in {
 		type filter hook ingress device "%s" priority 0;
 		tcp %s @ports drop
+		ip %s @addresses drop
 	}
-}`, device, device, side)
+}`, device, device, side, other)
 }
 
 // silence drops the packets of these connections in both directions, as a firewall does that
@@ -187,11 +193,17 @@ func (h *host) silence(ctx context.Context, flows []flow) error {
 	for _, f := range flows {
 		ports = append(ports, strconv.Itoa(int(f.port)))
 	}
-	add := func(device string) string {
-		return fmt.Sprintf("add element netdev silent_%s ports { %s }", device, strings.Join(ports, ", "))
-	}
-	_, sent := output(ctx, add(h.link), "nft", "-f", "-")
-	_, received := h.output(ctx, add("eth0"), "nft", "-f", "-")
+	return h.drop(ctx, "ports { "+strings.Join(ports, ", ")+" }")
+}
+
+// cut drops all packets to and from an address.
+func (h *host) cut(ctx context.Context, address string) error {
+	return h.drop(ctx, "addresses { "+address+" }")
+}
+
+func (h *host) drop(ctx context.Context, element string) error {
+	_, sent := output(ctx, "add element netdev silent_"+h.link+" "+element, "nft", "-f", "-")
+	_, received := h.output(ctx, "add element netdev silent_eth0 "+element, "nft", "-f", "-")
 	return errors.Join(sent, received)
 }
 

@@ -26,10 +26,11 @@ type answer struct {
 }
 
 // startClient starts a client on a host. Its standard error goes to the log file.
-func startClient(h *host, c client, o options, work string) (*process, error) {
+func startClient(h *host, c client, o options, work string, variables ...string) (*process, error) {
 	cmd := exec.Command(c.command(o)[0], c.command(o)[1:]...)
 	cmd.Env = append(os.Environ(), environment()...)
 	cmd.Env = append(cmd.Env, "WORK="+work, "HOME="+work)
+	cmd.Env = append(cmd.Env, variables...)
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		return nil, err

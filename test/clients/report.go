@@ -128,7 +128,7 @@ func (r *report) summary() string {
 	var b strings.Builder
 	item := func(format string, args ...any) { fmt.Fprintf(&b, "- "+format+"\n", args...) }
 	item("Measured on %s; %d clients.", r.machine, len(r.clients()))
-	item("Silent peer with a request under way: %d of %d clients still wait after %.0f s; the others have a timeout of their own.", len(waiting), r.count(silentNothing), defaultBound.Seconds())
+	item("Silent peer with a request under way: %d of %d clients still wait after %.0f s; the others have a timeout, a heartbeat or a check of their own.", len(waiting), r.count(silentNothing), defaultBound.Seconds())
 	if len(freed) > 0 {
 		item("With tcphup %d of these %d go on after %.2f s (median; %.2f s at most)%s.", len(freed), len(waiting), freed[len(freed)/2], freed[len(freed)-1], except(late))
 	}
@@ -155,16 +155,20 @@ func (r *report) summary() string {
 	if names := r.with("request, tcphup", "repeated"); len(names) > 0 {
 		item("Hung up with a request under way, these send it again by themselves: %s.", strings.Join(names, ", "))
 	}
-	var ended []string
-	for _, s := range situations() {
-		for _, name := range r.with(s.name, "process ended") {
-			if s.action == withTcphup && !slices.Contains(ended, name) {
-				ended = append(ended, name)
+	silentErrors := func(situation string) string {
+		return fmt.Sprintf("%d of %d", r.count(situation)-len(r.with(situation, "0 errors")), r.count(situation))
+	}
+	item("Applications with an error after the silent request: %s with tcphup, %s with `ss -K`.", silentErrors(silentTcphup), silentErrors(silentSS))
+	for _, name := range r.clients() {
+		var ended []string
+		for _, one := range r.records {
+			if one.client == name && one.has("process ended") {
+				ended = append(ended, one.situation)
 			}
 		}
-	}
-	if len(ended) > 0 {
-		item("Processes that end with their connection, as they do when the server closes: %s.", strings.Join(ended, ", "))
+		if len(ended) > 0 {
+			item("The process of %s ended with its connection: %s.", name, strings.Join(ended, "; "))
+		}
 	}
 	return b.String()
 }
@@ -182,7 +186,7 @@ func (r *report) results() (header []string, rows [][]string) {
 	for _, name := range r.clients() {
 		row := []string{name, ""}
 		for _, s := range situations() {
-			if s.action != withTcphup {
+			if s.action != withTcphup || s.operation == failover {
 				continue
 			}
 			one, ok := r.find(name, s.name)
@@ -244,4 +248,24 @@ func (r *report) drained() (header []string, rows [][]string) {
 		}
 	}
 	return []string{"client", "server", "", "result"}, rows
+}
+
+// failovers returns a table of the failovers.
+func (r *report) failovers() (header []string, rows [][]string) {
+	header = []string{"client", "with tcphup", "seconds", "without", "seconds"}
+	for _, name := range r.clients() {
+		hungUp, ran := r.find(name, "failover, tcphup")
+		alone, _ := r.find(name, "failover, nothing")
+		if ran {
+			rows = append(rows, []string{name, hungUp.result, servedAfter(hungUp), strings.TrimSuffix(alone.result, "; hung up 0 times"), servedAfter(alone)})
+		}
+	}
+	return header, rows
+}
+
+func servedAfter(one record) string {
+	if one.freed < 0 || strings.HasPrefix(one.result, "not served") {
+		return fmt.Sprintf("> %.0f", failoverBound.Seconds())
+	}
+	return fmt.Sprintf("%.0f", one.freed)
 }

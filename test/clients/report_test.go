@@ -26,6 +26,7 @@ func TestDocs(t *testing.T) {
 	docs.Check(t, page, "results", docs.Table(r.results()))
 	docs.Check(t, page, "times", docs.Table(r.times()))
 	docs.Check(t, page, "controls", docs.Table(r.controls()))
+	docs.Check(t, page, "failovers", docs.Table(r.failovers()))
 	docs.Check(t, page, "drains", docs.Table(r.drained()))
 	want := r.figure()
 	if flag.Lookup("update").Value.String() == "true" {

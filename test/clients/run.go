@@ -35,7 +35,17 @@ func inside(o options) error {
 		return err
 	}
 	progress("all servers serve after %s", time.Since(start).Round(time.Second))
-	t := runAll(ctx, o, chosen)
+	hosts := 0
+	for _, c := range chosen {
+		if c.failsOver() {
+			hosts += 2
+		}
+	}
+	around, err := startSite(ctx, hosts)
+	if err != nil {
+		return err
+	}
+	t := runAll(ctx, o, chosen, around)
 	progress("all clients done after %s", time.Since(start).Round(time.Second))
 	return t.finish(o)
 }
@@ -59,9 +69,10 @@ func choose(o options) (chosen []client, err error) {
 }
 
 // runAll runs each client in each situation. Those that only wait do not count as parallel.
-func runAll(ctx context.Context, o options, chosen []client) *table {
+func runAll(ctx context.Context, o options, chosen []client, around *site) *table {
 	t := &table{cells: make(map[string]map[string]cell)}
 	busy, waiting := make(chan struct{}, o.parallel), make(chan struct{}, 4*o.parallel)
+	failovers := make(chan struct{}, 2*len(chosen))
 	var (
 		running sync.WaitGroup
 		lock    sync.Mutex
@@ -74,7 +85,7 @@ func runAll(ctx context.Context, o options, chosen []client) *table {
 	all := situations()
 	// Those that wait longest start first.
 	slices.SortStableFunc(all, func(a, b situation) int {
-		return strings.Compare(a.action, b.action)
+		return strings.Compare(order(a), order(b))
 	})
 	for _, s := range all {
 		for _, c := range chosen {
@@ -82,14 +93,17 @@ func runAll(ctx context.Context, o options, chosen []client) *table {
 				continue
 			}
 			slots := busy
-			if s.action == nothing {
+			switch {
+			case s.operation == failover:
+				slots = failovers
+			case s.action == nothing:
 				slots = waiting
 			}
 			running.Go(func() {
 				slots <- struct{}{}
 				defer func() { <-slots }()
 				start := time.Now()
-				r, err := s.run(ctx, o, c, func() int { return int(number.Add(1)) })
+				r, err := s.run(ctx, o, c, around, func() int { return int(number.Add(1)) })
 				done := cell{result: r, err: err}
 				progress("%-28s %-24s %5.1f s  %s", c.name, s.name, time.Since(start).Seconds(), done.detail())
 				lock.Lock()
@@ -107,6 +121,14 @@ func runAll(ctx context.Context, o options, chosen []client) *table {
 		}
 	}
 	return t
+}
+
+// order returns the sort key of a situation.
+func order(s situation) string {
+	if s.operation == failover {
+		return ""
+	}
+	return s.action
 }
 
 func progress(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }

@@ -43,7 +43,7 @@ func services() ([]service, error) {
 		{
 			server: "PostgreSQL", user: "postgres",
 			prepare: [][]string{{postgres + "/initdb", "--no-sync", "--auth=trust", "--pgdata=" + dir + "/PostgreSQL/data"}, {"sh", "-c", "echo host all all all trust >> " + dir + "/PostgreSQL/data/pg_hba.conf"}},
-			command: []string{postgres + "/postgres", "-D", dir + "/PostgreSQL/data", "-k", dir + "/PostgreSQL", "-c", "listen_addresses=" + serverAddress, "-c", "max_connections=1000", "-c", "fsync=off"},
+			command: []string{postgres + "/postgres", "-D", dir + "/PostgreSQL/data", "-k", dir + "/PostgreSQL", "-c", "listen_addresses=" + serverAddress + "," + newSite, "-c", "max_connections=1000", "-c", "fsync=off"},
 			ready: [][]string{
 				{"psql", "-h", dir + "/PostgreSQL", "-d", "postgres", "-c", "create role app login superuser password 'app'"},
 				{"psql", "-h", dir + "/PostgreSQL", "-d", "postgres", "-c", "create database app owner app"},
@@ -91,6 +91,7 @@ http {
 	keepalive_timeout 10m;
 	server {
 		listen 10.99.0.1:80;
+		listen 10.99.0.2:80;
 		location / {
 			proxy_pass http://127.0.0.1:9000;
 			proxy_buffering off;
@@ -122,8 +123,10 @@ func startServers(ctx context.Context) error {
 	if err := os.MkdirAll("/run/sshd", 0o755); err != nil {
 		return err
 	}
-	if _, err := output(ctx, "", "ip", "address", "add", serverAddress+"/32", "dev", "lo"); err != nil {
-		return err
+	for _, address := range []string{serverAddress, newSite, monitorAddress} {
+		if _, err := output(ctx, "", "ip", "address", "add", address+"/32", "dev", "lo"); err != nil {
+			return err
+		}
 	}
 	all, err := services()
 	if err != nil {

@@ -43,6 +43,8 @@ func situations() []situation {
 		{"silent request, tcphup", request, true, withTcphup},
 		{"silent request, ss -K", request, true, withSS},
 		{"silent request, nothing", request, true, nothing},
+		{"failover, tcphup", failover, true, withTcphup},
+		{"failover, nothing", failover, true, nothing},
 	}
 }
 
@@ -60,10 +62,19 @@ type result struct {
 	recovered bool
 	took      time.Duration // until the client has a whole answer
 	dead      bool          // a process that held a connection has ended
+
+	failover bool
+	hangups  int // of a failover
 }
 
 // text is the form of the result that expected.csv has.
 func (r result) text() string {
+	if r.failover {
+		if !r.recovered {
+			return fmt.Sprintf("not served; hung up %d times", r.hangups)
+		}
+		return fmt.Sprintf("served; hung up %d times", r.hangups)
+	}
 	var parts []string
 	if len(r.outcomes) > 0 {
 		parts = append(parts, strings.Join(r.outcomes, " and "))
@@ -95,7 +106,10 @@ const attempts = 5
 
 // run brings a client into the situation. Some clients do not use a connection that has been
 // idle for some seconds, which a busy machine takes: then it starts again.
-func (s situation) run(ctx context.Context, o options, c client, number func() int) (r result, err error) {
+func (s situation) run(ctx context.Context, o options, c client, around *site, number func() int) (r result, err error) {
+	if s.operation == failover {
+		return around.failOver(ctx, o, c, s.action)
+	}
 	for range attempts {
 		if r, err = s.once(ctx, o, c, number()); err != nil || !r.unused {
 			break

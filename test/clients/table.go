@@ -95,6 +95,7 @@ func (t *table) learned(expected map[string]map[string]string) ([]byte, error) {
 			if t.cells[c.name] != nil {
 				got := t.text(c, s)
 				switch {
+				case t.cells[c.name][s.name].err != nil:
 				case cell == "":
 					cell = got
 				case !slices.Contains(strings.Split(cell, alternatives), got):

@@ -10,7 +10,7 @@ import (
 func rpcClients() map[string]func() (client, error) {
 	return map[string]func() (client, error){
 		"grpc-go": func() (client, error) {
-			conn, err := grpc.NewClient("passthrough:///"+server+":50051", grpc.WithTransportCredentials(insecure.NewCredentials()),
+			conn, err := grpc.NewClient(server+":50051", grpc.WithTransportCredentials(insecure.NewCredentials()),
 				grpc.WithDefaultCallOptions(grpc.ForceCodec(rawCodec{})))
 			return func(ctx context.Context, operation, number string) (int, error) {
 				in, out := []byte(number), []byte(nil)

@@ -243,7 +243,7 @@ def with_pika():
 def with_grpcio():
     import grpc
 
-    channel = grpc.insecure_channel(f"ipv4:{SERVER}:50051")
+    channel = grpc.insecure_channel(f"{SERVER}:50051")
 
     def run(operation, number):
         if operation == "half":
