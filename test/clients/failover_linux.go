@@ -46,7 +46,7 @@ type site struct {
 }
 
 // startSite starts the name server, Prometheus and Alertmanager for a number of hosts.
-func startSite(ctx context.Context, hosts int) (*site, error) {
+func startSite(hosts int) (*site, error) {
 	s := &site{token: rand.Text(), next: firstFailover, names: names{addresses: make(map[string]string)}}
 	rules, err := os.ReadFile("../../deploy/rules.yml")
 	if err != nil {
@@ -75,7 +75,11 @@ func startSite(ctx context.Context, hosts int) (*site, error) {
 			"      group_wait: 5s\n      group_interval: 30s\n      repeat_interval: 5m\n      routes:\n" + routes.String() + "receivers:\n  - name: people\n" + receivers.String(),
 	}
 	for file, content := range files {
-		if err := os.WriteFile(filepath.Join(dir, file), []byte(content), 0o644); err != nil {
+		mode := os.FileMode(0o644)
+		if file == "token" {
+			mode = 0o600
+		}
+		if err := os.WriteFile(filepath.Join(dir, file), []byte(content), mode); err != nil {
 			return nil, err
 		}
 	}
@@ -181,7 +185,6 @@ func (s *site) failOver(ctx context.Context, o options, c client, action string)
 			return r, err
 		}
 		if !ok {
-			r.waiting = true
 			break
 		}
 		if r.took = a.at.Sub(start); a.err == "" {
@@ -197,7 +200,7 @@ func (s *site) failOver(ctx context.Context, o options, c client, action string)
 		case <-time.After(time.Second):
 		}
 	}
-	r.freed = r.took
+	r.freed, r.waiting = r.took, !r.recovered
 	if action == withTcphup {
 		r.hangups, err = hangups(ctx, h)
 	}
@@ -217,10 +220,15 @@ func (s *site) serve(ctx context.Context, o options, h *host, work, service stri
 		return err
 	}
 	go func() { _ = cmd.Wait() }()
-	return until(ctx, "tcphup serves", func() (bool, error) {
+	err = until(ctx, "tcphup serves", func() (bool, error) {
 		out, err := h.output(ctx, "", "curl", "--silent", "http://127.0.0.1:10471/metrics")
 		return err == nil && bytes.Contains(out, []byte("tcphup_service_addresses{address=\"current\"")), nil
 	})
+	if err != nil {
+		text, _ := os.ReadFile(log.Name())
+		return fmt.Errorf("%w\n%s", err, text)
+	}
+	return nil
 }
 
 // hangups returns how often tcphup has hung up connections.
@@ -254,3 +262,18 @@ func failoverClients() []string {
 }
 
 func (c client) failsOver() bool { return slices.Contains(failoverClients(), c.name) }
+
+// failoverText is the result of a failover in the form that expected.csv has.
+func (r result) failoverText() string {
+	text := "served"
+	if !r.recovered {
+		text = "not served"
+	}
+	switch r.hangups {
+	case 0:
+		return text
+	case 1:
+		return text + " after 1 hang-up"
+	}
+	return fmt.Sprintf("%s after %d hang-ups", text, r.hangups)
+}

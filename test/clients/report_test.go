@@ -62,6 +62,11 @@ func TestExpected(t *testing.T) {
 	if len(expected) != len(clients()) {
 		t.Errorf("%d clients are expected, want %d", len(expected), len(clients()))
 	}
+	for _, name := range failoverClients() {
+		if !slices.ContainsFunc(clients(), func(c client) bool { return c.name == name }) {
+			t.Errorf("no client %q fails over", name)
+		}
+	}
 	for _, c := range clients() {
 		if ports()[c.server] == 0 {
 			t.Errorf("%s: no server %q", c.name, c.server)

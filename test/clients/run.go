@@ -41,7 +41,7 @@ func inside(o options) error {
 			hosts += 2
 		}
 	}
-	around, err := startSite(ctx, hosts)
+	around, err := startSite(hosts)
 	if err != nil {
 		return err
 	}

@@ -70,10 +70,7 @@ type result struct {
 // text is the form of the result that expected.csv has.
 func (r result) text() string {
 	if r.failover {
-		if !r.recovered {
-			return fmt.Sprintf("not served; hung up %d times", r.hangups)
-		}
-		return fmt.Sprintf("served; hung up %d times", r.hangups)
+		return r.failoverText()
 	}
 	var parts []string
 	if len(r.outcomes) > 0 {
