@@ -178,8 +178,8 @@ func startResponders() error {
 	return err
 }
 
-// release answers slow operations of Redis and etcd that arrive from now on, until ctx is done.
-func release(ctx context.Context, server string, number int) error {
+// answerSlow answers slow operations of Redis and etcd that arrive from now on, until ctx is done.
+func answerSlow(ctx context.Context, server string, number int) error {
 	var answer func() error
 	switch server {
 	case "Redis":

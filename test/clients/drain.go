@@ -121,7 +121,7 @@ func (d *drain) run(ctx context.Context, o options, number int) (err error) {
 	if err := send(work); err != nil {
 		return err
 	}
-	err = until(ctx, "all requests are under way", func() (bool, error) {
+	err = until(ctx, "all requests are under way", limit, func() (bool, error) {
 		flows, err := h.flows(ctx, port)
 		if err != nil {
 			return false, err

@@ -123,7 +123,7 @@ func (n *names) set(name, address string) error {
 }
 
 // failOver lets a client use a name whose site falls silent.
-func (s *site) failOver(ctx context.Context, o options, c client, action string) (r result, err error) {
+func (s *site) failOver(ctx context.Context, o options, c client, action string, release func()) (r result, err error) {
 	s.lock.Lock()
 	number := s.next
 	s.next++
@@ -148,7 +148,7 @@ func (s *site) failOver(ctx context.Context, o options, c client, action string)
 	if err := os.MkdirAll(work, 0o777); err != nil {
 		return r, err
 	}
-	err = until(ctx, "the name resolves", func() (bool, error) {
+	err = until(ctx, "the name resolves", limit, func() (bool, error) {
 		out, err := h.output(ctx, "", "getent", "ahostsv4", name)
 		return err == nil && bytes.HasPrefix(out, []byte(serverAddress)), nil
 	})
@@ -171,6 +171,7 @@ func (s *site) failOver(ctx context.Context, o options, c client, action string)
 	if err := connect(ctx, p); err != nil {
 		return r, err
 	}
+	release()
 	start := time.Now()
 	if err := errors.Join(h.cut(ctx, serverAddress), s.names.set(name, newSite)); err != nil {
 		return r, err
@@ -220,7 +221,7 @@ func (s *site) serve(ctx context.Context, o options, h *host, work, service stri
 		return err
 	}
 	go func() { _ = cmd.Wait() }()
-	err = until(ctx, "tcphup serves", func() (bool, error) {
+	err = until(ctx, "tcphup serves", limit, func() (bool, error) {
 		out, err := h.output(ctx, "", "curl", "--silent", "http://127.0.0.1:10471/metrics")
 		return err == nil && bytes.Contains(out, []byte("tcphup_service_addresses{address=\"current\"")), nil
 	})

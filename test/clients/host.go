@@ -253,9 +253,15 @@ func alive(pids []int) bool {
 	return true
 }
 
-// until polls until the condition is true, or returns an error after a minute.
-func until(ctx context.Context, what string, condition func() (bool, error)) error {
-	deadline := time.Now().Add(time.Minute)
+// Limits of until: for idle connections, and for all else.
+const (
+	idleLimit = 10 * time.Second
+	limit     = 2 * time.Minute
+)
+
+// until polls until the condition is true, or returns an error after a time.
+func until(ctx context.Context, what string, within time.Duration, condition func() (bool, error)) error {
+	deadline := time.Now().Add(within)
 	for {
 		ok, err := condition()
 		if err != nil {

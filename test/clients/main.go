@@ -47,7 +47,7 @@ func main() {
 	flag.StringVar(&o.only, "only", "", "`clients` to run, separated by commas; empty for all")
 	flag.StringVar(&o.expected, "expected", "expected.csv", "`file` with the expected results")
 	flag.StringVar(&o.results, "results", "", "`file` for the results as CSV, if they are as expected")
-	flag.IntVar(&o.parallel, "parallel", 8, "`number` of clients that run at the same time")
+	flag.IntVar(&o.parallel, "parallel", 6, "`number` of clients that run at the same time")
 	flag.DurationVar(&o.bound, "bound", defaultBound, "how long to wait for a client")
 	flag.BoolVar(&o.learn, "learn", false, "add the results to the expected ones instead of comparing")
 	flag.Parse()

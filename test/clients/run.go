@@ -68,11 +68,10 @@ func choose(o options) (chosen []client, err error) {
 	return chosen, nil
 }
 
-// runAll runs each client in each situation. Those that only wait do not count as parallel.
+// runAll runs each client in each situation. Those that only wait release their slot.
 func runAll(ctx context.Context, o options, chosen []client, around *site) *table {
 	t := &table{cells: make(map[string]map[string]cell)}
-	busy, waiting := make(chan struct{}, o.parallel), make(chan struct{}, 4*o.parallel)
-	failovers := make(chan struct{}, 2*len(chosen))
+	busy := make(chan struct{}, o.parallel)
 	var (
 		running sync.WaitGroup
 		lock    sync.Mutex
@@ -92,18 +91,12 @@ func runAll(ctx context.Context, o options, chosen []client, around *site) *tabl
 			if !c.has(s.operation) {
 				continue
 			}
-			slots := busy
-			switch {
-			case s.operation == failover:
-				slots = failovers
-			case s.action == nothing:
-				slots = waiting
-			}
+			busy <- struct{}{}
 			running.Go(func() {
-				slots <- struct{}{}
-				defer func() { <-slots }()
+				release := sync.OnceFunc(func() { <-busy })
+				defer release()
 				start := time.Now()
-				r, err := s.run(ctx, o, c, around, func() int { return int(number.Add(1)) })
+				r, err := s.run(ctx, o, c, around, func() int { return int(number.Add(1)) }, release)
 				done := cell{result: r, err: err}
 				progress("%-28s %-24s %5.1f s  %s", c.name, s.name, time.Since(start).Seconds(), done.detail())
 				lock.Lock()

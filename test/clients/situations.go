@@ -2,11 +2,9 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -103,12 +101,12 @@ const attempts = 5
 
 // run brings a client into the situation. Some clients do not use a connection that has been
 // idle for some seconds, which a busy machine takes: then it starts again.
-func (s situation) run(ctx context.Context, o options, c client, around *site, number func() int) (r result, err error) {
+func (s situation) run(ctx context.Context, o options, c client, around *site, number func() int, release func()) (r result, err error) {
 	if s.operation == failover {
-		return around.failOver(ctx, o, c, s.action)
+		return around.failOver(ctx, o, c, s.action, release)
 	}
 	for range attempts {
-		if r, err = s.once(ctx, o, c, number()); err != nil || !r.unused {
+		if r, err = s.once(ctx, o, c, number(), release); err != nil || !r.unused {
 			break
 		}
 	}
@@ -116,7 +114,7 @@ func (s situation) run(ctx context.Context, o options, c client, around *site, n
 }
 
 // once brings a client into the situation on a host of its own.
-func (s situation) once(ctx context.Context, o options, c client, number int) (r result, err error) {
+func (s situation) once(ctx context.Context, o options, c client, number int, release func()) (r result, err error) {
 	h, err := newHost(ctx, number)
 	if err != nil {
 		return r, err
@@ -140,13 +138,16 @@ func (s situation) once(ctx context.Context, o options, c client, number int) (r
 	if err != nil {
 		return r, err
 	}
+	if s.action == nothing {
+		release()
+	}
 	releasing, stop := context.WithCancel(ctx)
 	released := make(chan error, 1)
 	defer func() {
 		stop()
 		err = errors.Join(err, <-released)
 	}()
-	go func() { released <- release(releasing, c.server, number) }()
+	go func() { released <- answerSlow(releasing, c.server, number) }()
 
 	start := time.Now()
 	if s.action == nothing {
@@ -213,10 +214,17 @@ func (s situation) setUp(ctx context.Context, h *host, p *process, c client, num
 	port := ports()[c.server]
 	var before flow // sums
 	if c.has(idle) {
-		if err := connect(ctx, p); err != nil {
-			return sent, err
+		// Some clients close an idle connection after a few seconds, which a busy machine takes.
+		for range attempts {
+			if err := connect(ctx, p); err != nil {
+				return sent, err
+			}
+			before, err = s.quiet(ctx, h, port, idleLimit, func(sum flow) bool { return sum.port > 0 && sum.queue == 0 })
+			if err == nil {
+				break
+			}
 		}
-		if before, err = s.quiet(ctx, h, port, func(sum flow) bool { return sum.port > 0 && sum.queue == 0 }); err != nil {
+		if err != nil {
 			return sent, fmt.Errorf("no idle connection: %w", err)
 		}
 	}
@@ -236,7 +244,7 @@ func (s situation) setUp(ctx context.Context, h *host, p *process, c client, num
 	if err := p.send(s.operation, number); err != nil {
 		return sent, err
 	}
-	_, err = s.quiet(ctx, h, port, func(sum flow) bool {
+	_, err = s.quiet(ctx, h, port, limit, func(sum flow) bool {
 		switch {
 		case len(p.answers) > 0: // without a wait
 			return true
@@ -256,7 +264,7 @@ func (s situation) setUp(ctx context.Context, h *host, p *process, c client, num
 // connect sends requests until one is answered. Short limits of some clients expire while the
 // machine is busy.
 func connect(ctx context.Context, p *process) error {
-	return until(ctx, "first request", func() (bool, error) {
+	return until(ctx, "first request", limit, func() (bool, error) {
 		if err := p.send(request, 0); err != nil {
 			return false, err
 		}
@@ -273,9 +281,9 @@ func connect(ctx context.Context, p *process) error {
 
 // quiet waits until the condition is true of the sums over all connections, and they have not
 // changed for 300 ms unless the peer is to fall silent. The port of a sum is the number of connections.
-func (s situation) quiet(ctx context.Context, h *host, port int, condition func(flow) bool) (last flow, err error) {
+func (s situation) quiet(ctx context.Context, h *host, port int, within time.Duration, condition func(flow) bool) (last flow, err error) {
 	var since time.Time
-	err = until(ctx, "connections become quiet", func() (bool, error) {
+	err = until(ctx, "connections become quiet", within, func() (bool, error) {
 		flows, err := h.flows(ctx, port)
 		if err != nil {
 			return false, err
@@ -306,7 +314,7 @@ func settled(ctx context.Context, h *host, port int) error {
 		last  []string
 		since time.Time
 	)
-	return until(ctx, "connections settle", func() (bool, error) {
+	return until(ctx, "connections settle", limit, func() (bool, error) {
 		flows, err := h.flows(ctx, port)
 		if err != nil {
 			return false, err
@@ -334,59 +342,4 @@ func (s situation) act(ctx context.Context, o options, h *host, port int, r *res
 		return h.closeByServer(ctx, port)
 	}
 	return nil
-}
-
-// hangUp runs tcphup and compares its outcomes with the states that ss then shows.
-func hangUp(ctx context.Context, o options, h *host, port int, r *result) error {
-	out, err := h.output(ctx, "", o.tcphup, "--output=json", serverAddress, strconv.Itoa(port))
-	if exit := (*exec.ExitError)(nil); err != nil && (!errors.As(err, &exit) || exit.ExitCode() != 1) {
-		return err
-	}
-	var report struct {
-		Flows []struct{ Local, Method, Outcome, Reason string }
-	}
-	if err := json.Unmarshal(out, &report); err != nil {
-		return fmt.Errorf("decode report: %w", err)
-	}
-	flows, err := h.flows(ctx, port)
-	if err != nil {
-		return err
-	}
-	if len(report.Flows) == 0 {
-		r.outcomes = []string{"no match"}
-	}
-	for _, f := range report.Flows {
-		state := "closed"
-		for _, other := range flows {
-			if strings.HasSuffix(f.Local, ":"+strconv.Itoa(int(other.port))) {
-				state = other.state
-			}
-		}
-		if !confirms(f.Outcome, state) {
-			r.untrue = true
-		}
-		text := f.Outcome + " by " + f.Method
-		if f.Reason != "" {
-			text = f.Outcome + " (" + f.Reason + ")"
-		}
-		if !slices.Contains(r.outcomes, text) {
-			r.outcomes = append(r.outcomes, text)
-		}
-	}
-	slices.Sort(r.outcomes)
-	return nil
-}
-
-// confirms reports whether a state of a connection after the action agrees with an outcome. A
-// half-closed connection may have ended since.
-func confirms(outcome, state string) bool {
-	switch outcome {
-	case "closed", "gone":
-		return state == "closed" || state == "TIME-WAIT"
-	case "half_closed":
-		return slices.Contains([]string{"FIN-WAIT-2", "closed", "TIME-WAIT"}, state)
-	case "lingering":
-		return slices.Contains([]string{"FIN-WAIT-1", "closed"}, state)
-	}
-	return state == "ESTAB"
 }
