@@ -5,6 +5,7 @@ import (
 	"encoding/csv"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"runtime"
 	"slices"
@@ -86,7 +87,7 @@ func (t *table) differences(expected map[string]map[string]string) (all []string
 
 // learned returns expected.csv with the results of this run as further alternatives. Read them
 // before they are committed.
-func (t *table) learned(expected map[string]map[string]string) ([]byte, error) {
+func (t *table) learned(path string, expected map[string]map[string]string) ([]byte, error) {
 	lines := [][]string{expectedColumns()}
 	for _, c := range clients() {
 		line := []string{c.name}
@@ -107,8 +108,16 @@ func (t *table) learned(expected map[string]map[string]string) ([]byte, error) {
 		lines = append(lines, line)
 	}
 	var out bytes.Buffer
-	out.WriteString("# The expected results: the outcomes of tcphup, then what the client saw.\n# A cell may have several, separated by \" | \". See docs/clients.md for the terms.\n")
-	err := csv.NewWriter(&out).WriteAll(lines)
+	old, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	for line := range bytes.Lines(old) {
+		if bytes.HasPrefix(line, []byte("#")) {
+			out.Write(line)
+		}
+	}
+	err = csv.NewWriter(&out).WriteAll(lines)
 	return out.Bytes(), err
 }
 
@@ -162,7 +171,7 @@ func (t *table) finish(o options) error {
 		for _, d := range differences {
 			progress("%s", d)
 		}
-		text, err := t.learned(expected)
+		text, err := t.learned(o.expected, expected)
 		if err != nil {
 			return err
 		}
