@@ -147,7 +147,7 @@ func (s situation) once(ctx context.Context, o options, c client, number int, re
 		stop()
 		err = errors.Join(err, <-released)
 	}()
-	go func() { released <- answerSlow(releasing, c.server, number) }()
+	go func() { released <- s.answerSecond(releasing, h, c, number, before) }()
 
 	start := time.Now()
 	if s.action == nothing {
@@ -306,6 +306,30 @@ func (s situation) quiet(ctx context.Context, h *host, port int, within time.Dur
 		return condition(sum) && (s.silent || time.Since(since) > 300*time.Millisecond), nil
 	})
 	return last, err
+}
+
+// answerSecond answers a second slow operation, until ctx is done. It starts when the
+// connections of the first one have ended: an answer over them is no repetition.
+func (s situation) answerSecond(ctx context.Context, h *host, c client, number int, before []flow) error {
+	if s.operation != slow {
+		return nil
+	}
+	err := until(ctx, "connections end", 2*limit, func() (bool, error) { return ended(ctx, h, ports()[c.server], before) })
+	if err == nil {
+		err = answerSlow(ctx, c.server, number)
+	}
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// ended reports whether none of these connections is established any more.
+func ended(ctx context.Context, h *host, port int, before []flow) (bool, error) {
+	flows, err := h.flows(ctx, port)
+	return !slices.ContainsFunc(flows, func(f flow) bool {
+		return f.state == "ESTAB" && slices.ContainsFunc(before, func(b flow) bool { return b.port == f.port })
+	}), err
 }
 
 // settled waits until the states of all connections have been the same for 300 ms.
