@@ -8,6 +8,7 @@
 # make churn    sockets that change peers, processes and descriptors, for DURATION=10m; as root
 # make kernels  tcphup and package tests on kernels of Debian releases, in virtual machines
 # make kubernetes  manifests and Helm chart in a Kubernetes of one node; as root
+# make clients  unmodified clients of real servers, hung up in many situations; as root
 # make image    a container image with the binary and nothing else
 # make packages deb and rpm, in dist/
 # make release  binaries and packages for amd64 and arm64 with SHA256SUMS, in dist/
@@ -59,11 +60,13 @@ COVERED       := tcphup/sockdiag,tcphup/actuator,tcphup/alerts,tcphup/collector,
 FUZZ_TIME     ?= 30s
 FUZZ_IN       ?= .
 DURATION      ?= 10m
+# Clients to run, such as CLIENTS=java,psql,Redis; all if empty.
+CLIENTS       ?=
 # Kernels to boot, such as KERNELS=5.10,6.1; all if empty.
 KERNELS       ?=
 DEBIAN_MIRROR ?= http://deb.debian.org/debian
 
-.PHONY: help build man docs run demo soak churn kernels kubernetes kubernetes-binary test suite check checks compiled binaries lint format vet cross unit short tools fuzz e2e browser test-harness cover programs setup-test setup-demo setup-kernels setup-kubernetes image packages release bench clean need-root
+.PHONY: help build man docs run demo soak churn kernels kubernetes kubernetes-binary clients test suite check checks compiled binaries lint format vet cross unit short tools fuzz e2e browser test-harness cover programs setup-test setup-demo setup-kernels setup-kubernetes setup-clients image packages release bench clean need-root
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -76,6 +79,7 @@ man: build
 
 docs:
 	$(GO) test -count 1 -run '^TestDocs$$' ./command ./server ./test/kernels -update
+	$(GO) -C test/clients test -count 1 -run '^TestDocs$$' . -update
 
 run: build
 	@test -e $(TOKEN) || (umask 077 && od -An -N24 -tx1 /dev/urandom | tr -d ' \n' > $(TOKEN) && echo >> $(TOKEN))
@@ -116,6 +120,10 @@ $(KUBERNETES):
 $(HELM):
 	GOBIN=$(CURDIR)/bin CGO_ENABLED=0 nice -n 19 $(GO) install helm.sh/helm/v3/cmd/helm@$(HELM_VERSION)
 	mv bin/helm $(HELM)
+# See test/clients/main.go. docs/clients.* are written anew unless CLIENTS is set.
+clients: need-root setup-clients build
+	$(GO) -C test/clients run . -tcphup=$(abspath $(BINARY)) -only='$(CLIENTS)' $(if $(CLIENTS),,-results=../../docs/clients.csv)
+	$(if $(CLIENTS),,$(GO) -C test/clients test -count 1 -run '^TestDocs$$' . -update)
 
 test: need-root
 	@start=$$(date +%s) && $(MAKE) suite && echo "make test: all tests passed in $$(($$(date +%s) - start)) s"
@@ -145,7 +153,7 @@ checks:
 need-root:
 	@test "$$(id -u)" = 0 || { echo "make $(MAKECMDGOALS) needs root: it creates namespaces; make check does not" >&2; exit 1; }
 
-setup-test setup-demo setup-kernels setup-kubernetes: setup-%:
+setup-test setup-demo setup-kernels setup-kubernetes setup-clients: setup-%:
 	@tools/setup.sh $*
 
 format:
@@ -160,6 +168,7 @@ lint: $(LINT)
 	cd tools && ../$(LINT) run ./...
 	cd test/browser && ../../$(LINT) run ./...
 	cd test/kubernetes && ../../$(LINT) run . ./app ./pause
+	cd test/clients && ../../$(LINT) run .
 	$(GO) -C tools run ./words -limit 0.3 ..
 
 vet:
@@ -192,6 +201,7 @@ fuzz:
 tools:
 	$(GO) -C tools vet ./...
 	$(GO) -C tools test -timeout 5m ./...
+	$(GO) -C test/clients test .
 
 e2e: $(NFPM) $(ALERTMANAGER) $(PROMETHEUS)
 	$(GO) test -count=1 -parallel 3 -timeout 15m ./test/e2e

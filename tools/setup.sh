@@ -5,6 +5,7 @@
 #   tools/setup.sh demo        for make demo
 #   tools/setup.sh kernels     for make kernels
 #   tools/setup.sh kubernetes  for make kubernetes
+#   tools/setup.sh clients     for make clients
 #
 # On Debian and Ubuntu, as root, missing packages are printed and installed; services that
 # they contain are not started. Elsewhere the missing programs are printed and the exit
@@ -57,8 +58,37 @@ ip iproute2
 prometheus prometheus
 runc runc
 '
+clients="$demo"'
+curl curl
+etcd etcd-server
+haproxy haproxy
+javac default-jdk-headless
+mariadb mariadb-client
+mariadbd mariadb-server
+memcached memcached
+nats-server nats-server
+nft nftables
+nginx nginx-light
+node nodejs
+npm npm
+pgbouncer pgbouncer
+php php-cli
+psql postgresql-client
+python3 python3
+rabbitmq-server rabbitmq-server
+redis-cli redis-tools
+redis-server redis-server
+ruby ruby
+ss iproute2
+ssh openssh-client
+sshd openssh-server
+'
 # Packages without a program to look for.
 test_libraries='ca-certificates libc6-dev'
+clients_libraries='libcommons-dbcp2-java libhikaricp-java libhttpclient-java libmariadb-java libokhttp-java libpostgresql-jdbc-java
+php-mysql php-pgsql php-redis postgresql python3-aiohttp python3-asyncpg python3-grpcio python3-h2 python3-httpx python3-mysqldb
+python3-pika python3-psycopg python3-psycopg2 python3-pycurl python3-pymemcache python3-pymysql python3-redis python3-requests
+python3-sqlalchemy python3-urllib3 ruby-mysql2 ruby-pg ruby-redis'
 kernels_libraries='debian-archive-keyring libc6-dev libc6-dev-arm64-cross'
 kubernetes_libraries='ca-certificates containernetworking-plugins'
 
@@ -67,8 +97,9 @@ demo) programs=$demo libraries= ;;
 test) programs=$test libraries=$test_libraries ;;
 kernels) programs=$kernels libraries=$kernels_libraries ;;
 kubernetes) programs=$kubernetes libraries=$kubernetes_libraries ;;
+clients) programs=$clients libraries=$clients_libraries ;;
 *)
-	echo "usage: tools/setup.sh test|demo|kernels|kubernetes" >&2
+	echo "usage: tools/setup.sh test|demo|kernels|kubernetes|clients" >&2
 	exit 2
 	;;
 esac
