@@ -42,11 +42,15 @@ func TestPrivilegedStoredSeries(t *testing.T) {
 		dial(t, false, 1, server.addr())
 		server.awaitOpen(1)
 		serve(t)
-		for _, tt := range []struct{ name, binary, job, want string }{
+		type stored struct{ name, binary, job, want string }
+		tests := []stored{
 			{"classic", "", "", documented[0]},
-			{"native", needPrometheus3(t), nativeHistograms, documented[1]},
 			{"relabelled", "", "metric_relabel_configs: [" + strings.Join(rules, ", ") + "]", left[0]},
-		} {
+		}
+		if binary := prometheus3(t); binary != "" {
+			tests = append(tests, stored{"native", binary, nativeHistograms, documented[1]})
+		}
+		for _, tt := range tests {
 			t.Run(tt.name, func(t *testing.T) {
 				p := prometheusConfig{binary: tt.binary, job: tt.job, targets: []string{tcphupAddress}}.start(t)
 				p.mustHaveData("a scrape", "tcphup_sockets", isPositive)
