@@ -140,10 +140,10 @@ suite:
 	$(MAKE) -j2 --output-sync=recurse compiled binaries
 
 compiled:
-	$(MAKE) -j1 lint cross
+	$(MAKE) -j1 lint cross browser test-harness
 
 binaries:
-	$(MAKE) -j1 e2e browser test-harness
+	$(MAKE) -j1 e2e
 
 check: format vet lint short
 
