@@ -8,8 +8,6 @@ import (
 	"os"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"tcphup/hangup"
 	"tcphup/sockdiag"
 )
@@ -140,22 +138,3 @@ func (x *action) destroySubflow(ctx context.Context, t *target, now *sockdiag.Fl
 // Before Linux 6.11 it purges the queue and stops the timers: the socket remains in
 // FIN_WAIT1. The fix is commit "tcp: fix forever orphan socket caused by tcp_abort".
 func destroysOrphans() bool { return kernelAtLeast6(11) }
-
-// kernelAtLeast6 reports whether the running kernel is Linux 6.minor or later.
-func kernelAtLeast6(minor int) bool {
-	var name unix.Utsname
-	if err := unix.Uname(&name); err != nil {
-		return false
-	}
-	return releaseAtLeast6(unix.ByteSliceToString(name.Release[:]), minor)
-}
-
-// releaseAtLeast6 reports whether a kernel release such as "6.1.0-18-amd64" is 6.minor or
-// later. It returns false for other text.
-func releaseAtLeast6(release string, minor int) bool {
-	var a, b int
-	if n, err := fmt.Sscanf(release, "%d.%d", &a, &b); n < 2 || err != nil {
-		return false
-	}
-	return a > 6 || a == 6 && b >= minor
-}

@@ -1,14 +1,11 @@
 package actuator
 
 import (
-	"context"
 	"errors"
-	"iter"
 	"net/netip"
 	"os"
 	"slices"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -18,72 +15,6 @@ import (
 	"tcphup/test/kit/nstest"
 	"tcphup/test/kit/testapp"
 )
-
-// readerFunc is a sockdiag.Reader.
-type readerFunc func(sockdiag.Query) []sockdiag.Flow
-
-func (read readerFunc) Flows(_ context.Context, q sockdiag.Query) iter.Seq2[sockdiag.Flow, error] {
-	return func(yield func(sockdiag.Flow, error) bool) {
-		for _, f := range read(q) {
-			if !yield(f, nil) {
-				return
-			}
-		}
-	}
-}
-
-// Connections share a dump of subflows for as long as it took.
-func TestSubflowDump(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		const connections, took = 400, time.Second
-		dumps, subflows := 0, 1
-		kernel := readerFunc(func(q sockdiag.Query) (flows []sockdiag.Flow) {
-			for i := range uint32(connections) {
-				f := sockdiag.Flow{State: sockdiag.Established, Protocol: q.Protocol, Cookie: uint64(i), MPTCPInfo: sockdiag.MPTCPInfo{Token: i + 1}}
-				if q.Protocol == sockdiag.MPTCP {
-					flows = append(flows, f)
-					continue
-				}
-				for n := range subflows {
-					f.Cookie, f.IsSubflow, f.Subflow.Token = uint64(1000*(n+1))+uint64(i), true, i+1
-					flows = append(flows, f)
-				}
-			}
-			if q.Protocol == sockdiag.TCP {
-				dumps++
-				time.Sleep(took)
-			}
-			return flows
-		})
-		var table sockdiag.Table
-		if err := table.ReadConnections(t.Context(), kernel, sockdiag.Open); err != nil {
-			t.Fatal(err)
-		}
-		dumps = 0
-		d := subflowDump{from: kernel, table: &table}
-		check := func(want int) {
-			t.Helper()
-			for _, c := range table.Connections() {
-				got, err := d.of(t.Context(), &c)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if len(got) != want || got[0].Subflow.Token != c.MPTCPInfo.Token {
-					t.Fatalf("connection %d has subflows %+v, want %d", c.Cookie, got, want)
-				}
-			}
-		}
-		check(1)
-		subflows = 2
-		time.Sleep(took - time.Nanosecond)
-		check(1)
-		if dumps != 1 {
-			t.Errorf("%d connections took %d dumps, want 1", connections, dumps)
-		}
-		time.Sleep(time.Nanosecond)
-		check(2)
-	})
-}
 
 // A connection that lost its last subflow matches by its own address and is hung up.
 func TestPrivilegedMPTCPWithoutSubflows(t *testing.T) {

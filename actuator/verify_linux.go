@@ -219,7 +219,7 @@ func (x *action) destroyUnresponsive(ctx context.Context, t *target) bool {
 	}
 	flows := []sockdiag.Flow{t.Flow}
 	if t.Flow.Protocol == sockdiag.MPTCP {
-		subflows, err := t.in.subflows.of(ctx, &t.Flow)
+		subflows, err := t.in.subflows.of(ctx, &t.Flow, 0)
 		if err != nil {
 			t.setOutcome(hangup.Failed, err)
 			return false

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net/netip"
 	"os"
 	"os/user"
 	"strings"
@@ -17,6 +16,7 @@ import (
 
 	"tcphup/audit"
 	"tcphup/hangup"
+	"tcphup/internal/address"
 	"tcphup/internal/text"
 	"tcphup/sockdiag"
 )
@@ -57,7 +57,7 @@ func auditHangup(path string, request *hangup.Request, filters []string, stderr 
 	a.log, a.close = log, closeFile
 	a.common = audit.Record{
 		User:        &audit.User{UID: os.Getuid(), Login: login(), Terminal: terminal()},
-		Destination: text.Clip(destinationText(request.Selector.Destinations), maxAuditText),
+		Destination: text.Clip(strings.Join(texts(request.Selector.Destinations, address.Format), ","), maxAuditText),
 	}
 	if ports := request.Selector.Ports; len(ports) > 0 {
 		a.common.Port = text.Clip(sockdiag.FormatPorts(ports), maxAuditText)
@@ -127,17 +127,6 @@ func (a *auditedHangup) warn(err error) {
 		fmt.Fprintf(a.stderr, "tcphup: warning: hang-up is not in the audit file: %v\n", err)
 	}
 	a.warned = true
-}
-
-func destinationText(prefixes []netip.Prefix) string {
-	list := make([]string, len(prefixes))
-	for i, p := range prefixes {
-		list[i] = p.String()
-		if p.IsSingleIP() {
-			list[i] = p.Addr().String()
-		}
-	}
-	return strings.Join(list, ",")
 }
 
 // login returns the user of the login session, which sudo and su keep. Without one, as in a
