@@ -16,7 +16,7 @@ const (
 	// maxDepth limits JSON nesting; notifications have four levels, new fields may have
 	// more.
 	maxDepth = 32
-	// maxKey and maxScalar limit what is kept of a key and of a number, in bytes.
+	// maxKey and maxScalar limit the stored part of a key and of a number, in bytes.
 	maxKey    = 2048
 	maxScalar = 64
 )

@@ -1,4 +1,4 @@
-// Package audit records what was decided about alerts and flows, and by hand: a line of JSON
+// Package audit records decisions about alerts and flows, and hang-ups by hand: a line of JSON
 // for each step. The alert receiver and the command line share it.
 package audit
 

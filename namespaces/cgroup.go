@@ -4,7 +4,7 @@ import (
 	"strings"
 )
 
-// Origin is what the cgroup of a process shows about it. The zero value shows nothing.
+// Origin is the pod, container and unit in the cgroup path of a process. The zero value has none.
 type Origin struct {
 	// PodUID is the uid of a Kubernetes pod. A static pod has a hash in its place.
 	PodUID string

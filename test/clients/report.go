@@ -69,7 +69,7 @@ func (r *report) find(client, situation string) (record, bool) {
 	return r.records[i], true
 }
 
-// seen returns what the application saw: the result without the outcomes.
+// seen returns the result for the application, without the outcomes.
 func (r record) seen() string {
 	var parts []string
 	for part := range strings.SplitSeq(r.result, "; ") {

@@ -354,7 +354,7 @@ func settled(ctx context.Context, h *host, port int) error {
 	})
 }
 
-// act does to the connections what the situation says.
+// act applies the situation to the connections.
 func (s situation) act(ctx context.Context, o options, h *host, port int, r *result) error {
 	switch s.action {
 	case withTcphup:

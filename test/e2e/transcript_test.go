@@ -151,7 +151,7 @@ func (tr *transcript) command(args ...string) *exec.Cmd {
 	return cmd
 }
 
-// run runs tcphup in the view and adds what it shows.
+// run runs tcphup in the view and adds its output.
 func (tr *transcript) run(args ...string) {
 	tr.t.Helper()
 	cmd := tr.command(args...)

@@ -1,4 +1,4 @@
-// Command node is Kubernetes in one binary: it runs the program that its name says, a control
+// Command node is Kubernetes in one binary: it runs the program of its name, a control
 // plane component, the kubelet or kubectl.
 package main
 

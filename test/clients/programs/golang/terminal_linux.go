@@ -45,7 +45,7 @@ func terminals() map[string]func() (client, error) {
 	}
 }
 
-// withOutput adds what a program wrote to standard error.
+// withOutput adds the standard error of a program.
 func withOutput(err error) error {
 	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
 		return fmt.Errorf("%w: %s", err, exit.Stderr)
@@ -123,7 +123,7 @@ func start(command []string) (*os.File, error) {
 	return master, cmd.Start()
 }
 
-// untilPrompt returns what the program writes until it waits for a command.
+// untilPrompt returns the output of the program up to its prompt.
 func untilPrompt(terminal *os.File) (string, error) {
 	var out strings.Builder
 	for buffer := make([]byte, 65536); ; {
