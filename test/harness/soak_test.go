@@ -82,8 +82,9 @@ func TestPrivilegedSoakFails(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		tcphup := program.Path(t)
 		wrapper := filepath.Join(t.TempDir(), "tcphup")
-		// Hangs up a bystander once the applications are connected.
-		script := fmt.Sprintf("#!/bin/sh\n(until %[1]s 127.0.1.2 8080 | grep closed; do sleep 0.2; done) </dev/null >/dev/null 2>&1 &\nexec %[1]s \"$@\"\n", tcphup)
+		// Hangs up a bystander until the soak ends: an application may close a connection at the
+		// moment of a hang-up and not notice.
+		script := fmt.Sprintf("#!/bin/sh\n(while kill -0 $$; do %[1]s 127.0.1.2 8080; sleep 0.2; done) </dev/null >/dev/null 2>&1 &\nexec %[1]s \"$@\"\n", tcphup)
 		if err := os.WriteFile(wrapper, []byte(script), 0o755); err != nil {
 			t.Fatal(err)
 		}
