@@ -21,7 +21,7 @@ type namespace struct {
 }
 
 func openNamespace(in hangup.Namespace) (*namespace, error) {
-	conn, err := sockdiag.DialIn(in.Enter)
+	conn, err := sockdiag.DialIn(in.Inode, in.Enter)
 	if err != nil {
 		return nil, err
 	}

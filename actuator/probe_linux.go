@@ -146,7 +146,7 @@ func (l *loopback) open(ctx context.Context, address string, protocol sockdiag.P
 
 // findAll dumps the flow and the subflow.
 func (l *loopback) findAll(ctx context.Context, in hangup.Namespace, protocol sockdiag.Protocol) (err error) {
-	if l.conn, err = sockdiag.DialIn(in.Enter); err != nil {
+	if l.conn, err = sockdiag.DialIn(in.Inode, in.Enter); err != nil {
 		return err
 	}
 	if l.subflow, err = l.find(ctx, l.conn, sockdiag.TCP); err != nil || protocol == sockdiag.TCP {

@@ -179,7 +179,7 @@ func (w *watch) read(ctx context.Context, conns []*sockdiag.Conn) ([]openedFlow,
 func (w *watch) run(ctx context.Context) error {
 	var conns []*sockdiag.Conn
 	for _, in := range w.in {
-		conn, err := sockdiag.DialIn(in.Enter)
+		conn, err := sockdiag.DialIn(in.Inode, in.Enter)
 		if errors.Is(err, os.ErrNotExist) {
 			continue // the namespace has ended
 		}

@@ -58,7 +58,7 @@ func (s *scope) scan(ctx context.Context, selector *sockdiag.Selector, add func(
 // number of flows excluded only by their direction. A subflow has the direction of its
 // connection.
 func scan(ctx context.Context, in hangup.Namespace, selector *sockdiag.Selector, add func(*listedFlow)) (leftAlone int, err error) {
-	conn, err := sockdiag.DialIn(in.Enter)
+	conn, err := sockdiag.DialIn(in.Inode, in.Enter)
 	if err != nil {
 		return 0, err
 	}

@@ -1,5 +1,7 @@
 package hangup
 
+import "time"
+
 // Namespace is a network namespace. The zero value is the namespace of this process.
 type Namespace struct {
 	// Name is the value of Result.Namespace for its flows.
@@ -8,8 +10,24 @@ type Namespace struct {
 	Inode uint64
 	// Do calls open on a thread in the namespace and returns its error. Sockets that open
 	// creates belong to the namespace. An error that matches os.ErrNotExist means that the
-	// namespace has ended. nil calls open directly.
+	// namespace has ended, or is not that of Pod any more. nil calls open directly.
 	Do func(open func() error) error
+	// Pod is the pod whose namespace it is. Then a flow is hung up only if every process that
+	// holds its socket is of the pod. nil allows every process.
+	Pod *Pod
+}
+
+// Pod is a Kubernetes pod with a network namespace of its own.
+type Pod struct {
+	// Namespace and Name are those of Kubernetes. Both are empty if they are unknown.
+	Namespace, Name string
+	// UID is the uid, or the hash of a static pod.
+	UID string
+	// Started is when the first process of the network namespace started: the pod is at least
+	// that old.
+	Started time.Time
+	// Owns reports whether a process is of the pod, by the content of its /proc/PID/cgroup.
+	Owns func(cgroup string) bool
 }
 
 // Enter calls open in the namespace; see Do.

@@ -27,6 +27,7 @@ const (
 // 512 KiB more after a dump with Query.Ahead. It must not be used by several goroutines
 // at once.
 type Conn struct {
+	netns   uint64                        // of DialIn
 	enter   func(open func() error) error // of DialIn
 	netlink *netlink.Conn
 	buffer  []byte
@@ -51,15 +52,16 @@ type Conn struct {
 
 // Dial opens a connection to the network namespace of the calling thread. It needs no
 // capability. The error matches errors.ErrUnsupported if the kernel lacks sock_diag.
-func Dial() (*Conn, error) { return DialIn(nil) }
+func Dial() (*Conn, error) { return DialIn(0, nil) }
 
 // DialIn is Dial for another network namespace. enter calls open on a thread in it, again for
-// each socket that the Conn opens later, and returns its error; nil calls it directly.
-func DialIn(enter func(open func() error) error) (*Conn, error) {
+// each socket that the Conn opens later, and returns its error; nil calls it directly. netns is
+// Flow.Netns of the flows.
+func DialIn(netns uint64, enter func(open func() error) error) (*Conn, error) {
 	if enter == nil {
 		enter = func(open func() error) error { return open() }
 	}
-	c := &Conn{enter: enter, buffer: make([]byte, bufferLen)}
+	c := &Conn{netns: netns, enter: enter, buffer: make([]byte, bufferLen)}
 	if err := c.dial(); err != nil {
 		return nil, err
 	}

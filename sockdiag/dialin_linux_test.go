@@ -31,7 +31,7 @@ func TestPrivilegedDialIn(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c, err := DialIn(other.Do)
+		c, err := DialIn(7, other.Do)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -52,6 +52,11 @@ func TestPrivilegedDialIn(t *testing.T) {
 			flows := collect(t, large(c), query)
 			if len(flows) != 4 {
 				t.Fatalf("read ahead %t: %d flows, want client and server of two connections", ahead, len(flows))
+			}
+			for _, f := range flows {
+				if f.Netns != 7 {
+					t.Errorf("read ahead %t: network namespace is %d", ahead, f.Netns)
+				}
 			}
 			abandon()
 		}
@@ -82,7 +87,7 @@ func TestPrivilegedDialIn(t *testing.T) {
 		}
 		testEnterFails(t, &client)
 		failed := errors.New("failed")
-		if _, err := DialIn(func(func() error) error { return failed }); !errors.Is(err, failed) {
+		if _, err := DialIn(7, func(func() error) error { return failed }); !errors.Is(err, failed) {
 			t.Errorf("got %v", err)
 		}
 	})
@@ -94,7 +99,7 @@ func testEnterFails(t *testing.T, flow *Flow) {
 	t.Helper()
 	for _, failure := range []error{os.ErrNotExist, unix.EMFILE} {
 		var enterErr error
-		c, err := DialIn(func(open func() error) error {
+		c, err := DialIn(7, func(open func() error) error {
 			if enterErr != nil {
 				return enterErr
 			}

@@ -37,7 +37,7 @@ func (c *Conn) exchange(ctx context.Context, kind netlink.HeaderType, flags netl
 				}
 				var f Flow
 				if err == nil {
-					f, err = parseFlow(payload, r.protocol)
+					f, err = c.parse(payload, r.protocol)
 				}
 				if flags == 0 {
 					c.unfinished = false
@@ -48,6 +48,13 @@ func (c *Conn) exchange(ctx context.Context, kind netlink.HeaderType, flags netl
 			}
 		}
 	}
+}
+
+// parse decodes one message of a reply.
+func (c *Conn) parse(payload []byte, protocol Protocol) (Flow, error) {
+	f, err := parseFlow(payload, protocol)
+	f.Netns = c.netns
+	return f, err
 }
 
 // send sends one request and returns the reply to validate its datagrams with. It redials

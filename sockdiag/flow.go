@@ -145,7 +145,11 @@ type Flow struct {
 	Local, Remote netip.AddrPort
 	// Interface is the index of the device that the socket is bound to; 0 means unbound.
 	Interface uint32
-	// Cookie identifies the socket until reboot, as SO_COOKIE does. It is not reused.
+	// Netns is the inode of the network namespace (/proc/PID/ns/net), as passed to DialIn; 0
+	// means that of Dial.
+	Netns uint64
+	// Cookie identifies the socket in its network namespace until reboot, as SO_COOKIE does. It
+	// is not reused.
 	Cookie uint64
 	// Inode is the inode of the socket file; 0 means that no process has the socket open
 	// (TIME_WAIT, SYN_RECV, orphans). A subflow has the inode of its connection.

@@ -49,7 +49,7 @@ func (c *Conn) readAheadFlows(ctx context.Context, q Query, families []Family, a
 			return
 		}
 		for _, payload := range b.payloads {
-			f, err := parseFlow(payload, q.Protocol)
+			f, err := c.parse(payload, q.Protocol)
 			flows++
 			switch {
 			case err != nil:
