@@ -15,7 +15,11 @@ import (
 // A process without a namespace has ended. Of other users' processes it reads the namespace
 // only with CAP_SYS_PTRACE. A namespace that is only the namespace of a single thread, or of
 // descriptors, is not found.
-func Discover() (*Found, error) {
+func Discover() (*Found, error) { return find("/run/netns", "/var/run/netns") }
+
+// find returns the network namespaces of the processes in /proc, and those with a name in the
+// directories.
+func find(directories ...string) (*Found, error) {
 	own, err := statID(unix.AT_FDCWD, "/proc/self/ns/net")
 	if err != nil {
 		return nil, fmt.Errorf("read own network namespace: %w", err)
@@ -33,7 +37,7 @@ func Discover() (*Found, error) {
 	if err := found.addProcesses(get); err != nil {
 		return nil, err
 	}
-	for _, directory := range []string{"/run/netns", "/var/run/netns"} {
+	for _, directory := range directories {
 		if err := addNames(directory, get); err != nil {
 			return nil, err
 		}
@@ -63,6 +67,7 @@ func (f *Found) addProcesses(get func(ID) *Namespace) error {
 			n.members = append(n.members, member{pid, tid})
 		case errors.Is(err, os.ErrPermission):
 			f.Unreadable++
+			f.unreadable = append(f.unreadable, pid)
 		case !hasEnded(err):
 			return fmt.Errorf("read network namespace of process %d: %w", pid, err)
 		}
