@@ -2,17 +2,14 @@ package namespaces
 
 import (
 	"fmt"
-	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 // bootClock converts times since boot (CLOCK_BOOTTIME) to wall-clock times. The same time since
-// boot has the same result until the wall clock is set. It is safe for concurrent use. The zero
-// value is ready to use.
+// boot has the same result until the wall clock is set. The zero value is ready to use.
 type bootClock struct {
-	mu   sync.Mutex
 	boot time.Time // zero before the first call
 }
 
@@ -26,8 +23,6 @@ func (c *bootClock) origin() (time.Time, error) {
 	if err != nil {
 		return time.Time{}, err
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	if step := boot.Sub(c.boot).Abs(); c.boot.IsZero() || step > minStep+uncertainty {
 		c.boot = boot
 	}

@@ -51,7 +51,7 @@ func (n *Namespace) open() (int, error) {
 		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 		switch {
 		case errors.Is(err, unix.EACCES) && unix.Access(filepath.Dir(filepath.Dir(path)), unix.F_OK) != nil:
-			continue // it has just ended, see statNamespace
+			continue // it has just ended, see threadNamespace
 		case errors.Is(err, os.ErrPermission):
 			result = fmt.Errorf("%w: grant CAP_SYS_PTRACE, or run tcphup as root", err)
 			continue

@@ -55,7 +55,7 @@ func (n *PodNamespace) openBy(m member) (int, error) {
 	fd, err := unix.Openat(p.dir, "ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		if errors.Is(err, unix.EACCES) && unix.Faccessat(p.dir, "stat", unix.F_OK, 0) != nil {
-			err = unix.ESRCH // it has just ended, see statNamespace
+			err = unix.ESRCH // it has just ended, see threadNamespace
 		}
 		return -1, err
 	}

@@ -50,16 +50,17 @@ func BenchmarkNode(b *testing.B) {
 		{"Discover", func() error { _, err := n.Discover(); return err }},
 		{"processes", func() error { _, err := find(); return err }},
 		{"names", func() error { _, err := ReadPods(node.Logs); return err }},
+		{"Discover first", func() error { _, err := nodeOf(node).Discover(); return err }},
 		{"pods", func() error {
 			for i := range processes.Namespaces[1:] {
-				if _, ok := processes.Namespaces[1+i].pod(boot); !ok {
+				if _, ok := n.podOf(&processes.Namespaces[1+i], boot); !ok {
 					return fmt.Errorf("%v has no pod", &processes.Namespaces[1+i])
 				}
 			}
 			return nil
 		}},
 		{"host network", func() error {
-			if n := len(own.pods(boot)); n != 10 {
+			if n := len(n.podsOf(own, boot)); n != 10 {
 				return fmt.Errorf("%d pods", n)
 			}
 			return nil
@@ -75,6 +76,7 @@ func BenchmarkNode(b *testing.B) {
 	}
 	for _, step := range steps {
 		b.Run(step.name, func(b *testing.B) {
+			n.processes.former = n.processes.current
 			b.ReportAllocs()
 			var before, after unix.Rusage
 			if err := unix.Getrusage(unix.RUSAGE_SELF, &before); err != nil {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"os"
 	"slices"
+	"sync"
 	"time"
 )
 
@@ -17,8 +18,10 @@ type Node struct {
 	// PodLogs is the directory with the names of the pods, see ReadPods.
 	PodLogs string
 
-	clock bootClock
-	self  int // process id of tcphup; 0 means that of this process
+	mu        sync.Mutex // held by Discover
+	clock     bootClock
+	processes podProcesses
+	self      int // process id of tcphup; 0 means that of this process
 }
 
 // PodNamespace is the network namespace of one pod at the time of Node.Discover.
@@ -67,6 +70,11 @@ func (n *Node) Discover() (*NodePods, error) {
 	if err := checkHostPID(cmp.Or(n.self, os.Getpid())); err != nil {
 		return nil, err
 	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if err := n.processes.begin(); err != nil {
+		return nil, err
+	}
 	found, err := find()
 	if err != nil {
 		return nil, err
@@ -96,7 +104,7 @@ func (n *Node) Discover() (*NodePods, error) {
 			result.Node++
 			continue
 		}
-		pod, ok := ns.pod(boot)
+		pod, ok := n.podOf(ns, boot)
 		if !ok || outside[ns.ID] {
 			result.Other++
 			continue
@@ -111,7 +119,7 @@ func (n *Node) Discover() (*NodePods, error) {
 		byUID[pod.UID] = pod
 	}
 	if node != nil {
-		for uid, started := range node.pods(boot) {
+		for uid, started := range n.podsOf(node, boot) {
 			if pod, elsewhere := byUID[uid]; elsewhere && pod.Started.Before(started) {
 				continue
 			} else if elsewhere {
@@ -132,54 +140,36 @@ func (n *Node) Discover() (*NodePods, error) {
 	return result, nil
 }
 
-// pod returns the pod of the namespace. It reports false if the processes with the lowest ids
+// podOf returns the pod of a namespace. It reports false if the processes with the lowest ids
 // are of no pod or of several pods.
-func (n *Namespace) pod(boot time.Time) (PodNamespace, bool) {
-	pod := PodNamespace{Namespace: *n}
-	for _, m := range n.members[:min(len(n.members), maxOrigins)] {
-		uid, started, err := n.podOf(m)
-		at := boot.Add(started)
+func (n *Node) podOf(ns *Namespace, boot time.Time) (PodNamespace, bool) {
+	pod := PodNamespace{Namespace: *ns}
+	for _, m := range ns.members[:min(len(ns.members), maxOrigins)] {
+		p, err := n.processes.of(m, ns.ID)
+		started := boot.Add(p.started)
 		switch {
-		case err != nil, uid == "":
-		case pod.UID != "" && pod.UID != uid:
+		case err != nil, p.uid == "":
+		case pod.UID != "" && pod.UID != p.uid:
 			return PodNamespace{}, false
-		case pod.UID == "" || at.Before(pod.Started):
-			pod.UID, pod.Started = uid, at
+		case pod.UID == "" || started.Before(pod.Started):
+			pod.UID, pod.Started = p.uid, started
 		}
 	}
 	return pod, pod.UID != ""
 }
 
-// podOf returns the pod of a process that is still in the namespace, and when the process
-// started.
-func (n *Namespace) podOf(m member) (uid string, started time.Duration, err error) {
-	p, err := openProcess(m)
-	if err != nil {
-		return "", 0, err
-	}
-	defer p.close()
-	origin, err := p.origin()
-	if err != nil || origin.PodUID == "" {
-		return "", 0, err
-	}
-	if started, err = p.started(); err == nil {
-		err = p.in(n.ID)
-	}
-	return origin.PodUID, started, err
-}
-
-// pods returns the pods with processes in the namespace, with the start of their first process
+// podsOf returns the pods with processes in a namespace, with the start of their first process
 // in it.
-func (n *Namespace) pods(boot time.Time) map[string]time.Time {
+func (n *Node) podsOf(ns *Namespace, boot time.Time) map[string]time.Time {
 	pods := make(map[string]time.Time)
-	for _, m := range n.members[:min(len(n.members), maxNodeProcesses)] {
-		uid, started, err := n.podOf(m)
-		if err != nil || uid == "" {
+	for _, m := range ns.members[:min(len(ns.members), maxNodeProcesses)] {
+		p, err := n.processes.of(m, ns.ID)
+		if err != nil || p.uid == "" {
 			continue
 		}
-		at := boot.Add(started)
-		if first, ok := pods[uid]; !ok || at.Before(first) {
-			pods[uid] = at
+		started := boot.Add(p.started)
+		if first, ok := pods[p.uid]; !ok || started.Before(first) {
+			pods[p.uid] = started
 		}
 	}
 	return pods

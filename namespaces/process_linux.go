@@ -54,7 +54,7 @@ func (p process) origin() (Origin, error) {
 
 // in returns an error if the process is not in the network namespace.
 func (p process) in(id ID) error {
-	if own, err := statID(p.dir, "ns/net"); err != nil || own != id {
+	if own, err := readID(p.dir, "ns/net", id.Device); err != nil || own != id {
 		return errors.New("process has ended or left the namespace")
 	}
 	return nil
