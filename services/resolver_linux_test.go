@@ -20,7 +20,7 @@ func startDNSMasq(t *testing.T, at netip.AddrPort, hosts ...string) {
 	t.Helper()
 	args := []string{
 		"--keep-in-foreground", "--conf-file=/dev/null", "--pid-file=", "--user=root", "--no-resolv", "--no-hosts", "--bind-interfaces",
-		"--listen-address=" + at.Addr().String(), fmt.Sprintf("--port=%d", at.Port()), "--local=/internal/", "--local=//",
+		"--listen-address=" + at.Addr().String(), fmt.Sprintf("--port=%d", at.Port()), "--local=/internal/", "--domain-needed",
 		"--srv-host=_pg._tcp.internal,db.internal,5432",
 	}
 	for _, host := range hosts {
