@@ -1,8 +1,10 @@
 package services
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os/exec"
@@ -130,7 +132,8 @@ func TestResolverChanges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		directory := t.TempDir()
 		c := with(first)
-		c.StateDirectory = directory
+		var log bytes.Buffer
+		c.StateDirectory, c.Logger = directory, slog.New(slog.NewTextHandler(&log, nil))
 		w, stop := run(t, c, lookup)
 		time.Sleep(500 * time.Millisecond) // the first lookup is running
 		if err := w.Reload(with(second).Services); err != nil {
@@ -138,6 +141,9 @@ func TestResolverChanges(t *testing.T) {
 		}
 		time.Sleep(700 * time.Millisecond)
 		wantAddresses(t, w, "db.internal", "", "") // that of the old resolver has ended
+		if log.Len() > 0 {
+			t.Errorf("log: %s", log.String())
+		}
 		time.Sleep(time.Hour)
 		wantAddresses(t, w, "db.internal", "10.0.0.2", "")
 		if err := w.Reload(with(first).Services); err != nil {

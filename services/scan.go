@@ -141,20 +141,12 @@ func (s *scan) socketsOf(pod *hangup.Pod, service int) *serviceSockets {
 	return s.current[service]
 }
 
-// unknownNamespace is the label namespace of a pod without a known name. No namespace of
-// Kubernetes has an underscore in its name.
-const unknownNamespace = "_unknown"
-
 // podNameOf returns the labels of a pod. Pods with the same labels are counted as one.
-func podNameOf(pod *hangup.Pod) podName {
-	switch {
-	case pod == nil:
-		return podName{}
-	case pod.Name == "":
-		return podName{unknownNamespace, pod.UID}
-	default:
-		return podName{pod.Namespace, pod.Name}
+func podNameOf(pod *hangup.Pod) (p podName) {
+	if pod != nil {
+		p.namespace, p.name = pod.Labels()
 	}
+	return p
 }
 
 // finish ends the scan. In an incomplete scan the sockets of a pod may be missing: those
