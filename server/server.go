@@ -158,7 +158,8 @@ func (x *server) build(c config.Config) error {
 	var err error
 	if x.watcher, err = services.New(services.Config{
 		Logger: x.logger, Services: c.Watched(), StateDirectory: stateDirectory(o.StateDirectory),
-		FirstSeen: func(f *sockdiag.Flow) (time.Time, bool) { return x.collector.FirstSeen(f) },
+		FirstSeen:        func(f *sockdiag.Flow) (time.Time, bool) { return x.collector.FirstSeen(f) },
+		EstablishedAfter: func(f *sockdiag.Flow) (time.Time, bool) { return x.collector.EstablishedAfter(f) },
 	}); err != nil {
 		return err
 	}
