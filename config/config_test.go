@@ -103,6 +103,24 @@ func TestExampleConfig(t *testing.T) {
 	}
 }
 
+// The example of a policy for node mode is a comment of the example file.
+func TestExampleOfNode(t *testing.T) {
+	path := filepath.Join("..", "deploy", "tcphup.example.yml")
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, example, _ := strings.Cut(string(content), "  # - name: shop\n")
+	example, _, _ = strings.Cut("  # - name: shop\n"+example, "\n\n")
+	c, err := Parse(path, []byte("policies:\n"+strings.ReplaceAll(example, "  # ", "  ")+"\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p := c.Rules.Policies[0]; !slices.Equal(p.Namespaces, []string{"shop", "shop-staging"}) || p.TokenFile != "/etc/tcphup/shop.token" {
+		t.Errorf("got %+v", p)
+	}
+}
+
 // The embedded policy applies if a file has no key policies.
 func TestConfigWithoutPolicies(t *testing.T) {
 	tests := []struct {
@@ -316,9 +334,9 @@ func configMistakes() []configMistake {
 		{"rate", policy("limits: {rate: -1}"), []string{"x.yml:5: limits.rate must be a number above 0, at most 10000"}},
 		{"sigpipe_safe", policy("sigpipe_safe: [psql, 0123456789abcdef]"), []string{`x.yml:5: sigpipe_safe: "0123456789abcdef" is not a command name of 1 to 15 bytes`}},
 		{"namespaces", policy("namespaces: [shop, _unknown, 'shop-*', Shop, '']"), []string{
-			`x.yml:5: each entry of namespaces must be a non-empty string`,
 			`x.yml:5: namespaces: "_unknown" is not the name of a Kubernetes namespace: write exact names, of up to 63 lower-case letters, digits and -`,
 			`x.yml:5: namespaces: "shop-*" is not the name`, `x.yml:5: namespaces: "Shop" is not the name`,
+			`x.yml:5: each entry of namespaces must be a non-empty string`,
 		}},
 		{"no namespaces", policy("namespaces: []"), []string{"x.yml:5: namespaces must not be empty: list Kubernetes namespaces, or remove the key without node mode"}},
 		{"token file", policy("token_file: shop.token"), []string{`x.yml:5: token_file "shop.token" is not an absolute path: write one such as /etc/tcphup/shop.token`}},

@@ -27,10 +27,10 @@ type file struct {
 }
 
 type policy struct {
-	Name     policyName `yaml:"name" required:"true"`
-	Match    []matchers `yaml:"match" required:"true"`
-	Allow    []host     `yaml:"allow" required:"true"`
-	Ports    []uint16   `yaml:"ports" min:"1" max:"65535"`
+	Name  policyName `yaml:"name" required:"true"`
+	Match []matchers `yaml:"match" required:"true"`
+	Allow []host     `yaml:"allow" required:"true"`
+	Ports []uint16   `yaml:"ports" min:"1" max:"65535"`
 
 	Namespaces []namespaceName `yaml:"namespaces"`
 	TokenFile  absolutePath    `yaml:"token_file"`
