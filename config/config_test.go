@@ -112,7 +112,7 @@ func TestExampleOfNode(t *testing.T) {
 	}
 	_, example, _ := strings.Cut(string(content), "  # - name: shop\n")
 	example, _, _ = strings.Cut("  # - name: shop\n"+example, "\n\n")
-	c, err := Parse(path, []byte("policies:\n"+strings.ReplaceAll(example, "  # ", "  ")+"\n"))
+	c, err := Parse(path, []byte(strings.ReplaceAll("policies:\n"+example+"\n", "\n  # ", "\n  ")))
 	if err != nil {
 		t.Fatal(err)
 	}
