@@ -48,6 +48,9 @@ func (d *decoder) policy(n *yaml.Node, base settings, rules *alerts.Rules) {
 	if p.Ports != nil && len(p.Ports) == 0 {
 		d.fail(values["ports"], "ports must not be empty: omit the key to allow every port")
 	}
+	if p.Namespaces != nil && len(p.Namespaces) == 0 {
+		d.fail(values["namespaces"], "namespaces must not be empty: list Kubernetes namespaces, or remove the key without node mode")
+	}
 	d.checkQuotes(values["match"])
 	d.checkSettings(n, &p.settings)
 	rule := p.rule()

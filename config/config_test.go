@@ -106,6 +106,24 @@ func TestExampleConfig(t *testing.T) {
 	}
 }
 
+// The example of a policy for node mode is a comment of the example file.
+func TestExampleOfNode(t *testing.T) {
+	path := filepath.Join("..", "deploy", "tcphup.example.yml")
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, example, _ := strings.Cut(string(content), "  # - name: shop\n")
+	example, _, _ = strings.Cut("  # - name: shop\n"+example, "\n\n")
+	c, err := Parse(path, []byte(strings.ReplaceAll("policies:\n"+example+"\n", "\n  # ", "\n  ")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p := c.Rules.Policies[0]; !slices.Equal(p.Namespaces, []string{"shop", "shop-staging"}) || p.TokenFile != "/etc/tcphup/shop.token" {
+		t.Errorf("got %+v", p)
+	}
+}
+
 // The embedded policy applies if a file has no key policies.
 func TestConfigWithoutPolicies(t *testing.T) {
 	tests := []struct {
@@ -132,6 +150,35 @@ func TestConfigWithoutPolicies(t *testing.T) {
 				t.Errorf("policies (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// Namespaces and tokens are those of one policy. The embedded policies have no namespaces.
+func TestConfigOfNode(t *testing.T) {
+	c, err := Parse("x.yml", []byte(`
+policies:
+  - {name: a, match: [a="b"], allow: ['::1'], namespaces: [shop, shop-2], token_file: /etc/tcphup/shop.token}
+  - {name: b, match: [a="b"], allow: ['::1']}
+services: [{name: a.b, port: 1}]
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, b := c.Rules.Policies[0], c.Rules.Policies[1]
+	if !slices.Equal(a.Namespaces, []string{"shop", "shop-2"}) || a.TokenFile != "/etc/tcphup/shop.token" {
+		t.Errorf("a is %+v", a)
+	}
+	if b.Namespaces != nil || b.TokenFile != "" {
+		t.Errorf("b is %+v", b)
+	}
+	c = Default()
+	if err := c.AddServices([]services.Service{{Name: "db.internal", Port: 5432}}); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range c.Rules.Policies {
+		if p.Namespaces == nil || len(p.Namespaces) != 0 || p.TokenFile != "" {
+			t.Errorf("embedded policy %s: %+v", p.Name, p)
+		}
 	}
 }
 
@@ -235,7 +282,7 @@ func configMistakes() []configMistake {
 		},
 		{"key twice", "never: []\nnever: []\n", []string{`x.yml:2: duplicate key "never" in the configuration`}},
 		{"merge key", policy("<<: {shadow: true}"), []string{`x.yml:5: unknown key "<<" in a policy: the known keys are ` +
-			"allow, drain, evidence, labels, limits, linger, match, method, mptcp, name, ports, receive_wait, shadow, sigpipe_safe"}},
+			"allow, drain, evidence, labels, limits, linger, match, method, mptcp, name, namespaces, ports, receive_wait, shadow, sigpipe_safe, token_file"}},
 		{"not a list", "never: 10.0.0.1\n", []string{"x.yml:1: never must be a list: write [a, b], or one entry per line after a dash"}},
 		{"null list", "never:\n", []string{"x.yml:1: never must be a list: write [a, b], or one entry per line after a dash"}},
 		{
@@ -243,7 +290,7 @@ func configMistakes() []configMistake {
 			[]string{`x.yml:2: missing key "name" in a policy`, `x.yml:2: missing key "match" in a policy`, `x.yml:2: missing key "allow" in a policy`},
 		},
 		{"policy a text", "policies: [a]\n", []string{"x.yml:1: a policy must be a mapping with the keys allow, drain, evidence, " +
-			"labels, limits, linger, match, method, mptcp, name, ports, receive_wait, shadow, sigpipe_safe"}},
+			"labels, limits, linger, match, method, mptcp, name, namespaces, ports, receive_wait, shadow, sigpipe_safe, token_file"}},
 		{"allow misspelt", policy("alow: []"), []string{`x.yml:5: unknown key "alow" in a policy: did you mean "allow"?`}},
 		{
 			"allow empty", "policies: [{name: a, match: [a=\"b\"], allow: []}]\n",
@@ -289,6 +336,13 @@ func configMistakes() []configMistake {
 		{"fraction NaN", policy("limits: {fraction: .nan}"), []string{"x.yml:5: limits.fraction must be a number above 0, at most 1"}},
 		{"rate", policy("limits: {rate: -1}"), []string{"x.yml:5: limits.rate must be a number above 0, at most 10000"}},
 		{"sigpipe_safe", policy("sigpipe_safe: [psql, 0123456789abcdef]"), []string{`x.yml:5: sigpipe_safe: "0123456789abcdef" is not a command name of 1 to 15 bytes`}},
+		{"namespaces", policy("namespaces: [shop, _unknown, 'shop-*', Shop, '']"), []string{
+			`x.yml:5: namespaces: "_unknown" is not the name of a Kubernetes namespace: write exact names, of up to 63 lower-case letters, digits and -`,
+			`x.yml:5: namespaces: "shop-*" is not the name`, `x.yml:5: namespaces: "Shop" is not the name`,
+			`x.yml:5: each entry of namespaces must be a non-empty string`,
+		}},
+		{"no namespaces", policy("namespaces: []"), []string{"x.yml:5: namespaces must not be empty: list Kubernetes namespaces, or remove the key without node mode"}},
+		{"token file", policy("token_file: shop.token"), []string{`x.yml:5: token_file "shop.token" is not an absolute path: write one such as /etc/tcphup/shop.token`}},
 		{"duration", policy("linger: 3"), []string{"x.yml:5: linger must be a duration such as 500ms, 30s, 5m or 1h, and at least 100ms"}},
 		{"duration below the bound", policy("limits: {max_alert_age: 0s}"), []string{"x.yml:5: limits.max_alert_age must be a duration such as 500ms, 30s, 5m or 1h, and at least 1s"}},
 		{
@@ -340,6 +394,9 @@ func configMistakes() []configMistake {
 		}},
 		{"a name with two resolvers", "services:\n- {name: a.b, port: 1, resolver: 10.96.0.10}\n- {name: a.b, port: 1}\n", []string{
 			`x.yml:3: duplicate service name "a.b"`,
+		}},
+		{"defaults with namespaces", "defaults:\n  namespaces: [shop]\n  token_file: /x\n", []string{
+			`x.yml:2: unknown key "namespaces" in defaults`, `x.yml:3: unknown key "token_file" in defaults`,
 		}},
 		{"defaults with a name", "defaults:\n  name: a\n", []string{`x.yml:2: unknown key "name" in defaults: the known keys are ` +
 			"drain, evidence, labels, limits, linger, method, mptcp, receive_wait, shadow, sigpipe_safe"}},

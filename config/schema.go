@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"net/netip"
+	"path/filepath"
 	"regexp"
 	"time"
 
@@ -27,10 +28,14 @@ type file struct {
 }
 
 type policy struct {
-	Name     policyName `yaml:"name" required:"true"`
-	Match    []matchers `yaml:"match" required:"true"`
-	Allow    []host     `yaml:"allow" required:"true"`
-	Ports    []uint16   `yaml:"ports" min:"1" max:"65535"`
+	Name  policyName `yaml:"name" required:"true"`
+	Match []matchers `yaml:"match" required:"true"`
+	Allow []host     `yaml:"allow" required:"true"`
+	Ports []uint16   `yaml:"ports" min:"1" max:"65535"`
+
+	Namespaces []namespaceName `yaml:"namespaces"`
+	TokenFile  absolutePath    `yaml:"token_file"`
+
 	settings `yaml:",inline"`
 }
 
@@ -104,8 +109,9 @@ func defaultSettings() settings {
 // rule converts a policy of the file.
 func (p *policy) rule() alerts.Policy {
 	rule := alerts.Policy{
-		Name:  string(p.Name),
-		Ports: p.Ports,
+		Name:      string(p.Name),
+		Ports:     p.Ports,
+		TokenFile: string(p.TokenFile),
 		Labels: alerts.LabelNames{
 			Destination: string(p.Labels.Destination), Port: string(p.Labels.Port), Service: string(p.Labels.Service),
 		},
@@ -122,6 +128,9 @@ func (p *policy) rule() alerts.Policy {
 	}
 	for _, c := range p.SIGPIPESafe {
 		rule.SIGPIPESafe = append(rule.SIGPIPESafe, string(c))
+	}
+	for _, n := range p.Namespaces {
+		rule.Namespaces = append(rule.Namespaces, string(n))
 	}
 	for _, m := range p.Match {
 		rule.Match = append(rule.Match, m...)
@@ -157,6 +166,23 @@ func (l *labelName) UnmarshalText(text []byte) error {
 		return fmt.Errorf("%q is not a label name: use letters, digits and _, with no digit first", text)
 	}
 	*l = labelName(text)
+	return nil
+}
+
+type namespaceName string
+
+func (n *namespaceName) UnmarshalText(text []byte) error {
+	*n = namespaceName(text)
+	return alerts.CheckNamespace(string(text))
+}
+
+type absolutePath string
+
+func (p *absolutePath) UnmarshalText(text []byte) error {
+	*p = absolutePath(text)
+	if !filepath.IsAbs(string(text)) {
+		return fmt.Errorf("%q is not an absolute path: write one such as /etc/tcphup/shop.token", text)
+	}
 	return nil
 }
 
