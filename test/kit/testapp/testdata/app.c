@@ -107,8 +107,8 @@ static int uring_recv(int fd, int *result)
 	return 0;
 }
 
-// Opens a listener and prints its port.
-static void listen_on(const char *host)
+// Opens a listener, on an ephemeral port without wanted, and prints its port.
+static void listen_on(const char *host, const char *wanted)
 {
 	struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICHOST | AI_PASSIVE};
 	struct addrinfo *info;
@@ -116,7 +116,7 @@ static void listen_on(const char *host)
 	socklen_t size = sizeof own;
 	char port[16] = "";
 	int fd = -1, err = EINVAL;
-	if (getaddrinfo(host, "0", &hints, &info) == 0) {
+	if (getaddrinfo(host, *wanted ? wanted : "0", &hints, &info) == 0) {
 		fd = socket(info->ai_family, SOCK_STREAM, 0);
 		err = bind(fd, info->ai_addr, info->ai_addrlen) < 0 || listen(fd, 4096) < 0 ||
 		      getsockname(fd, (struct sockaddr *)&own, &size) < 0 ? errno : 0;
@@ -181,7 +181,7 @@ static void command(char *line)
 	} else if (strcmp(verb, "again") == 0) {
 		printf("again %s\n", name(again(fd, atoi(b))));
 	} else if (strcmp(verb, "listen") == 0) {
-		listen_on(a);
+		listen_on(a, b);
 	} else if (strcmp(verb, "accept") == 0) {
 		many(verb, atoi(b), fd, NULL, NULL);
 	} else if (strcmp(verb, "many") == 0) {
