@@ -17,10 +17,15 @@ type Snapshot struct {
 	FoldedMore bool
 	// Inbound is the number of sockets of inbound flows, without TIME_WAIT.
 	Inbound int
+	// Node counts the namespaces of the node; nil without Config.Node. Destinations, Folded and
+	// Inbound are about those that were read.
+	Node *NodeCounts
 }
 
 // Destination holds the counts of the outbound flows to one destination.
 type Destination struct {
+	// Namespace and Pod are the labels namespace and pod; empty without Config.Node.
+	Namespace, Pod string
 	// Address and Port are the labels destination and port: an address or prefix, and a
 	// port number. The sum of the folded destinations has "other" and "".
 	Address, Port string
