@@ -81,7 +81,7 @@ func TestExampleConfig(t *testing.T) {
 	if diff := cmp.Diff([]services.Service{{Name: "db.internal", Port: 5432, Settle: time.Minute, Interval: 15 * time.Second}}, c.Services, cmpAddrPort); diff != "" {
 		t.Errorf("services (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff(c.Services, c.Watched()); diff != "" {
+	if diff := cmp.Diff(c.Services, c.Watched(), cmpAddrPort); diff != "" {
 		t.Errorf("watched (-want +got):\n%s", diff)
 	}
 	c.Rules.Policies[0].Allow.Names = []string{"db.internal", "cache.internal"}
