@@ -138,7 +138,7 @@ func TestFlowsHandlerRejects(t *testing.T) {
 // The parameter destination accepts the same addresses as all other inputs.
 func TestFlowsQuerySharedInputs(t *testing.T) {
 	for _, tt := range addresses.Inputs() {
-		q, err := parseFlowsQuery("destination=" + url.QueryEscape(tt.Text))
+		q, err := parseFlowsQuery("destination="+url.QueryEscape(tt.Text), false)
 		switch {
 		case tt.Fails != "":
 			if err == nil || !strings.Contains(err.Error(), tt.Fails) {

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -77,7 +78,10 @@ func (d *decoder) checkSettings(n *yaml.Node, s *settings) {
 func (d *decoder) service(n *yaml.Node, c *Config) {
 	s := service{Settle: services.DefaultSettle, Interval: services.DefaultInterval}
 	d.object(n, "a service", &s)
-	if s.Name != "" && !c.addService(services.Service{Name: string(s.Name), Port: s.Port, Settle: s.Settle, Interval: s.Interval}) {
+	watched := services.Service{
+		Name: string(s.Name), Port: s.Port, Resolver: netip.AddrPort(s.Resolver), Settle: s.Settle, Interval: s.Interval,
+	}
+	if s.Name != "" && !c.addService(watched) {
 		d.fail(n, "duplicate service name %q", s.Name)
 	}
 }

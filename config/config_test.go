@@ -19,7 +19,10 @@ import (
 	"tcphup/test/kit/addresses"
 )
 
-var cmpPrefix = cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })
+var (
+	cmpPrefix   = cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })
+	cmpAddrPort = cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })
+)
 
 // The example file is valid, and its section defaults has the default values.
 func TestExampleConfig(t *testing.T) {
@@ -75,14 +78,14 @@ func TestExampleConfig(t *testing.T) {
 	if diff := cmp.Diff(never, c.Rules.Never, cmpPrefix); diff != "" {
 		t.Errorf("never (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff([]services.Service{{Name: "db.internal", Port: 5432, Settle: time.Minute, Interval: 15 * time.Second}}, c.Services); diff != "" {
+	if diff := cmp.Diff([]services.Service{{Name: "db.internal", Port: 5432, Settle: time.Minute, Interval: 15 * time.Second}}, c.Services, cmpAddrPort); diff != "" {
 		t.Errorf("services (-want +got):\n%s", diff)
 	}
 	if diff := cmp.Diff(c.Services, c.Watched()); diff != "" {
 		t.Errorf("watched (-want +got):\n%s", diff)
 	}
 	c.Rules.Policies[0].Allow.Names = []string{"db.internal", "cache.internal"}
-	if diff := cmp.Diff(append(slices.Clone(c.Services), services.Service{Name: "cache.internal"}), c.Watched()); diff != "" {
+	if diff := cmp.Diff(append(slices.Clone(c.Services), services.Service{Name: "cache.internal"}), c.Watched(), cmpAddrPort); diff != "" {
 		t.Errorf("watched with a name of a policy (-want +got):\n%s", diff)
 	}
 
@@ -374,7 +377,23 @@ func configMistakes() []configMistake {
 			"x.yml:4: settle must be a duration such as 500ms, 30s, 5m or 1h, and at least 1s",
 			"x.yml:4: interval must be a duration such as 500ms, 30s, 5m or 1h, and at least 1s",
 			`x.yml:4: duplicate service name "a.b"`,
-			"x.yml:5: a service must be a mapping with the keys interval, name, port, settle",
+			"x.yml:5: a service must be a mapping with the keys interval, name, port, resolver, settle",
+		}},
+		{"resolvers", "services:\n- {name: a.b, port: 1, resolver: kube-dns}\n- {name: c.d, port: 1, resolver: 10.0.0.0/8}\n" +
+			"- {name: e.f, port: 1, resolver: 10.0.0.1:dns}\n- {name: g.h, port: 1, resolver: [fd00::10]}\n- {name: i.j, port: 1, resolver: 'fe80::1'}\n" +
+			"- {name: k.l, port: 1, resolver: 0.0.0.0}\n- {name: m.n, port: 1, resolver: {a: b}}\n- {name: o.p, port: 1, resolver: ''}\n- {name: q.r, port: 1, resolver: 53}\n", []string{
+			`x.yml:2: resolver "kube-dns" is not the address of a name server: write one such as 10.96.0.10, 10.96.0.10:5353 or "[fd00::10]:53"`,
+			`x.yml:3: resolver "10.0.0.0/8" is not the address of a name server`,
+			`x.yml:4: resolver "10.0.0.1:dns" is not the address of a name server`,
+			"x.yml:5: resolver must be a non-empty string: write it in quotes",
+			`x.yml:6: resolver "fe80::1" is not the address of a name server`,
+			`x.yml:7: resolver "0.0.0.0" is not the address of a name server`,
+			"x.yml:8: resolver must be a non-empty string: write it in quotes",
+			"x.yml:9: resolver must be a non-empty string: write it in quotes",
+			"x.yml:10: resolver must be a non-empty string: write it in quotes",
+		}},
+		{"a name with two resolvers", "services:\n- {name: a.b, port: 1, resolver: 10.96.0.10}\n- {name: a.b, port: 1}\n", []string{
+			`x.yml:3: duplicate service name "a.b"`,
 		}},
 		{"defaults with namespaces", "defaults:\n  namespaces: [shop]\n  token_file: /x\n", []string{
 			`x.yml:2: unknown key "namespaces" in defaults`, `x.yml:3: unknown key "token_file" in defaults`,

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"path/filepath"
@@ -90,6 +91,7 @@ type drain struct {
 type service struct {
 	Name     hostName      `yaml:"name" required:"true"`
 	Port     uint16        `yaml:"port" required:"true" min:"1" max:"65535"`
+	Resolver nameServer    `yaml:"resolver"`
 	Settle   time.Duration `yaml:"settle" min:"1s"`
 	Interval time.Duration `yaml:"interval" min:"1s"`
 }
@@ -198,6 +200,21 @@ func (h *hostName) UnmarshalText(text []byte) error {
 	*h = hostName(name)
 	return err
 }
+
+// nameServer is the address of a name server; the default port is 53.
+type nameServer netip.AddrPort
+
+func (s *nameServer) UnmarshalText(text []byte) error {
+	prefix, port, err := address.ParseEndpoint(string(text))
+	addr := prefix.Addr()
+	if err != nil || !prefix.IsSingleIP() || addr.Is6() && addr.IsLinkLocalUnicast() {
+		return fmt.Errorf("%q is not the address of a name server: write one such as 10.96.0.10, 10.96.0.10:5353 or \"[fd00::10]:53\"", text)
+	}
+	*s = nameServer(netip.AddrPortFrom(addr, cmp.Or(port, dnsPort)))
+	return nil
+}
+
+const dnsPort = 53
 
 type matchers labels.Matchers
 
