@@ -312,6 +312,36 @@ func TestPrivilegedNodeHangUp(t *testing.T) {
 	})
 }
 
+// TestPrivilegedNodeSelfTest checks that the self-test waits for a pod, and tries its processes.
+func TestPrivilegedNodeSelfTest(t *testing.T) {
+	t.Parallel()
+	nstest.Run(t, func(t *testing.T) {
+		node := pods.NewNode(t, testapp.Build(t))
+		// Processes outside of pods, and those of the node's network, are not tried.
+		testapp.StartAs(t, testapp.Build(t), other)
+		node.Start(pods.Spec{HostNetwork: true})
+		p := serveNode(t, node)
+		usable := func(method string) (float64, bool) {
+			return sample(t, fmt.Sprintf("tcphup_method_usable{method=%q}", method))
+		}
+		awaitLog(t, p, errNoPodText)
+		if n, ok := usable("shutdown"); ok {
+			t.Errorf("without a pod: %v", n)
+		}
+		node.Start(pods.Spec{User: other, Containers: 2})
+		for _, method := range []string{"shutdown", "destroy"} {
+			nstest.Eventually(t, method+" is usable", func() bool {
+				n, ok := usable(method)
+				return ok && n == 1
+			})
+		}
+		awaitLog(t, p, "2 of 2 other processes are accessible")
+	})
+}
+
+// errNoPodText is the detail of the self-test without a pod.
+const errNoPodText = "no pod with a network namespace of its own is on this node"
+
 // nodeFile writes a file that the user of serveNode may read.
 func nodeFile(t *testing.T, name, content string) string {
 	t.Helper()
