@@ -121,9 +121,12 @@ func TestPrivilegedReadmeExamples(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		s := newSite(t)
 		serve, examples := readmeBlock(t, "tcphup serve"), readmeBlock(t, "tcphup 10.20.0.5 5432")
+		nstest.Command(t, "mount", "-t", "tmpfs", "tmpfs", "/var/lib")
+		state := "/var/lib/tcphup" // as in the systemd unit
+		nstest.Command(t, "mkdir", state)
 		dir := t.TempDir()
 		writeToken(t, dir)
-		environment := append(os.Environ(), "STATE_DIRECTORY="+dir, "PATH="+filepath.Dir(program.Path(t))+":"+os.Getenv("PATH"))
+		environment := append(os.Environ(), "STATE_DIRECTORY="+state, "PATH="+filepath.Dir(program.Path(t))+":"+os.Getenv("PATH"))
 		server := exec.Command("bash", "-c", "exec "+serve)
 		server.Dir, server.Env = dir, environment
 		p := startCommand(t, server)
@@ -133,7 +136,7 @@ func TestPrivilegedReadmeExamples(t *testing.T) {
 				t.Fatalf("server: %s", p.logged())
 			default:
 			}
-			_, err := os.Stat(filepath.Join(dir, "services.json"))
+			_, err := os.Stat(filepath.Join(state, "services.json"))
 			return err == nil
 		})
 		lines := strings.Split(strings.TrimSpace(examples), "\n")
@@ -157,10 +160,12 @@ func TestPrivilegedReadmeExamples(t *testing.T) {
 // pool is an application with three connections to the old address and two to the new one. It
 // reconnects to the name after EOF.
 const pool = `
-import select, socket
+import select, socket, time
 def connect(host):
     return socket.create_connection((host, 5432))
-connections = [connect(h) for h in ("10.20.0.5", "10.20.0.5", "10.30.0.5", "10.20.0.5", "10.30.0.5")]
+connections = [connect("10.20.0.5") for _ in range(3)]
+time.sleep(0.2) # the idle times differ
+connections += [connect("10.30.0.5") for _ in range(2)]
 print("connected", flush=True)
 while True:
     for c in select.select(connections, [], [])[0]:
@@ -169,6 +174,9 @@ while True:
             c.close()
             connections.append(connect("db.internal"))
 `
+
+// minutes are the idle times of the README.
+var minutes = regexp.MustCompile(`(\d)m\b`)
 
 // TestPrivilegedReadmeTranscript runs the commands of the README's transcript and compares the
 // output. -update rewrites it, after the connections were idle for some minutes.
@@ -192,7 +200,7 @@ func TestPrivilegedReadmeTranscript(t *testing.T) {
 			command, output, _ := strings.Cut(session, "\n")
 			args := strings.Fields(command)
 			fmt.Fprintf(&raw, "$ tcphup %s\n%s", command, tr.run(args...))
-			shown.add(args, strings.TrimSuffix(output, "\n")+"\n")
+			shown.add(args, strings.TrimSuffix(minutes.ReplaceAllString(output, "${1}s"), "\n")+"\n")
 		}
 		if *update {
 			readme = strings.Replace(readme, blocks[0], raw.String(), 1)
