@@ -255,7 +255,7 @@ packages: build $(NFPM)
 	@test -n "$(HOMEPAGE)" || echo "packages without a Homepage field: HOMEPAGE is not set" >&2
 	mkdir -p $(DIST)/doc/docs
 	for page in README.md docs/*.md; do \
-		sed -E 's#\[([^]]*)\]\((\.\./)?(actuator|test|tools)/[^)]*\)#\1#g' $$page > $(DIST)/doc/$$page || exit; \
+		sed -E 's#\[([^]]*)\]\((\.\./)?((actuator|test|tools)/[^)]*|(CONTRIBUTING|SECURITY)\.md)\)#\1#g' $$page > $(DIST)/doc/$$page || exit; \
 	done
 	export GOARCH=$$($(GO) env GOHOSTARCH) CGO_ENABLED=0; \
 		$(GO) run . --help-man > $(DIST)/tcphup.1 && gzip -9nf $(DIST)/tcphup.1 && \

@@ -20,10 +20,10 @@ func TestDocs(t *testing.T) {
 	commands := app.Model().Commands
 	outcomes, reasons := outcomeTables(t)
 	for _, tt := range []struct{ file, region, want string }{
-		{"README.md", "outcomes", outcomes},
+		{"docs/hangup.md", "outcomes", outcomes},
 		{"docs/reference.md", "commands", commandSections(commands)},
-		{"docs/reference.md", "outcomes", outcomes},
 		{"docs/reference.md", "reasons", reasons},
+		{"docs/reference.md", "results", resultTable(t)},
 	} {
 		docs.Check(t, filepath.Join("..", tt.file), tt.region, tt.want)
 	}
@@ -67,21 +67,7 @@ func commandSections(commands []*kingpin.CmdModel) string {
 // meaning of each is its line comment.
 func outcomeTables(t *testing.T) (outcomes, reasons string) {
 	t.Helper()
-	file, err := parser.ParseFile(token.NewFileSet(), "../hangup/report.go", nil, parser.ParseComments)
-	if err != nil {
-		t.Fatal(err)
-	}
-	meanings := make(map[string]string) // by value
-	ast.Inspect(file, func(n ast.Node) bool {
-		spec, ok := n.(*ast.ValueSpec)
-		if !ok || len(spec.Values) != 1 {
-			return true
-		}
-		if value, isText := spec.Values[0].(*ast.BasicLit); isText {
-			meanings[strings.Trim(value.Value, `"`)] = strings.TrimSpace(spec.Comment.Text())
-		}
-		return true
-	})
+	_, meanings := lineComments(t, "../hangup/report.go")
 	rows := func(values []string) (rows [][]string) {
 		for _, value := range values {
 			if meanings[value] == "" {
@@ -93,4 +79,43 @@ func outcomeTables(t *testing.T) (outcomes, reasons string) {
 	}
 	return docs.Table([]string{"outcome", ""}, rows(names(hangup.Outcomes()))),
 		docs.Table([]string{"reason", ""}, rows(names(hangup.Reasons())))
+}
+
+// resultTable returns the table of the results of alerts, with their line comments.
+func resultTable(t *testing.T) string {
+	t.Helper()
+	values, meanings := lineComments(t, "../alerts/result.go")
+	var rows [][]string
+	for _, value := range values {
+		if meanings[value] == "" {
+			t.Errorf("alerts/result.go: %q has no line comment", value)
+		}
+		rows = append(rows, []string{docs.Code(value), meanings[value]})
+	}
+	if len(rows) < 20 {
+		t.Errorf("alerts/result.go has %d results", len(rows))
+	}
+	return docs.Table([]string{"result", ""}, rows)
+}
+
+// lineComments returns the string constants of a file in their order, and their line comments.
+func lineComments(t *testing.T, path string) (values []string, comments map[string]string) {
+	t.Helper()
+	file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ParseComments)
+	if err != nil {
+		t.Fatal(err)
+	}
+	comments = make(map[string]string)
+	ast.Inspect(file, func(n ast.Node) bool {
+		spec, ok := n.(*ast.ValueSpec)
+		if !ok || len(spec.Values) != 1 {
+			return true
+		}
+		if value, isText := spec.Values[0].(*ast.BasicLit); isText && value.Kind == token.STRING {
+			text := strings.Trim(value.Value, `"`)
+			values, comments[text] = append(values, text), strings.TrimSpace(spec.Comment.Text())
+		}
+		return true
+	})
+	return values, comments
 }

@@ -25,8 +25,9 @@ var environment = []explained{
 }
 
 var files = []explained{
-	{defaultStateDirectory + "/services.json", "Current and former addresses of watched names. tcphup serve writes it, --stale reads it. --state.directory names another directory."},
-	{packagedAuditFile, "Audit file of the packaged service, if its --audit.log-file has this name. Hang-ups from the command line append to it, but do not create it."},
+	{defaultStateDirectory + "/services.json", "Current and former addresses of watched names, written by tcphup serve and read by --stale. --state.directory sets another directory."},
+	{defaultStateDirectory + "/firstseen.json", "Times at which tcphup serve first saw connections, until the next boot."},
+	{packagedAuditFile, "Audit file of the packaged service, if it is the value of its --audit.log-file. Hang-ups from the command line append to it, but do not create it."},
 	{"/etc/default/tcphup", "Options of the packaged service."},
 	{"/usr/share/doc/tcphup", "Documentation, and examples of configuration, alerting rules and a dashboard."},
 }

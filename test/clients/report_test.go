@@ -14,32 +14,41 @@ import (
 	"tcphup/test/kit/docs"
 )
 
-// TestDocs compares docs/clients.md and docs/clients.svg with docs/clients.csv. With -update
-// it writes them.
+// TestDocs compares docs/clients.md and its pictures with docs/clients.csv. With -update it
+// writes them.
 func TestDocs(t *testing.T) {
 	r, err := readReport("../../docs/clients.csv")
 	if err != nil {
 		t.Fatal(err)
 	}
-	const page, picture = "../../docs/clients.md", "../../docs/clients.svg"
+	const page = "../../docs/clients.md"
 	docs.Check(t, page, "summary", r.summary())
 	docs.Check(t, page, "results", docs.Table(r.results()))
 	docs.Check(t, page, "times", docs.Table(r.times()))
 	docs.Check(t, page, "controls", docs.Table(r.controls()))
 	docs.Check(t, page, "failovers", docs.Table(r.failovers()))
 	docs.Check(t, page, "drains", docs.Table(r.drained()))
-	want := r.figure()
+	checkPicture(t, "../../docs/clients.svg", r.figure())
+	checkPicture(t, "../../docs/clients-summary.svg", r.curves())
+	if names := r.clients(); len(names) != len(clients()) {
+		t.Errorf("results of %d clients, want %d", len(names), len(clients()))
+	}
+}
+
+// checkPicture compares a file with the picture, which must be XML.
+func checkPicture(t *testing.T, file string, want []byte) {
+	t.Helper()
 	if flag.Lookup("update").Value.String() == "true" {
-		if err := os.WriteFile(picture, want, 0o644); err != nil {
+		if err := os.WriteFile(file, want, 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
-	got, err := os.ReadFile(picture)
+	got, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(got, want) {
-		t.Errorf("%s differs from the results", picture)
+		t.Errorf("%s differs from the results", file)
 	}
 	for d := xml.NewDecoder(bytes.NewReader(got)); ; {
 		if _, err := d.Token(); errors.Is(err, io.EOF) {
@@ -47,9 +56,6 @@ func TestDocs(t *testing.T) {
 		} else if err != nil {
 			t.Fatal(err)
 		}
-	}
-	if names := r.clients(); len(names) != len(clients()) {
-		t.Errorf("results of %d clients, want %d", len(names), len(clients()))
 	}
 }
 

@@ -15,7 +15,7 @@ import (
 	"tcphup/test/kit/testapp"
 )
 
-// sidecar is a row of the README's table of rights and its expected result.
+// sidecar is a row of the table of rights in docs/sidecar.md and its expected result.
 type sidecar struct {
 	name     string // first column of the table
 	user     string
@@ -53,8 +53,8 @@ var sidecars = []sidecar{
 }
 
 // TestPrivilegedContainers checks that a sidecar container hangs up the flows of another
-// container's application or names the missing right, and that the probe and the README
-// agree.
+// container's application or names the missing right, and that the probe and the
+// table of rights agree.
 func TestPrivilegedContainers(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		noYama(t)
@@ -72,12 +72,12 @@ func TestPrivilegedContainers(t *testing.T) {
 				table = append(table, s.try(t, d, fmt.Sprint("app", i)))
 			})
 		}
-		t.Run("README", func(t *testing.T) {
-			readme := slices.DeleteFunc(readmeTable(t, table[0]), func(row string) bool {
+		t.Run("document", func(t *testing.T) {
+			documented := slices.DeleteFunc(rightsTable(t, table[0]), func(row string) bool {
 				return strings.Contains(row, "MPTCP") && !nstest.HasMPTCP()
 			})
-			if diff := cmp.Diff(table, readme); diff != "" {
-				t.Errorf("table of rights (-containers +README):\n%s", diff)
+			if diff := cmp.Diff(table, documented); diff != "" {
+				t.Errorf("table of rights (-containers +docs/sidecar.md):\n%s", diff)
 			}
 		})
 		t.Run("image", func(t *testing.T) { checkImage(t, d) })
@@ -172,14 +172,14 @@ func probeIn(t *testing.T, d *docker, flags []string) (usable map[string]bool, f
 	return usable, fix
 }
 
-// readmeTable returns the lines of the README's table with this header.
-func readmeTable(t *testing.T, header string) []string {
+// rightsTable returns the lines of the table in docs/sidecar.md with this header.
+func rightsTable(t *testing.T, header string) []string {
 	t.Helper()
-	readme, err := os.ReadFile("../../README.md")
+	page, err := os.ReadFile("../../docs/sidecar.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, rest, _ := strings.Cut(string(readme), "\n"+header+"\n")
+	_, rest, _ := strings.Cut(string(page), "\n"+header+"\n")
 	rest, _, _ = strings.Cut(rest, "\n\n")
 	return append([]string{header}, strings.Split(rest, "\n")...)
 }

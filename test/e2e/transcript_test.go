@@ -151,8 +151,8 @@ func (tr *transcript) command(args ...string) *exec.Cmd {
 	return cmd
 }
 
-// run runs tcphup in the view and adds its output.
-func (tr *transcript) run(args ...string) {
+// run runs tcphup in the view, adds its output and returns it.
+func (tr *transcript) run(args ...string) string {
 	tr.t.Helper()
 	cmd := tr.command(args...)
 	var output string
@@ -176,6 +176,7 @@ func (tr *transcript) run(args ...string) {
 	if code := cmd.ProcessState.ExitCode(); code != 0 {
 		fmt.Fprintf(&tr.text, "(exit code %d)\n", code)
 	}
+	return output
 }
 
 // watch runs list --watch in the view and adds the first frame; in a pipe, the first list.

@@ -108,7 +108,7 @@ func (d *demo) checkNoTraces(t *testing.T) {
 }
 
 // TestPrivilegedDemo checks that the demo succeeds, prints events in causal order and leaves
-// no traces, and that the README shows its current output.
+// no traces, and that docs/alertmanager.md shows its current output.
 func TestPrivilegedDemo(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		d := newDemo(t)
@@ -142,20 +142,21 @@ $`
 			t.Errorf("summary: %q", summary)
 		}
 
-		readme, err := os.ReadFile("../../README.md")
+		const path = "../../docs/alertmanager.md"
+		page, err := os.ReadFile(path)
 		if err != nil {
 			t.Fatal(err)
 		}
 		number := regexp.MustCompile(` *\+?[0-9]+`)
 		printed := strings.Split(number.ReplaceAllString(output, "0"), "\n")
-		_, shown, _ := strings.Cut(string(readme), "\nWith tcphup:\n")
+		_, shown, _ := strings.Cut(string(page), "\nWith tcphup:\n")
 		shown, _, _ = strings.Cut(shown, "```")
 		if shown == "" {
-			t.Error("the README does not show the demo")
+			t.Errorf("%s does not show the demo", path)
 		}
 		for line := range strings.Lines(shown) {
 			if line = strings.TrimSuffix(line, "\n"); !slices.Contains(printed, number.ReplaceAllString(line, "0")) {
-				t.Errorf("README.md shows a line that the demo does not print: %q", line)
+				t.Errorf("%s shows a line that the demo does not print: %q", path, line)
 			}
 		}
 	})

@@ -1,11 +1,12 @@
-// Words counts four idioms in Go comments per 1,000 words and fails when a count exceeds the
-// limit. The idioms personify code or replace a noun by a clause.
+// Words counts four idioms per 1,000 words of Go comments and of Markdown, and fails when a
+// count exceeds the limit. The idioms personify code or replace a noun by a clause.
 //
 //	go run ./words -limit 0.3 ..
 //	go run ./words DIR...
 //
-// Each directory has a row for program code and a row for tests. Without -limit, it only
-// prints. Directories named testdata, vendor, bin and .git are skipped.
+// Each directory has a row for program code, one for tests and one for documents. Without
+// -limit, it only prints. Code blocks and generated regions of documents do not count.
+// Directories named testdata, vendor, node_modules, bin, dist and .git are skipped.
 package main
 
 import (
@@ -87,7 +88,7 @@ func run(w io.Writer, roots []string, limit float64, list bool) (ok bool, err er
 	}
 	fmt.Fprintln(table)
 	for _, root := range roots {
-		program, tests, err := countTree(root)
+		counts, err := countTree(root)
 		if err != nil {
 			return false, err
 		}
@@ -98,7 +99,7 @@ func run(w io.Writer, roots []string, limit float64, list bool) (ok bool, err er
 		for _, row := range []struct {
 			name string
 			*count
-		}{{name, program}, {name + " (tests)", tests}} {
+		}{{name, &counts.program}, {name + " (tests)", &counts.tests}, {name + " (documents)", &counts.documents}} {
 			fmt.Fprintf(table, "%s\t%d\t", row.name, row.words)
 			for i := range idioms {
 				n := row.per1000(i)
@@ -116,36 +117,48 @@ func run(w io.Writer, roots []string, limit float64, list bool) (ok bool, err er
 	return ok, table.Flush()
 }
 
-// countTree counts the comments of all Go files below root, separately for program and tests.
-func countTree(root string) (program, tests *count, err error) {
-	program, tests = &count{}, &count{}
-	err = filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+// tree has the counts of a directory.
+type tree struct{ program, tests, documents count }
+
+// countTree counts the comments of all Go files below root, separately for program and tests,
+// and the prose of all Markdown files.
+func countTree(root string) (*tree, error) {
+	counts := &tree{}
+	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
 		if entry.IsDir() {
 			switch entry.Name() {
-			case "testdata", "vendor", "bin", ".git":
+			case "testdata", "vendor", "node_modules", "bin", "dist", ".git":
 				return fs.SkipDir
 			}
 			return nil
 		}
-		if !strings.HasSuffix(path, ".go") {
-			return nil
-		}
-		to := program
-		if strings.HasSuffix(path, "_test.go") || strings.Contains(filepath.ToSlash(path), "/test/") {
-			to = tests
-		}
-		files := token.NewFileSet()
-		file, err := parser.ParseFile(files, path, nil, parser.ParseComments|parser.SkipObjectResolution)
-		if err != nil {
-			return err
-		}
-		for _, group := range file.Comments {
-			to.add(files.Position(group.Pos()).String(), group.Text())
+		switch filepath.Ext(path) {
+		case ".md":
+			return counts.documents.addMarkdown(path)
+		case ".go":
+			return counts.addGo(path)
 		}
 		return nil
 	})
-	return program, tests, err
+	return counts, err
+}
+
+// addGo counts the comments of a Go file.
+func (t *tree) addGo(path string) error {
+	to := &t.program
+	if strings.HasSuffix(path, "_test.go") || strings.Contains(filepath.ToSlash(path), "/test/") {
+		to = &t.tests
+	}
+	files := token.NewFileSet()
+	file, err := parser.ParseFile(files, path, nil, parser.ParseComments|parser.SkipObjectResolution)
+	if err != nil {
+		return err
+	}
+	for _, group := range file.Comments {
+		to.add(files.Position(group.Pos()).String(), group.Text())
+	}
+	return nil
 }

@@ -3,18 +3,36 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
 
-// TestRun checks separate rows for program and tests, that only comments count, and that a count
-// above the limit fails.
+// markdown has 8 words of prose, one of them an idiom in line 10.
+const markdown = `# A title
+
+<!-- begin table: written by make docs -->
+nobody says
+<!-- end table -->
+
+` + "```" + `
+nobody says
+` + "```" + `
+It says ` + "`what is`" + ` [here](nobody.md).
+
+| a | b |
+`
+
+// TestRun checks separate rows for program, tests and documents, that only comments and prose
+// count, and that a count above the limit fails.
 func TestRun(t *testing.T) {
 	root := t.TempDir()
 	for name, content := range map[string]string{
 		"a.go":          "// Package a tells what it does.\npackage a\n\nconst s = \"nobody says\" // two words\n",
 		"a_test.go":     "// Package a returns values.\npackage a\n",
 		"testdata/b.go": "// nobody\npackage b\n",
+		"c.md":          markdown,
+		"dist/c.md":     "nobody\n",
 	} {
 		path := filepath.Join(root, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -24,18 +42,22 @@ func TestRun(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	program, tests, err := countTree(root)
+	counts, err := countTree(root)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if program.words != 8 || tests.words != 4 {
-		t.Errorf("got %d words of the program and %d of tests, want 8 and 4", program.words, tests.words)
+	if counts.program.words != 8 || counts.tests.words != 4 || counts.documents.words != 8 {
+		t.Errorf("got %d words of the program, %d of tests and %d of documents, want 8, 4 and 8",
+			counts.program.words, counts.tests.words, counts.documents.words)
+	}
+	if want := []string{filepath.Join(root, "c.md") + ":10: say"}; !slices.Equal(counts.documents.lines, want) {
+		t.Errorf("got %q, want %q", counts.documents.lines, want)
 	}
 	for i, want := range []float64{125, 0, 0, 125} {
-		if got := program.per1000(i); got != want {
+		if got := counts.program.per1000(i); got != want {
 			t.Errorf("%s: got %v per 1,000 words, want %v", idioms[i].name, got, want)
 		}
-		if got := tests.per1000(i); got != 0 {
+		if got := counts.tests.per1000(i); got != 0 {
 			t.Errorf("tests, %s: got %v per 1,000 words, want 0", idioms[i].name, got)
 		}
 	}
