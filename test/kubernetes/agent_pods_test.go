@@ -12,15 +12,15 @@ import (
 // podsConfig accepts alerts for one namespace, and for another one only with its own token.
 const podsConfig = `
 policies:
-  - name: pods
-    match: ['tcphup="hangup"', 'namespace="agent-pods"']
-    namespaces: [agent-pods]
-    allow: [10.250.0.0/24]
   - name: team
     match: ['tcphup="hangup"', 'namespace="agent-team"']
     namespaces: [agent-team]
     allow: [10.250.0.0/24]
     token_file: /etc/tcphup/team.token
+  - name: pods
+    match: ['tcphup="hangup"']
+    namespaces: [agent-pods]
+    allow: [10.250.0.0/24]
 `
 
 // podManifest returns a pod with these containers, each with its connections to the database,
