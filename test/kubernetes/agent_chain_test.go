@@ -46,7 +46,7 @@ func TestAgentChain(t *testing.T) {
 	}
 	const all = (replicas + 1) * connections
 	databases[0].await(all, 0)
-	a := startAgent(t, "agent-chain", chainConfig)
+	a := startAgent(t, "agent-chain", chainConfig, "")
 
 	token := filepath.Join(t.TempDir(), "token")
 	if err := os.WriteFile(token, []byte(agentToken), 0o600); err != nil {

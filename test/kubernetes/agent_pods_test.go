@@ -2,7 +2,6 @@ package kubernetes
 
 import (
 	"encoding/json"
-	"fmt"
 	"os"
 	"strconv"
 	"strings"
@@ -63,7 +62,7 @@ func startStatic(t *testing.T, namespace string, d *database) string {
 // restricted, and that an alert hangs up the connections of the pod that it names and of no other
 // pod, all of which have connections to the same database.
 func TestAgentPods(t *testing.T) {
-	a := startAgent(t, "agent", podsConfig)
+	a := startAgent(t, "agent", podsConfig, "")
 	n, team := newNamespace(t, "agent-pods", "restricted"), newNamespace(t, "agent-team", "restricted")
 	d := startDatabase(t, nodeAddress, 0)
 	apply(t, podManifest("app", "agent-pods", d, "app"))
@@ -135,7 +134,7 @@ func TestAgentPods(t *testing.T) {
 // TestAgentHostNetwork checks that pods in the node's network namespace, and the node itself, are
 // counted, have no series, and keep their connections.
 func TestAgentHostNetwork(t *testing.T) {
-	a := startAgent(t, "agent-host", "policies: [{name: host, match: ['tcphup=\"hangup\"'], namespaces: [agent-hostnetwork], allow: [10.250.0.0/24]}]\n")
+	a := startAgent(t, "agent-host", "policies: [{name: host, match: ['tcphup=\"hangup\"'], namespaces: [agent-hostnetwork], allow: [10.250.0.0/24]}]\n", "")
 	before, _ := a.sum("tcphup_node_host_network_pods", nil)
 	n := newNamespace(t, "agent-hostnetwork", "privileged")
 	d := startDatabase(t, nodeAddress, 0)
@@ -164,26 +163,4 @@ func TestAgentHostNetwork(t *testing.T) {
 	if opened, ended := d.counts(); opened != connections || ended != 0 {
 		t.Errorf("%d connections opened, %d ended", opened, ended)
 	}
-}
-
-// TestAgentDestroy checks the component with NET_ADMIN: an alert closes connections with RST.
-func TestAgentDestroy(t *testing.T) {
-	const config = "policies: [{name: pods, match: ['tcphup=\"hangup\"'], namespaces: [agent-reset], allow: [10.250.0.0/24], method: destroy}]\n"
-	n := newNamespace(t, "agent-reset", "restricted")
-	d := startDatabase(t, nodeAddress, 0)
-	apply(t, podManifest("app", n.name, d, "app"))
-	d.await(connections, 0)
-	for _, tt := range []struct {
-		name       string
-		components []string
-		closed     int
-	}{{"agent-without", nil, 0}, {"agent-destroy", []string{"node-destroy"}, connections}} {
-		a := startAgent(t, tt.name, config, tt.components...)
-		a.awaitEstablished(n.name, "app", d, connections)
-		response := a.post(agentToken, n.name, "app", d)
-		if got := fmt.Sprint(response.Flows["closed"], response.Flows["refused"]); got != fmt.Sprint(tt.closed, connections-tt.closed) {
-			t.Errorf("%s: closed and refused: %s, %+v", tt.name, got, response)
-		}
-	}
-	d.await(2*connections, connections)
 }

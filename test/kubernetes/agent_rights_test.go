@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 )
 
@@ -63,7 +64,7 @@ func capabilities(t *testing.T, file, set string) uint64 {
 // TestAgentRights checks the rights of the running agent: those of the manifest are the upper
 // bound, and SYS_ADMIN is in effect on one thread at most.
 func TestAgentRights(t *testing.T) {
-	a := startAgent(t, "agent-rights", "policies: []\n")
+	a := startAgent(t, "agent-rights", "policies: []\n", "")
 	const shipped = 1<<unix.CAP_DAC_READ_SEARCH | 1<<unix.CAP_SYS_ADMIN | 1<<unix.CAP_SYS_PTRACE
 	const admin = 1 << unix.CAP_SYS_ADMIN
 	process := a.process()
@@ -108,13 +109,17 @@ func TestAgentRights(t *testing.T) {
 	}
 }
 
+// withCapabilities returns a patch that replaces the capabilities of the agent.
+func withCapabilities(names string) string {
+	return "- {op: replace, path: /spec/template/spec/containers/0/securityContext/capabilities/add, value: [" + names + "]}\n"
+}
+
 // TestAgentLacksRights checks that an agent without a right of the manifest does not get ready,
 // and that the last line of its log names the right.
 func TestAgentLacksRights(t *testing.T) {
-	const without = "- {op: replace, path: /spec/template/spec/containers/0/securityContext/capabilities/add, value: [%s]}\n"
 	for i, tt := range []struct{ name, patch, want string }{
-		{"SYS_ADMIN", fmt.Sprintf(without, "DAC_READ_SEARCH, SYS_PTRACE"), "SYS_ADMIN"},
-		{"SYS_PTRACE", fmt.Sprintf(without, "DAC_READ_SEARCH, SYS_ADMIN"), "SYS_PTRACE"},
+		{"SYS_ADMIN", withCapabilities("DAC_READ_SEARCH, SYS_PTRACE"), "SYS_ADMIN"},
+		{"SYS_PTRACE", withCapabilities("DAC_READ_SEARCH, SYS_ADMIN"), "SYS_PTRACE"},
 		{"hostPID", "- {op: remove, path: /spec/template/spec/hostPID}\n", "hostPID"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -132,4 +137,36 @@ func TestAgentLacksRights(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestAgentMethods checks that each right that hangs up is needed, and that the component
+// node-destroy grants the one for RST.
+func TestAgentMethods(t *testing.T) {
+	const config = "policies: [{name: pods, match: ['tcphup=\"hangup\"'], namespaces: [agent-methods], allow: [10.250.0.0/24], method: %s}]\n"
+	n := newNamespace(t, "agent-methods", "restricted")
+	d := startDatabase(t, nodeAddress, 0)
+	apply(t, podManifest("app", n.name, d, "app"))
+	closed := 0
+	for i, tt := range []struct {
+		name, method, patch string
+		components          []string
+		want                answer
+	}{
+		{"shutdown without DAC_READ_SEARCH", "shutdown", withCapabilities("SYS_ADMIN, SYS_PTRACE"), nil, answer{Alerts: map[string]int{"refused": 1}, Flows: map[string]int{"refused": connections}}},
+		{"shutdown", "shutdown", "", nil, answer{Alerts: map[string]int{"done": 1}, Flows: map[string]int{"closed": connections}}},
+		{"destroy without NET_ADMIN", "destroy", "", nil, answer{Alerts: map[string]int{"refused": 1}, Flows: map[string]int{"refused": connections}}},
+		{"destroy", "destroy", "", []string{"node-destroy"}, answer{Alerts: map[string]int{"done": 1}, Flows: map[string]int{"closed": connections}}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			d.await(closed+connections, closed)
+			a := startAgent(t, "agent-methods-"+strconv.Itoa(i), fmt.Sprintf(config, tt.method), tt.patch, tt.components...)
+			a.awaitEstablished(n.name, "app", d, connections)
+			got := a.post(agentToken, n.name, "app", d)
+			if diff := cmp.Diff(tt.want, got); diff != "" {
+				t.Errorf("answer (-want +got):\n%s", diff)
+			}
+			closed += got.Flows["closed"]
+		})
+	}
+	d.await(closed+connections, closed)
 }

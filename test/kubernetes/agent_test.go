@@ -43,10 +43,10 @@ configMapGenerator: [{name: tcphup, namespace: tcphup, behavior: replace, files:
 	return &agent{namespace: n}
 }
 
-// startAgent starts an agent and waits until it is ready.
-func startAgent(t *testing.T, name, configuration string, components ...string) *agent {
+// startAgent is newAgent, and waits until the agent is ready.
+func startAgent(t *testing.T, name, configuration, patch string, components ...string) *agent {
 	t.Helper()
-	a := newAgent(t, name, configuration, "", components...)
+	a := newAgent(t, name, configuration, patch, components...)
 	t.Cleanup(func() {
 		if t.Failed() {
 			out, err := node.kubectl("", "logs", "--namespace="+name, "daemonset/tcphup")
