@@ -2,6 +2,8 @@ package kubernetes
 
 import (
 	"encoding/json"
+	"io"
+	"net/http"
 	"os"
 	"strconv"
 	"strings"
@@ -163,4 +165,62 @@ func TestAgentHostNetwork(t *testing.T) {
 	if opened, ended := d.counts(); opened != connections || ended != 0 {
 		t.Errorf("%d connections opened, %d ended", opened, ended)
 	}
+}
+
+// webPatch makes the web server require credentials. The kubelet has none.
+const webPatch = `
+- {op: add, path: /spec/template/spec/containers/0/args/-, value: --web.config.file=/etc/tcphup/web.yml}
+- {op: replace, path: /spec/template/spec/containers/0/livenessProbe, value: {exec: {command: [/tcphup, healthcheck]}}}
+- {op: replace, path: /spec/template/spec/containers/0/readinessProbe, value: {exec: {command: [/tcphup, healthcheck]}}}
+`
+
+// TestAgentCredentials checks that the connections of pods are listed for clients with credentials
+// only, also on the agent's own loopback address.
+func TestAgentCredentials(t *testing.T) {
+	n := newNamespace(t, "agent-listed", "restricted")
+	d := startDatabase(t, nodeAddress, 0)
+	apply(t, podManifest("app", n.name, d, "app"))
+	d.await(connections, 0)
+	for _, tt := range []struct {
+		name, patch       string
+		anonymous, withIt int
+	}{{"agent-open", "", http.StatusForbidden, http.StatusForbidden}, {"agent-web", webPatch, http.StatusUnauthorized, http.StatusOK}} {
+		a := startAgent(t, tt.name, "policies: []\n", tt.patch)
+		for _, authenticated := range []bool{false, true} {
+			want := tt.anonymous
+			if authenticated {
+				want = tt.withIt
+			}
+			code, body := a.flows(authenticated)
+			if code != want || strings.Contains(body, d.address()) != (want == http.StatusOK) {
+				t.Errorf("%s, authenticated %v: %d, want %d\n%s", tt.name, authenticated, code, want, body)
+			}
+		}
+		// The program of the image asks from within the pod.
+		if out, err := node.kubectl("", "exec", "--namespace="+a.name, a.pod, "--", "/tcphup", "healthcheck", "http://127.0.0.1:10471/api/v1/flows"); (err == nil) != (tt.patch != "") {
+			t.Errorf("%s: health check of the list: %v\n%s", tt.name, err, out)
+		}
+	}
+}
+
+// flows requests the list of connections.
+func (a *agent) flows(authenticated bool) (code int, body string) {
+	a.t.Helper()
+	request, err := http.NewRequestWithContext(a.t.Context(), http.MethodGet, "http://"+a.address+":10471/api/v1/flows", http.NoBody)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	if authenticated {
+		request.SetBasicAuth(user, password)
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	defer response.Body.Close()
+	content, err := io.ReadAll(response.Body)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return response.StatusCode, string(content)
 }

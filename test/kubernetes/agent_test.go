@@ -25,7 +25,8 @@ type agent struct {
 func newAgent(t *testing.T, name, configuration, patch string, components ...string) *agent {
 	t.Helper()
 	n := newNamespace(t, name, "privileged")
-	n.kubectl("create", "secret", "generic", "tcphup-tokens", "--from-literal=token="+agentToken, "--from-literal=team.token="+teamToken)
+	n.kubectl("create", "secret", "generic", "tcphup-tokens", "--from-literal=token="+agentToken, "--from-literal=team.token="+teamToken,
+		fmt.Sprintf("--from-literal=web.yml=basic_auth_users: {%s: %q}", user, hashPassword(t)))
 	kustomization := fmt.Sprintf(`namespace: %s
 resources: [kubernetes/node]
 images: [{name: tcphup, newName: docker.io/library/tcphup, newTag: "1"}]
