@@ -71,17 +71,29 @@ func build(t *testing.T, name string) []any {
 // buildWith returns the objects of these manifests with a component of deploy/kubernetes.
 func buildWith(t *testing.T, component string, manifests ...[]byte) []any {
 	t.Helper()
+	return buildFiles(t, map[string]string{
+		"app.yaml":           string(bytes.Join(manifests, []byte("\n---\n"))),
+		"kustomization.yaml": "components: [kubernetes/" + component + "]\nresources: [app.yaml]\n",
+	})
+}
+
+// buildFiles returns the objects of a kustomization with these files. In kustomization.yaml,
+// kubernetes/ is deploy/kubernetes.
+func buildFiles(t *testing.T, files map[string]string) []any {
+	t.Helper()
 	dir := t.TempDir()
-	source, err := filepath.Abs(filepath.Join(kubernetes, component))
+	source, err := filepath.Abs(kubernetes)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if source, err = filepath.Rel(dir, source); err != nil {
 		t.Fatal(err)
 	}
-	kustomization := "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\ncomponents: [" + source + "]\nresources: [app.yaml]\n"
-	for name, content := range map[string][]byte{"app.yaml": bytes.Join(manifests, []byte("\n---\n")), "kustomization.yaml": []byte(kustomization)} {
-		if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
+	for name, content := range files {
+		if name == "kustomization.yaml" {
+			content = "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n" + strings.ReplaceAll(content, "kubernetes/", source+"/")
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -132,7 +144,7 @@ func application(t *testing.T, apiVersion, kind string) []byte {
 }
 
 // TestComponents checks security context, capabilities and Pod Security level that each
-// component gives to each kind of workload, and of the DaemonSet host.
+// component gives to each kind of workload.
 func TestComponents(t *testing.T) {
 	kinds := []struct{ apiVersion, kind string }{{"apps/v1", "Deployment"}, {"apps/v1", "StatefulSet"}, {"apps/v1", "DaemonSet"}, {"batch/v1", "Job"}}
 	var manifests [][]byte
@@ -151,13 +163,10 @@ func TestComponents(t *testing.T) {
 		{name: "acting", level: api.LevelPrivileged, add: []corev1.Capability{"SYS_PTRACE"}, shares: true},
 		{name: "acting-restricted", level: api.LevelRestricted, profile: "tcphup.json", shares: true},
 		{name: "acting-root", level: api.LevelPrivileged, uid: new(int64(0)), add: []corev1.Capability{"DAC_READ_SEARCH", "NET_ADMIN", "SYS_PTRACE"}, shares: true},
-		{name: "host", level: api.LevelPrivileged, uid: new(int64(0)), add: []corev1.Capability{"DAC_READ_SEARCH", "NET_ADMIN", "SYS_PTRACE"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			var templates []corev1.PodTemplateSpec
-			if tt.name == "host" {
-				templates = podTemplates(build(t, tt.name))
-			} else if templates = podTemplates(buildWith(t, tt.name, manifests...)); len(templates) != len(kinds) {
+			templates := podTemplates(buildWith(t, tt.name, manifests...))
+			if len(templates) != len(kinds) {
 				t.Fatalf("%d workloads, want %d", len(templates), len(kinds))
 			}
 			for _, template := range templates {

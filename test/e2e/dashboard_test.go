@@ -33,8 +33,13 @@ type dashboard struct {
 	}
 }
 
-// staleRow is the first row of the dashboard.
-const staleRow = "Stale by name"
+const (
+	// staleRow is the first row of the dashboard.
+	staleRow = "Stale by name"
+	// nodeMetrics is the prefix of metrics that a node agent has. TestAgentChain of
+	// test/kubernetes runs their queries.
+	nodeMetrics = "tcphup_node_"
+)
 
 // TestPrivilegedDashboard checks that every query of the dashboard has data on a Prometheus
 // that scraped a failover, with TCP and MPTCP sockets, hang-ups and reconnects. One
@@ -127,13 +132,13 @@ func (d *dashboard) mustHaveData(t *testing.T, p prometheus, text string) {
 	hasData := func(what, expr string, matches func(point) bool) {
 		t.Helper()
 		queries++
-		expr = strings.NewReplacer("$job", ".*", "$namespace", ".*", "$instance", ".*", "$destination", ".*",
+		expr = strings.NewReplacer("$job", ".*", "$namespace", ".*", "$agents", ".*", "$instance", ".*", "$destination", ".*",
 			"$__rate_interval", "5m", "$__range", "5m").Replace(expr)
 		if strings.Contains(expr, "$") {
 			t.Errorf("%s: unknown variable in %s", what, expr)
 			return
 		}
-		if strings.Contains(expr, "tcphup_mptcp_") && !nstest.HasMPTCP() {
+		if strings.Contains(expr, "tcphup_mptcp_") && !nstest.HasMPTCP() || strings.Contains(expr, nodeMetrics) {
 			return
 		}
 		p.mustHaveData(what, expr, matches)
@@ -178,7 +183,8 @@ func rulesMustWork(t *testing.T, p prometheus, rules string) {
 	})
 	for _, expr := range regexp.MustCompile(`tcphup_\w+(\{[^}]*\})?`).FindAllString(rules, -1) {
 		switch {
-		case strings.Contains(expr, "tcphup_mptcp_") && !nstest.HasMPTCP(), strings.Contains(expr, "tcphup_socket_idle_seconds"):
+		case strings.Contains(expr, "tcphup_mptcp_") && !nstest.HasMPTCP(), strings.Contains(expr, "tcphup_socket_idle_seconds"),
+			strings.Contains(expr, nodeMetrics):
 		default:
 			p.mustHaveData("metric of a rule", expr, isNumber)
 		}
@@ -222,7 +228,7 @@ func (d *dashboard) checkLayout(t *testing.T) {
 	for _, v := range d.Templating.List {
 		variables = append(variables, v.Name)
 	}
-	if want := []string{"datasource", "job", "namespace", "instance", "destination"}; !slices.Equal(variables, want) {
+	if want := []string{"datasource", "job", "namespace", "agents", "instance", "destination"}; !slices.Equal(variables, want) {
 		t.Errorf("variables %v, want %v", variables, want)
 	}
 }

@@ -6,9 +6,11 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -17,35 +19,35 @@ import (
 // alertmanagerVariable is the environment variable for the path of Alertmanager.
 const alertmanagerVariable = "TCPHUP_KUBERNETES_ALERTMANAGER"
 
-// prometheusConfig has the scrape of the PodMonitor. Debian's Prometheus has no service discovery
-// of Kubernetes; the test reads the targets from the API server instead.
+// prometheusConfig has the scrape of a PodMonitor: its job and more settings of the job. Debian's
+// Prometheus has no service discovery of Kubernetes; the test reads the targets from the API
+// server instead.
 const prometheusConfig = `
 global: {scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s}
 rule_files: [rules.yml]
 alerting: {alertmanagers: [{static_configs: [{targets: ["127.0.0.1:9093"]}]}]}
-scrape_configs: [{job_name: podMonitor/tcphup, file_sd_configs: [{files: [targets.json]}]}]
+scrape_configs: [{job_name: %s, file_sd_configs: [{files: [targets.json]}]%s}]
 `
 
-// podTargets returns the targets of the PodMonitor, with the labels that the operator sets: the
-// port tcphup of pods with the label tcphup.
-func (n *namespace) podTargets() []byte {
+// podTargets returns the targets of a PodMonitor with this selector, with the labels that the
+// operator sets: the port tcphup of the pods.
+func (n *namespace) podTargets(selector string) []byte {
 	n.t.Helper()
+	type containers []struct {
+		Name  string
+		Ports []struct {
+			Name          string
+			ContainerPort int
+		}
+	}
 	var pods struct {
 		Items []struct {
 			Metadata struct{ Name string }
 			Status   struct{ PodIP string }
-			Spec     struct {
-				InitContainers []struct {
-					Name  string
-					Ports []struct {
-						Name          string
-						ContainerPort int
-					}
-				}
-			}
+			Spec     struct{ InitContainers, Containers containers }
 		}
 	}
-	if err := json.Unmarshal([]byte(n.kubectl("get", "pods", "--selector=tcphup in (reading, acting)", "--output=json")), &pods); err != nil {
+	if err := json.Unmarshal([]byte(n.kubectl("get", "pods", "--selector="+selector, "--output=json")), &pods); err != nil {
 		n.t.Fatal(err)
 	}
 	type target struct {
@@ -54,7 +56,7 @@ func (n *namespace) podTargets() []byte {
 	}
 	var targets []target
 	for _, pod := range pods.Items {
-		for _, c := range pod.Spec.InitContainers {
+		for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
 			for _, p := range c.Ports {
 				if p.Name == "tcphup" {
 					targets = append(targets, target{
@@ -70,6 +72,40 @@ func (n *namespace) podTargets() []byte {
 		n.t.Fatal(err)
 	}
 	return out
+}
+
+const prometheusURL = "http://127.0.0.1:9090"
+
+// query returns the response of Prometheus to a query.
+func query(expr string) string {
+	return get(prometheusURL + "/api/v1/query?query=" + url.QueryEscape(expr))
+}
+
+// startMonitoring starts Prometheus with a job and its targets, and Alertmanager with these
+// credentials. Rules and configuration are the shipped ones with shorter times.
+func startMonitoring(t *testing.T, job, settings string, targets []byte, credentials string) {
+	t.Helper()
+	dir := t.TempDir()
+	copyFile(t, dir, "rules.yml", "for: 1m", "for: 1s")
+	copyFile(t, dir, "alertmanager.tmpl")
+	config := copyFile(t, dir, "alertmanager.example.yml", "group_wait: 5s", "group_wait: 1s", "group_interval: 30s", "group_interval: 5s",
+		"authorization: {credentials_file: /etc/alertmanager/tcphup.token}", credentials)
+	start(t, os.Getenv(alertmanagerVariable), "--config.file="+config, "--storage.path="+filepath.Join(dir, "alertmanager"),
+		"--web.listen-address=127.0.0.1:9093", "--cluster.listen-address=")
+	scrape := filepath.Join(dir, "prometheus.yml")
+	for file, content := range map[string][]byte{scrape: fmt.Appendf(nil, prometheusConfig, job, settings), filepath.Join(dir, "targets.json"): targets} {
+		if err := os.WriteFile(file, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	start(t, "prometheus", "--config.file="+scrape, "--storage.tsdb.path="+filepath.Join(dir, "prometheus"),
+		"--web.listen-address="+strings.TrimPrefix(prometheusURL, "http://"), "--log.level=warn")
+	eventually(t, "Prometheus is ready", func() bool { return get(prometheusURL+"/-/ready") != "" })
+}
+
+// activeAlerts returns the alerts that Alertmanager has, as JSON.
+func activeAlerts() string {
+	return strings.TrimSpace(get("http://127.0.0.1:9093/api/v2/alerts?active=true"))
 }
 
 // start runs a program until the test ends. A failed test logs its output.
@@ -178,24 +214,9 @@ func TestChain(t *testing.T) {
 	})
 	databases[0].await(replicas*connections, 0)
 
-	dir := t.TempDir()
-	copyFile(t, dir, "rules.yml", "for: 1m", "for: 1s")
-	copyFile(t, dir, "alertmanager.tmpl")
-	config := copyFile(t, dir, "alertmanager.example.yml", "group_wait: 5s", "group_wait: 1s", "group_interval: 30s", "group_interval: 5s",
-		"authorization: {credentials_file: /etc/alertmanager/tcphup.token}", fmt.Sprintf("basic_auth: {username: %s, password: %s}", user, password))
-	start(t, os.Getenv(alertmanagerVariable), "--config.file="+config, "--storage.path="+filepath.Join(dir, "alertmanager"),
-		"--web.listen-address=127.0.0.1:9093", "--cluster.listen-address=")
-	scrape := filepath.Join(dir, "prometheus.yml")
-	for file, content := range map[string][]byte{scrape: []byte(prometheusConfig), filepath.Join(dir, "targets.json"): n.podTargets()} {
-		if err := os.WriteFile(file, content, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	const prometheus = "http://127.0.0.1:9090/api/v1/query?query="
-	start(t, "prometheus", "--config.file="+scrape, "--storage.tsdb.path="+filepath.Join(dir, "prometheus"), "--web.listen-address=127.0.0.1:9090", "--log.level=warn")
-	eventually(t, "Prometheus is ready", func() bool { return get("http://127.0.0.1:9090/-/ready") != "" })
+	startMonitoring(t, "podMonitor/tcphup", "", n.podTargets("tcphup in (reading, acting)"), fmt.Sprintf("basic_auth: {username: %s, password: %s}", user, password))
 	eventually(t, "Prometheus has the connections of each pod", func() bool {
-		return strings.Contains(get(prometheus+`count(tcphup_service_sockets{address="current"}==`+strconv.Itoa(connections)+`)`), fmt.Sprintf(`"%d"`, replicas))
+		return strings.Contains(query(`count(tcphup_service_sockets{address="current"}==`+strconv.Itoa(connections)+`)`), fmt.Sprintf(`"%d"`, replicas))
 	})
 
 	names.set(databases[1].host)
@@ -207,10 +228,8 @@ func TestChain(t *testing.T) {
 			return closed == connections
 		})
 	}
-	eventually(t, "the alert resolves", func() bool {
-		return strings.TrimSpace(get("http://127.0.0.1:9093/api/v2/alerts?active=true")) == "[]"
-	})
-	if fired := get(prometheus + `count_over_time(ALERTS{alertname="TcphupNoMethodUsable"}[1h])`); !strings.Contains(fired, `"result":[]`) {
+	eventually(t, "the alert resolves", func() bool { return activeAlerts() == "[]" })
+	if fired := query(`count_over_time(ALERTS{alertname="TcphupNoMethodUsable"}[1h])`); !strings.Contains(fired, `"result":[]`) {
 		t.Errorf("TcphupNoMethodUsable was pending or fired: %s", fired)
 	}
 }

@@ -47,12 +47,13 @@ func startCluster(dir string) (*cluster, error) {
 // isolate hides the files that the cluster would change outside of its namespaces, and sets up the
 // network.
 func (c *cluster) isolate() error {
-	for _, name := range []string{"bin", "logs", "pki", "cni", "kubelet", "run", "varlib", "varlog", "tunables", "plugins"} {
+	for _, name := range []string{"bin", "logs", "pki", "cni", "kubelet", "run", "varlib", "varlog", "tunables", "plugins", "manifests"} {
 		if err := os.Mkdir(c.path(name), 0o755); err != nil {
 			return err
 		}
 	}
-	// libcni and the kubelet have files in /var/lib that no option moves.
+	// libcni and the kubelet have files in /var/lib that no option moves. The directory with the
+	// names of pods is /var/log/pods, as in the manifests.
 	for source, target := range map[string]string{c.path("run"): "/run", c.path("varlib"): "/var/lib", c.path("varlog"): "/var/log"} {
 		if err := unix.Mount(source, target, "", unix.MS_BIND, ""); err != nil {
 			return fmt.Errorf("mount %s: %w", target, err)

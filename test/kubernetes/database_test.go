@@ -52,12 +52,18 @@ func (d *database) count(n *int) {
 	*n++
 }
 
+// counts returns how many connections have been opened and how many have ended.
+func (d *database) counts() (opened, ended int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.opened, d.ended
+}
+
 // await waits until this many connections have been opened and have ended.
 func (d *database) await(opened, ended int) {
 	d.t.Helper()
 	eventually(d.t, "connections to the database", func() bool {
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		return d.opened >= opened && d.ended >= ended
+		o, e := d.counts()
+		return o >= opened && e >= ended
 	})
 }

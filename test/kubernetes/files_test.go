@@ -66,16 +66,17 @@ enforceNodeAllocatable: []
 evictionHard: {memory.available: 1Mi}
 failCgroupV1: false
 failSwapOn: false
+fileCheckFrequency: 1s
 imageGCHighThresholdPercent: 100
 localStorageCapacityIsolation: false
 makeIPTablesUtilChains: false
 oomScoreAdj: 0
-podLogsDir: %q
 protectKernelDefaults: true
 serializeImagePulls: true
+staticPodPath: %q
 syncFrequency: 5s
 volumePluginDir: %q
-`, nodeAddress, "/"+filepath.Base(c.dir), "unix://"+c.path(containerd), c.path("podlogs"), c.path("plugins")),
+`, nodeAddress, "/"+filepath.Base(c.dir), "unix://"+c.path(containerd), c.path("manifests"), c.path("plugins")),
 	} {
 		errs = append(errs, os.WriteFile(c.path(name), []byte(content), 0o600))
 	}

@@ -1,11 +1,14 @@
 package kubernetes
 
 import (
+	"encoding/json"
 	"os"
 	"os/exec"
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 const chart = "../../deploy/helm/tcphup"
@@ -61,6 +64,117 @@ func TestChart(t *testing.T) {
 		if out, err := tryHelm(t, append([]string{"template", "release", chart, "--kube-version=1.34.0"}, settings(t, value)...)...); err == nil {
 			t.Errorf("accepted %s:\n%s", value, out)
 		}
+	}
+}
+
+// daemonSetPod returns the pod of the DaemonSet in these manifests, with the names that depend on
+// the tool left out.
+func daemonSetPod(t *testing.T, manifests string) map[string]any {
+	t.Helper()
+	out, err := node.kubectl(manifests, "create", "--dry-run=client", "--output=json", "-f", "-")
+	if err != nil {
+		t.Fatalf("%v\n%s", err, manifests)
+	}
+	type object struct {
+		Kind string
+		Spec struct {
+			Template struct{ Spec map[string]any }
+		}
+	}
+	for decoder := json.NewDecoder(strings.NewReader(out)); ; {
+		var o struct {
+			object
+			Items []object
+		}
+		if err := decoder.Decode(&o); err != nil {
+			t.Fatalf("no DaemonSet: %v\n%s", err, out)
+		}
+		for _, o := range append(o.Items, o.object) {
+			if o.Kind != "DaemonSet" {
+				continue
+			}
+			pod := o.Spec.Template.Spec
+			container := pod["containers"].([]any)[0].(map[string]any)
+			delete(container, "image")
+			delete(container, "imagePullPolicy")
+			configuration := pod["volumes"].([]any)[0].(map[string]any)["projected"].(map[string]any)["sources"].([]any)[0].(map[string]any)
+			delete(configuration["configMap"].(map[string]any), "name")
+			return pod
+		}
+	}
+}
+
+// agentSettings returns the arguments of helm for agents.
+func agentSettings(t *testing.T, more ...string) []string {
+	t.Helper()
+	return append(append(settings(t), "--set=node.enabled=true", "--set=injection.enabled=false"), more...)
+}
+
+// TestChartNode checks that the DaemonSet of the chart is the one of deploy/kubernetes, and the
+// values that change it.
+func TestChartNode(t *testing.T) {
+	helm(t, append([]string{"lint", "--strict", chart, "--kube-version=1.34.0", "--set=monitoring.enabled=true"}, agentSettings(t)...)...)
+	template := func(more ...string) string {
+		t.Helper()
+		out := helm(t, append([]string{"template", "release", chart, "--kube-version=1.34.0", "--show-only=templates/node.yaml"}, agentSettings(t, more...)...)...)
+		_, manifests, _ := strings.Cut(out, "---\n") // after warnings
+		return manifests
+	}
+	for _, tt := range []struct {
+		kustomization string
+		values        []string
+	}{{"node", nil}, {"node-destroy", []string{"--set=node.destroy=true"}}} {
+		dir := "../../deploy/kubernetes/node"
+		if tt.kustomization != "node" {
+			dir = t.TempDir()
+			writeKustomization(t, dir, "resources: [kubernetes/node]\ncomponents: [kubernetes/"+tt.kustomization+"]\n", nil)
+		}
+		want, got := daemonSetPod(t, kubectl(t, "kustomize", dir)), daemonSetPod(t, template(tt.values...))
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s (-kustomize +helm):\n%s", tt.kustomization, diff)
+		}
+	}
+	out := template("--set=node.shadow=true", "--set=node.args={--node.cpu-budget=2s}", "--set=node.priorityClassName=critical", "--set=node.podLogs=/logs", "--set-json=node.config.never=[\"10.0.0.1\"]")
+	for _, want := range []string{"- --alerts.shadow\n", "- \"--node.cpu-budget=2s\"\n", "priorityClassName: \"critical\"\n", "path: \"/logs\"", "    never:\n    - 10.0.0.1\n    policies: []\n"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("%q is missing:\n%s", want, out)
+		}
+	}
+	monitoring := helm(t, append([]string{"template", "release", chart, "--kube-version=1.34.0", "--set=monitoring.enabled=true", "--show-only=templates/monitoring.yaml"}, agentSettings(t)...)...)
+	for text, want := range map[string]bool{"honorLabels: true": true, "{tcphup: node,": true, "key: token}": true, "basicAuth": false, "values: [reading, acting]": false} {
+		if strings.Contains(monitoring, text) != want {
+			t.Errorf("%q is in the manifests: %v\n%s", text, !want, monitoring)
+		}
+	}
+	if out, err := tryHelm(t, append([]string{"template", "release", chart, "--kube-version=1.34.0", "--set=node.enabled=true"}, settings(t)...)...); err == nil || !strings.Contains(out, "injection.enabled to false") {
+		t.Errorf("accepted node with injection: %v\n%s", err, out)
+	}
+}
+
+// TestChartAgent checks that the agents of the chart start, that a change of the configuration
+// replaces them, and that nothing is left in the end.
+func TestChartAgent(t *testing.T) {
+	n := newNamespace(t, "agent-chart", "privileged")
+	n.kubectl("create", "secret", "generic", "tcphup-tokens", "--from-literal=token="+agentToken)
+	t.Cleanup(func() { _, _ = tryHelm(t, "uninstall", "release", "--namespace="+n.name, "--ignore-not-found") })
+	// run installs or upgrades, and returns the name of the agent's pod. helm --wait does not wait
+	// for the only pod of a DaemonSet, because maxUnavailable is 1.
+	run := func(command string, values ...string) string {
+		t.Helper()
+		helm(t, append([]string{command, "release", chart, "--namespace=" + n.name}, agentSettings(t, values...)...)...)
+		n.kubectl("rollout", "status", "daemonset/release", "--timeout=2m")
+		return n.kubectl("get", "pods", "--selector=tcphup=node", "--field-selector=status.phase=Running", "--output=jsonpath={.items[*].metadata.name}")
+	}
+	first := run("install")
+	if same := run("upgrade"); same != first {
+		t.Errorf("an upgrade without a change replaced %s by %s", first, same)
+	}
+	if second := run("upgrade", "--set-json=node.config.never=[\"10.0.0.1\"]"); second == first || second == "" {
+		t.Errorf("a change of the configuration left pod %q, was %q", second, first)
+	}
+	helm(t, "uninstall", "release", "--namespace="+n.name, "--wait")
+	if left := objects(t); left != "" {
+		t.Errorf("left after helm uninstall: %s", left)
 	}
 }
 

@@ -1,6 +1,7 @@
 package kubernetes
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/json"
 	"fmt"
@@ -155,29 +156,38 @@ spec:
 func (n *namespace) applyWith(component string, w workload, patch string) {
 	n.t.Helper()
 	dir := n.t.TempDir()
-	source, err := filepath.Abs("../../deploy/kubernetes/" + component)
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	if source, err = filepath.Rel(dir, source); err != nil {
-		n.t.Fatal(err)
-	}
-	kustomization := fmt.Sprintf(`apiVersion: kustomize.config.k8s.io/v1beta1
-kind: Kustomization
-namespace: %s
+	kustomization := fmt.Sprintf(`namespace: %s
 resources: [app.yaml]
-components: [%s]
+components: [kubernetes/%s]
 images: [{name: tcphup, newName: docker.io/library/tcphup, newTag: "1"}]
-`, n.name, source)
+`, n.name, component)
 	if patch != "" {
 		kustomization += "patches: [{target: {kind: " + w.kind + "}, path: patch.yaml}]\n"
 	}
-	for name, content := range map[string]string{"app.yaml": w.manifest(), "kustomization.yaml": kustomization, "patch.yaml": patch} {
+	writeKustomization(n.t, dir, kustomization, map[string]string{"app.yaml": w.manifest(), "patch.yaml": patch})
+	n.kubectl("apply", "-k", dir)
+}
+
+// writeKustomization writes a kustomization and its files. In it, kubernetes/ is
+// deploy/kubernetes.
+func writeKustomization(t *testing.T, dir, kustomization string, files map[string]string) {
+	t.Helper()
+	source, err := filepath.Abs("../../deploy/kubernetes")
+	if err == nil {
+		source, err = filepath.Rel(dir, source)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(name, content string) {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
-			n.t.Fatal(err)
+			t.Fatal(err)
 		}
 	}
-	n.kubectl("apply", "-k", dir)
+	write("kustomization.yaml", "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n"+strings.ReplaceAll(kustomization, "kubernetes/", source+"/"))
+	for name, content := range files {
+		write(name, content)
+	}
 }
 
 // awaitPod waits until the pod of the workload is ready, and returns its name and address.
@@ -256,15 +266,30 @@ func sample(t *testing.T, address, series string) (float64, bool) {
 // number of flows by outcome.
 func postAlert(t *testing.T, address string, destination string, port int) (int, map[string]int) {
 	t.Helper()
-	body := fmt.Sprintf(`{"version": "4", "status": "firing", "alerts": [{"status": "firing", "fingerprint": "c0ffee", "startsAt": %q,
-		"labels": {"alertname": "Stale", "tcphup": "hangup", "destination": %q, "port": "%d"}}]}`,
-		time.Now().UTC().Format(time.RFC3339Nano), destination, port)
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+address+":10472/alerts", strings.NewReader(body))
+	code, answer := postLabels(t, address, func(r *http.Request) { r.SetBasicAuth(user, password) },
+		map[string]string{"destination": destination, "port": strconv.Itoa(port)})
+	return code, answer.Flows
+}
+
+// answer is the response to a notification.
+type answer struct{ Alerts, Flows map[string]int }
+
+// postLabels sends an alert that starts now, with these labels and tcphup="hangup".
+func postLabels(t *testing.T, address string, authorize func(*http.Request), labels map[string]string) (int, answer) {
+	t.Helper()
+	labels["alertname"], labels["tcphup"] = "Stale", "hangup"
+	body, err := json.Marshal(map[string]any{"version": "4", "status": "firing", "alerts": []any{map[string]any{
+		"status": "firing", "fingerprint": "c0ffee", "startsAt": time.Now().UTC().Format(time.RFC3339Nano), "labels": labels,
+	}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+address+":10472/alerts", bytes.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
 	request.Header.Set("Content-Type", "application/json")
-	request.SetBasicAuth(user, password)
+	authorize(request)
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
 		t.Fatal(err)
@@ -274,9 +299,9 @@ func postAlert(t *testing.T, address string, destination string, port int) (int,
 	if err != nil {
 		t.Fatal(err)
 	}
-	var answer struct{ Flows map[string]int }
-	if err := json.Unmarshal(content, &answer); err != nil {
+	var a answer
+	if err := json.Unmarshal(content, &a); err != nil {
 		t.Fatalf("%s: %s: %v", response.Status, content, err)
 	}
-	return response.StatusCode, answer.Flows
+	return response.StatusCode, a
 }
