@@ -16,7 +16,19 @@ import (
 
 // large makes the next dump of c read the families in parallel, as after a large dump.
 func large(c *Conn) *Conn {
-	c.dumped = manyFlows + 1
+	c.dumped = profile{ipv4: manyFlows, ipv6: manyFlows}
+	return c
+}
+
+// largeWith makes the next dump of c read lower and higher ports in parallel, as after a large
+// dump of one family with these ports.
+func largeWith(c *Conn, local, remote []uint16) *Conn {
+	c.dumped = profile{ipv4: manyFlows + 1}
+	for side, ports := range map[*[256]int][]uint16{&c.dumped.local: local, &c.dumped.remote: remote} {
+		for _, port := range ports {
+			side[port/portGroup] += manyFlows / len(ports)
+		}
+	}
 	return c
 }
 

@@ -3,6 +3,7 @@ package sockdiag
 import (
 	"cmp"
 	"errors"
+	"math"
 	"slices"
 	"testing"
 	"unsafe"
@@ -63,6 +64,15 @@ func TestPrivilegedBothFamilies(t *testing.T) {
 				t.Errorf("%s: one walk (-want +got):\n%s", name, diff)
 			}
 			q.Ahead = true
+			for side, conn := range map[string]*Conn{
+				"local":     largeWith(ahead, []uint16{1, mapped.Port()}, nil),
+				"remote":    largeWith(mustDial(t), nil, []uint16{mapped.Port(), math.MaxUint16}),
+				"one group": largeWith(mustDial(t), []uint16{mapped.Port()}, []uint16{mapped.Port()}),
+			} {
+				if diff := gocmp.Diff(want, dump(conn, q), gocmp.AllowUnexported(socket{})); diff != "" {
+					t.Errorf("%s: in parallel by %s port (-want +got):\n%s", name, side, diff)
+				}
+			}
 			if diff := gocmp.Diff(want, dump(large(ahead), q), gocmp.AllowUnexported(socket{})); diff != "" {
 				t.Errorf("%s: in parallel (-want +got):\n%s", name, diff)
 			}
@@ -71,8 +81,8 @@ func TestPrivilegedBothFamilies(t *testing.T) {
 			t.Error("the kernel has no dump of both families")
 		}
 		dump(large(ahead), Query{States: Open, Ahead: true})
-		if n := len(dump(separate, Query{States: Open})); ahead.dumped != n {
-			t.Errorf("%d flows are counted, want %d: the next dump decides by them", ahead.dumped, n)
+		if n := len(dump(separate, Query{States: Open})); ahead.dumped.flows() != n {
+			t.Errorf("%d flows are counted, want %d: the next dump decides by them", ahead.dumped.flows(), n)
 		}
 	})
 }
