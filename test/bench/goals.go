@@ -29,7 +29,7 @@ const small, middle, large = 1_000, 10_000, 200_000
 // Goals returns a Markdown table of all goals whose loads were measured.
 func (r *report) Goals() string {
 	var goals []goal
-	for _, part := range []func() []goal{r.scrapeGoals, r.memoryGoals, r.hangUpGoals, r.alertGoals} {
+	for _, part := range []func() []goal{r.scrapeGoals, r.familyGoals, r.memoryGoals, r.hangUpGoals, r.alertGoals} {
 		goals = append(goals, part()...)
 	}
 	if len(goals) == 0 {

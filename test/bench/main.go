@@ -162,16 +162,16 @@ func (r *report) measure(o options) error {
 			return err
 		}
 	}
-	return nil
+	return r.oneFamily(o)
 }
 
-// underLoad creates a load and measures reading and, with hangingUp, hang-ups and alerts.
-func (r *report) underLoad(o options, sockets, destinations int, hangingUp bool) (err error) {
+// withLoad creates a load, measures reading and calls next with the result.
+func (r *report) withLoad(o options, sockets, destinations int, in families, next func(*reading) error) (err error) {
 	if err := dropTimeWait(); err != nil {
 		return err
 	}
-	progress("%s sockets to %s destinations", thousands(sockets), thousands(destinations))
-	loads, err := startLoad(sockets, destinations, r.MPTCP)
+	progress("%s sockets to %s destinations, address family: %s", thousands(sockets), thousands(destinations), in)
+	loads, err := startLoad(sockets, destinations, in, r.MPTCP && in == mixed)
 	defer func() { err = errors.Join(err, loads.stop()) }()
 	if err != nil {
 		return err
@@ -180,7 +180,22 @@ func (r *report) underLoad(o options, sockets, destinations int, hangingUp bool)
 	if err != nil {
 		return fmt.Errorf("read %d sockets: %w", sockets, err)
 	}
-	r.Readings = append(r.Readings, reading)
+	reading.Families = in
+	return next(reading)
+}
+
+// underLoad creates a mixed load and measures reading and, with hangingUp, hang-ups and
+// alerts.
+func (r *report) underLoad(o options, sockets, destinations int, hangingUp bool) error {
+	return r.withLoad(o, sockets, destinations, mixed, func(reading *reading) error {
+		r.Readings = append(r.Readings, reading)
+		return r.measureOthers(o, sockets, destinations, hangingUp)
+	})
+}
+
+// measureOthers measures an idle sidecar beside a load and, with hangingUp, hang-ups and
+// alerts.
+func (r *report) measureOthers(o options, sockets, destinations int, hangingUp bool) error {
 	if sockets == crowded && destinations == manyDestinations(sockets) {
 		if err := r.idleScrapes(o, sockets); err != nil {
 			return fmt.Errorf("scrape idle namespace: %w", err)

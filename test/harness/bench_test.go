@@ -50,6 +50,8 @@ func TestPrivilegedBench(t *testing.T) {
 		const figure, spread = `\d+(\.\d+)?`, `\d+(\.\d+)? \(\d+(\.\d+)?–\d+(\.\d+)?\)`
 		wants := []string{
 			`1,000 \| 20 \|( ` + spread + ` \|){4}`,
+			`1,000 \| IPv4 \| \*\*` + figure + `\*\* \| ` + figure + ` \| ` + spread + ` \| ` + spread,
+			`1,000 \| IPv4-mapped \| \*\*` + figure,
 			`1,000 \| 100 \| \*\*` + figure + `\*\* \| ` + figure + ` \| ` + figure + ` \|`,
 			"1,000 \\| `tcphup HOST PORT` \\| " + spread + ` \| ` + figure,
 			"1,000 \\| `tcphup --method=destroy` \\| " + spread,
