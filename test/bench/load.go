@@ -1,11 +1,12 @@
 package main
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"strconv"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -35,7 +36,7 @@ const (
 	onlyIPv4   families = "IPv4"
 	onlyMapped families = "IPv4-mapped" // IPv6 sockets with IPv4 addresses, as those of JVMs
 	// acceptedMapped is IPv4, accepted by an IPv6 socket.
-	acceptedMapped families = "IPv4 accepted by IPv6"
+	acceptedMapped families = "accepted-mapped"
 )
 
 // loads are helper processes that hold connections.
@@ -99,7 +100,18 @@ func (l loads) stop() error {
 	return errors.Join(errs...)
 }
 
-// load holds connections, both ends, until EOF on its input. Of a mixed load, half are IPv4
+// resetSIGPIPE makes SIGPIPE kill the processes, as those of programs that do not handle it.
+func (l loads) resetSIGPIPE() error {
+	for _, h := range l {
+		if err := h.request("reset", new(string)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// load holds connections, both ends, until EOF on its input. With each line of input it resets
+// the disposition of SIGPIPE. Of a mixed load, half are IPv4
 // accepted by an IPv6 socket, as in most servers; a quarter are IPv4 and a quarter IPv6 at
 // both ends. Both dumps of the kernel thus have the same size. One in mptcpEvery is MPTCP.
 func load(args []string) error {
@@ -128,8 +140,24 @@ func load(args []string) error {
 		}
 	}
 	fmt.Println("connected")
-	_, err := io.Copy(io.Discard, os.Stdin)
-	return err
+	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
+		if err := resetSIGPIPE(); err != nil {
+			return err
+		}
+		fmt.Println("reset")
+	}
+	return nil
+}
+
+// resetSIGPIPE sets the default disposition, which os/signal does not.
+func resetSIGPIPE() error {
+	// struct sigaction of the kernel: a handler of 0 is SIG_DFL.
+	var action [4]uint64
+	const signals = 8 // bytes of its signal set
+	if _, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(unix.SIGPIPE), uintptr(unsafe.Pointer(&action)), 0, signals, 0, 0); errno != 0 {
+		return fmt.Errorf("reset SIGPIPE: %w", errno)
+	}
+	return nil
 }
 
 // kind returns the kind of the connections to a destination.

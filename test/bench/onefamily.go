@@ -12,7 +12,7 @@ const mostOfFloor = 1.15
 func (r *report) oneFamily(o options) error {
 	sockets := r.Sizes[len(r.Sizes)-1]
 	for _, in := range []families{onlyIPv4, onlyMapped} {
-		err := r.withLoad(o, sockets, fewDestinations(sockets), in, func(g *reading) error {
+		err := r.withLoad(o, sockets, fewDestinations(sockets), in, func(g *reading, _ loads) error {
 			r.OneFamily = append(r.OneFamily, g)
 			return nil
 		})

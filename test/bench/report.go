@@ -39,6 +39,7 @@ type report struct {
 	OneFamily []*reading
 	HangUps   []*hangUps
 	Alerts    []*alerts
+	Nodes     []*node
 }
 
 // skip records that a program is not measured.
