@@ -41,8 +41,10 @@ type Conn struct {
 
 	// separate is set if the kernel has no dump of both families.
 	separate bool
-	// dumped counts the flows of the last complete dump with Query.Ahead.
-	dumped profile
+	// dumped counts the flows of the last complete dump with Query.Ahead, and profile has
+	// their families and ports.
+	dumped  int
+	profile profile
 
 	// extra and batches serve Query.Ahead: a connection for the second reader, and the
 	// receive buffers.

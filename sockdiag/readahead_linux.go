@@ -75,7 +75,7 @@ func (c *Conn) readAheadFlows(ctx context.Context, q Query, parts []part, attrib
 			return
 		}
 	}
-	c.dumped = flows
+	c.dumped, c.profile = flows.flows(), flows
 }
 
 // reader returns the connection for the i-th reader: c for the first, an extra connection for

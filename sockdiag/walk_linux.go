@@ -19,9 +19,9 @@ func (c *Conn) dumpBoth(ctx context.Context, q Query, attributes []netlink.Attri
 	if q.Protocol != TCP || len(q.Families) > 0 || c.separate {
 		return false
 	}
-	if q.Ahead && c.dumped.flows() > manyFlows {
+	if q.Ahead && c.dumped > manyFlows {
 		// The attributes have the bytecode of a selector.
-		c.readAheadFlows(ctx, q, c.dumped.split(q.Selector == nil), attributes, yield)
+		c.readAheadFlows(ctx, q, c.profile.split(q.Selector == nil), attributes, yield)
 		return true
 	}
 	var flows profile
@@ -45,7 +45,7 @@ func (c *Conn) dumpBoth(ctx context.Context, q Query, attributes []netlink.Attri
 		}
 	}
 	if q.Ahead {
-		c.dumped = flows
+		c.dumped, c.profile = flows.flows(), flows
 	}
 	return true
 }
