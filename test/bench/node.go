@@ -50,6 +50,14 @@ func (s shape) sockets() []int {
 	return all
 }
 
+// rounds returns the number of rounds: fewer on large nodes, where each takes seconds.
+func (s shape) rounds(o options) int {
+	if s.Pods >= 500 {
+		return max(1, o.rounds/3)
+	}
+	return o.rounds
+}
+
 func (s shape) String() string {
 	text := fmt.Sprintf("%s × %s", thousands(s.Pods), thousands(s.Sockets))
 	if s.Uneven {
@@ -104,7 +112,12 @@ func (r *report) node(o options, s shape) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, agent.stop()) }()
+	running := true
+	defer func() {
+		if running {
+			err = errors.Join(err, agent.stop())
+		}
+	}()
 	floor, err := startHelper(nodeFloorName, nil, pods.processes()...)
 	if err != nil {
 		return err
@@ -131,13 +144,14 @@ func (r *report) node(o options, s shape) (err error) {
 	if _, err := runRounds(2, candidates); err != nil {
 		return err
 	}
-	if out.results, err = runRounds(o.rounds, candidates); err != nil {
+	if out.results, err = runRounds(s.rounds(o), candidates); err != nil {
 		return err
 	}
 	if s.beside {
 		if out.neighbor, err = pods.neighbor(o, agent); err != nil {
 			return fmt.Errorf("client in a pod: %w", err)
 		}
+		running = false
 		if err := agent.stop(); err != nil {
 			return err
 		}
