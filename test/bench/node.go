@@ -59,9 +59,9 @@ func (s shape) rounds(o options) int {
 }
 
 func (s shape) String() string {
-	text := fmt.Sprintf("%s × %s", thousands(s.Pods), thousands(s.Sockets))
+	text := fmt.Sprintf("%s pods × %s sockets", thousands(s.Pods), thousands(s.Sockets))
 	if s.Uneven {
-		text += ", 10 % of the pods " + thousands(busyPod)
+		text += ", every tenth pod " + thousands(busyPod)
 	}
 	return text
 }
@@ -75,14 +75,6 @@ type node struct {
 
 // nodes measures the agent at all shapes. A smaller bench has fewer pods.
 func (r *report) nodes(o options) error {
-	help, err := run(o.tcphup, "serve", "--help")
-	if err != nil {
-		return err
-	}
-	if !strings.Contains(help, "--node.pod-logs") {
-		r.skip("node agent", "this tcphup has no --node")
-		return nil
-	}
 	if !hasOwnHash() {
 		r.skip("pods with connection tables of their own", "no "+ownHash+": needs Linux 6.1")
 	}
@@ -266,7 +258,7 @@ func (p *pods) neighbor(o options, agent *server) (all latencies, err error) {
 // NodeTable compares the agent with the floor.
 func (r *report) NodeTable() string {
 	var b strings.Builder
-	table(&b, "pods × sockets", "table of its own", "agent, processor time, ms", twoDumpsName+", ms", "agent ÷ two dumps", "agent ÷ two dumps without a table of its own", "agent, scrape, ms", "agent, resident, MB")
+	table(&b, "node", "table of its own", "agent, processor time, ms", twoDumpsName+", ms", "agent ÷ two dumps", "agent ÷ two dumps without a table of its own", "agent, scrape, ms", "agent, resident, MB")
 	for _, n := range r.Nodes {
 		own := "no"
 		if n.Own {
@@ -293,7 +285,7 @@ func (r *report) toShared(n *node) float64 {
 // SidecarTable compares the agent with a sidecar in each pod.
 func (r *report) SidecarTable() string {
 	var b strings.Builder
-	table(&b, "pods × sockets", "program", "processor time per scrape interval, ms", "resident, MB")
+	table(&b, "node", "program", "processor time per scrape interval, ms", "resident, MB")
 	for _, n := range r.Nodes {
 		for _, name := range []string{agentName, sidecarsName} {
 			if n.beside {
@@ -307,7 +299,7 @@ func (r *report) SidecarTable() string {
 // NeighborTable has the request times of a client in a pod.
 func (r *report) NeighborTable() string {
 	var b strings.Builder
-	table(&b, "pods × sockets", "meanwhile", "requests", "p50, ms", "p99, ms", "p99.9, ms")
+	table(&b, "node", "meanwhile", "requests", "p50, ms", "p99, ms", "p99.9, ms")
 	for _, n := range r.Nodes {
 		for _, when := range []string{noScrape, duringScrapes} {
 			if took := n.neighbor[when]; len(took) > 0 {
@@ -322,7 +314,7 @@ func (r *report) NeighborTable() string {
 func (r *report) nodeGoals() (goals []goal) {
 	const resident = 40 // megabytes
 	for _, n := range r.Nodes {
-		what, how := n.String()+" sockets", "medians of processor time; the floor dumps IPv4 and IPv6 in each namespace"
+		what, how := n.String(), "medians of processor time; the floor dumps IPv4 and IPv6 in each namespace"
 		if n.Own {
 			what += ", each pod with a connection table of its own"
 			how += ", without tables of their own"
