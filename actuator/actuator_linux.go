@@ -292,7 +292,7 @@ func (x *action) findOwners(ctx context.Context, targets []*target) (*owners, er
 	for i, t := range targets {
 		flows[i] = t.Flow
 	}
-	found, err := findOwners(ctx, flows, nearLimit, !x.Owner.IsZero(), inodesOfNamespaces(targets))
+	found, err := findOwners(ctx, flows, nearLimit, slices.ContainsFunc(targets, x.restrictsOwners), inodesOfNamespaces(targets))
 	if err != nil {
 		return nil, fmt.Errorf("find owners: %w", err)
 	}

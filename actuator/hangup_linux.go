@@ -158,7 +158,8 @@ func (x *action) lostEvidence(t *target, now *sockdiag.Flow) string {
 func hasEnded(s sockdiag.State) bool { return s == sockdiag.TimeWait || s == sockdiag.Close }
 
 // hangUpOne selects the method and hangs up a flow; a dry run only selects it. While
-// draining, it defers a busy flow.
+// draining, it defers a busy flow. For a flow of a pod it compares the holders first, whatever
+// the method, and each method compares them again directly before the hang-up.
 func (x *action) hangUpOne(ctx context.Context, t *target, now *sockdiag.Flow, draining bool) {
 	if now.Inode != 0 && now.Inode != t.Flow.Inode {
 		// A process accepted the connection after it was selected.
@@ -171,6 +172,7 @@ func (x *action) hangUpOne(ctx context.Context, t *target, now *sockdiag.Flow, d
 		t.phase = phaseOwnerLost
 	case slices.ContainsFunc(t.holders, func(h holder) bool { return h.pid == os.Getpid() }):
 		t.refuse(hangup.ReasonSelf, "socket belongs to tcphup")
+	case t.pod() != nil && !x.ownersMatch(ctx, t, now):
 	case t.connection != nil:
 		x.destroySubflow(ctx, t, now)
 	case now.Inode == 0 && !isClosing(now.State):

@@ -3,7 +3,10 @@ package actuator
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
+
+	"golang.org/x/sys/unix"
 
 	"tcphup/hangup"
 	"tcphup/sockdiag"
@@ -20,7 +23,15 @@ type namespace struct {
 	mptcpUsable *error
 }
 
+// errNotOfPod means that a namespace is not one of a pod alone, but that of tcphup.
+var errNotOfPod = fmt.Errorf("pod has no network namespace of its own: it is that of tcphup: %w", errors.ErrUnsupported)
+
+// openNamespace opens a connection. The namespace of a pod must not be that of tcphup, which
+// may be that of the node.
 func openNamespace(in hangup.Namespace) (*namespace, error) {
+	if in.Pod != nil && (in.Do == nil || in.Inode == 0 || in.Inode == ownNamespace()) {
+		return nil, errNotOfPod
+	}
 	conn, err := sockdiag.DialIn(in.Inode, in.Enter)
 	if err != nil {
 		return nil, err
@@ -80,6 +91,15 @@ func (x *action) selectIn(ctx context.Context, in hangup.Namespace, all *targetS
 	all.lacking = append(all.lacking, p.lacking...)
 	all.closing = append(all.closing, p.closing...)
 	return nil
+}
+
+// ownNamespace returns the inode of the network namespace of this process; 0 if unreadable.
+func ownNamespace() uint64 {
+	var st unix.Stat_t
+	if err := unix.Stat("/proc/self/ns/net", &st); err != nil {
+		return 0
+	}
+	return st.Ino
 }
 
 // closeNamespaces closes the connections of selectTargets.

@@ -147,22 +147,29 @@ func cgroupPaths(pid int) ([]string, error) {
 	return paths, nil
 }
 
-// ownersMatch reports whether each holder still has the socket and matches the owner filter.
-// Otherwise it defers the flow to another search for its owners, or refuses it. The holders
-// are as old as ownersFresh: a process that inherited the socket since is not among them.
-// A flow that its application has closed since it was selected has no holder.
+// restrictsOwners reports whether only some processes may hold the socket: those of the owner
+// filter, or those of the pod.
+func (x *action) restrictsOwners(t *target) bool { return !x.Owner.IsZero() || t.pod() != nil }
+
+// ownersMatch reports whether each holder still has the socket, matches the owner filter and
+// is of the pod. Otherwise it defers the flow to another search for its owners, or refuses it.
+// The holders are as old as ownersFresh: a process that inherited the socket since is not
+// among them. A flow that its application has closed since it was selected has no holder.
 func (x *action) ownersMatch(ctx context.Context, t *target, now *sockdiag.Flow) bool {
 	switch {
-	case x.Owner.IsZero(), now.Inode == 0:
+	case !x.restrictsOwners(t), now.Inode == 0:
 		return true
 	case !x.ownersAreFresh(t):
 		t.phase = phaseOwnerLost
+		return false
+	case len(t.holders) == 0 && t.pod() != nil:
+		t.refuse(hangup.ReasonIdentity, x.access(t).noHolder())
 		return false
 	case len(t.holders) == 0:
 		t.refuse(hangup.ReasonIdentity, "no visible process holds the socket any more")
 		return false
 	}
-	outside, err := x.outsideFilter(t)
+	outside, err := x.outsider(t)
 	switch {
 	case err != nil:
 		t.failUnlessDone(ctx, hangup.None, err)
@@ -179,9 +186,9 @@ func (x *action) ownersMatch(ctx context.Context, t *target, now *sockdiag.Flow)
 	}
 }
 
-// outsideFilter describes a holder that no longer has the socket or does not match the owner
-// filter. It returns "" if there is none.
-func (x *action) outsideFilter(t *target) (string, error) {
+// outsider describes a holder that no longer has the socket, does not match the owner filter
+// or is not of the pod. It returns "" if there is none.
+func (x *action) outsider(t *target) (string, error) {
 	for _, h := range t.holders {
 		if !h.has(t.Flow.Inode) {
 			return fmt.Sprintf("process %d (%s) has closed the socket, and another may hold it", h.pid, commandOf(h.pid)), nil
@@ -193,8 +200,28 @@ func (x *action) outsideFilter(t *target) (string, error) {
 		if !matches {
 			return fmt.Sprintf("process %d (%s) holds the socket and is not selected by the owner filter", h.pid, commandOf(h.pid)), nil
 		}
+		owned, err := h.isOf(t.pod())
+		if err != nil {
+			return "", fmt.Errorf("read cgroup of process %d: %w", h.pid, err)
+		}
+		if !owned {
+			return fmt.Sprintf("process %d (%s) holds the socket and is not of pod %s", h.pid, commandOf(h.pid), t.Namespace), nil
+		}
 	}
 	return "", nil
+}
+
+// isOf reports whether the holder is of the pod, by its cgroup; nil includes every process. A
+// process that has ended is of no pod. The error is a lack of descriptors or memory.
+func (h holder) isOf(pod *hangup.Pod) (bool, error) {
+	if pod == nil {
+		return true, nil
+	}
+	content, err := os.ReadFile(h.file("cgroup"))
+	if err != nil {
+		return false, onlyExhausted(err)
+	}
+	return pod.Owns != nil && pod.Owns(string(content)), nil
 }
 
 func (x *action) ownersAreFresh(t *target) bool {
@@ -203,10 +230,14 @@ func (x *action) ownersAreFresh(t *target) bool {
 
 // has reports whether the descriptor of the holder is the socket with this inode.
 func (h holder) has(inode uint32) bool {
-	path := fmt.Sprintf("/proc/%d/fd/%d", h.pid, h.fd)
-	if h.tid != 0 {
-		path = fmt.Sprintf("/proc/%d/task/%d/fd/%d", h.pid, h.tid, h.fd)
-	}
-	link, err := os.Readlink(path)
+	link, err := os.Readlink(h.file("fd/" + strconv.Itoa(h.fd)))
 	return err == nil && parseSocketLink([]byte(link)) == inode
+}
+
+// file returns the path of a file of the holder in /proc.
+func (h holder) file(name string) string {
+	if h.tid != 0 {
+		return fmt.Sprintf("/proc/%d/task/%d/%s", h.pid, h.tid, name)
+	}
+	return fmt.Sprintf("/proc/%d/%s", h.pid, name)
 }

@@ -39,8 +39,9 @@ const probeTimeout = 2 * time.Second
 
 // Probe runs the self-test: dumps of each family, both methods for TCP and MPTCP, and
 // access to the visible processes. It opens loopback connections in the network namespace
-// and does not change other processes. The metric tcphup_method_usable has the results of
-// the namespace of this process, and no series while the check of the processes is pending: a
+// and does not change other processes. In the namespace of a pod it checks access to the
+// processes of the pod only. The metric tcphup_method_usable has the results of the namespace
+// of this process or of a pod, and no series while the check of the processes is pending: a
 // native sidecar starts before the application. A ctx that ends does not change the metric.
 func (a *Actuator) Probe(ctx context.Context, in hangup.Namespace) []Check {
 	checks := []Check{
@@ -51,7 +52,7 @@ func (a *Actuator) Probe(ctx context.Context, in hangup.Namespace) []Check {
 		shutdownCheck("shutdown_mptcp", func() (string, error) { return a.probeMPTCP(ctx, in) }),
 		destroyCheck(checkDestroy, a.probeDestroy(ctx, in)),
 		destroyCheck("destroy_mptcp_path", a.probeDestroySubflow(ctx, in)),
-		probeProcesses(),
+		probeProcesses(in.Pod),
 	}
 	// The shutdown check passes on a socket of this process, but the method needs access
 	// to other processes.
@@ -60,7 +61,7 @@ func (a *Actuator) Probe(ctx context.Context, in hangup.Namespace) []Check {
 		shutdown.Usable, shutdown.Pending, shutdown.Fix = false, processes.Pending, processes.Fix
 		shutdown.Detail += ", but " + processes.Detail
 	}
-	if ctx.Err() == nil && in.Do == nil {
+	if ctx.Err() == nil && (in.Do == nil || in.Pod != nil) {
 		a.metrics.setUsable(checks, processes.Pending)
 	}
 	return checks

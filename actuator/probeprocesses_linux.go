@@ -9,14 +9,17 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"tcphup/hangup"
 )
 
 // noDescriptor is a descriptor that no process has open: pidfd_getfd returns EBADF only
 // after the permission check, and duplicates nothing.
 const noDescriptor = 1<<31 - 1
 
-// probeProcesses checks access to the descriptors of every application process in /proc.
-func probeProcesses() Check {
+// probeProcesses checks access to the descriptors of every application process in /proc, or of
+// those of a pod.
+func probeProcesses(pod *hangup.Pod) Check {
 	check := Check{Name: "processes"}
 	proc, err := openProc()
 	if err != nil {
@@ -33,6 +36,9 @@ func probeProcesses() Check {
 	var example error
 	for _, pid := range pids {
 		if !mayBeApplication(pid) {
+			continue
+		}
+		if owned, err := (holder{pid: pid}).isOf(pod); err == nil && !owned {
 			continue
 		}
 		switch err := checkAccess(pid); {
@@ -52,6 +58,9 @@ func probeProcesses() Check {
 		// As process 1, tcphup has a pid namespace of its own: no application will join it.
 		check.Pending = os.Getpid() != 1
 		check.Fix = "start the application, or share the application's pid namespace (Kubernetes: shareProcessNamespace: true; Docker: --pid container:NAME)"
+		if pod != nil {
+			check.Fix = "start the application of the pod"
+		}
 	case accessible < others:
 		check.Usable = accessible > 0
 		check.Detail += fmt.Sprintf("; %v", example)

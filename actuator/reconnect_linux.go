@@ -6,7 +6,6 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
-	"os"
 	"slices"
 	"sync"
 	"time"
@@ -37,7 +36,7 @@ type watch struct {
 	old      map[flowID]bool // known flows
 	owners   chan []int      // receives the processes to watch, once
 	pids     []int
-	in       []hangup.Namespace      // of the targets
+	in       []*watchedNamespace     // of the targets, without those that have ended
 	cgroups  []uint64                // of the targets, without the root cgroup
 	warned   map[netip.AddrPort]bool // destinations with a logged warning
 	stop     context.CancelFunc
@@ -46,11 +45,11 @@ type watch struct {
 
 // flowID identifies a flow. A socket that is connected again keeps its cookie.
 type flowID struct {
-	cookie        uint64
+	netns, cookie uint64
 	local, remote netip.AddrPort
 }
 
-func idOf(f *sockdiag.Flow) flowID { return flowID{f.Cookie, f.Local, f.Remote} }
+func idOf(f *sockdiag.Flow) flowID { return flowID{f.Netns, f.Cookie, f.Local, f.Remote} }
 
 // openedFlows collects the new flows that the goroutine of a watch finds.
 type openedFlows struct {
@@ -93,7 +92,7 @@ func (x *action) newWatch(ctx context.Context, targets []*target) *watch {
 		ports = append(ports, t.Flow.Remote.Port())
 		if !watched[t.in] {
 			watched[t.in] = true
-			w.in = append(w.in, t.in.Namespace)
+			w.in = append(w.in, &watchedNamespace{Namespace: t.in.Namespace})
 		}
 		if t.Flow.CgroupID > rootCgroup {
 			w.cgroups = append(w.cgroups, t.Flow.CgroupID)
@@ -158,38 +157,39 @@ func sortCompact[T cmp.Ordered](s []T) []T {
 // rootCgroup is the id of the root cgroup.
 const rootCgroup = 1
 
-// read dumps the new established flows to the watched ports. Each flow has its own time:
-// a dump that began before a hang-up may include the flow that replaces it.
-func (w *watch) read(ctx context.Context, conns []*sockdiag.Conn) ([]openedFlow, error) {
+// read dumps the new established flows to the watched ports, and removes the namespaces that
+// have ended. Each flow has its own time: a dump that began before a hang-up may include the
+// flow that replaces it.
+func (w *watch) read(ctx context.Context) ([]openedFlow, error) {
 	var flows []openedFlow
-	for _, conn := range conns {
-		for f, err := range conn.Flows(ctx, sockdiag.Query{States: w.selector.StateSet(), Selector: &w.selector}) {
-			if err != nil {
-				return nil, err
+	var failed error
+	w.in = slices.DeleteFunc(w.in, func(in *watchedNamespace) bool {
+		err := in.dump(func(conn *sockdiag.Conn) error {
+			for f, err := range conn.Flows(ctx, sockdiag.Query{States: w.selector.StateSet(), Selector: &w.selector}) {
+				if err != nil {
+					return err
+				}
+				if w.selector.MatchEndpoint(&f, sockdiag.Outbound) && !w.old[idOf(&f)] {
+					flows = append(flows, openedFlow{flow: f, at: time.Now()})
+				}
 			}
-			if w.selector.MatchEndpoint(&f, sockdiag.Outbound) && !w.old[idOf(&f)] {
-				flows = append(flows, openedFlow{flow: f, at: time.Now()})
-			}
+			return nil
+		})
+		ended := errors.Is(err, errEnded)
+		if !ended {
+			failed = errors.Join(failed, err)
 		}
-	}
-	return flows, nil
+		return ended
+	})
+	return flows, failed
 }
 
-// run collects new flows until ctx ends.
+// run collects new flows until ctx ends, or the last namespace.
 func (w *watch) run(ctx context.Context) error {
-	var conns []*sockdiag.Conn
 	for _, in := range w.in {
-		conn, err := sockdiag.DialIn(in.Inode, in.Enter)
-		if errors.Is(err, os.ErrNotExist) {
-			continue // the namespace has ended
-		}
-		if err != nil {
-			return err
-		}
-		defer conn.Close()
-		conns = append(conns, conn)
+		defer in.close()
 	}
-	before, err := w.read(ctx, conns)
+	before, err := w.read(ctx)
 	if ctx.Err() != nil {
 		return nil
 	}
@@ -206,12 +206,15 @@ func (w *watch) run(ctx context.Context) error {
 	}
 	for {
 		start := time.Now()
-		flows, err := w.read(ctx, conns)
+		flows, err := w.read(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}
 		if err != nil {
 			return err
+		}
+		if len(w.in) == 0 {
+			return nil
 		}
 		pids, err := w.ownersOf(ctx, flows)
 		if err != nil {
@@ -355,9 +358,9 @@ func (w *watch) hasEnded() bool {
 }
 
 // replaces reports whether a holder of the old flow, or a process in its cgroup, opened
-// the new one to the same port after the hang-up.
+// the new one to the same port after the hang-up, in the same network namespace.
 func (o *openedFlow) replaces(t *target) bool {
-	if o.flow.Remote.Port() != t.Flow.Remote.Port() || o.at.Before(t.actedAt) {
+	if o.flow.Netns != t.Flow.Netns || o.flow.Remote.Port() != t.Flow.Remote.Port() || o.at.Before(t.actedAt) {
 		return false
 	}
 	return t.Flow.CgroupID > rootCgroup && o.flow.CgroupID == t.Flow.CgroupID ||

@@ -65,6 +65,14 @@ type target struct {
 	firstLookup             time.Time
 }
 
+// pod returns the pod of the flow's network namespace, or nil.
+func (t *target) pod() *hangup.Pod {
+	if t.in == nil {
+		return nil
+	}
+	return t.in.Pod
+}
+
 // end sets the final outcome.
 func (t *target) end(method hangup.Method, outcome hangup.Outcome) {
 	t.phase, t.Method, t.Outcome = phaseDone, method, outcome

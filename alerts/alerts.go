@@ -27,8 +27,8 @@ type HangUpper interface {
 	// HangUp closes the flows that match the request and reports the outcome of each.
 	// When ctx ends first, it closes no further flow, returns soon and reports the rest as
 	// Planned without an error. An error concerns the whole action, such as a failed dump;
-	// errors of single flows are in the report. Concurrent calls never overlap in
-	// destination and port, except dry runs. HangUp must not change the slices of the request.
+	// errors of single flows and namespaces are in the report. Concurrent calls never overlap
+	// in namespace, destination and port, except dry runs. HangUp must not change the slices of the request.
 	// It calls Begin and Done of the request as described there.
 	HangUp(ctx context.Context, request hangup.Request) (*hangup.Report, error)
 }

@@ -2,11 +2,13 @@ package alerts
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"crypto/subtle"
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 
 	"tcphup/internal/safefile"
@@ -27,30 +29,59 @@ var errUnauthorized = errors.New("valid bearer token required")
 // restart, and a removed token is rejected at once.
 type tokenFile string
 
-// authorize returns nil if the request has one of the file's tokens, errUnauthorized if
-// not, and another error if the file cannot be used.
+// sender identifies the sender of a request by its token.
+type sender struct {
+	files []string // the token files that have the token
+	// unusable are the token files that could not be read, and err is the cause.
+	unusable []string
+	err      error
+}
+
+// identify returns the token files that have the token of the request. The error is
+// errUnauthorized if no file has it, and another one if an unusable file may have it.
 //
 // It compares the SHA-256 digest of the request's token with the digest of every token in
-// the file, in constant time. The duration depends on the size of the request's token and
-// of the file, not on the number of correct leading bytes.
-func (f tokenFile) authorize(r *http.Request) error {
-	tokens, err := f.read()
-	if err != nil {
-		return err
-	}
+// the files, in constant time. The duration depends on the size of the request's token and
+// of the files, not on the number of correct leading bytes.
+func identify(r *http.Request, files []string) (sender, error) {
+	var s sender
 	token, ok := bearer(r)
-	if !ok {
-		return errUnauthorized
-	}
 	digest := sha256.Sum256([]byte(token))
-	found := 0
-	for i := range tokens {
-		found |= subtle.ConstantTimeCompare(tokens[i][:], digest[:])
+	for _, file := range files {
+		tokens, err := tokenFile(file).read()
+		if err != nil {
+			s.unusable, s.err = append(s.unusable, file), errors.Join(s.err, err)
+			continue
+		}
+		found := 0
+		for i := range tokens {
+			found |= subtle.ConstantTimeCompare(tokens[i][:], digest[:])
+		}
+		if ok && found == 1 {
+			s.files = append(s.files, file)
+		}
 	}
-	if found != 1 {
-		return errUnauthorized
+	switch {
+	case len(s.files) > 0:
+		return s, nil
+	case s.err != nil:
+		return s, s.err
+	default:
+		return s, errUnauthorized
 	}
-	return nil
+}
+
+// checkSender refuses an alert that arrived under no token of its policy.
+func (r *Receiver) checkSender(p *Policy, s sender) *refusal {
+	file := cmp.Or(p.TokenFile, r.config.TokenFile)
+	switch {
+	case file == "", slices.Contains(s.files, file):
+		return nil
+	case slices.Contains(s.unusable, file):
+		return refuse(resultError, "token file of the policy cannot be read")
+	default:
+		return refuse(resultNotAllowed, "token of the request is not one of the policy")
+	}
 }
 
 // bearer returns the token of the request's only Authorization header.

@@ -8,13 +8,15 @@ import (
 	"time"
 
 	"tcphup/audit"
+	"tcphup/hangup"
 )
 
 // Config configures a Receiver for its lifetime; Rules are reloadable. The zero Config is
 // valid: without credentials every policy is in shadow mode.
 type Config struct {
 	// TokenFile is the file of accepted bearer tokens, one per line; empty requires no
-	// token. It must not be readable by other users.
+	// token. It must not be readable by other users. Policies may have tokens of their own,
+	// see Policy.TokenFile; pause, resume and other protected handlers accept these alone.
 	TokenFile string
 	// CheckListener verifies before every request that the listener authenticates clients,
 	// by client certificates or basic auth; an error rejects the request with 503. nil means
@@ -43,6 +45,11 @@ type Config struct {
 	// action, for the log and the metrics; 0 disables it.
 	WatchReconnect time.Duration
 
+	// Pods returns the network namespaces of the pods of this node, each with its Pod. It is
+	// called for each action, and its result is used for that action alone. nil means that
+	// there are no pods: actions apply to the network namespace of this process. Otherwise
+	// alerts must name a Kubernetes namespace, and no other network namespace is acted on.
+	Pods func() ([]hangup.Namespace, error)
 	// Names resolves the names in Rules; required only if they have names.
 	Names Names
 	// Audit records decisions; nil means in memory only.

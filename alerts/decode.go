@@ -34,6 +34,7 @@ var errTooLarge = errors.New("too many alerts")
 // notification has the fields of the webhook payload that select an action. Annotations
 // and group labels are ignored by design.
 type notification struct {
+	from        sender
 	externalURL string
 	truncated   uint64 // alerts omitted because of max_alerts
 	alerts      []alert

@@ -13,6 +13,9 @@ import (
 
 // target is the destination of an action, checked against the policy.
 type target struct {
+	// namespace and pod are those of Kubernetes, both empty without node mode; an empty pod
+	// means every pod of the namespace.
+	namespace, pod string
 	// destination and port are canonical text for records and keys; an empty port means
 	// every port.
 	destination, port string
@@ -28,7 +31,9 @@ func (t *target) includes(to netip.AddrPort) bool {
 		(len(t.ports) == 0 || slices.Contains(t.ports, to.Port()))
 }
 
-func (t *target) key() string { return t.destination + " " + t.port }
+func (t *target) key() string {
+	return t.namespace + " " + t.pod + " " + t.destination + " " + t.port
+}
 
 // refusal is a decision not to act on an alert.
 type refusal struct {
@@ -48,11 +53,8 @@ var exportedLabels = []string{"exported_destination", "exported_port", "exported
 // target returns the target that the alert's labels select, or a refusal. Every prefix of
 // the target is inside an allowed prefix and every port is allowed.
 func (p *Policy) target(alert map[string]string, services []Service, names Names) (*target, *refusal) {
-	for _, label := range exportedLabels {
-		if alert[label] != "" && !slices.Contains(p.Labels.all(), label) {
-			return nil, refuse(resultMalformed, "label %s: the scrape replaced the label of tcphup; "+
-				"set honor_labels: true in its scrape configuration", label)
-		}
+	if refusal := p.checkReplaced(alert, exportedLabels); refusal != nil {
+		return nil, refusal
 	}
 	if p.Labels.Service != "" {
 		return p.serviceTarget(alert, services, names)
@@ -82,6 +84,17 @@ func (p *Policy) target(alert map[string]string, services []Service, names Names
 		t.port, t.ports = strconv.Itoa(int(port)), []uint16{port}
 	}
 	return t, nil
+}
+
+// checkReplaced refuses an alert with one of the exported labels, unless the policy names it.
+func (p *Policy) checkReplaced(alert map[string]string, exported []string) *refusal {
+	for _, label := range exported {
+		if alert[label] != "" && !slices.Contains(p.Labels.all(), label) {
+			return refuse(resultMalformed, "label %s: the scrape replaced the label of tcphup; "+
+				"set honor_labels: true in its scrape configuration", label)
+		}
+	}
+	return nil
 }
 
 // serviceTarget returns the former addresses of the service that the alert's label names.

@@ -24,6 +24,7 @@ type job struct {
 	from   *notification
 	policy *Policy // nil: none matched
 	target *target // nil: refused before
+	pods   pods    // of the target, in node mode
 	shadow bool
 
 	result string // empty: not decided yet
@@ -105,9 +106,12 @@ func (r *Receiver) plan(j *job, rules *Rules) {
 	}
 	j.policy = &rules.Policies[i]
 	j.shadow = r.shadow(j.policy)
-	refusal := r.checkAge(j.alert, j.policy)
+	refusal := r.checkSender(j.policy, j.from.from)
 	if refusal == nil {
-		j.target, refusal = j.policy.target(j.alert.labels, rules.Services, r.config.Names)
+		refusal = r.checkAge(j.alert, j.policy)
+	}
+	if refusal == nil {
+		j.target, refusal = r.targetOf(j, rules)
 	}
 	if refusal != nil {
 		j.refuse(refusal)
@@ -168,6 +172,9 @@ func (r *Receiver) run(ctx context.Context, j *job, rules *Rules) {
 		j.decide(resultDone, "service has no former address")
 		return
 	}
+	if r.config.Pods != nil && !r.findPods(ctx, j) {
+		return
+	}
 	now := r.config.Now()
 	act := action{began: now}
 	if !j.shadow {
@@ -183,7 +190,7 @@ func (r *Receiver) run(ctx context.Context, j *job, rules *Rules) {
 		request.Begin = func(flows int) { r.recordBegin(j, flows) }
 		request.Done = func(f *hangup.Result) { r.recordFlow(j, f) }
 		request.Reconnected = func(f *hangup.Result) { r.config.Audit.CountReconnect(j.action, f.Reconnect.SameAddress(&f.Flow)) }
-		report, err := r.hang.HangUp(ctx, request)
+		report, err := r.hangUp(ctx, request)
 		if err == nil {
 			j.report = *report
 		}
@@ -196,7 +203,7 @@ func (r *Receiver) run(ctx context.Context, j *job, rules *Rules) {
 
 // targetNow removes the addresses that became current again while the job waited.
 func (r *Receiver) targetNow(j *job, rules *Rules) *refusal {
-	now, refusal := j.policy.target(j.alert.labels, rules.Services, r.config.Names)
+	now, refusal := r.targetOf(j, rules)
 	if refusal != nil {
 		return refusal
 	}
@@ -220,6 +227,7 @@ func (r *Receiver) newRequest(j *job, rules *Rules, now time.Time, act action) h
 			MinPeerSilence: p.Evidence.PeerSilence,
 			Stalled:        p.Evidence.Stalled,
 		},
+		Namespaces:     j.pods.namespaces,
 		Method:         p.Method,
 		MPTCP:          p.MPTCP,
 		SIGPIPESafe:    p.SIGPIPESafe,
@@ -244,7 +252,7 @@ func (r *Receiver) newRequest(j *job, rules *Rules, now time.Time, act action) h
 		request.MaxFlows -= act.flows
 	}
 	if p.Evidence.EstablishedBeforeAlert {
-		request.EstablishedBefore = slices.MinFunc([]time.Time{j.alert.startsAt, now}, time.Time.Compare)
+		request.EstablishedBefore = earlier(j.alert.startsAt, now)
 	}
 	if left := p.Drain.Deadline - now.Sub(act.began); p.Drain.Quiet > 0 && left > 0 {
 		request.DrainQuiet, request.DrainDeadline, request.DrainAnswer = p.Drain.Quiet, left, p.Drain.Answer
@@ -273,10 +281,10 @@ func (j *job) refused() int {
 }
 
 // keeps reports whether flows that may be stale stay open: nothing was hung up and flows
-// were spared, an age is unknown, or another name has the address.
+// were spared, the age of a flow or a pod is unknown, or another name has the address.
 func (j *job) keeps() bool {
 	spared := j.report.Spared()
-	return j.acted() == 0 && len(spared) > 0 || spared[hangup.ReasonTooYoung] > 0 || spared[hangup.ReasonShared] > 0
+	return j.pods.ageless > 0 || j.acted() == 0 && len(spared) > 0 || spared[hangup.ReasonTooYoung] > 0 || spared[hangup.ReasonShared] > 0
 }
 
 // summary counts the flows of a finished action as text.
@@ -299,6 +307,14 @@ func (j *job) summary() string {
 
 // classify decides the job's result from the report or the error of HangUp.
 func (j *job) classify(ctx context.Context, err error) {
+	j.classifyFlows(ctx, err)
+	if err == nil && j.target.namespace != "" {
+		j.detail += "; " + j.pods.summary(j.report.NamespaceErrors)
+	}
+}
+
+func (j *job) classifyFlows(ctx context.Context, err error) {
+	unread := firstUnread(j.report.NamespaceErrors)
 	unfinished, failed, overBudget := j.unfinished(), j.report.Count(hangup.Failed), j.report.Refusals()[hangup.ReasonBudget]
 	switch {
 	case ctx.Err() != nil && (err != nil || unfinished > 0):
@@ -313,6 +329,10 @@ func (j *job) classify(ctx context.Context, err error) {
 		j.decide(resultUnfinished, "%s left", text.Plural(unfinished, "flow"))
 	case overBudget > 0:
 		j.decide(resultOverBudget, "%s over the budget, none closed", text.Plural(overBudget, "flow"))
+	case errors.Is(unread, os.ErrPermission), errors.Is(unread, errors.ErrUnsupported):
+		j.decide(resultFailed, "%v", unread)
+	case unread != nil:
+		j.decide(resultError, "%v", unread)
 	case j.shadow:
 		j.decide(resultShadow, "%s would be hung up", text.Plural(j.report.Count(hangup.Planned), "flow"))
 	case failed > 0:
@@ -350,9 +370,9 @@ func (r *Receiver) record(j *job) {
 	rec := r.newRecord(j, audit.EventEnd)
 	rec.Result, rec.Detail, rec.Flows, rec.Spared = j.result, j.detail, j.report.Outcomes(), j.report.Spared()
 	// The context of the request may have ended.
-	r.log.Log(context.Background(), level, "alert handled", "policy", rec.Policy, "fingerprint", rec.Fingerprint,
-		"starts_at", rec.StartsAt, "external_url", rec.ExternalURL, "destination", rec.Destination,
-		"port", rec.Port, "result", rec.Result, "detail", rec.Detail, "shadow", rec.Shadow,
+	r.log.With(podAttributes(&rec)...).Log(context.Background(), level, "alert handled", "policy", rec.Policy,
+		"fingerprint", rec.Fingerprint, "starts_at", rec.StartsAt, "external_url", rec.ExternalURL,
+		"destination", rec.Destination, "port", rec.Port, "result", rec.Result, "detail", rec.Detail, "shadow", rec.Shadow,
 		"flows", rec.Flows, "refusals", j.report.Refusals(), "spared", rec.Spared, "unfinished", j.unfinished())
 	if level > slog.LevelDebug {
 		r.audit(rec)

@@ -57,7 +57,10 @@ func (l *keyedLock) release(t *target) {
 
 // overlaps reports whether a flow can match both targets.
 func (t *target) overlaps(other *target) bool {
-	if t.key() == other.key() {
+	if t.namespace != other.namespace || t.pod != "" && other.pod != "" && t.pod != other.pod {
+		return false
+	}
+	if t.destination == other.destination && t.port == other.port {
 		return true // prefixes differ when the service moved in between
 	}
 	if len(t.ports) > 0 && len(other.ports) > 0 &&

@@ -9,7 +9,7 @@ import (
 )
 
 // limiter holds cooldowns, circuit breakers and unfinished actions per policy and
-// destination. The state is in memory only: it survives a reload and is lost by a restart.
+// destination, in node mode also per namespace and pod. The state is in memory only: it survives a reload and is lost by a restart.
 // A destination has an entry only after an action on it, until its limits have expired.
 type limiter struct {
 	mu       sync.Mutex
@@ -112,7 +112,7 @@ func (l *limiter) checkDestinations(now time.Time, p *Policy, ph *policyState, t
 			closed++
 		case d.running:
 			running++
-		case key != t.key():
+		case key != t.key() && d.target.namespace == t.namespace:
 			others++
 		}
 	}
@@ -143,6 +143,8 @@ func (ph *policyState) overlapping(t *target) (openUntil, coolUntil time.Time, a
 	}
 	return openUntil, coolUntil, actions
 }
+
+func earlier(a, b time.Time) time.Time { return slices.MinFunc([]time.Time{a, b}, time.Time.Compare) }
 
 func later(a, b time.Time) time.Time { return slices.MaxFunc([]time.Time{a, b}, time.Time.Compare) }
 
@@ -237,7 +239,8 @@ func (ph *policyState) openBreakers(now time.Time) (count int) {
 // minutes; a later notification starts a new action.
 const unfinishedFor = 10 * time.Minute
 
-// maxUnfinished limits the destinations of a policy without closed flows in memory.
+// maxUnfinished limits the destinations of a policy without closed flows in memory, in node
+// mode for each Kubernetes namespace.
 const maxUnfinished = 1000
 
 // expire deletes entries whose limits are over. The caller holds the lock.

@@ -49,7 +49,7 @@ func newMetrics() *metrics {
 		breakers: prometheus.NewDesc("tcphup_breakers_open",
 			"Open circuit breakers of the policy, which refuse its alerts.", []string{"policy"}, nil),
 		shadow: prometheus.NewDesc("tcphup_policy_shadow",
-			"Whether the policy is in shadow mode (plans and reports, closes nothing), by configuration or without credentials.",
+			"Whether the policy is in shadow mode (plans and reports, closes nothing), by configuration, without credentials, or without namespaces in node mode.",
 			[]string{"policy"}, nil),
 		auditErrors: prometheus.NewDesc("tcphup_audit_write_errors_total",
 			"Audit records that could not be written to the audit log file.", nil, nil),

@@ -27,7 +27,9 @@ func (r *Receiver) modeUnder(rules *Rules) Mode {
 	}
 }
 
-// shadow reports whether the policy is in shadow mode.
+// shadow reports whether the policy is in shadow mode. In node mode a policy without
+// namespaces can close no flow.
 func (r *Receiver) shadow(p *Policy) bool {
-	return p.Shadow || r.config.Shadow || r.config.NoListener || !r.config.HasCredentials()
+	return p.Shadow || r.config.Shadow || r.config.NoListener || !r.config.HasCredentials() ||
+		r.config.Pods != nil && len(p.Namespaces) == 0
 }

@@ -44,6 +44,13 @@ type Policy struct {
 	// Match are matchers that must all match the alert's labels; a missing label is empty.
 	// At least one must not match the empty value.
 	Match labels.Matchers
+	// Namespaces are the allowed Kubernetes namespaces in node mode, by exact name. Then nil is
+	// an error, and an empty list allows none: the policy is in shadow mode. Without node mode
+	// it must be empty.
+	Namespaces []string
+	// TokenFile is the file of the tokens under which alerts of the policy must arrive, like
+	// Config.TokenFile, which is then required. Empty means the tokens of Config.TokenFile.
+	TokenFile string
 	// Allow are the allowed destinations.
 	Allow Allow
 	// Ports are the allowed ports; empty allows every port.
@@ -91,11 +98,17 @@ func (n LabelNames) all() []string {
 	return []string{cmp.Or(n.Destination, "destination"), cmp.Or(n.Port, "port"), n.Service}
 }
 
-// labels returns a function that reports whether the rules need the label of an alert.
-func (r *Rules) labels() func(name string) bool {
+// labels returns a function that reports whether the rules need the label of an alert, in
+// node mode or without.
+func (r *Rules) labels(node bool) func(name string) bool {
 	needed := make(map[string]bool)
 	for _, name := range exportedLabels {
 		needed[name] = true
+	}
+	if node {
+		for _, name := range slices.Concat(exportedPodLabels, []string{namespaceLabel, podLabel}) {
+			needed[name] = true
+		}
 	}
 	for i := range r.Policies {
 		for _, name := range r.Policies[i].Labels.all() {
@@ -172,14 +185,15 @@ const LabelledName = "labelled"
 // Labelled returns the built-in policy, which applies without a configuration. It matches
 // the label tcphup="hangup" and allows any single address, loopback included: the sender
 // has a token and set the label for exactly this destination. A wider prefix is refused,
-// because it needs a policy with explicit limits.
+// because it needs a policy with explicit limits. In node mode it allows no namespace.
 func Labelled() Policy {
 	return Policy{
-		Name:   LabelledName,
-		Match:  labels.Matchers{{Type: labels.MatchEqual, Name: "tcphup", Value: "hangup"}},
-		Allow:  Allow{AnyAddress: true},
-		Limits: DefaultLimits(),
-		Linger: hangup.DefaultLinger,
+		Name:       LabelledName,
+		Match:      labels.Matchers{{Type: labels.MatchEqual, Name: "tcphup", Value: "hangup"}},
+		Namespaces: []string{},
+		Allow:      Allow{AnyAddress: true},
+		Limits:     DefaultLimits(),
+		Linger:     hangup.DefaultLinger,
 	}
 }
 
@@ -242,6 +256,11 @@ func (p *Policy) Validate() error {
 	check(p.Name != "", "name is missing")
 	check(slices.ContainsFunc(p.Match, func(m *labels.Matcher) bool { return !m.Matches("") }),
 		"match needs at least one matcher that an alert without labels does not satisfy")
+	for _, name := range p.Namespaces {
+		if err := CheckNamespace(name); err != nil {
+			errs = append(errs, fmt.Errorf("namespaces: %w", err))
+		}
+	}
 	check(len(p.Allow.Prefixes)+len(p.Allow.Names) > 0 || p.Allow.AnyAddress, "allow is missing")
 	for _, prefix := range p.Allow.Prefixes {
 		if err := validatePrefix(prefix); err != nil {

@@ -76,13 +76,38 @@ func (r *Receiver) Reload(rules Rules) error {
 	if err := rules.Validate(); err != nil {
 		return fmt.Errorf("check rules: %w", err)
 	}
+	var errs []error
 	for i := range rules.Policies {
-		if p := &rules.Policies[i]; r.config.Names == nil && (len(p.Allow.Names) > 0 || p.Labels.Service != "") {
-			return fmt.Errorf("check rules: policy %q needs a resolver for its names", p.Name)
+		p := &rules.Policies[i]
+		if err := r.checkPolicy(p); err != nil {
+			errs = append(errs, fmt.Errorf("policy %q: %w", p.Name, err))
 		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("check rules: %w", err)
 	}
 	r.rules.Store(&rules)
 	return nil
+}
+
+// checkPolicy checks a policy against the configuration of the receiver.
+func (r *Receiver) checkPolicy(p *Policy) error {
+	switch node := r.config.Pods != nil; {
+	case r.config.Names == nil && (len(p.Allow.Names) > 0 || p.Labels.Service != ""):
+		return errors.New("needs a resolver for its names")
+	case node && p.Namespaces == nil:
+		return errors.New("namespaces is missing: node mode (--node) needs the Kubernetes namespaces in which the policy may act")
+	case !node && len(p.Namespaces) > 0:
+		return errors.New("namespaces needs node mode (--node)")
+	case p.TokenFile == "" || r.config.NoListener:
+		return nil
+	case r.config.TokenFile == "":
+		return errors.New("token_file needs tokens of the receiver too (--alerts.token-file): " +
+			"with basic authentication or client certificates alone, every client may act by every policy")
+	default:
+		_, err := tokenFile(p.TokenFile).read()
+		return err
+	}
 }
 
 // Allows reports whether the prefix overlaps an allowed prefix of a current policy that
@@ -140,7 +165,8 @@ func (r *Receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 }
 
 func (r *Receiver) receive(w http.ResponseWriter, req *http.Request) *response {
-	if rejected := r.admit(w, req); rejected != nil {
+	from, rejected := r.admit(w, req, r.tokenFiles())
+	if rejected != nil {
 		return rejected
 	}
 	begun := time.Now()
@@ -165,10 +191,11 @@ func (r *Receiver) receive(w http.ResponseWriter, req *http.Request) *response {
 		return reject(http.StatusServiceUnavailable, "too many notifications at once")
 	}
 	rules := r.rules.Load()
-	n, rejected := readNotification(w, req, rules)
+	n, rejected := readNotification(w, req, rules.labels(r.config.Pods != nil))
 	if rejected != nil {
 		return rejected
 	}
+	n.from = from
 	ctx, stop := r.pause.watch(ctx, pauseInterval)
 	defer stop()
 	return r.handle(ctx, n, rules)
@@ -185,52 +212,69 @@ func (r *Receiver) logRejected(req *http.Request, resp *response) {
 	})
 }
 
-// admit returns the rejection of a request that is not an authorized POST, or nil.
-func (r *Receiver) admit(w http.ResponseWriter, req *http.Request) *response {
+// admit returns the sender of a POST request that has a token of the files, or the rejection
+// of another request.
+func (r *Receiver) admit(w http.ResponseWriter, req *http.Request, files []string) (sender, *response) {
 	if req.Method != http.MethodPost {
 		w.Header().Set("Allow", http.MethodPost)
-		return reject(http.StatusMethodNotAllowed, "use POST")
+		return sender{}, reject(http.StatusMethodNotAllowed, "use POST")
 	}
 	// Browsers send one of these headers with every POST, Alertmanager none: a web page
 	// cannot post to a receiver on the loopback address of its visitor.
 	if req.Header.Get("Origin") != "" || req.Header.Get("Sec-Fetch-Site") != "" {
-		return reject(http.StatusForbidden, "browser requests are not allowed")
+		return sender{}, reject(http.StatusForbidden, "browser requests are not allowed")
 	}
-	err := r.authorize(req)
+	from, err := r.authorize(req, files)
+	if broken := cmp.Or(from.err, err); broken != nil && !errors.Is(broken, errUnauthorized) {
+		r.credentials.Do(func() { r.log.Error("cannot check credentials", "err", broken) })
+	}
 	switch {
 	case err == nil:
 		if r.config.Authenticated != nil && r.config.HasCredentials() {
 			r.config.Authenticated(req)
 		}
-		return nil
+		return from, nil
 	case errors.Is(err, errUnauthorized):
 		w.Header().Set("WWW-Authenticate", `Bearer realm="tcphup"`)
-		return reject(http.StatusUnauthorized, err.Error())
+		return from, reject(http.StatusUnauthorized, err.Error())
 	default:
 		// A configuration error or a rotation in progress: Alertmanager retries.
-		r.credentials.Do(func() { r.log.Error("cannot check credentials", "err", err) })
-		return reject(http.StatusServiceUnavailable, "cannot check credentials")
+		return from, reject(http.StatusServiceUnavailable, "cannot check credentials")
 	}
 }
 
-// authorize returns nil if the request has the required credentials or none are required.
-func (r *Receiver) authorize(req *http.Request) error {
+// authorize returns the sender of a request that has the required credentials, or none if
+// none are required.
+func (r *Receiver) authorize(req *http.Request, files []string) (sender, error) {
 	if r.config.CheckListener != nil {
 		if err := r.config.CheckListener(); err != nil {
-			return err
+			return sender{}, err
 		}
 	}
 	if r.config.TokenFile == "" {
-		return nil
+		return sender{}, nil
 	}
-	return tokenFile(r.config.TokenFile).authorize(req)
+	return identify(req, files)
+}
+
+// tokenFiles returns the token files of the receiver and of the current policies.
+func (r *Receiver) tokenFiles() []string {
+	files := []string{r.config.TokenFile}
+	policies := r.rules.Load().Policies
+	for i := range policies {
+		if f := policies[i].TokenFile; f != "" && !slices.Contains(files, f) {
+			files = append(files, f)
+		}
+	}
+	return files
 }
 
 // Protect wraps a handler with the checks of ServeHTTP: POST and credentials. Use it for
-// the other state-changing handlers of the same listener.
+// the other state-changing handlers of the same listener. Tokens of policies are not
+// accepted.
 func (r *Receiver) Protect(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		if rejected := r.admit(w, req); rejected != nil {
+		if _, rejected := r.admit(w, req, []string{r.config.TokenFile}); rejected != nil {
 			r.logRejected(req, rejected)
 			writeJSON(w, rejected.code, rejected)
 			return
@@ -255,14 +299,14 @@ func checkType(header http.Header) error {
 }
 
 // readNotification reads and decodes the body within maxBody and bodyTimeout.
-func readNotification(w http.ResponseWriter, req *http.Request, rules *Rules) (*notification, *response) {
+func readNotification(w http.ResponseWriter, req *http.Request, needed func(label string) bool) (*notification, *response) {
 	tooLarge := reject(http.StatusRequestEntityTooLarge, "body exceeds 16 MiB")
 	if req.ContentLength > maxBody {
 		return nil, tooLarge
 	}
 	// Without effect on writers without a deadline, such as a recorder in a test.
 	_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))
-	n, err := decode(http.MaxBytesReader(w, req.Body, maxBody), rules.labels())
+	n, err := decode(http.MaxBytesReader(w, req.Body, maxBody), needed)
 	_, large := errors.AsType[*http.MaxBytesError](err)
 	switch {
 	case err == nil:

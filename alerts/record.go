@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 
 	"tcphup/audit"
 	"tcphup/hangup"
@@ -24,10 +25,19 @@ func (r *Receiver) newRecord(j *job, event audit.Event) audit.Record {
 	if j.policy != nil {
 		rec.Policy = j.policy.Name
 	}
-	if j.target != nil {
-		rec.Destination, rec.Port = j.target.destination, j.target.port
+	if t := j.target; t != nil {
+		rec.Namespace, rec.Pod, rec.Destination, rec.Port = t.namespace, t.pod, t.destination, t.port
 	}
 	return rec
+}
+
+// podAttributes returns the namespace and the pod of a record for the log; none without node
+// mode.
+func podAttributes(rec *audit.Record) []any {
+	if rec.Namespace == "" {
+		return nil
+	}
+	return []any{"namespace", rec.Namespace, "pod", rec.Pod}
 }
 
 // recordBegin audits the action of the job before its first flow is touched. The action
@@ -43,7 +53,10 @@ func (r *Receiver) recordBegin(j *job, flows int) {
 func (r *Receiver) recordFlow(j *job, result *hangup.Result) {
 	rec, f := r.newRecord(j, audit.EventFlow), result.JSON()
 	rec.Flow = &f
-	r.log.Log(context.Background(), slog.LevelInfo, "flow handled", "policy", rec.Policy, "fingerprint", rec.Fingerprint,
+	if namespace, pod, ok := strings.Cut(result.Namespace, "/"); ok {
+		rec.Namespace, rec.Pod = namespace, pod
+	}
+	r.log.With(podAttributes(&rec)...).Log(context.Background(), slog.LevelInfo, "flow handled", "policy", rec.Policy, "fingerprint", rec.Fingerprint,
 		"local", f.Local, "remote", f.Remote, "cookie", f.Cookie, "pid", f.PID, "command", f.Command,
 		"state", f.State, "method", f.Method, "outcome", f.Outcome, "took", result.Took, "reason", f.Reason, "detail", f.Detail, "err", f.Error)
 	r.audit(rec)

@@ -8,10 +8,11 @@ const (
 	resultResolved       = "resolved"        // the alert is resolved
 	resultUnmatched      = "unmatched"       // no policy matched
 	resultMalformed      = "malformed"       // status or startsAt is invalid, or a label is too long or replaced by the scrape
+	resultNoNamespace    = "no_namespace"    // no namespace label, in node mode
 	resultNoDestination  = "no_destination"  // no destination label
 	resultBadDestination = "bad_destination" // invalid destination label
 	resultBadPort        = "bad_port"        // invalid port label
-	resultNotAllowed     = "not_allowed"     // destination or port not allowed by the policy
+	resultNotAllowed     = "not_allowed"     // destination, port, namespace or token not allowed by the policy
 	resultDenied         = "denied"          // the whole destination is on the never list
 	resultTooOld         = "too_old"         // firing for longer than max_alert_age
 	resultFuture         = "future"          // startsAt is in the future
@@ -26,7 +27,7 @@ const (
 )
 
 var allResults = []string{
-	resultDone, resultKept, resultShadow, resultResolved, resultUnmatched, resultMalformed, resultNoDestination,
+	resultDone, resultKept, resultShadow, resultResolved, resultUnmatched, resultMalformed, resultNoNamespace, resultNoDestination,
 	resultBadDestination, resultBadPort, resultNotAllowed, resultDenied, resultTooOld, resultFuture,
 	resultCooldown, resultBreakerOpen, resultOverBudget, resultRefused, resultFailed, resultError,
 	resultUnfinished, resultPaused,

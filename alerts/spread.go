@@ -2,7 +2,11 @@ package alerts
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"maps"
 	"net/netip"
+	"os"
 	"slices"
 
 	"tcphup/hangup"
@@ -65,25 +69,28 @@ func (r *Receiver) exceeds(ctx context.Context, limit int, jobs []*job, targets 
 	case <-ctx.Done():
 		return false, context.Cause(ctx)
 	}
-	request := r.newRequest(&job{alert: latest.alert, policy: latest.policy, target: all}, rules, r.config.Now(), action{began: r.config.Now()})
+	every := &job{alert: latest.alert, policy: latest.policy, target: all}
+	if r.config.Pods != nil {
+		found, err := r.config.Pods()
+		if err != nil {
+			return false, fmt.Errorf("find pods: %w", err)
+		}
+		every.pods = selectPods(found, earlier(latest.alert.startsAt, r.config.Now()), slices.Collect(maps.Values(targets))...)
+		if len(every.pods.namespaces) == 0 {
+			return false, nil
+		}
+	}
+	request := r.newRequest(every, rules, r.config.Now(), action{began: r.config.Now()})
 	request.Shared = func(f *sockdiag.Flow) bool { return r.isShared(f, targets) }
 	report, err := r.dryRun(ctx, request)
 	if err != nil {
 		return false, err
 	}
-	remotes := make(map[netip.AddrPort]bool)
-	for _, result := range report.Results {
-		for _, f := range append([]sockdiag.Flow{result.Flow}, result.Subflows...) {
-			if result.Outcome == hangup.Planned {
-				remotes[f.Remote] = true
-			}
-		}
-	}
-	matching := 0
+	places, matching := placesOf(report), 0
 	for _, t := range targets {
 		selector := sockdiag.Selector{Destinations: t.prefixes, Ports: sockdiag.Ports(t.ports...)}
-		for remote := range remotes {
-			if selector.MatchEndpoint(&sockdiag.Flow{Remote: remote}, sockdiag.Outbound) {
+		for at := range places {
+			if at.isOf(t, &selector) {
 				matching++
 				break
 			}
@@ -93,6 +100,38 @@ func (r *Receiver) exceeds(ctx context.Context, limit int, jobs []*job, targets 
 		}
 	}
 	return false, nil
+}
+
+// place is a destination in a pod; pod is "" without node mode. An invalid remote stands for
+// every destination.
+type place struct {
+	pod    string
+	remote netip.AddrPort
+}
+
+// placesOf returns the places of the planned flows, and those of the pods that could not be
+// read.
+func placesOf(report *hangup.Report) map[place]bool {
+	places := make(map[place]bool)
+	for _, result := range report.Results {
+		for _, f := range append([]sockdiag.Flow{result.Flow}, result.Subflows...) {
+			if result.Outcome == hangup.Planned {
+				places[place{result.Namespace, f.Remote}] = true
+			}
+		}
+	}
+	for _, e := range report.NamespaceErrors {
+		if !errors.Is(e.Err, os.ErrNotExist) {
+			places[place{pod: e.Name}] = true
+		}
+	}
+	return places
+}
+
+// isOf reports whether the target with this selector includes the place.
+func (p *place) isOf(t *target, selector *sockdiag.Selector) bool {
+	return t.includesNamed(p.pod) &&
+		(!p.remote.IsValid() || selector.MatchEndpoint(&sockdiag.Flow{Remote: p.remote}, sockdiag.Outbound))
 }
 
 // isShared reports whether only targets of services include a flow, and it is not known to
@@ -147,7 +186,7 @@ func (r *Receiver) begin(ctx context.Context, j *job, rules *Rules) (action, boo
 // dryRun reports the flows that the job would hang up, whatever its budget.
 func (r *Receiver) dryRun(ctx context.Context, request hangup.Request) (*hangup.Report, error) {
 	request.DryRun, request.MaxFlows, request.MaxFraction = true, 0, 0
-	report, err := r.hang.HangUp(ctx, request)
+	report, err := r.hangUp(ctx, request)
 	if err == nil {
 		err = context.Cause(ctx) // flows that were not checked are planned
 	}

@@ -32,11 +32,16 @@ type Record struct {
 	Action string `json:"action,omitempty"`
 	// User is set for a hang-up by hand only. Such records have no Policy, Fingerprint,
 	// StartsAt, ExternalURL and Shadow.
-	User        *User                  `json:"user,omitempty"`
-	Policy      string                 `json:"policy,omitempty"` // empty: no policy matched
-	Fingerprint string                 `json:"fingerprint"`
-	StartsAt    time.Time              `json:"starts_at,omitzero"`
-	ExternalURL string                 `json:"external_url,omitempty"`
+	User        *User     `json:"user,omitempty"`
+	Policy      string    `json:"policy,omitempty"` // empty: no policy matched
+	Fingerprint string    `json:"fingerprint"`
+	StartsAt    time.Time `json:"starts_at,omitzero"`
+	ExternalURL string    `json:"external_url,omitempty"`
+	// Namespace and Pod are those of Kubernetes: of a flow record those of the flow, else those
+	// that the alert names. Both are empty without node mode, and Pod if the alert is about
+	// every pod of the namespace.
+	Namespace   string                 `json:"namespace,omitempty"`
+	Pod         string                 `json:"pod,omitempty"`
 	Destination string                 `json:"destination,omitempty"`
 	Port        string                 `json:"port,omitempty"`
 	Result      string                 `json:"result,omitempty"` // of an end record

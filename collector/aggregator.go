@@ -7,35 +7,55 @@ import (
 	"tcphup/sockdiag"
 )
 
-// aggregator adds up the flows of one scan. It buffers no flow, only the aggregates, the
-// number of subflows of each MPTCP connection, and the first-seen times.
+// aggregator adds up the flows of one scan of a network namespace. It buffers no flow, only the
+// aggregates and the number of subflows of each MPTCP connection.
 type aggregator struct {
 	mapper       destinationMapper
 	destinations *destinationLimit
 	inbound      *destinationLimit    // by local port, with a zero netip.Addr
 	connections  []connection         // parallel to sockdiag.Table.Connections
-	tcp, mptcp   *firstSeenTable      // by protocol
+	state        *namespaceState      // of the namespace
 	observe      func(*sockdiag.Flow) // of an Observer; may be nil
 	observed     sockdiag.Flow        // argument of observe
 	listIdle     bool                 // collect aggregate.idleTimes in this scan
 }
 
-func newAggregator(mapper destinationMapper, limit int, pinned func(netip.AddrPort) bool, now func() time.Duration) *aggregator {
+// namespaceState is what remains of the scans of a network namespace.
+type namespaceState struct {
+	outbound, inbound *reserved
+	tcp, mptcp        *firstSeenTable // by protocol
+}
+
+func newNamespaceState(limit int, now func() time.Duration) *namespaceState {
+	return &namespaceState{
+		outbound: newReserved(limit), inbound: newReserved(limit),
+		tcp: newFirstSeenTable(now), mptcp: newFirstSeenTable(now),
+	}
+}
+
+// firstSeen returns the table for the protocol of a flow.
+func (s *namespaceState) firstSeen(f *sockdiag.Flow) *firstSeenTable {
+	if f.Protocol == sockdiag.MPTCP {
+		return s.mptcp
+	}
+	return s.tcp
+}
+
+func newAggregator(mapper destinationMapper, limit int, pinned func(netip.AddrPort) bool) *aggregator {
 	return &aggregator{
 		mapper:       mapper,
 		destinations: newDestinationLimit(limit, pinned),
 		inbound:      newDestinationLimit(limit, func(netip.AddrPort) bool { return false }),
-		tcp:          newFirstSeenTable(now),
-		mptcp:        newFirstSeenTable(now),
 	}
 }
 
-// begin resets the aggregator for another scan.
-func (a *aggregator) begin() {
-	a.destinations.reset()
-	a.inbound.reset()
-	a.tcp.beginScan()
-	a.mptcp.beginScan()
+// begin resets the aggregator for a scan of the namespace with the state.
+func (a *aggregator) begin(s *namespaceState) {
+	a.state = s
+	a.destinations.resetFor(s.outbound)
+	a.inbound.resetFor(s.inbound)
+	s.tcp.beginScan()
+	s.mptcp.beginScan()
 }
 
 // end finishes a scan. The arguments report for which protocols it was complete.
@@ -45,10 +65,10 @@ func (a *aggregator) end(tcp, mptcp bool) {
 		a.connections = a.connections[:0]
 	}()
 	if tcp {
-		a.tcp.finishScan()
+		a.state.tcp.finishScan()
 	}
 	if mptcp {
-		a.mptcp.finishScan()
+		a.state.mptcp.finishScan()
 	}
 	if !tcp || !mptcp {
 		return
@@ -59,14 +79,6 @@ func (a *aggregator) end(tcp, mptcp bool) {
 			a.destinations.aggregates[c.aggregate].mptcpPart().addConnection(c)
 		}
 	}
-}
-
-// firstSeen returns the table for the protocol of a flow.
-func (a *aggregator) firstSeen(f *sockdiag.Flow) *firstSeenTable {
-	if f.Protocol == sockdiag.MPTCP {
-		return a.mptcp
-	}
-	return a.tcp
 }
 
 // addMPTCP counts the MPTCP connections of a table. It must precede addTCP, which
@@ -91,7 +103,7 @@ func (a *aggregator) addConnection(flow *sockdiag.Flow, direction sockdiag.Direc
 	i := a.destinations.aggregate(d)
 	a.destinations.aggregates[i].mptcpPart().states[min(flow.State, sockdiag.MaxState)][toInt(flow.MPTCPInfo.Fallback())]++
 	if !sockdiag.Handshake.Has(flow.State) {
-		a.mptcp.observe(flow)
+		a.state.mptcp.observe(flow)
 	}
 	return i
 }
@@ -138,7 +150,7 @@ func (a *aggregator) addTCP(flow *sockdiag.Flow, table *sockdiag.Table) {
 		return
 	}
 	if !sockdiag.Handshake.Has(flow.State) {
-		sum.age.observe(a.tcp.observe(flow))
+		sum.age.observe(a.state.tcp.observe(flow))
 	}
 	if parent != nil || flow.IsSubflow {
 		sum.mptcpPart().addSubflow(flow, parent)

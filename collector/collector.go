@@ -37,8 +37,8 @@ type Config struct {
 	// Logger receives errors of scrapes; nil discards them.
 	Logger *slog.Logger
 	// MaxDestinations limits the number of destinations (address and port) with series of
-	// their own, and the number of inbound ports; 0 means DefaultMaxDestinations. The rest
-	// is summed up as other.
+	// their own, and the number of inbound ports; 0 means DefaultMaxDestinations, or
+	// DefaultMaxNodeDestinations with Node. The rest is summed up as other.
 	MaxDestinations int
 	// PrefixLengthV4 and PrefixLengthV6 aggregate destinations by prefix; 0 means single
 	// addresses.
@@ -56,11 +56,14 @@ type Config struct {
 	// each destination, or for each flow if there are very many, so it must be fast. nil
 	// pins no destination.
 	Pinned func(addresses netip.Prefix, port uint16) bool
-	// Observer receives the flows of each scan and adds metrics; nil disables it.
+	// Observer receives the flows of each scan and adds metrics; nil disables it. With Node
+	// it must be nil; see NodeConfig.Observer.
 	Observer Observer
 	// StateDirectory is the directory of the file that keeps the first-seen times of flows
-	// over a restart; empty disables it. Run writes the file.
+	// over a restart; empty disables it. Run writes the file. It has no effect with Node.
 	StateDirectory string
+	// Node reads the network namespaces of pods in place of the own one; nil disables it.
+	Node *NodeConfig
 }
 
 // Observer receives the flows of each scan, so that it needs no dump of its own.
@@ -82,30 +85,27 @@ type Collector struct {
 	// snapshots counts the waiting callers of Snapshot, whose scan lists the idle times.
 	snapshots atomic.Int32
 
-	// State of the running scan.
-	aggregator *aggregator
-	conn       source         // nil if not connected
-	table      sockdiag.Table // reused, with its cache of MPTCP connections
+	reader                // of the running scan
+	table  sockdiag.Table // reused, with its cache of MPTCP connections
 
 	observer Observer
+	own      *namespaceState // nil with Config.Node
 	state    firstSeenFile
-
-	// Dependencies of a scan.
-	dial           func() (source, error)
-	ephemeralPorts func() (sockdiag.PortRange, error)
-	mptcpInUse     func() bool
-	now            func() time.Time
+	node     *node // nil without Config.Node
 }
 
-// New returns a Collector for the network namespace of the scraping thread. It fails for
-// an invalid Config. The first scrape opens a netlink connection, which stays open until
-// an error.
+// New returns a Collector for the network namespace of the scraping thread, or for those of
+// Config.Node. It fails for an invalid Config. The first scrape opens a netlink connection,
+// which stays open until an error. With Config.Node nothing stays open between scrapes.
 func New(config Config) (*Collector, error) {
 	m := destinationMapper{
 		include: config.Include, exclude: config.Exclude,
 		bits4: cmp.Or(config.PrefixLengthV4, 32), bits6: cmp.Or(config.PrefixLengthV6, 128),
 	}
 	limit := cmp.Or(config.MaxDestinations, DefaultMaxDestinations)
+	if config.Node != nil {
+		limit = cmp.Or(config.MaxDestinations, DefaultMaxNodeDestinations)
+	}
 	switch {
 	case limit < 0:
 		return nil, fmt.Errorf("configure collector: negative maximum of destinations: %d", limit)
@@ -133,17 +133,28 @@ func New(config Config) (*Collector, error) {
 		pinned = func(d netip.AddrPort) bool { return config.Pinned(m.prefix(d.Addr()), d.Port()) }
 	}
 	c := &Collector{
-		logger:         cmp.Or(config.Logger, slog.New(slog.DiscardHandler)),
-		timeout:        10 * time.Second,
-		encoder:        exposition.NewEncoder(families(histograms)),
-		aggregator:     newAggregator(m, limit, pinned, boottime.Now),
-		dial:           func() (source, error) { return sockdiag.Dial() },
-		observer:       config.Observer,
-		state:          firstSeenFileIn(config.StateDirectory),
-		ephemeralPorts: sockdiag.EphemeralPorts,
-		mptcpInUse:     new(sockdiag.MPTCPUsage).InUse,
-		now:            time.Now,
+		logger:  cmp.Or(config.Logger, slog.New(slog.DiscardHandler)),
+		timeout: 10 * time.Second,
+		encoder: exposition.NewEncoder(families(histograms, config.Node != nil)),
+		reader: reader{
+			ahead:          true,
+			dial:           func(uint64) (source, error) { return sockdiag.Dial() },
+			ephemeralPorts: sockdiag.EphemeralPorts,
+			mptcpInUse:     new(sockdiag.MPTCPUsage).InUse,
+			now:            time.Now,
+		},
 	}
+	if config.Node != nil {
+		var err error
+		if c.node, err = newNode(config, limit); err != nil {
+			return nil, err
+		}
+		c.reader = *newPodReader()
+		c.aggregator = newAggregator(m, c.node.MaxDestinationsPerPod, pinned)
+		return c, nil
+	}
+	c.aggregator = newAggregator(m, limit, pinned)
+	c.observer, c.own, c.state = config.Observer, newNamespaceState(limit, boottime.Now), firstSeenFileIn(config.StateDirectory)
 	c.loadFirstSeen()
 	return c, nil
 }
@@ -152,7 +163,7 @@ func New(config Config) (*Collector, error) {
 // ends first, the result holds its cause as the error of both protocols.
 func (c *Collector) collect(ctx context.Context) *result {
 	start := c.now()
-	r, err := c.scans.do(ctx, c.scan)
+	r, err := c.share(ctx)
 	if err != nil {
 		failed := sourceResult{err: err, took: c.now().Sub(start)}
 		return &result{tcp: failed, mptcp: failed}
@@ -160,12 +171,28 @@ func (c *Collector) collect(ctx context.Context) *result {
 	return r
 }
 
+// firstSeenOf returns the table of the first-seen times for a flow; nil without one.
+func (c *Collector) firstSeenOf(f *sockdiag.Flow) *firstSeenTable {
+	state := c.own
+	if c.node != nil {
+		state = c.node.stateOf(f.Netns)
+	}
+	if state == nil {
+		return nil
+	}
+	return state.firstSeen(f)
+}
+
 // FirstSeen returns when a scrape first saw the flow, a TCP socket or an MPTCP
 // connection, after its handshake. It reports false for inbound flows, for flows that
-// no scrape has seen, and for flows that the last complete scrape has not seen. Compare the
-// age (time.Since), which a change of the wall clock does not affect.
+// no scrape has seen, and for flows that the last complete scrape of their namespace has not
+// seen. Compare the age (time.Since), which a change of the wall clock does not affect.
 func (c *Collector) FirstSeen(f *sockdiag.Flow) (time.Time, bool) {
-	age, known := c.aggregator.firstSeen(f).age(f)
+	table := c.firstSeenOf(f)
+	if table == nil {
+		return time.Time{}, false
+	}
+	age, known := table.age(f)
 	if !known {
 		return time.Time{}, false
 	}
@@ -174,10 +201,14 @@ func (c *Collector) FirstSeen(f *sockdiag.Flow) (time.Time, bool) {
 
 // EstablishedAfter returns a time before an outbound flow was established: when a scrape
 // first saw it, or the start of the last complete scrape without it. It reports false for a
-// flow that the first complete scrape saw, because it may be of any age, and for excluded
-// destinations.
+// flow that the first complete scrape of its namespace saw, because it may be of any age, and
+// for excluded destinations.
 func (c *Collector) EstablishedAfter(f *sockdiag.Flow) (time.Time, bool) {
-	youth, known := c.aggregator.firstSeen(f).youth(f)
+	table := c.firstSeenOf(f)
+	if table == nil {
+		return time.Time{}, false
+	}
+	youth, known := table.youth(f)
 	if _, observed := c.aggregator.mapper.destination(f.Remote); !known || !observed {
 		return time.Time{}, false
 	}

@@ -85,7 +85,7 @@ func newTest(t testing.TB, config Config, kernel *fakeKernel) *Collector {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.dial = func() (source, error) {
+	c.dial = func(uint64) (source, error) {
 		kernel.dialled++
 		return kernel, kernel.dialErr
 	}
@@ -103,7 +103,7 @@ var testBoot = time.Date(2025, 12, 31, 0, 0, 0, 0, time.UTC)
 // setClock replaces the clock of the collector and its first-seen tables.
 func (c *Collector) setClock(now func() time.Time) {
 	c.now = now
-	for _, a := range []*firstSeenTable{c.aggregator.tcp, c.aggregator.mptcp} {
+	for _, a := range []*firstSeenTable{c.own.tcp, c.own.mptcp} {
 		a.now = func() time.Duration { return now().Sub(testBoot) }
 	}
 }
@@ -311,7 +311,7 @@ func TestGolden(t *testing.T) {
 			golden(t, tt.name, newTest(t, tt.config, &tt.kernel), served)
 		})
 	}
-	for _, f := range families(Histograms()) {
+	for _, f := range families(Histograms(), false) {
 		if !served[f.Name] {
 			t.Errorf("no golden file has the family %s", f.Name)
 		}

@@ -26,10 +26,22 @@ type destinationLimit struct {
 	pinned     func(destination netip.AddrPort) bool // whether to prefer a destination regardless of size
 	aggregates []aggregate                           // the first one is overflow
 	index      map[netip.AddrPort]int32              // of the destinations with an aggregate
-	kept       map[netip.AddrPort]struct{}           // result of the previous choose
-	heavy      heavyHitters                          // of the destinations in overflow
+	*reserved                                        // of the scanned namespace
 
 	candidates []candidate // scratch buffer of choose
+}
+
+// reserved has the destinations of one namespace that are reserved for its next scan.
+type reserved struct {
+	kept  map[netip.AddrPort]struct{} // result of the previous choose
+	heavy heavyHitters                // of the destinations in overflow
+}
+
+func newReserved(limit int) *reserved {
+	return &reserved{
+		kept:  make(map[netip.AddrPort]struct{}),
+		heavy: heavyHitters{limit: limit, counts: make(map[netip.AddrPort]uint32)},
+	}
 }
 
 // candidate is a destination with an aggregate.
@@ -61,9 +73,14 @@ func newDestinationLimit(limit int, pinned func(netip.AddrPort) bool) *destinati
 		pinned:     pinned,
 		aggregates: make([]aggregate, 1),
 		index:      make(map[netip.AddrPort]int32),
-		kept:       make(map[netip.AddrPort]struct{}),
-		heavy:      heavyHitters{limit: limit, counts: make(map[netip.AddrPort]uint32)},
+		reserved:   newReserved(limit),
 	}
+}
+
+// resetFor is reset for a scan of another namespace.
+func (l *destinationLimit) resetFor(r *reserved) {
+	l.reserved = r
+	l.reset()
 }
 
 // reset empties the aggregates for the next scan.

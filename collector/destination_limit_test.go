@@ -164,14 +164,15 @@ func TestMillionDestinations(t *testing.T) {
 	}
 	before := heap()
 	for range 2 {
-		c.aggregator.begin()
+		c.aggregator.begin(c.own)
 		for range 1_000_000 {
 			f := withoutCookie(netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(random.Uint32()), byte(random.Uint32()), byte(random.Uint32())}), uint16(random.Uint32())))
 			c.aggregator.addTCP(&f, &table)
 		}
 		c.aggregator.end(true, true)
-		n := counter(0)
-		if err := c.encoder.Encode(&n, nil, c.newResult(sourceResult{}, sourceResult{}), nil); err != nil {
+		n, r := counter(0), new(result)
+		r.add(c.aggregator.result(sourceResult{}, sourceResult{}, nil))
+		if err := c.encoder.Encode(&n, nil, r, nil); err != nil {
 			t.Fatal(err)
 		}
 		if most := (DefaultMaxDestinations+1)*19 + 10; int(n) > most {
@@ -214,7 +215,7 @@ func BenchmarkAggregator(b *testing.B) {
 			}
 			b.ReportAllocs()
 			for b.Loop() {
-				c.aggregator.begin()
+				c.aggregator.begin(c.own)
 				for i := range flows {
 					c.aggregator.addTCP(&flows[i], &table)
 				}

@@ -3,7 +3,6 @@ package collector
 import (
 	"slices"
 	"strconv"
-	"time"
 
 	dto "github.com/prometheus/client_model/go"
 
@@ -16,10 +15,6 @@ var tcpStates = [...]sockdiag.State{
 	sockdiag.Established, sockdiag.SynSent, sockdiag.SynRecv, sockdiag.FinWait1, sockdiag.FinWait2,
 	sockdiag.TimeWait, sockdiag.CloseWait, sockdiag.LastAck, sockdiag.Closing,
 }
-
-// coreStates have a series for each destination and inbound port. The other states have
-// one only while a socket is in them.
-var coreStates = sockdiag.States(sockdiag.Established, sockdiag.SynSent, sockdiag.TimeWait, sockdiag.CloseWait)
 
 // mptcpStates are the exported states of MPTCP connections. They have no TIME_WAIT, but
 // a connection may stay in CLOSE until the application closes it.
@@ -45,6 +40,7 @@ func newFamily(name, help string, write func(*exposition.Metrics, *result)) fami
 func perDestination(name, help string, write func(*exposition.Metrics, *series)) family {
 	return newFamily(name, help, func(to *exposition.Metrics, r *result) {
 		for i := range r.destinations {
+			to.Common(r.destinations[i].pod)
 			write(to, &r.destinations[i])
 		}
 	})
@@ -53,11 +49,9 @@ func perDestination(name, help string, write func(*exposition.Metrics, *series))
 // perMPTCPDestination is perDestination for destinations with MPTCP, after a complete
 // dump of it.
 func perMPTCPDestination(name, help string, write func(*exposition.Metrics, *series)) family {
-	return newFamily(name, help, func(to *exposition.Metrics, r *result) {
-		for i := range r.destinations {
-			if s := &r.destinations[i]; r.mptcpOK() && s.mptcp != nil {
-				write(to, s)
-			}
+	return perDestination(name, help, func(to *exposition.Metrics, s *series) {
+		if s.mptcp != nil {
+			write(to, s)
 		}
 	})
 }
@@ -70,9 +64,16 @@ func asHistogram(f family) family {
 }
 
 // families returns all families, without the histograms that are not selected. Those of a
-// failed source add no metrics.
-func families(selected []Histogram) []family {
-	all := slices.Concat(sourceFamilies(), tcpFamilies(), mptcpFamilies())
+// failed source add no metrics. node selects those of Config.Node.
+func families(selected []Histogram, node bool) []family {
+	d := sidecarDetail
+	if node {
+		d = nodeDetail
+	}
+	all := slices.Concat(sourceFamilies(node), tcpFamilies(d), mptcpFamilies(d))
+	if node {
+		all = append(all, nodeFamilies()...)
+	}
 	return slices.DeleteFunc(all, func(f family) bool {
 		h, optional := histogramOf[f.Name]
 		return optional && !slices.Contains(selected, h)
@@ -80,11 +81,15 @@ func families(selected []Histogram) []family {
 }
 
 // sourceFamilies returns the metrics about the scan itself.
-func sourceFamilies() []family {
+func sourceFamilies(node bool) []family {
+	missing := "If not, the metrics of the source are missing."
+	if node {
+		missing = "If not, the pods could not be found, or the metrics of the source are missing for namespaces that failed."
+	}
 	tcp, mptcp := exposition.Label("source", "tcp"), exposition.Label("source", "mptcp")
 	return []family{
 		newFamily("scrape_success",
-			"Whether all sockets of the source were read. If not, the metrics of the source are missing. The source mptcp requires the source tcp.",
+			"Whether all sockets of the source were read. "+missing+" The source mptcp requires the source tcp.",
 			func(to *exposition.Metrics, r *result) {
 				to.Gauge(float64(toInt(r.mptcpOK())), mptcp)
 				to.Gauge(float64(toInt(r.tcpOK())), tcp)
@@ -98,15 +103,14 @@ func sourceFamilies() []family {
 	}
 }
 
-func tcpFamilies() []family {
-	bounds := seconds(idleBuckets[:])
+func tcpFamilies(d detail) []family {
+	bounds := newBounds(d.bounds)
 	durations := func(name, help string, get func(*aggregate) *histogram) family {
 		return asHistogram(perDestination(name, help, func(to *exposition.Metrics, s *series) {
-			h := get(&s.aggregate)
-			to.Histogram(bounds, h.counts[:], h.sum.Seconds(), s.destination, s.port)
+			bounds.write(to, get(&s.aggregate), s.destination, s.port)
 		}))
 	}
-	states := stateLabels()
+	states, core := stateLabels(), sockdiag.States(d.states...)
 	armed := boolLabels("armed")
 	receive, send := exposition.Label("queue", "receive"), exposition.Label("queue", "send")
 	var reasons [sockdiag.TimerZeroWindow + 1]*dto.LabelPair
@@ -116,10 +120,10 @@ func tcpFamilies() []family {
 
 	return []family{
 		perDestination("sockets",
-			"Outbound TCP sockets by state, including subflows of MPTCP connections. Sockets in the state time_wait are closed and belong to no process. States other than established, syn_sent, close_wait and time_wait are missing without sockets.",
+			"Outbound TCP sockets by state, including subflows of MPTCP connections. Sockets in the state time_wait are closed and belong to no process. "+d.missing(d.states, "sockets"),
 			func(to *exposition.Metrics, s *series) {
 				for _, state := range tcpStates {
-					if n := s.states[state]; n > 0 || coreStates.Has(state) {
+					if n := s.states[state]; n > 0 || core.Has(state) {
 						to.Count(n, s.destination, s.port, states[state])
 					}
 				}
@@ -155,11 +159,12 @@ func tcpFamilies() []family {
 				to.Gauge(float64(s.send), s.destination, s.port, send)
 			}),
 		newFamily("inbound_sockets",
-			"Inbound TCP sockets by local port and state. Above the limit of ports, the ports with the fewest sockets are summed up as port=\"other\". States other than established, syn_sent, close_wait and time_wait are missing without sockets.",
+			"Inbound TCP sockets by local port and state. Above the limit of ports, the ports with the fewest sockets are summed up as port=\"other\". "+d.missing(d.states, "sockets"),
 			func(to *exposition.Metrics, r *result) {
 				for i := range r.inbound {
+					to.Common(r.inbound[i].pod)
 					for _, state := range tcpStates {
-						if n := r.inbound[i].states[state]; n > 0 || coreStates.Has(state) {
+						if n := r.inbound[i].states[state]; n > 0 || core.Has(state) {
 							to.Count(n, r.inbound[i].port, states[state])
 						}
 					}
@@ -168,30 +173,31 @@ func tcpFamilies() []family {
 		newFamily("destinations_folded",
 			"Destinations above the limit, which are summed up as destination=\"other\". It is a lower bound if there are more than nine times as many destinations as the limit.",
 			func(to *exposition.Metrics, r *result) {
-				if r.tcpOK() {
-					to.Gauge(float64(r.folded))
+				for _, f := range r.folded {
+					to.Common(f.pod)
+					to.Gauge(float64(f.n))
 				}
 			}),
 	}
 }
 
-func mptcpFamilies() []family {
-	idleBounds := seconds(idleBuckets[:])
+func mptcpFamilies(d detail) []family {
+	idleBounds := newBounds(d.bounds)
 	var subflowBounds []float64
 	for _, b := range subflowBuckets {
 		subflowBounds = append(subflowBounds, float64(b))
 	}
-	states := stateLabels()
+	states, core := stateLabels(), sockdiag.States(d.states...)
 	fallbacks, backups, unknown := boolLabels("fallback"), boolLabels("backup"), exposition.Label("backup", "unknown")
 	roles := [...]*dto.LabelPair{exposition.Label("role", "initial"), exposition.Label("role", "join")}
 
 	return []family{
 		perMPTCPDestination("mptcp_connections",
-			"Outbound MPTCP connections by state and by whether they fell back to plain TCP. Destinations without MPTCP have no series. States other than established, syn_sent and close_wait are missing without connections.",
+			"Outbound MPTCP connections by state and by whether they fell back to plain TCP. Destinations without MPTCP have no series. "+d.missing(d.connectionStates(), "connections"),
 			func(to *exposition.Metrics, s *series) {
 				for _, state := range mptcpStates {
 					for i, fallback := range fallbacks {
-						if n := s.mptcp.states[state][i]; n > 0 || coreStates.Has(state) {
+						if n := s.mptcp.states[state][i]; n > 0 || core.Has(state) {
 							to.Count(n, s.destination, fallback, s.port, states[state])
 						}
 					}
@@ -217,7 +223,7 @@ func mptcpFamilies() []family {
 		asHistogram(perMPTCPDestination("mptcp_subflow_idle_seconds",
 			"Time since the last data in either direction on a subflow of an outbound MPTCP connection, by the destination of the subflow.",
 			func(to *exposition.Metrics, s *series) {
-				to.Histogram(idleBounds, s.mptcp.idle.counts[:], s.mptcp.idle.sum.Seconds(), s.destination, s.port)
+				idleBounds.write(to, &s.mptcp.idle, s.destination, s.port)
 			})),
 		perMPTCPDestination("mptcp_connections_pathless",
 			"Outbound MPTCP connections without a subflow that an application holds open.",
@@ -240,12 +246,4 @@ func stateLabels() (labels [sockdiag.MaxState + 1]*dto.LabelPair) {
 		labels[state] = exposition.Label("state", sockdiag.State(state).String())
 	}
 	return labels
-}
-
-func seconds(durations []time.Duration) []float64 {
-	var all []float64
-	for _, d := range durations {
-		all = append(all, d.Seconds())
-	}
-	return all
 }

@@ -29,7 +29,7 @@ func TestMetricsMemory(t *testing.T) {
 		return scrape(t, newTest(t, Config{Histograms: Histograms()}, &fakeKernel{flows: flows}))
 	}
 
-	encoder := exposition.NewEncoder(families(Histograms()))
+	encoder := exposition.NewEncoder(families(Histograms(), false))
 	for _, flows := range [][]sockdiag.Flow{busy, quiet, nil, busy} {
 		c := newTest(t, Config{}, &fakeKernel{flows: flows})
 		c.encoder = encoder

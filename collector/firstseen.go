@@ -44,7 +44,7 @@ const (
 	// firstSeenStep is the resolution of the timestamps. A uint32 of them lasts 13 years.
 	firstSeenStep = 100 * time.Millisecond
 
-	minEntries = 1 << 10
+	minEntries = 1 << 6
 
 	// maxUnseen is the number of scans after which an unseen flow expires even if none of
 	// them was complete. It bounds the table.

@@ -16,7 +16,7 @@ func TestFirstSeenClockSet(t *testing.T) {
 	c := newTest(t, Config{}, &fakeKernel{flows: []sockdiag.Flow{flow}})
 	var set time.Duration
 	c.now = func() time.Time { return nstest.ClockSet(t, time.Now(), set) }
-	c.aggregator.tcp.now = boottime.Now
+	c.own.tcp.now = boottime.Now
 	start := boottime.Now()
 	get(c, "10")
 	nstest.Eventually(t, "the flow is older than a step", func() bool { return boottime.Now()-start > 2*firstSeenStep })

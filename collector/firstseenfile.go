@@ -71,8 +71,8 @@ func (c *Collector) Run(ctx context.Context) {
 		case <-ctx.Done():
 			running = false
 		}
-		tcp, newTCP := c.aggregator.tcp.snapshot()
-		mptcp, newMPTCP := c.aggregator.mptcp.snapshot()
+		tcp, newTCP := c.own.tcp.snapshot()
+		mptcp, newMPTCP := c.own.mptcp.snapshot()
 		if changed = changed || newTCP || newMPTCP; !changed {
 			continue
 		}
@@ -142,8 +142,8 @@ func (c *Collector) loadFirstSeen() {
 	}
 	s, err := c.state.read()
 	if err == nil {
-		c.aggregator.tcp.restore(&s.TCP)
-		c.aggregator.mptcp.restore(&s.MPTCP)
+		c.own.tcp.restore(&s.TCP)
+		c.own.mptcp.restore(&s.MPTCP)
 		return
 	}
 	if errors.Is(err, fs.ErrNotExist) {

@@ -24,7 +24,7 @@ func stateTest(t *testing.T, directory string, flows ...sockdiag.Flow) (*Collect
 	var log bytes.Buffer
 	c := newTest(t, Config{StateDirectory: directory, Logger: slog.New(slog.NewTextHandler(&log, nil))}, &fakeKernel{flows: flows})
 	c.now = time.Now
-	c.aggregator.tcp.now, c.aggregator.mptcp.now = boottime.Now, boottime.Now
+	c.own.tcp.now, c.own.mptcp.now = boottime.Now, boottime.Now
 	return c, &log
 }
 
@@ -167,7 +167,7 @@ func TestFirstSeenFileWrites(t *testing.T) {
 			for range 60 {
 				for range flows {
 					cookie++
-					c.aggregator.tcp.observe(&sockdiag.Flow{Cookie: cookie})
+					c.own.tcp.observe(&sockdiag.Flow{Cookie: cookie})
 				}
 				time.Sleep(time.Second)
 				synctest.Wait()
@@ -177,7 +177,7 @@ func TestFirstSeenFileWrites(t *testing.T) {
 			}
 			return writes
 		}
-		c.aggregator.begin()
+		c.aggregator.begin(c.own)
 		if n := minute(maxSavedFlows / 40); n != 2 {
 			t.Errorf("%d writes in a minute", n)
 		}
@@ -186,7 +186,7 @@ func TestFirstSeenFileWrites(t *testing.T) {
 			t.Errorf("%d writes without new flows", n-before)
 		}
 		cookie++
-		c.aggregator.tcp.observe(&sockdiag.Flow{Cookie: cookie})
+		c.own.tcp.observe(&sockdiag.Flow{Cookie: cookie})
 		cancel()
 		<-done
 		if inode() == last {
@@ -198,7 +198,7 @@ func TestFirstSeenFileWrites(t *testing.T) {
 		t.Errorf("%v, %v; log: %s", info, err, log)
 	}
 	c, log = stateTest(t, directory)
-	if n := c.aggregator.tcp.used; n != maxSavedFlows || log.Len() > 0 {
+	if n := c.own.tcp.used; n != maxSavedFlows || log.Len() > 0 {
 		t.Errorf("%d flows, want %d; log: %s", n, maxSavedFlows, log)
 	}
 }
@@ -211,7 +211,7 @@ func TestFirstSeenFileCannotBeWritten(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() { defer close(done); c.Run(ctx) }()
-		c.aggregator.tcp.observe(&sockdiag.Flow{Cookie: 1})
+		c.own.tcp.observe(&sockdiag.Flow{Cookie: 1})
 		time.Sleep(3 * firstSeenInterval)
 		synctest.Wait()
 		if n := strings.Count(log.String(), "cannot save"); n != 1 {

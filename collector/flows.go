@@ -29,10 +29,14 @@ type flowsQuery struct {
 	protocol sockdiag.Protocol
 	order    int // index into flowOrders
 	limit    int
+	pod      podName // empty names match every pod
 }
 
 // flowJSON is one flow of the response.
 type flowJSON struct {
+	// Namespace and Pod are the labels namespace and pod; empty without Config.Node.
+	Namespace string `json:"namespace,omitempty"`
+	Pod       string `json:"pod,omitempty"`
 	hangup.FlowJSON
 	// AgeSeconds is the time since the flow was first seen; nil if unknown.
 	AgeSeconds *float64 `json:"age_seconds,omitempty"`
@@ -63,13 +67,16 @@ func (q *flowsQuery) compare(a, b *flowJSON) int {
 //	protocol     tcp (default; includes subflows) or mptcp (connections)
 //	sort         idle (default), peer_silence or age, longest first
 //	limit        maximum number of flows; default 100, at most 10,000
+//	namespace    label namespace of the pod; only with Config.Node
+//	pod          label pod; only with Config.Node
 //
 // The response is an object with the flows, the number of matching flows, and whether
-// the limit truncated them. Requests are served one at a time.
+// the limit truncated them. With Config.Node it counts the namespaces that were read, failed to
+// be read, or had ended. Requests are served one at a time.
 func (c *Collector) FlowsHandler() http.Handler {
 	slot := make(chan struct{}, 1)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		q, err := parseFlowsQuery(r.URL.RawQuery)
+		q, err := parseFlowsQuery(r.URL.RawQuery, c.node != nil)
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusBadRequest)
 			return
@@ -82,7 +89,7 @@ func (c *Collector) FlowsHandler() http.Handler {
 			http.Error(w, "timed out waiting for other requests", http.StatusServiceUnavailable)
 			return
 		}
-		flows, matched, err := c.selectFlows(ctx, q)
+		response, err := c.selectFlows(ctx, q)
 		<-slot // before the write: a slow client must not block other requests
 		if err != nil {
 			c.logger.Log(ctx, errorLevel(err), "cannot read flows", "err", err)
@@ -91,14 +98,13 @@ func (c *Collector) FlowsHandler() http.Handler {
 		}
 		w.Header().Set("Content-Type", "application/json")
 		w.Header().Set("Cache-Control", "no-store")
-		response := flowsJSON{Matched: matched, Truncated: matched > len(flows), Flows: flows}
 		if err := json.NewEncoder(w).Encode(response); err != nil {
 			c.logger.Debug("cannot send flows", "err", err)
 		}
 	})
 }
 
-func parseFlowsQuery(raw string) (flowsQuery, error) {
+func parseFlowsQuery(raw string, node bool) (flowsQuery, error) {
 	q := flowsQuery{selector: sockdiag.Selector{Destinations: sockdiag.Everywhere()}, limit: DefaultFlowsLimit}
 	parameters, err := url.ParseQuery(raw)
 	if err != nil {
@@ -111,8 +117,15 @@ func parseFlowsQuery(raw string) (flowsQuery, error) {
 		if values[0] == "" {
 			continue // an empty form field
 		}
-		if err := q.set(name, values[0]); err != nil {
-			return q, err
+		switch {
+		case node && name == "namespace":
+			q.pod.namespace = values[0]
+		case node && name == "pod":
+			q.pod.pod = values[0]
+		default:
+			if err := q.set(name, values[0]); err != nil {
+				return q, err
+			}
 		}
 	}
 	return q, nil
@@ -161,48 +174,58 @@ func (q *flowsQuery) set(name, value string) (err error) {
 	return err
 }
 
-// selectFlows returns the first matching flows in the order of the query, and the number
-// of all matching flows. It buffers up to twice the limit.
-func (c *Collector) selectFlows(ctx context.Context, q flowsQuery) (flows []*flowJSON, matched int, err error) {
-	conn, err := c.dial()
+// selectFlows returns the response to a query. It buffers up to twice the limit.
+func (c *Collector) selectFlows(ctx context.Context, q flowsQuery) (found *flowsJSON, err error) {
+	found = &flowsJSON{Flows: []*flowJSON{}} // not null in JSON
+	now := c.now()
+	add := func(f *sockdiag.Flow, direction sockdiag.Direction, of podName) {
+		found.Matched++
+		found.Flows = append(found.Flows, c.flowJSON(f, direction, of, now))
+		if len(found.Flows) == 2*q.limit {
+			found.truncate(&q)
+		}
+	}
+	if c.node != nil {
+		found.Namespaces, err = c.node.eachFlow(ctx, &q, add)
+	} else {
+		x := &reader{dial: c.dial, ephemeralPorts: c.ephemeralPorts, mptcpInUse: func() bool { return true }}
+		err = x.eachFlow(ctx, &q, 0, func(f *sockdiag.Flow, d sockdiag.Direction) { add(f, d, podName{}) })
+	}
+	found.truncate(&q)
+	found.Truncated = found.Matched > len(found.Flows)
+	return found, err
+}
+
+// eachFlow calls add for each flow of the namespace that matches the query.
+func (x *reader) eachFlow(ctx context.Context, q *flowsQuery, netns uint64, add func(*sockdiag.Flow, sockdiag.Direction)) error {
+	conn, err := x.dial(netns)
 	if err != nil {
-		return nil, 0, err
+		return err
 	}
 	defer func() { _ = conn.Close() }()
 	table := new(sockdiag.Table)
-	if err := c.readTable(ctx, conn, table); err != nil {
-		return nil, 0, err
+	if err := x.readTable(ctx, conn, table); err != nil {
+		return err
 	}
-	if err := table.ReadConnections(ctx, conn, sockdiag.Open); err != nil {
-		return nil, 0, err
-	}
-	now := c.now()
-	flows = []*flowJSON{} // not null in JSON
-	truncate := func() {
-		slices.SortFunc(flows, q.compare)
-		flows = flows[:min(len(flows), q.limit)]
+	if x.mptcpInUse() {
+		if err := table.ReadConnections(ctx, conn, sockdiag.Open); err != nil {
+			return err
+		}
 	}
 	dump := sockdiag.Query{Protocol: q.protocol, States: q.selector.StateSet(), Selector: &q.selector, Info: true}
 	for f, err := range conn.Flows(ctx, dump) {
 		if err != nil {
-			return nil, 0, err
+			return err
 		}
-		direction := table.Direction(&f)
-		if !q.selector.Match(&f, direction) {
-			continue
-		}
-		matched++
-		flows = append(flows, c.flowJSON(&f, direction, now))
-		if len(flows) == 2*q.limit {
-			truncate()
+		if direction := table.Direction(&f); q.selector.Match(&f, direction) {
+			add(&f, direction)
 		}
 	}
-	truncate()
-	return flows, matched, nil
+	return nil
 }
 
-func (c *Collector) flowJSON(f *sockdiag.Flow, direction sockdiag.Direction, now time.Time) *flowJSON {
-	out := &flowJSON{FlowJSON: hangup.NewFlowJSON(f, direction)}
+func (c *Collector) flowJSON(f *sockdiag.Flow, direction sockdiag.Direction, of podName, now time.Time) *flowJSON {
+	out := &flowJSON{Namespace: of.namespace, Pod: of.pod, FlowJSON: hangup.NewFlowJSON(f, direction)}
 	if first, known := c.FirstSeen(f); known {
 		out.AgeSeconds = hangup.SecondsJSON(max(0, now.Sub(first)), true)
 	}
@@ -213,4 +236,20 @@ type flowsJSON struct {
 	Matched   int         `json:"matched"`
 	Truncated bool        `json:"truncated"`
 	Flows     []*flowJSON `json:"flows"`
+	// Namespaces is nil without Config.Node.
+	Namespaces *flowsNamespaces `json:"namespaces,omitempty"`
+}
+
+// flowsNamespaces counts the namespaces of matching pods. The flows of those that failed may
+// be missing.
+type flowsNamespaces struct {
+	Read   int `json:"read"`
+	Failed int `json:"failed"`
+	Ended  int `json:"ended"`
+}
+
+// truncate keeps the first flows in the order of the query.
+func (r *flowsJSON) truncate(q *flowsQuery) {
+	slices.SortFunc(r.Flows, q.compare)
+	r.Flows = r.Flows[:min(len(r.Flows), q.limit)]
 }

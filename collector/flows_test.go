@@ -17,9 +17,10 @@ import (
 
 // flowsResponse is the decoded response of FlowsHandler.
 type flowsResponse struct {
-	Matched   int
-	Truncated bool
-	Flows     []map[string]any
+	Matched    int
+	Truncated  bool
+	Flows      []map[string]any
+	Namespaces map[string]int
 }
 
 func getFlows(t *testing.T, h http.Handler, query string) (flowsResponse, []string) {
@@ -138,7 +139,7 @@ func TestFlowsHandlerRejects(t *testing.T) {
 // The parameter destination accepts the same addresses as all other inputs.
 func TestFlowsQuerySharedInputs(t *testing.T) {
 	for _, tt := range addresses.Inputs() {
-		q, err := parseFlowsQuery("destination=" + url.QueryEscape(tt.Text))
+		q, err := parseFlowsQuery("destination="+url.QueryEscape(tt.Text), false)
 		switch {
 		case tt.Fails != "":
 			if err == nil || !strings.Contains(err.Error(), tt.Fails) {

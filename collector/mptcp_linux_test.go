@@ -153,7 +153,7 @@ func TestPrivilegedScrapeNoMPTCPDiag(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c.dial = func() (source, error) {
+		c.dial = func(uint64) (source, error) {
 			conn, err := sockdiag.Dial()
 			return nodiag.Conn{Conn: conn}, err
 		}

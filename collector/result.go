@@ -1,6 +1,7 @@
 package collector
 
 import (
+	"net/netip"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -15,10 +16,10 @@ type result struct {
 	tcp, mptcp   sourceResult
 	destinations []series // including other
 	inbound      []series // by local port, including other
-	folded       int      // number of folded destinations
-	foldedMore   bool     // folded is a lower bound
+	folded       []folded // of each namespace that was read
 	observed     []prometheus.Metric
-	idleListed   bool // destinations have aggregate.idleTimes
+	idleListed   bool        // destinations have aggregate.idleTimes
+	node         *nodeResult // nil without NodeConfig
 }
 
 // sourceResult is the outcome of the dump of one protocol.
@@ -27,8 +28,16 @@ type sourceResult struct {
 	took time.Duration
 }
 
+// folded is the number of folded destinations of a namespace.
+type folded struct {
+	pod   []*dto.LabelPair // see series
+	n     int
+	lower bool // n is a lower bound
+}
+
 // series is an exported destination, or a local port if destination is nil.
 type series struct {
+	pod               []*dto.LabelPair // labels namespace and pod; nil without NodeConfig
 	destination, port *dto.LabelPair
 	aggregate
 }
@@ -38,34 +47,97 @@ func (r *result) tcpOK() bool { return r.tcp.err == nil }
 // mptcpOK requires TCP as well: subflows are TCP sockets.
 func (r *result) mptcpOK() bool { return r.tcpOK() && r.mptcp.err == nil }
 
+// add appends the series of a namespace; nil adds none.
+func (r *result) add(n *namespaceResult) {
+	if n == nil {
+		return
+	}
+	r.destinations = n.outbound.appendTo(r.destinations)
+	r.inbound = n.inbound.appendTo(r.inbound)
+	r.folded = append(r.folded, folded{n.pod, n.outbound.folded, n.outbound.lower})
+}
+
 // otherLabel is the label value of the overflow aggregate.
 const otherLabel = "other"
 
-// newResult returns the result of the scan in the aggregator. After an incomplete dump
-// of TCP it has no destinations.
-func (c *Collector) newResult(tcp, mptcp sourceResult) *result {
-	defer c.aggregator.destinations.releaseIdleTimes()
-	r := &result{tcp: tcp, mptcp: mptcp, idleListed: c.aggregator.listIdle}
-	if !r.tcpOK() {
-		return r
-	}
-	kept, rest, folded := c.aggregator.destinations.choose()
-	for _, k := range kept {
-		destination, port := c.aggregator.mapper.labels(k.destination)
-		r.destinations = append(r.destinations, series{exposition.Label("destination", destination), exposition.Label("port", port), *k.aggregate})
-	}
-	if folded > 0 {
-		r.destinations = append(r.destinations, series{exposition.Label("destination", otherLabel), exposition.Label("port", ""), rest})
-	}
-	r.folded, r.foldedMore = folded, c.aggregator.destinations.heavy.overflown()
+// namespaceResult is the result of a scan of one network namespace.
+type namespaceResult struct {
+	pod               []*dto.LabelPair // see series
+	outbound, inbound selection
+}
 
-	kept, rest, folded = c.aggregator.inbound.choose()
+// selection has the kept destinations, or local ports, of a namespace.
+type selection struct {
+	kept     []series         // pinned and large ones first
+	keys     []netip.AddrPort // of kept
+	other    series           // the sum of the folded ones
+	folded   int
+	lower    bool // folded is a lower bound
+	reserved *reserved
+}
+
+// result returns the result of the scan in the aggregator. After an incomplete dump of TCP
+// it is nil, and after one of MPTCP the series have none. pod has the labels of the pod.
+func (a *aggregator) result(tcp, mptcp sourceResult, pod []*dto.LabelPair) *namespaceResult {
+	defer a.destinations.releaseIdleTimes()
+	if tcp.err != nil {
+		return nil
+	}
+	n := &namespaceResult{pod: pod}
+	n.outbound = a.destinations.selected(func(d netip.AddrPort) series {
+		destination, port := a.mapper.labels(d)
+		return series{pod: pod, destination: exposition.Label("destination", destination), port: exposition.Label("port", port)}
+	})
+	n.outbound.other.pod = pod
+	n.outbound.other.destination, n.outbound.other.port = exposition.Label("destination", otherLabel), exposition.Label("port", "")
+	n.inbound = a.inbound.selected(func(d netip.AddrPort) series {
+		_, port := a.mapper.labels(d)
+		return series{pod: pod, port: exposition.Label("port", port)}
+	})
+	n.inbound.other.pod, n.inbound.other.port = pod, exposition.Label("port", otherLabel)
+	if mptcp.err != nil {
+		n.outbound.dropMPTCP()
+	}
+	return n
+}
+
+// selected returns the result of choose. label returns the series of a destination, without
+// the aggregate.
+func (l *destinationLimit) selected(label func(netip.AddrPort) series) selection {
+	kept, rest, folded := l.choose()
+	s := selection{folded: folded, lower: l.heavy.overflown(), reserved: l.reserved}
+	s.kept, s.keys = make([]series, 0, len(kept)+1), make([]netip.AddrPort, 0, len(kept))
 	for _, k := range kept {
-		_, port := c.aggregator.mapper.labels(k.destination)
-		r.inbound = append(r.inbound, series{nil, exposition.Label("port", port), *k.aggregate})
+		one := label(k.destination)
+		one.aggregate = *k.aggregate
+		s.kept, s.keys = append(s.kept, one), append(s.keys, k.destination)
 	}
-	if folded > 0 {
-		r.inbound = append(r.inbound, series{nil, exposition.Label("port", otherLabel), rest})
+	s.other.aggregate = rest
+	return s
+}
+
+func (s *selection) dropMPTCP() {
+	for i := range s.kept {
+		s.kept[i].mptcp = nil
 	}
-	return r
+	s.other.mptcp = nil
+}
+
+// truncate folds all but the first n kept destinations.
+func (s *selection) truncate(n int) {
+	for i := n; i < len(s.kept); i++ {
+		s.other.merge(&s.kept[i].aggregate)
+		s.folded++
+		delete(s.reserved.kept, s.keys[i])
+	}
+	s.kept = s.kept[:min(n, len(s.kept))]
+}
+
+// appendTo appends the kept destinations, and the sum of the folded ones if there are any.
+func (s *selection) appendTo(all []series) []series {
+	all = append(all, s.kept...)
+	if s.folded > 0 {
+		all = append(all, s.other)
+	}
+	return all
 }

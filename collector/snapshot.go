@@ -17,10 +17,15 @@ type Snapshot struct {
 	FoldedMore bool
 	// Inbound is the number of sockets of inbound flows, without TIME_WAIT.
 	Inbound int
+	// Node counts the namespaces of the node; nil without Config.Node. Destinations, Folded and
+	// Inbound are about those that were read.
+	Node *NodeCounts
 }
 
 // Destination holds the counts of the outbound flows to one destination.
 type Destination struct {
+	// Namespace and Pod are the labels namespace and pod; empty without Config.Node.
+	Namespace, Pod string
 	// Address and Port are the labels destination and port: an address or prefix, and a
 	// port number. The sum of the folded destinations has "other" and "".
 	Address, Port string
@@ -51,18 +56,27 @@ func IdleBuckets() []time.Duration { return slices.Clone(idleBuckets[:]) }
 
 // Snapshot scans the sockets and returns the result. It shares a running scan with
 // concurrent scrapes, unless that scan lists no idle times. It fails if the dump of TCP
-// sockets is incomplete; after an incomplete dump of MPTCP the MPTCP counts are 0.
+// sockets is incomplete; after an incomplete dump of MPTCP the MPTCP counts are 0. With
+// Config.Node it fails only if NodeConfig.Find fails; see Snapshot.Node.
 func (c *Collector) Snapshot(ctx context.Context) (*Snapshot, error) {
 	r, err := c.listingScan(ctx)
 	switch {
 	case err != nil:
 		return nil, err
-	case !r.tcpOK():
+	case !r.tcpOK() && !r.found():
 		return nil, fmt.Errorf("read sockets: %w", r.tcp.err)
 	}
-	s := &Snapshot{Folded: r.folded, FoldedMore: r.foldedMore}
+	s := new(Snapshot)
+	if r.found() {
+		counts := r.node.counts
+		s.Node = &counts
+	}
+	for _, f := range r.folded {
+		s.Folded += f.n
+		s.FoldedMore = s.FoldedMore || f.lower
+	}
 	for i := range r.destinations {
-		s.Destinations = append(s.Destinations, r.destinations[i].snapshot(r.mptcpOK()))
+		s.Destinations = append(s.Destinations, r.destinations[i].snapshot())
 	}
 	for i := range r.inbound {
 		s.Inbound += int(r.inbound[i].sockets())
@@ -76,19 +90,22 @@ func (c *Collector) listingScan(ctx context.Context) (*result, error) {
 	c.snapshots.Add(1)
 	defer c.snapshots.Add(-1)
 	for {
-		r, err := c.scans.do(ctx, c.scan)
+		r, err := c.share(ctx)
 		if err != nil || r.idleListed {
 			return r, err
 		}
 	}
 }
 
-func (s *series) snapshot(withMPTCP bool) Destination {
+func (s *series) snapshot() Destination {
 	d := Destination{
 		Address: s.destination.GetValue(),
 		Port:    s.port.GetValue(),
 		Sockets: int(s.sockets()),
 		Armed:   int(s.armed),
+	}
+	if s.pod != nil {
+		d.Namespace, d.Pod = s.pod[0].GetValue(), s.pod[1].GetValue()
 	}
 	for _, n := range s.idle.counts {
 		d.Idle = append(d.Idle, int(n))
@@ -99,7 +116,7 @@ func (s *series) snapshot(withMPTCP bool) Destination {
 	for _, n := range s.stalled {
 		d.Stalled += int(n)
 	}
-	if m := s.mptcp; withMPTCP && m != nil {
+	if m := s.mptcp; m != nil {
 		d.Connections, d.Pathless = int(m.connections()), int(m.pathless)
 		for role := range m.subflows {
 			d.Subflows += int(m.subflows[role][0] + m.subflows[role][1] + m.hidden[role])

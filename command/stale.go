@@ -63,7 +63,7 @@ func (s *staleFlags) destinations(ctx context.Context, stderr io.Writer) ([]neti
 		return nil, nil, err
 	}
 	port = cmp.Or(port, state.Port)
-	resolved, err := services.Resolve(ctx, services.Service{Name: name, Port: port})
+	resolved, err := services.Resolve(ctx, services.Service{Name: name, Port: port, Resolver: state.Resolver})
 	if err != nil {
 		return nil, nil, inputError{fmt.Errorf("--stale: cannot look up current addresses of %s: %w; to hang up anyway, run tcphup ADDRESS PORT", name, err)}
 	}

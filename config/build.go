@@ -1,6 +1,7 @@
 package config
 
 import (
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -47,6 +48,9 @@ func (d *decoder) policy(n *yaml.Node, base settings, rules *alerts.Rules) {
 	if p.Ports != nil && len(p.Ports) == 0 {
 		d.fail(values["ports"], "ports must not be empty: omit the key to allow every port")
 	}
+	if p.Namespaces != nil && len(p.Namespaces) == 0 {
+		d.fail(values["namespaces"], "namespaces must not be empty: list Kubernetes namespaces, or remove the key without node mode")
+	}
 	d.checkQuotes(values["match"])
 	d.checkSettings(n, &p.settings)
 	rule := p.rule()
@@ -74,7 +78,10 @@ func (d *decoder) checkSettings(n *yaml.Node, s *settings) {
 func (d *decoder) service(n *yaml.Node, c *Config) {
 	s := service{Settle: services.DefaultSettle, Interval: services.DefaultInterval}
 	d.object(n, "a service", &s)
-	if s.Name != "" && !c.addService(services.Service{Name: string(s.Name), Port: s.Port, Settle: s.Settle, Interval: s.Interval}) {
+	watched := services.Service{
+		Name: string(s.Name), Port: s.Port, Resolver: netip.AddrPort(s.Resolver), Settle: s.Settle, Interval: s.Interval,
+	}
+	if s.Name != "" && !c.addService(watched) {
 		d.fail(n, "duplicate service name %q", s.Name)
 	}
 }

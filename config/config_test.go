@@ -19,7 +19,10 @@ import (
 	"tcphup/test/kit/addresses"
 )
 
-var cmpPrefix = cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })
+var (
+	cmpPrefix   = cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })
+	cmpAddrPort = cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })
+)
 
 // The example file is valid, and its section defaults has the default values.
 func TestExampleConfig(t *testing.T) {
@@ -75,14 +78,14 @@ func TestExampleConfig(t *testing.T) {
 	if diff := cmp.Diff(never, c.Rules.Never, cmpPrefix); diff != "" {
 		t.Errorf("never (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff([]services.Service{{Name: "db.internal", Port: 5432, Settle: time.Minute, Interval: 15 * time.Second}}, c.Services); diff != "" {
+	if diff := cmp.Diff([]services.Service{{Name: "db.internal", Port: 5432, Settle: time.Minute, Interval: 15 * time.Second}}, c.Services, cmpAddrPort); diff != "" {
 		t.Errorf("services (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff(c.Services, c.Watched()); diff != "" {
+	if diff := cmp.Diff(c.Services, c.Watched(), cmpAddrPort); diff != "" {
 		t.Errorf("watched (-want +got):\n%s", diff)
 	}
 	c.Rules.Policies[0].Allow.Names = []string{"db.internal", "cache.internal"}
-	if diff := cmp.Diff(append(slices.Clone(c.Services), services.Service{Name: "cache.internal"}), c.Watched()); diff != "" {
+	if diff := cmp.Diff(append(slices.Clone(c.Services), services.Service{Name: "cache.internal"}), c.Watched(), cmpAddrPort); diff != "" {
 		t.Errorf("watched with a name of a policy (-want +got):\n%s", diff)
 	}
 
@@ -100,6 +103,24 @@ func TestExampleConfig(t *testing.T) {
 	bare.Rules.Policies[1].Method, bare.Rules.Policies[1].MPTCP = hangup.Auto, hangup.Connection
 	if diff := cmp.Diff(failover.Limits, bare.Rules.Policies[1].Limits); diff != "" {
 		t.Errorf("limits without the defaults (-with +without):\n%s", diff)
+	}
+}
+
+// The example of a policy for node mode is a comment of the example file.
+func TestExampleOfNode(t *testing.T) {
+	path := filepath.Join("..", "deploy", "tcphup.example.yml")
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, example, _ := strings.Cut(string(content), "  # - name: shop\n")
+	example, _, _ = strings.Cut("  # - name: shop\n"+example, "\n\n")
+	c, err := Parse(path, []byte(strings.ReplaceAll("policies:\n"+example+"\n", "\n  # ", "\n  ")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p := c.Rules.Policies[0]; !slices.Equal(p.Namespaces, []string{"shop", "shop-staging"}) || p.TokenFile != "/etc/tcphup/shop.token" {
+		t.Errorf("got %+v", p)
 	}
 }
 
@@ -129,6 +150,35 @@ func TestConfigWithoutPolicies(t *testing.T) {
 				t.Errorf("policies (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// Namespaces and tokens are those of one policy. The embedded policies have no namespaces.
+func TestConfigOfNode(t *testing.T) {
+	c, err := Parse("x.yml", []byte(`
+policies:
+  - {name: a, match: [a="b"], allow: ['::1'], namespaces: [shop, shop-2], token_file: /etc/tcphup/shop.token}
+  - {name: b, match: [a="b"], allow: ['::1']}
+services: [{name: a.b, port: 1}]
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, b := c.Rules.Policies[0], c.Rules.Policies[1]
+	if !slices.Equal(a.Namespaces, []string{"shop", "shop-2"}) || a.TokenFile != "/etc/tcphup/shop.token" {
+		t.Errorf("a is %+v", a)
+	}
+	if b.Namespaces != nil || b.TokenFile != "" {
+		t.Errorf("b is %+v", b)
+	}
+	c = Default()
+	if err := c.AddServices([]services.Service{{Name: "db.internal", Port: 5432}}); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range c.Rules.Policies {
+		if p.Namespaces == nil || len(p.Namespaces) != 0 || p.TokenFile != "" {
+			t.Errorf("embedded policy %s: %+v", p.Name, p)
+		}
 	}
 }
 
@@ -232,7 +282,7 @@ func configMistakes() []configMistake {
 		},
 		{"key twice", "never: []\nnever: []\n", []string{`x.yml:2: duplicate key "never" in the configuration`}},
 		{"merge key", policy("<<: {shadow: true}"), []string{`x.yml:5: unknown key "<<" in a policy: the known keys are ` +
-			"allow, drain, evidence, labels, limits, linger, match, method, mptcp, name, ports, receive_wait, shadow, sigpipe_safe"}},
+			"allow, drain, evidence, labels, limits, linger, match, method, mptcp, name, namespaces, ports, receive_wait, shadow, sigpipe_safe, token_file"}},
 		{"not a list", "never: 10.0.0.1\n", []string{"x.yml:1: never must be a list: write [a, b], or one entry per line after a dash"}},
 		{"null list", "never:\n", []string{"x.yml:1: never must be a list: write [a, b], or one entry per line after a dash"}},
 		{
@@ -240,7 +290,7 @@ func configMistakes() []configMistake {
 			[]string{`x.yml:2: missing key "name" in a policy`, `x.yml:2: missing key "match" in a policy`, `x.yml:2: missing key "allow" in a policy`},
 		},
 		{"policy a text", "policies: [a]\n", []string{"x.yml:1: a policy must be a mapping with the keys allow, drain, evidence, " +
-			"labels, limits, linger, match, method, mptcp, name, ports, receive_wait, shadow, sigpipe_safe"}},
+			"labels, limits, linger, match, method, mptcp, name, namespaces, ports, receive_wait, shadow, sigpipe_safe, token_file"}},
 		{"allow misspelt", policy("alow: []"), []string{`x.yml:5: unknown key "alow" in a policy: did you mean "allow"?`}},
 		{
 			"allow empty", "policies: [{name: a, match: [a=\"b\"], allow: []}]\n",
@@ -286,6 +336,13 @@ func configMistakes() []configMistake {
 		{"fraction NaN", policy("limits: {fraction: .nan}"), []string{"x.yml:5: limits.fraction must be a number above 0, at most 1"}},
 		{"rate", policy("limits: {rate: -1}"), []string{"x.yml:5: limits.rate must be a number above 0, at most 10000"}},
 		{"sigpipe_safe", policy("sigpipe_safe: [psql, 0123456789abcdef]"), []string{`x.yml:5: sigpipe_safe: "0123456789abcdef" is not a command name of 1 to 15 bytes`}},
+		{"namespaces", policy("namespaces: [shop, _unknown, 'shop-*', Shop, '']"), []string{
+			`x.yml:5: namespaces: "_unknown" is not the name of a Kubernetes namespace: write exact names, of up to 63 lower-case letters, digits and -`,
+			`x.yml:5: namespaces: "shop-*" is not the name`, `x.yml:5: namespaces: "Shop" is not the name`,
+			`x.yml:5: each entry of namespaces must be a non-empty string`,
+		}},
+		{"no namespaces", policy("namespaces: []"), []string{"x.yml:5: namespaces must not be empty: list Kubernetes namespaces, or remove the key without node mode"}},
+		{"token file", policy("token_file: shop.token"), []string{`x.yml:5: token_file "shop.token" is not an absolute path: write one such as /etc/tcphup/shop.token`}},
 		{"duration", policy("linger: 3"), []string{"x.yml:5: linger must be a duration such as 500ms, 30s, 5m or 1h, and at least 100ms"}},
 		{"duration below the bound", policy("limits: {max_alert_age: 0s}"), []string{"x.yml:5: limits.max_alert_age must be a duration such as 500ms, 30s, 5m or 1h, and at least 1s"}},
 		{
@@ -320,7 +377,26 @@ func configMistakes() []configMistake {
 			"x.yml:4: settle must be a duration such as 500ms, 30s, 5m or 1h, and at least 1s",
 			"x.yml:4: interval must be a duration such as 500ms, 30s, 5m or 1h, and at least 1s",
 			`x.yml:4: duplicate service name "a.b"`,
-			"x.yml:5: a service must be a mapping with the keys interval, name, port, settle",
+			"x.yml:5: a service must be a mapping with the keys interval, name, port, resolver, settle",
+		}},
+		{"resolvers", "services:\n- {name: a.b, port: 1, resolver: kube-dns}\n- {name: c.d, port: 1, resolver: 10.0.0.0/8}\n" +
+			"- {name: e.f, port: 1, resolver: 10.0.0.1:dns}\n- {name: g.h, port: 1, resolver: [fd00::10]}\n- {name: i.j, port: 1, resolver: 'fe80::1'}\n" +
+			"- {name: k.l, port: 1, resolver: 0.0.0.0}\n- {name: m.n, port: 1, resolver: {a: b}}\n- {name: o.p, port: 1, resolver: ''}\n- {name: q.r, port: 1, resolver: 53}\n", []string{
+			`x.yml:2: resolver "kube-dns" is not the address of a name server: write one such as 10.96.0.10, 10.96.0.10:5353 or "[fd00::10]:53"`,
+			`x.yml:3: resolver "10.0.0.0/8" is not the address of a name server`,
+			`x.yml:4: resolver "10.0.0.1:dns" is not the address of a name server`,
+			"x.yml:5: resolver must be a non-empty string: write it in quotes",
+			`x.yml:6: resolver "fe80::1" is not the address of a name server`,
+			`x.yml:7: resolver "0.0.0.0" is not the address of a name server`,
+			"x.yml:8: resolver must be a non-empty string: write it in quotes",
+			"x.yml:9: resolver must be a non-empty string: write it in quotes",
+			"x.yml:10: resolver must be a non-empty string: write it in quotes",
+		}},
+		{"a name with two resolvers", "services:\n- {name: a.b, port: 1, resolver: 10.96.0.10}\n- {name: a.b, port: 1}\n", []string{
+			`x.yml:3: duplicate service name "a.b"`,
+		}},
+		{"defaults with namespaces", "defaults:\n  namespaces: [shop]\n  token_file: /x\n", []string{
+			`x.yml:2: unknown key "namespaces" in defaults`, `x.yml:3: unknown key "token_file" in defaults`,
 		}},
 		{"defaults with a name", "defaults:\n  name: a\n", []string{`x.yml:2: unknown key "name" in defaults: the known keys are ` +
 			"drain, evidence, labels, limits, linger, method, mptcp, receive_wait, shadow, sigpipe_safe"}},

@@ -114,10 +114,13 @@ func (d *decoder) value(n *yaml.Node, key string, v reflect.Value, tag reflect.S
 		v.Set(reflect.ValueOf(*n))
 		return
 	}
-	switch v.Kind() {
-	case reflect.Struct:
+	_, isText := v.Addr().Interface().(encoding.TextUnmarshaler)
+	switch kind := v.Kind(); {
+	case isText:
+		d.scalar(n, key, key, v, tag)
+	case kind == reflect.Struct:
 		d.mapping(n, key, key+".", v)
-	case reflect.Slice:
+	case kind == reflect.Slice:
 		d.list(n, key, v, tag)
 	default:
 		d.scalar(n, key, key, v, tag)

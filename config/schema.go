@@ -1,8 +1,10 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
+	"path/filepath"
 	"regexp"
 	"time"
 
@@ -26,10 +28,14 @@ type file struct {
 }
 
 type policy struct {
-	Name     policyName `yaml:"name" required:"true"`
-	Match    []matchers `yaml:"match" required:"true"`
-	Allow    []host     `yaml:"allow" required:"true"`
-	Ports    []uint16   `yaml:"ports" min:"1" max:"65535"`
+	Name  policyName `yaml:"name" required:"true"`
+	Match []matchers `yaml:"match" required:"true"`
+	Allow []host     `yaml:"allow" required:"true"`
+	Ports []uint16   `yaml:"ports" min:"1" max:"65535"`
+
+	Namespaces []namespaceName `yaml:"namespaces"`
+	TokenFile  absolutePath    `yaml:"token_file"`
+
 	settings `yaml:",inline"`
 }
 
@@ -85,6 +91,7 @@ type drain struct {
 type service struct {
 	Name     hostName      `yaml:"name" required:"true"`
 	Port     uint16        `yaml:"port" required:"true" min:"1" max:"65535"`
+	Resolver nameServer    `yaml:"resolver"`
 	Settle   time.Duration `yaml:"settle" min:"1s"`
 	Interval time.Duration `yaml:"interval" min:"1s"`
 }
@@ -102,8 +109,9 @@ func defaultSettings() settings {
 // rule converts a policy of the file.
 func (p *policy) rule() alerts.Policy {
 	rule := alerts.Policy{
-		Name:  string(p.Name),
-		Ports: p.Ports,
+		Name:      string(p.Name),
+		Ports:     p.Ports,
+		TokenFile: string(p.TokenFile),
 		Labels: alerts.LabelNames{
 			Destination: string(p.Labels.Destination), Port: string(p.Labels.Port), Service: string(p.Labels.Service),
 		},
@@ -120,6 +128,9 @@ func (p *policy) rule() alerts.Policy {
 	}
 	for _, c := range p.SIGPIPESafe {
 		rule.SIGPIPESafe = append(rule.SIGPIPESafe, string(c))
+	}
+	for _, n := range p.Namespaces {
+		rule.Namespaces = append(rule.Namespaces, string(n))
 	}
 	for _, m := range p.Match {
 		rule.Match = append(rule.Match, m...)
@@ -158,6 +169,23 @@ func (l *labelName) UnmarshalText(text []byte) error {
 	return nil
 }
 
+type namespaceName string
+
+func (n *namespaceName) UnmarshalText(text []byte) error {
+	*n = namespaceName(text)
+	return alerts.CheckNamespace(string(text))
+}
+
+type absolutePath string
+
+func (p *absolutePath) UnmarshalText(text []byte) error {
+	*p = absolutePath(text)
+	if !filepath.IsAbs(string(text)) {
+		return fmt.Errorf("%q is not an absolute path: write one such as /etc/tcphup/shop.token", text)
+	}
+	return nil
+}
+
 type commandName string
 
 func (c *commandName) UnmarshalText(text []byte) error {
@@ -172,6 +200,21 @@ func (h *hostName) UnmarshalText(text []byte) error {
 	*h = hostName(name)
 	return err
 }
+
+// nameServer is the address of a name server; the default port is 53.
+type nameServer netip.AddrPort
+
+func (s *nameServer) UnmarshalText(text []byte) error {
+	prefix, port, err := address.ParseEndpoint(string(text))
+	addr := prefix.Addr()
+	if err != nil || !prefix.IsSingleIP() || addr.Is6() && addr.IsLinkLocalUnicast() {
+		return fmt.Errorf("%q is not the address of a name server: write one such as 10.96.0.10, 10.96.0.10:5353 or \"[fd00::10]:53\"", text)
+	}
+	*s = nameServer(netip.AddrPortFrom(addr, cmp.Or(port, dnsPort)))
+	return nil
+}
+
+const dnsPort = 53
 
 type matchers labels.Matchers
 

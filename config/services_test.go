@@ -3,9 +3,36 @@ package config
 import (
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"tcphup/alerts"
 	"tcphup/services"
 )
+
+// The port of a resolver is 53 by default. A name that a policy allows has the resolver of
+// the service of that name.
+func TestResolvers(t *testing.T) {
+	for value, want := range map[string]string{
+		"10.96.0.10": "10.96.0.10:53", "10.96.0.10:5353": "10.96.0.10:5353", "fd00::10": "[fd00::10]:53",
+		`"[fd00::10]:5353"`: "[fd00::10]:5353", `"::ffff:10.96.0.10"`: "10.96.0.10:53",
+	} {
+		c, err := Parse("x.yml", []byte(`
+services: [{name: db.internal, port: 5432, resolver: `+value+`}, {name: web.internal, port: 80}]
+policies: [{name: a, match: [a="b"], allow: [db.internal, cache.internal]}]
+`))
+		if err != nil {
+			t.Errorf("%s: %v", value, err)
+			continue
+		}
+		var got []string
+		for _, s := range c.Watched() {
+			got = append(got, s.Name+" "+s.Resolver.String())
+		}
+		if diff := cmp.Diff([]string{"db.internal " + want, "web.internal invalid AddrPort", "cache.internal invalid AddrPort"}, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", value, diff)
+		}
+	}
+}
 
 // The embedded policy for services comes before the embedded policy.
 func TestStalePolicy(t *testing.T) {

@@ -30,6 +30,19 @@ type Pod struct {
 	Owns func(cgroup string) bool
 }
 
+// UnknownNamespace is the label namespace of a pod whose name is unknown. No namespace of
+// Kubernetes can have this name.
+const UnknownNamespace = "_unknown"
+
+// Labels returns the values of the labels namespace and pod: UnknownNamespace and the uid if
+// the name is unknown.
+func (p *Pod) Labels() (namespace, pod string) {
+	if p.Namespace == "" || p.Name == "" {
+		return UnknownNamespace, p.UID
+	}
+	return p.Namespace, p.Name
+}
+
 // Enter calls open in the namespace; see Do.
 func (n Namespace) Enter(open func() error) error {
 	if n.Do == nil {

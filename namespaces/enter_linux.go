@@ -19,8 +19,10 @@ var ErrEnded = fmt.Errorf("namespace has ended: %w", os.ErrNotExist)
 // namespace; goroutines that it starts run outside. For the namespace of this process, Do
 // calls fn directly. Do must not be called within fn.
 //
-// It needs CAP_SYS_PTRACE and CAP_SYS_ADMIN. The error matches os.ErrPermission without
-// these, and ErrEnded if the namespace has ended; fn was not called then.
+// It needs CAP_SYS_PTRACE, and CAP_SYS_ADMIN in the permitted set. If CAP_SYS_ADMIN is not
+// effective, Do makes it effective on its thread for the two system calls that change the
+// namespace, and not while fn runs. The error matches os.ErrPermission without the capabilities,
+// and ErrEnded if the namespace has ended; fn was not called then.
 func (n *Namespace) Do(fn func() error) error {
 	if n.Own {
 		return fn()
@@ -49,7 +51,7 @@ func (n *Namespace) open() (int, error) {
 		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 		switch {
 		case errors.Is(err, unix.EACCES) && unix.Access(filepath.Dir(filepath.Dir(path)), unix.F_OK) != nil:
-			continue // it has just ended, see statNamespace
+			continue // it has just ended, see threadNamespace
 		case errors.Is(err, os.ErrPermission):
 			result = fmt.Errorf("%w: grant CAP_SYS_PTRACE, or run tcphup as root", err)
 			continue
@@ -68,22 +70,47 @@ func (n *Namespace) open() (int, error) {
 }
 
 // within calls fn in the namespace of fd on the calling thread, and reports whether the
-// thread is in its former namespace again.
+// thread is as before.
 func within(fd int, fn func() error) (restored bool, err error) {
 	own, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		own = -1 // the thread cannot return, and ends
 	}
 	defer unix.Close(own)
-	if err := unix.Setns(fd, unix.CLONE_NEWNET); err != nil {
+	if lowered, err := setns(fd); err != nil {
 		err = fmt.Errorf("enter network namespace: %w", err)
 		if errors.Is(err, os.ErrPermission) {
 			err = fmt.Errorf("%w: grant CAP_SYS_ADMIN, or run tcphup as root", err)
 		}
-		return true, err
+		return lowered, err
 	}
 	err = fn()
-	return unix.Setns(own, unix.CLONE_NEWNET) == nil, err
+	lowered, left := setns(own)
+	return lowered && left == nil, err
+}
+
+// setns moves the calling thread to a network namespace. CAP_SYS_ADMIN is effective meanwhile
+// if it is permitted. lowered is false if it stays effective, although it was not before: then
+// err is not nil.
+func setns(fd int) (lowered bool, err error) {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3} // of this thread
+	var before [2]unix.CapUserData
+	if err := unix.Capget(&header, &before[0]); err != nil {
+		return true, fmt.Errorf("read capabilities: %w", err)
+	}
+	raised := before
+	raised[0].Effective |= before[0].Permitted & (1 << unix.CAP_SYS_ADMIN)
+	if raised == before {
+		return true, unix.Setns(fd, unix.CLONE_NEWNET)
+	}
+	if err := unix.Capset(&header, &raised[0]); err != nil {
+		return true, fmt.Errorf("make CAP_SYS_ADMIN effective: %w", err)
+	}
+	err = unix.Setns(fd, unix.CLONE_NEWNET)
+	if still := unix.Capset(&header, &before[0]); still != nil {
+		return false, errors.Join(err, fmt.Errorf("make CAP_SYS_ADMIN ineffective: %w", still))
+	}
+	return true, err
 }
 
 // onThread calls fn on a thread of its own, which ends unless fn restored it. That thread is

@@ -191,39 +191,59 @@ func TestPrivilegedDoOtherProcess(t *testing.T) {
 	})
 }
 
-// Without CAP_SYS_ADMIN the error names it.
+// setCapabilities sets the capabilities of this process. drop is removed from the effective
+// set, and from the permitted one as well if permanently is set. It returns the former ones.
+func setCapabilities(t *testing.T, drop libcap.Value, permanently bool) *libcap.Set {
+	t.Helper()
+	before := libcap.GetProc()
+	without, err := before.Dup()
+	if err == nil {
+		err = without.SetFlag(libcap.Effective, false, drop)
+	}
+	if err == nil && permanently {
+		err = without.SetFlag(libcap.Permitted, false, drop)
+	}
+	if err == nil {
+		err = without.SetProc()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return before
+}
+
+// Without CAP_SYS_PTRACE or CAP_SYS_ADMIN the error names it.
 func TestPrivilegedDoWithoutCapability(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		app := startIn(t, nstest.NewNamespace(t, "web"), testapp.Build(t))
 		found := discover(t)
 		ns := *found.of(t, app.PID())
-		for _, tt := range []struct {
-			missing libcap.Value
-			name    string
-		}{{libcap.SYS_ADMIN, "CAP_SYS_ADMIN"}, {libcap.SYS_PTRACE, "CAP_SYS_PTRACE"}} {
-			before := libcap.GetProc()
-			without := libcap.NewSet()
-			if tt.missing == libcap.SYS_PTRACE {
-				ns.file = ""
-			} else if err := without.SetFlag(libcap.Effective, true, libcap.SYS_PTRACE); err != nil {
-				t.Fatal(err)
-			}
-			if err := without.FillFlag(libcap.Permitted, before, libcap.Permitted); err != nil {
-				t.Fatal(err)
-			}
-			if err := without.SetProc(); err != nil {
-				t.Fatal(err)
-			}
+		file := ns.file
+		mustFail := func(name string) {
+			t.Helper()
 			err := ns.Do(func() error {
 				t.Error("entered")
 				return nil
 			})
-			if !errors.Is(err, os.ErrPermission) || errors.Is(err, ErrEnded) || !strings.Contains(err.Error(), tt.name) {
-				t.Errorf("without %s: %v", tt.name, err)
-			}
-			if err := before.SetProc(); err != nil {
-				t.Fatal(err)
+			if !errors.Is(err, os.ErrPermission) || errors.Is(err, ErrEnded) || !strings.Contains(err.Error(), name) {
+				t.Errorf("without %s: %v", name, err)
 			}
 		}
+		ns.file = ""
+		before := libcap.GetProc()
+		none := libcap.NewSet()
+		if err := none.FillFlag(libcap.Permitted, before, libcap.Permitted); err != nil {
+			t.Fatal(err)
+		}
+		if err := none.SetProc(); err != nil {
+			t.Fatal(err)
+		}
+		mustFail("CAP_SYS_PTRACE")
+		if err := before.SetProc(); err != nil {
+			t.Fatal(err)
+		}
+		ns.file = file
+		setCapabilities(t, libcap.SYS_ADMIN, true)
+		mustFail("CAP_SYS_ADMIN")
 	})
 }

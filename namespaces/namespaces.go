@@ -53,6 +53,8 @@ type Found struct {
 	Unreadable int
 	// Hidden is set if /proc omits processes of other users (mount option hidepid).
 	Hidden bool
+
+	unreadable []int // ids of the processes that Unreadable counts
 }
 
 // Others counts the namespaces with processes, without the namespace of this process.

@@ -49,22 +49,26 @@ func respond(text string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, text) }
 }
 
-// local restricts a handler that exposes processes and peers to local or authenticated
-// clients.
+// local restricts a handler that exposes processes and peers to the clients of maySeePeers.
 func (x *server) local(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !x.maySeePeers(r) {
-			http.Error(w, "forbidden: use localhost on this host, or require credentials with --web.config.file", http.StatusForbidden)
+			reason := "forbidden: use localhost on this host, or require credentials with --web.config.file"
+			if x.options.Node.Enabled {
+				reason = "forbidden: the peers of all pods are for clients with credentials only: require them with --web.config.file"
+			}
+			http.Error(w, reason, http.StatusForbidden)
 			return
 		}
 		next.ServeHTTP(w, r)
 	})
 }
 
-// maySeePeers reports whether the client may see processes and peers: it is local, or the
-// listener authenticates all clients.
+// maySeePeers reports whether the client may see processes and peers: the listener
+// authenticates all clients, or the client is local. In node mode a local client may be a
+// hostNetwork pod of another tenant.
 func (x *server) maySeePeers(r *http.Request) bool {
-	return isLocal(r) || x.authenticatesWebClients()
+	return isLocal(r) && !x.options.Node.Enabled || x.authenticatesWebClients()
 }
 
 // authenticatesWebClients reports whether requests on the web listener have credentials

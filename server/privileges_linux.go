@@ -3,6 +3,7 @@ package server
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -19,11 +20,19 @@ func hideMemory() error {
 	return nil
 }
 
+// duties are what a process needs capabilities for.
+type duties struct {
+	hangsUp    bool // connections, for alerts
+	readsFiles bool // again, that other users may own
+	node       bool // reads network namespaces of pods
+}
+
 // dropPrivileges permanently drops all unneeded capabilities of all threads and returns
 // the remaining ones. The permitted and effective sets keep the needed capabilities
-// (isNeeded); the inheritable and ambient sets become empty. With CAP_SETPCAP the bounding
+// (isNeeded), the effective set without CAP_SYS_ADMIN in node mode; the inheritable and ambient
+// sets become empty. With CAP_SETPCAP the bounding
 // set becomes empty too. Without, no_new_privs prevents that execve(2) grants capabilities.
-func dropPrivileges(hangsUp, readsFiles bool) (*libcap.Set, error) {
+func dropPrivileges(d duties) (*libcap.Set, error) {
 	if _, err := libcap.Prctlw(unix.PR_SET_NO_NEW_PRIVS, 1); err != nil {
 		return nil, fmt.Errorf("set no_new_privs: %w", err)
 	}
@@ -38,9 +47,16 @@ func dropPrivileges(hangsUp, readsFiles bool) (*libcap.Set, error) {
 	var all, unneeded []libcap.Value
 	for v := range libcap.MaxBits() {
 		all = append(all, v)
-		if !isNeeded(v, have, hangsUp, readsFiles) {
+		if !isNeeded(v, have, d) {
 			unneeded = append(unneeded, v)
 		}
+	}
+	ineffective := unneeded
+	if d.node {
+		if !holds(have, libcap.Permitted, libcap.SYS_ADMIN) || !holds(have, libcap.Permitted, libcap.SYS_PTRACE) {
+			return nil, errors.New("--node needs CAP_SYS_ADMIN and CAP_SYS_PTRACE: grant both, or run tcphup as root")
+		}
+		ineffective = append(slices.Clone(unneeded), libcap.SYS_ADMIN)
 	}
 	if holds(have, libcap.Effective, libcap.SETPCAP) {
 		if err := libcap.DropBound(all...); err != nil {
@@ -51,7 +67,7 @@ func dropPrivileges(hangsUp, readsFiles bool) (*libcap.Set, error) {
 		return nil, fmt.Errorf("drop ambient capabilities: %w", err)
 	}
 	if err := errors.Join(
-		keep.SetFlag(libcap.Effective, false, unneeded...),
+		keep.SetFlag(libcap.Effective, false, ineffective...),
 		keep.SetFlag(libcap.Permitted, false, unneeded...),
 		keep.ClearFlag(libcap.Inheritable),
 	); err != nil {
@@ -74,12 +90,17 @@ func dropPrivileges(hangsUp, readsFiles bool) (*libcap.Set, error) {
 //
 // Without CAP_SYS_PTRACE, ptrace access to a process of the same user requires a superset
 // of its capabilities (cap_ptrace_access_check in the kernel). So all must be kept.
-func isNeeded(v libcap.Value, have *libcap.Set, hangsUp, readsFiles bool) bool {
+//
+// Node mode also needs CAP_SYS_ADMIN and CAP_SYS_PTRACE to enter network namespaces, and
+// CAP_DAC_READ_SEARCH for the names of pods.
+func isNeeded(v libcap.Value, have *libcap.Set, d duties) bool {
 	reads := v == libcap.DAC_READ_SEARCH ||
 		v == libcap.DAC_OVERRIDE && !holds(have, libcap.Permitted, libcap.DAC_READ_SEARCH)
 	switch {
-	case !hangsUp:
-		return reads && readsFiles
+	case d.node:
+		return reads || v == libcap.SYS_ADMIN || v == libcap.SYS_PTRACE || v == libcap.NET_ADMIN && d.hangsUp
+	case !d.hangsUp:
+		return reads && d.readsFiles
 	case !holds(have, libcap.Permitted, libcap.SYS_PTRACE):
 		return true
 	default:

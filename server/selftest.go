@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"slices"
 	"sync/atomic"
@@ -95,7 +96,7 @@ func (x *server) repeatSelfTest(ctx context.Context) {
 func (x *server) runSelfTest(ctx context.Context) {
 	limited, cancel := context.WithTimeout(ctx, selfTestTimeout)
 	defer cancel()
-	checks := x.actuator.Probe(limited, hangup.Namespace{})
+	checks := x.probe(limited)
 	if ctx.Err() != nil {
 		return
 	}
@@ -117,4 +118,19 @@ func (x *server) runSelfTest(ctx context.Context) {
 		x.logger.LogAttrs(ctx, level, "self-test", slog.String("check", c.Name), slog.Bool("usable", c.Usable),
 			slog.String("detail", c.Detail), slog.String("fix", c.Fix))
 	}
+}
+
+// probe runs the self-test, in node mode in the namespace of a pod and for its processes.
+func (x *server) probe(ctx context.Context) []actuator.Check {
+	if !x.options.Node.Enabled {
+		return x.actuator.Probe(ctx, hangup.Namespace{})
+	}
+	in, err := x.podToTest()
+	if err != nil {
+		return []actuator.Check{{
+			Name: "processes", Pending: errors.Is(err, errNoPod), Detail: err.Error(),
+			Fix: "the self-test is repeated until a pod runs",
+		}}
+	}
+	return x.actuator.Probe(ctx, in)
 }

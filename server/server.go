@@ -28,6 +28,7 @@ import (
 	"tcphup/audit"
 	"tcphup/collector"
 	"tcphup/config"
+	"tcphup/namespaces"
 	"tcphup/services"
 	"tcphup/sockdiag"
 )
@@ -54,6 +55,9 @@ type Options struct {
 	// StateDirectory is the directory for persistent state; empty means the first entry of
 	// STATE_DIRECTORY (systemd.exec(5)). If that is empty too, state is not saved.
 	StateDirectory string
+
+	// Node configures node mode.
+	Node NodeOptions
 
 	// Alerts and Collector configure these packages. Run sets the fields that depend on
 	// other packages, on the listeners or on Logger.
@@ -83,6 +87,7 @@ type server struct {
 	watcher   *services.Watcher
 	receiver  *alerts.Receiver
 	audit     *audit.Log
+	node      *namespaces.Node // of node mode
 	started   time.Time
 	selfTest  selfTest
 
@@ -96,12 +101,12 @@ type server struct {
 }
 
 func newServer(o Options) *server {
-	return &server{options: o, logger: o.Logger, registry: prometheus.NewRegistry(), started: time.Now(), readConfig: config.Load, selfTest: selfTest{requested: make(chan struct{}, 1)}}
+	return &server{options: o, logger: o.Logger, node: &namespaces.Node{PodLogs: o.Node.PodLogs}, registry: prometheus.NewRegistry(), started: time.Now(), readConfig: config.Load, selfTest: selfTest{requested: make(chan struct{}, 1)}}
 }
 
 // Run serves until ctx ends, then waits up to 20 s for running actions. It returns an
-// OptionsError for invalid options. It permanently makes the process undumpable and drops
-// the capabilities that serving does not need.
+// OptionsError for invalid options, and in node mode without the pods of a node. It permanently
+// makes the process undumpable and drops the capabilities that serving does not need.
 func Run(ctx context.Context, o Options) error {
 	if os.Getenv("GOGC") == "" {
 		// With thousands of sidecars, a few megabytes in each matter more than the CPU time of
@@ -128,7 +133,7 @@ func Run(ctx context.Context, o Options) error {
 	}
 	// Before the files are read: a file that a reload could not read without the dropped
 	// capabilities is then an error at startup.
-	kept, err := dropPrivileges(o.AlertsAddress != "", o.ConfigFile != "" || *o.Web.WebConfigFile != "")
+	kept, err := dropPrivileges(duties{hangsUp: o.AlertsAddress != "", readsFiles: o.ConfigFile != "" || *o.Web.WebConfigFile != "", node: o.Node.Enabled})
 	if err != nil {
 		return err
 	}
@@ -138,6 +143,9 @@ func Run(ctx context.Context, o Options) error {
 	}
 	if err == nil {
 		err = x.build(c)
+	}
+	if err == nil {
+		err = x.checkNode()
 	}
 	if err != nil {
 		return &OptionsError{err}
@@ -158,13 +166,21 @@ func (x *server) build(c config.Config) error {
 	var err error
 	if x.watcher, err = services.New(services.Config{
 		Logger: x.logger, Services: c.Watched(), StateDirectory: stateDirectory(o.StateDirectory),
-		FirstSeen: func(f *sockdiag.Flow) (time.Time, bool) { return x.collector.FirstSeen(f) },
+		FirstSeen:        func(f *sockdiag.Flow) (time.Time, bool) { return x.collector.FirstSeen(f) },
+		EstablishedAfter: func(f *sockdiag.Flow) (time.Time, bool) { return x.collector.EstablishedAfter(f) },
 	}); err != nil {
 		return err
 	}
 	o.Collector.Logger = x.logger
 	o.Collector.StateDirectory = stateDirectory(o.StateDirectory)
-	o.Collector.Observer = x.watcher
+	if o.Node.Enabled {
+		o.Collector.Node = &collector.NodeConfig{
+			Find: x.findPods, Budget: o.Node.CPUBudget, MaxDestinationsPerPod: o.Node.MaxDestinationsPerPod, Observer: x.watcher,
+		}
+		o.Alerts.Pods = x.pods
+	} else {
+		o.Collector.Observer = x.watcher
+	}
 	o.Collector.Pinned = func(addresses netip.Prefix, port uint16) bool {
 		return x.watcher.Pinned(addresses, port) || x.receiver.Allows(addresses, port)
 	}

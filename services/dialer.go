@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"sync/atomic"
 )
 
@@ -26,15 +27,21 @@ const (
 // would hide that a server refuses AAAA queries. Connections of a dialer therefore change
 // all error responses except NXDOMAIN to SERVFAIL.
 type dialer struct {
-	code atomic.Int32 // response code of the last error; 0 without one
+	server   netip.AddrPort // Service.Resolver
+	code     atomic.Int32   // response code of the last error; 0 without one
+	answered atomic.Bool    // a response had records
 }
 
-// resolver returns a resolver for one lookup with the servers of /etc/resolv.conf.
+// resolver returns a resolver for one lookup with the server, or else with the servers of
+// /etc/resolv.conf.
 func (d *dialer) resolver() *net.Resolver {
 	return &net.Resolver{PreferGo: true, StrictErrors: true, Dial: d.dial}
 }
 
 func (d *dialer) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	if d.server.IsValid() {
+		address = d.server.String()
+	}
 	conn, err := new(net.Dialer).DialContext(ctx, network, address)
 	if err != nil {
 		return nil, err
@@ -56,8 +63,12 @@ func (d *dialer) check(header []byte) {
 	}
 	code := header[3] & 0x0f
 	authoritative, recursive := header[2]&0x04 != 0, header[3]&0x80 != 0
-	referral := !authoritative && !recursive && binary.BigEndian.Uint16(header[6:]) == 0
+	empty := binary.BigEndian.Uint16(header[6:]) == 0
+	referral := !authoritative && !recursive && empty
 	if code == codeNameError || code == codeSuccess && !referral {
+		if !empty {
+			d.answered.Store(true)
+		}
 		return
 	}
 	d.code.Store(int32(code))
@@ -104,6 +115,12 @@ func (d *dialer) explain(err error) error {
 	var dnsErr *net.DNSError
 	var addrErr *net.AddrError
 	code := d.code.Load()
+	if errors.As(err, &dnsErr) && d.server.IsValid() {
+		// Package net names a server of /etc/resolv.conf.
+		named := *dnsErr
+		named.Server = d.server.String()
+		err = &named
+	}
 	switch {
 	case errors.As(err, &addrErr):
 		// /etc/hosts has only addresses of the other family, or all AAAA records are
@@ -111,6 +128,8 @@ func (d *dialer) explain(err error) error {
 		return fail("no suitable address", "lookup %s: %w", addrErr.Addr, ErrOtherFamily)
 	case !errors.As(err, &dnsErr):
 		return err
+	case dnsErr.IsNotFound && d.server.IsValid():
+		return fail(notFound, "%w (with a resolver, the search list is not used)", err)
 	case dnsErr.IsNotFound:
 		return fail(notFound, "%w", err)
 	case dnsErr.IsTimeout:

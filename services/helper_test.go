@@ -109,8 +109,14 @@ func oneService(settle time.Duration) Config {
 // gather returns the metrics of the Watcher and of a scan of the flows, by series.
 func gather(t *testing.T, w *Watcher, flows ...sockdiag.Flow) map[string]float64 {
 	t.Helper()
+	return gatherFrom(t, w, scanCollector{w, flows})
+}
+
+// gatherFrom returns the metrics of the collectors, by series.
+func gatherFrom(t *testing.T, list ...prometheus.Collector) map[string]float64 {
+	t.Helper()
 	registry := prometheus.NewPedanticRegistry()
-	for _, c := range []prometheus.Collector{w, scanCollector{w, flows}} {
+	for _, c := range list {
 		if err := registry.Register(c); err != nil {
 			t.Fatal(err)
 		}

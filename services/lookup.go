@@ -43,15 +43,18 @@ func reason(err error) string {
 	return err.Error()
 }
 
-// lookup returns the addresses of a service in one family, distinct and sorted. It uses the
-// system's resolver settings: /etc/hosts, /etc/resolv.conf and the order of
-// /etc/nsswitch.conf.
+// lookup returns the addresses of a service in one family, distinct and sorted. Without
+// Service.Resolver it uses the system's resolver settings: /etc/hosts, /etc/resolv.conf and
+// the order of /etc/nsswitch.conf.
 func lookup(ctx context.Context, s Service, f family) (addrs []netip.Addr, err error) {
 	name := canonical(s.Name)
+	if s.Resolver.IsValid() {
+		name = strings.TrimSuffix(name, ".") + "." // excludes the search list
+	}
 	if isSRV(name) {
-		addrs, err = lookupTargets(ctx, name, s.Port, f)
+		addrs, err = lookupTargets(ctx, name, s, f)
 	} else {
-		addrs, err = lookupHost(ctx, name, f)
+		addrs, err = lookupHost(ctx, name, s.Resolver, f)
 	}
 	if err == nil && len(addrs) > maxAnswer {
 		err = fail("too many addresses", "lookup %s: %d addresses, limit is %d", name, len(addrs), maxAnswer)
@@ -62,11 +65,14 @@ func lookup(ctx context.Context, s Service, f family) (addrs []netip.Addr, err e
 	return addrs, nil
 }
 
-func lookupHost(ctx context.Context, name string, f family) ([]netip.Addr, error) {
-	var d dialer
+func lookupHost(ctx context.Context, name string, server netip.AddrPort, f family) ([]netip.Addr, error) {
+	d := dialer{server: server}
 	addrs, err := d.resolver().LookupNetIP(ctx, f.network(), name)
 	if err != nil {
 		return nil, d.explain(err)
+	}
+	if server.IsValid() && !d.answered.Load() {
+		return nil, fail("hosts file", "lookup %s: /etc/hosts has the name, which hides the response of resolver %s", name, server)
 	}
 	found := distinct(addrs)
 	for _, a := range addrs {
@@ -78,10 +84,10 @@ func lookupHost(ctx context.Context, name string, f family) ([]netip.Addr, error
 	return found, nil
 }
 
-// lookupTargets returns the addresses of all targets of the SRV records with this port; 0
-// selects all records. It skips targets that are not found.
-func lookupTargets(ctx context.Context, name string, port uint16, f family) ([]netip.Addr, error) {
-	var d dialer
+// lookupTargets returns the addresses of all targets of the SRV records with the port of the
+// service; 0 selects all records. It skips targets that are not found.
+func lookupTargets(ctx context.Context, name string, s Service, f family) ([]netip.Addr, error) {
+	d := dialer{server: s.Resolver}
 	_, records, err := d.resolver().LookupSRV(ctx, "", "", name)
 	if err != nil {
 		return nil, d.explain(err)
@@ -89,7 +95,7 @@ func lookupTargets(ctx context.Context, name string, port uint16, f family) ([]n
 	var targets []string
 	for _, srv := range records {
 		// The target "." means that the service is not available (RFC 2782).
-		if srv.Target != "." && (port == 0 || srv.Port == port) {
+		if srv.Target != "." && (s.Port == 0 || srv.Port == s.Port) {
 			targets = append(targets, srv.Target)
 		}
 	}
@@ -98,7 +104,7 @@ func lookupTargets(ctx context.Context, name string, port uint16, f family) ([]n
 	}
 	var all []netip.Addr
 	for _, target := range targets {
-		addrs, err := lookupHost(ctx, target, f)
+		addrs, err := lookupHost(ctx, target, s.Resolver, f)
 		if err != nil && reason(err) != notFound {
 			return nil, err
 		}

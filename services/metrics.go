@@ -1,6 +1,7 @@
 package services
 
 import (
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -15,12 +16,18 @@ const (
 type descs struct {
 	addresses, lookups, failures, changed *prometheus.Desc // Collect
 	sockets, idle                         *prometheus.Desc // Observe
+	podSockets, podIdle                   *prometheus.Desc // ObservePods
 }
 
 func newDescs() descs {
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc("tcphup_service_"+name, help, append([]string{"service"}, labels...), nil)
 	}
+	const (
+		sockets = "Outbound TCP sockets to the service's port at current and former addresses, including MPTCP subflows, without sockets closed locally. Former excludes sockets that may belong to another service which has the address now."
+		idle    = "Longest time without data in either direction of the sockets to former addresses of the service. Missing without such sockets."
+	)
+	podLabels := []string{"namespace", "pod", "service"}
 	return descs{
 		addresses: desc("addresses",
 			"Addresses of the service: current, or former if lookups no longer return them.", "address"),
@@ -30,14 +37,15 @@ func newDescs() descs {
 			"Failed lookups of the service's name, counted per address family; addresses stay unchanged. A name without any address counts as failed in both families."),
 		changed: desc("last_change_timestamp_seconds",
 			"Unix timestamp of the last change of the service's addresses. Missing without a change."),
-		sockets: desc("sockets",
-			"Outbound TCP sockets to the service's port at current and former addresses, including MPTCP subflows, without sockets closed locally. Former excludes sockets that may belong to another service which has the address now.", "address"),
-		idle: desc("former_idle_max_seconds",
-			"Longest time without data in either direction of the sockets to former addresses of the service. Missing without such sockets."),
+		sockets:    desc("sockets", sockets, "address"),
+		idle:       desc("former_idle_max_seconds", idle),
+		podSockets: prometheus.NewDesc("tcphup_service_sockets", sockets, append(slices.Clone(podLabels), "address"), nil),
+		podIdle:    prometheus.NewDesc("tcphup_service_former_idle_max_seconds", idle, podLabels, nil),
 	}
 }
 
-// Describe implements prometheus.Collector, including the metrics of Observe.
+// Describe implements prometheus.Collector, including the metrics of Observe. Those of
+// ObservePods have the same names and more labels.
 func (w *Watcher) Describe(ch chan<- *prometheus.Desc) {
 	d := &w.metrics
 	for _, desc := range []*prometheus.Desc{d.addresses, d.lookups, d.failures, d.changed, d.sockets, d.idle} {

@@ -121,8 +121,8 @@ func (w *Watcher) lookUp(ctx context.Context, entry *watch, r *round, f family) 
 	defer w.mu.Unlock()
 	defer w.wakeUp()
 	w.running[f]--
-	if ctx.Err() != nil {
-		return // canceled, not failed
+	if ctx.Err() != nil || w.watches[canonical(service.Name)] != entry {
+		return // canceled, not failed; or no longer watched with this resolver
 	}
 	r.finish(f, result{addrs, err, asked})
 	for _, f := range families {

@@ -44,6 +44,10 @@ type Config struct {
 	// flow. It identifies the flows to an address that several services have had; nil means
 	// that they are unknown, and never stale.
 	FirstSeen func(*sockdiag.Flow) (time.Time, bool)
+	// EstablishedAfter reports false for a flow that may be of any age, because the first
+	// complete scan of its network namespace has seen it. It is called for flows of other
+	// namespaces only (sockdiag.Flow.Netns). nil means that all of them may be.
+	EstablishedAfter func(*sockdiag.Flow) (time.Time, bool)
 }
 
 // Service is a name to watch.
@@ -54,6 +58,10 @@ type Service struct {
 	// Port is the port of the service; 0 watches the addresses only and counts no flows.
 	// Otherwise only SRV records with this port are used.
 	Port uint16
+	// Resolver is the name server to ask; the zero value means the system's resolver
+	// settings. With a Resolver, the name is looked up without the search list, and a name in
+	// /etc/hosts is an error.
+	Resolver netip.AddrPort
 	// Settle is how long an address must be missing from the responses to become former;
 	// 0 means DefaultSettle.
 	Settle time.Duration
@@ -70,8 +78,9 @@ type Watcher struct {
 	metrics descs
 	lookup  func(context.Context, Service, family) ([]netip.Addr, error)
 
-	firstSeen func(*sockdiag.Flow) (time.Time, bool)
-	boottime  func() time.Duration // time since boot
+	firstSeen, establishedAfter func(*sockdiag.Flow) (time.Time, bool)
+
+	boottime func() time.Duration // time since boot
 
 	wake chan struct{} // a lookup may be due earlier than Run's timer
 
@@ -91,6 +100,7 @@ type watch struct {
 	lookups  [len(families)]lookupState
 	lookedUp time.Time // end of the last lookup; zero before the first
 	phase    float64   // fraction of the interval before the second lookup
+	pods     []PodSockets
 }
 
 // lookupState is the state of the lookups of a name in one family.
@@ -123,13 +133,18 @@ func New(c Config) (*Watcher, error) {
 		metrics: newDescs(),
 		lookup:  lookup,
 
-		firstSeen: c.FirstSeen,
-		boottime:  boottime.Now,
-		wake:      make(chan struct{}, 1),
-		watches:   make(map[string]*watch),
+		firstSeen:        c.FirstSeen,
+		establishedAfter: c.EstablishedAfter,
+		boottime:         boottime.Now,
+		wake:             make(chan struct{}, 1),
+		watches:          make(map[string]*watch),
 	}
+	unknown := func(*sockdiag.Flow) (time.Time, bool) { return time.Time{}, false }
 	if w.firstSeen == nil {
-		w.firstSeen = func(*sockdiag.Flow) (time.Time, bool) { return time.Time{}, false }
+		w.firstSeen = unknown
+	}
+	if w.establishedAfter == nil {
+		w.establishedAfter = unknown
 	}
 	if err := w.Reload(c.Services); err != nil {
 		return nil, err
@@ -138,8 +153,9 @@ func New(c Config) (*Watcher, error) {
 	return w, nil
 }
 
-// Reload replaces the services. A name that was watched before keeps its addresses. On an
-// error the old services stay.
+// Reload replaces the services. A name that was watched before keeps its addresses, unless
+// its Resolver is another one: an address that only the old one returns is not a former
+// address. On an error the old services stay.
 func (w *Watcher) Reload(services []Service) error {
 	seen := make(map[string]bool)
 	for _, s := range services {
@@ -158,7 +174,8 @@ func (w *Watcher) Reload(services []Service) error {
 	}
 	for _, s := range services {
 		entry := w.watches[canonical(s.Name)]
-		if entry == nil {
+		if entry == nil || entry.service.Resolver != s.Resolver {
+			w.dirty = w.dirty || entry != nil
 			entry = &watch{phase: rand.Float64()}
 			w.watches[canonical(s.Name)] = entry
 		}

@@ -39,14 +39,25 @@ func (w *Watcher) owner(t *target, f *sockdiag.Flow) ownership {
 		return unknown
 	}
 	first := w.boottime() - time.Since(seen)
-	switch {
-	case first > t.sharing.after && first < t.sharing.before:
+	switch after := t.sharing.after; {
+	case first > after && first < t.sharing.before && (after == 0 || w.followed(f)):
 		return own
-	case first > t.sharing.lost:
+	case first > t.sharing.lost && w.followed(f):
 		return other
 	default:
 		return unknown
 	}
+}
+
+// followed reports whether the first-seen time of a flow shows that it was opened after an
+// earlier complete scan. In another network namespace, scans may have skipped the namespace,
+// or may not have found it: then the flow may be of any age.
+func (w *Watcher) followed(f *sockdiag.Flow) bool {
+	if f.Netns == 0 {
+		return true
+	}
+	_, known := w.establishedAfter(f)
+	return known
 }
 
 // ownerOf returns the ownership of a flow for a name, and false if it does not lead to a

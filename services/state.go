@@ -40,9 +40,10 @@ type stateJSON struct {
 }
 
 type serviceJSON struct {
-	Name    string    `json:"name"`
-	Port    uint16    `json:"port,omitempty"`
-	Changed time.Time `json:"changed,omitzero"`
+	Name     string         `json:"name"`
+	Port     uint16         `json:"port,omitempty"`
+	Resolver netip.AddrPort `json:"resolver,omitzero"`
+	Changed  time.Time      `json:"changed,omitzero"`
 	// Asked has the last successful lookup of each family.
 	Asked     [len(families)]time.Duration `json:"asked,omitzero"`
 	Addresses []addressJSON                `json:"addresses"`
@@ -138,7 +139,7 @@ func (w *Watcher) load() {
 	}
 	for _, service := range s.Services {
 		entry := w.watches[canonical(service.Name)]
-		if entry == nil {
+		if entry == nil || entry.service.Resolver != service.Resolver {
 			continue
 		}
 		entry.history.addresses, entry.history.loaded = make(map[netip.Addr]*address), true
@@ -187,7 +188,7 @@ func (w *Watcher) snapshot() stateJSON {
 	for _, name := range w.sorted() {
 		entry := w.watches[name]
 		h := &entry.history
-		service := serviceJSON{name, entry.service.Port, h.changed, h.asked, []addressJSON{}}
+		service := serviceJSON{name, entry.service.Port, entry.service.Resolver, h.changed, h.asked, []addressJSON{}}
 		current, former := h.list()
 		for _, addr := range append(current, former...) {
 			a := h.addresses[addr]
@@ -212,7 +213,8 @@ func clockID() string {
 
 // Known has the addresses of a service in a state file.
 type Known struct {
-	Port            uint16 // 0 without a port
+	Port            uint16         // 0 without a port
+	Resolver        netip.AddrPort // see Service
 	Current, Former []netip.Addr
 
 	others []serviceJSON
@@ -244,7 +246,7 @@ func ReadState(directory, name string) (Known, error) {
 	if i < 0 {
 		return Known{}, fmt.Errorf("read state: %w: %s", ErrUnknown, name)
 	}
-	saved := Known{Port: s.Services[i].Port, others: slices.Delete(slices.Clone(s.Services), i, i+1)}
+	saved := Known{Port: s.Services[i].Port, Resolver: s.Services[i].Resolver, others: slices.Delete(slices.Clone(s.Services), i, i+1)}
 	for _, a := range s.Services[i].Addresses {
 		if a.Former != nil {
 			saved.Former = append(saved.Former, a.Address)

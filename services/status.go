@@ -2,6 +2,7 @@ package services
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -11,12 +12,27 @@ type Status struct {
 	// Port is the port of the service; 0 if only its addresses are watched and no sockets
 	// are counted.
 	Port uint16
+	// Resolver is that of the Service.
+	Resolver netip.AddrPort
 	// Current and Former are the current and former addresses, sorted.
 	Current, Former []Address
 	// Looked is the end of the last lookup; zero before the first.
 	Looked time.Time
 	// Err joins the errors of the last lookups of both families; nil if both succeeded.
 	Err error
+	// Pods are the pods with sockets to former addresses in the last scan, sorted by name;
+	// nil without node mode.
+	Pods []PodSockets
+}
+
+// PodSockets are the sockets of a pod to former addresses of a service.
+type PodSockets struct {
+	// Namespace and Pod are the labels of the pod.
+	Namespace, Pod string
+	// Sockets and Shared are the sums of those of Address.
+	Sockets, Shared int
+	// LongestIdle is the longest time without data of Sockets; 0 if unknown.
+	LongestIdle time.Duration
 }
 
 // Address is a current or former address of a watched name.
@@ -48,8 +64,9 @@ func (w *Watcher) Status() []Status {
 		}
 		current, former := entry.history.list()
 		list = append(list, Status{
-			Name: name, Port: entry.service.Port, Current: addresses(current), Former: addresses(former),
+			Name: name, Port: entry.service.Port, Resolver: entry.service.Resolver, Current: addresses(current), Former: addresses(former),
 			Looked: entry.lookedUp, Err: joined(entry.lookups[ipv4].err, entry.lookups[ipv6].err),
+			Pods: slices.Clone(entry.pods),
 		})
 	}
 	return list

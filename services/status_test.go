@@ -60,7 +60,7 @@ func TestStatus(t *testing.T) {
 			Err:     refused,
 		}
 		got := status(w)
-		equal := cmp.Options{cmpopts.EquateComparable(Address{}.Addr), cmpopts.EquateErrors(), cmpopts.IgnoreFields(Status{}, "Looked")}
+		equal := cmp.Options{cmpopts.EquateComparable(Address{}.Addr, Status{}.Resolver), cmpopts.EquateErrors(), cmpopts.IgnoreFields(Status{}, "Looked")}
 		if diff := cmp.Diff(want, got, equal); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}

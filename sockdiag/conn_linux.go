@@ -25,7 +25,7 @@ const (
 
 // Conn is a sock_diag connection and its reusable receive buffers: 32 KiB, and up to
 // 512 KiB more after a dump with Query.Ahead. It must not be used by several goroutines
-// at once.
+// at once. The zero Conn is closed; see Reopen.
 type Conn struct {
 	netns   uint64                        // of DialIn
 	enter   func(open func() error) error // of DialIn
@@ -68,6 +68,18 @@ func DialIn(netns uint64, enter func(open func() error) error) (*Conn, error) {
 		return nil, err
 	}
 	return c, nil
+}
+
+// Reopen opens a closed connection, or the zero Conn, in the network namespace of the calling
+// thread, and keeps its buffers. Until Close the connection must be used on threads in that
+// namespace. netns is Flow.Netns of the flows.
+func (c *Conn) Reopen(netns uint64) error {
+	c.netns, c.enter = netns, func(open func() error) error { return open() }
+	c.dumped, c.extra = 0, nil
+	if c.buffer == nil {
+		c.buffer = make([]byte, bufferLen)
+	}
+	return c.dial()
 }
 
 func (c *Conn) dial() error { return c.enter(c.open) }

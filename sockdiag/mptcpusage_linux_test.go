@@ -18,18 +18,24 @@ TCP       2304      9    4632   no     192   yes  kernel      y  y  y  y  y  y  
 `
 
 func TestParseProtocols(t *testing.T) {
-	for text, want := range map[string]int{
-		protocols:          4,
-		"":                 0,
-		"MPTCP 1936 -1 -1": 0,
-		"MPTCP 1936":       0,
-		"TCP 2304 9 4632":  0,
-	} {
-		if got, err := parseProtocols([]byte(text)); got != want || err != nil {
-			t.Errorf("%q: %d, %v, want %d", text, got, err, want)
+	tests := []struct {
+		text    string
+		sockets int
+		listed  bool
+	}{
+		{protocols, 4, true},
+		{"", 0, false},
+		{"MPTCP 1936 -1 -1", 0, true},
+		{"MPTCP 1936", 0, false},
+		{"MPTCPv7 1936 5 -1", 0, false},
+		{"TCP 2304 9 4632", 0, false},
+	}
+	for _, tt := range tests {
+		if sockets, listed, err := parseProtocols([]byte(tt.text)); sockets != tt.sockets || listed != tt.listed || err != nil {
+			t.Errorf("%q: %d, %t, %v, want %d, %t", tt.text, sockets, listed, err, tt.sockets, tt.listed)
 		}
 	}
-	if _, err := parseProtocols([]byte("MPTCP 1936 many")); err == nil {
+	if _, _, err := parseProtocols([]byte("MPTCP 1936 many")); err == nil {
 		t.Error("no error for text in place of a number")
 	}
 }
@@ -38,12 +44,28 @@ func TestParseProtocols(t *testing.T) {
 func TestPrivilegedMPTCPUsage(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		nstest.NeedMPTCP(t)
-		var u MPTCPUsage
-		if used := u.InUse(); used != !u.counted {
-			t.Errorf("without sockets: in use %t, counted %t", used, u.counted)
+		var u, other MPTCPUsage
+		inUse := u.InUse()
+		ln := listen(t, "127.0.0.1:0", true)
+		n, _, err := other.count()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if counts := n > 0; inUse == counts || u.counted != counts {
+			t.Errorf("without sockets: in use %t, counted %t; the kernel counts %t", inUse, u.counted, counts)
+		}
+		if err := ln.Close(); err != nil {
+			t.Fatal(err)
 		}
 		for _, address := range []string{"127.0.0.1", "[::1]"} {
-			client, server := pair(t, address+":0", address, true)
+			ln := listen(t, address+":0", true)
+			client, server := connect(t, ln, "", ln.Addr().String(), true)
+			if !u.InUse() {
+				t.Error("a listener is open, but MPTCP is not in use")
+			}
+			if err := ln.Close(); err != nil {
+				t.Fatal(err)
+			}
 			if !u.InUse() {
 				t.Error("a connection is open, but MPTCP is not in use")
 			}
@@ -55,6 +77,35 @@ func TestPrivilegedMPTCPUsage(t *testing.T) {
 		if u.counted {
 			nstest.Eventually(t, "connections have ended", func() bool { return !u.InUse() })
 		}
+	})
+}
+
+// After Close, InUse is about the namespace of the calling thread.
+func TestPrivilegedMPTCPUsageClose(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		nstest.NeedMPTCP(t)
+		var u MPTCPUsage
+		if u.InUse(); !u.counted {
+			t.Skip("the kernel does not count MPTCP sockets")
+		}
+		other := nstest.NewNamespace(t, "other")
+		other.Do(func() { pair(t, "127.0.0.1:0", "127.0.0.1", true) })
+		inUse := func(want bool) {
+			t.Helper()
+			if got := u.InUse(); got != want {
+				t.Errorf("in use %t, want %t", got, want)
+			}
+		}
+		inUse(false)
+		other.Do(func() { inUse(false) }) // the open file
+		if err := u.Close(); err != nil {
+			t.Fatal(err)
+		}
+		other.Do(func() { inUse(true) })
+		if err := errors.Join(u.Close(), u.Close()); err != nil {
+			t.Fatal(err)
+		}
+		inUse(false)
 	})
 }
 

@@ -34,6 +34,9 @@ type Reader interface {
 	Flows(ctx context.Context, q Query) iter.Seq2[Flow, error]
 }
 
+// AddListener adds a flow in state Listen and ignores any other flow.
+func (t *Table) AddListener(f *Flow) { t.listeners.add(f) }
+
 // ReadListeners adds the listeners of the namespace. The kernel visits only listening
 // sockets for it.
 func (t *Table) ReadListeners(ctx context.Context, from Reader) error {
@@ -41,7 +44,7 @@ func (t *Table) ReadListeners(ctx context.Context, from Reader) error {
 		if err != nil {
 			return fmt.Errorf("read listeners: %w", err)
 		}
-		t.listeners.add(&f)
+		t.AddListener(&f)
 	}
 	return nil
 }
@@ -224,16 +227,33 @@ func (t *Table) OwnDirection(f *Flow) Direction {
 }
 
 func (t *Table) ownDirection(f *Flow) (d Direction, known bool) {
-	switch {
-	case f.State == SynSent:
-		return Outbound, true
-	case Handshake.Has(f.State) && f.Inode == 0, t.listeners.has(f.Local):
-		return Inbound, true
-	case f.Opener != OpenerUnknown:
-		return f.Opener.Direction(), f.Opener == OpenedHere || f.inFlight() != 1
+	switch d, known, byPort := t.directionWithoutPorts(f); {
+	case !byPort:
+		return d, known
 	case t.Ephemeral.Contains(f.Remote.Port()) && !t.Ephemeral.Contains(f.Local.Port()):
 		return Inbound, false
 	default:
 		return Outbound, false
+	}
+}
+
+// NeedsEphemeral reports whether OwnDirection of a flow depends on Ephemeral.
+func (t *Table) NeedsEphemeral(f *Flow) bool {
+	_, _, byPort := t.directionWithoutPorts(f)
+	return byPort
+}
+
+// directionWithoutPorts applies the rules that precede the ephemeral ports. It reports byPort
+// if no such rule applies.
+func (t *Table) directionWithoutPorts(f *Flow) (d Direction, known, byPort bool) {
+	switch {
+	case f.State == SynSent:
+		return Outbound, true, false
+	case Handshake.Has(f.State) && f.Inode == 0, t.listeners.has(f.Local):
+		return Inbound, true, false
+	case f.Opener != OpenerUnknown:
+		return f.Opener.Direction(), f.Opener == OpenedHere || f.inFlight() != 1, false
+	default:
+		return Outbound, false, true
 	}
 }

@@ -4,14 +4,16 @@ import dto "github.com/prometheus/client_model/go"
 
 // Limits of a metric.
 const (
-	MaxLabels  = 4
+	MaxLabels  = 6  // with the labels of Common
 	MaxBuckets = 11 // without the +Inf bucket
 )
 
 // Metrics collects the metrics of one family. The zero value is ready to use.
 type Metrics struct {
 	family     dto.MetricFamily
+	common     []*dto.LabelPair
 	gauges     slab[gauge]
+	counters   slab[counter]
 	histograms slab[histogram]
 }
 
@@ -21,6 +23,14 @@ type gauge struct {
 	gauge  dto.Gauge
 	value  float64
 	labels [MaxLabels]*dto.LabelPair
+}
+
+// counter is a counter with the memory that it points to.
+type counter struct {
+	metric  dto.Metric
+	counter dto.Counter
+	value   float64
+	labels  [MaxLabels]*dto.LabelPair
 }
 
 // histogram is a histogram with the memory that it points to. The encoder adds the +Inf
@@ -40,22 +50,50 @@ type histogram struct {
 func (m *Metrics) reset(name, help *string, kind *dto.MetricType) {
 	m.family.Name, m.family.Help, m.family.Type = name, help, kind
 	m.family.Metric = m.family.Metric[:0]
-	m.gauges.used, m.histograms.used = 0, 0
+	m.common = nil
+	m.gauges.used, m.counters.used, m.histograms.used = 0, 0, 0
 }
 
-// Gauge adds a gauge with at most MaxLabels labels, sorted by name.
+// Common sets labels, sorted by name, that the next metrics of the family have in addition.
+// It replaces those of an earlier call.
+func (m *Metrics) Common(labels []*dto.LabelPair) { m.common = labels }
+
+// merged writes the labels and the common ones to into, sorted by name, and returns them.
+func (m *Metrics) merged(into *[MaxLabels]*dto.LabelPair, labels []*dto.LabelPair) []*dto.LabelPair {
+	n, common := 0, m.common
+	for _, l := range labels {
+		for len(common) > 0 && common[0].GetName() < l.GetName() {
+			into[n], common = common[0], common[1:]
+			n++
+		}
+		into[n] = l
+		n++
+	}
+	return into[:n+copy(into[n:], common)]
+}
+
+// Gauge adds a gauge with labels sorted by name, at most MaxLabels with the common ones.
 func (m *Metrics) Gauge(value float64, labels ...*dto.LabelPair) {
 	g := m.gauges.next()
 	g.value = value
 	g.gauge.Value, g.metric.Gauge = &g.value, &g.gauge
-	g.metric.Label = g.labels[:copy(g.labels[:], labels)]
+	g.metric.Label = m.merged(&g.labels, labels)
 	m.family.Metric = append(m.family.Metric, &g.metric)
 }
 
 // Count adds a gauge with an integer value.
 func (m *Metrics) Count(n uint32, labels ...*dto.LabelPair) { m.Gauge(float64(n), labels...) }
 
-// Histogram adds a histogram with at most MaxBuckets bounds and labels sorted by name. The
+// Counter adds a counter with labels as Gauge has them.
+func (m *Metrics) Counter(value float64, labels ...*dto.LabelPair) {
+	c := m.counters.next()
+	c.value = value
+	c.counter.Value, c.metric.Counter = &c.value, &c.counter
+	c.metric.Label = m.merged(&c.labels, labels)
+	m.family.Metric = append(m.family.Metric, &c.metric)
+}
+
+// Histogram adds a histogram with at most MaxBuckets bounds and labels as Gauge has them. The
 // last element of counts, one more than bounds has, is the +Inf bucket.
 func (m *Metrics) Histogram(bounds []float64, counts []uint32, sum float64, labels ...*dto.LabelPair) {
 	h := m.histograms.next()
@@ -70,7 +108,7 @@ func (m *Metrics) Histogram(bounds []float64, counts []uint32, sum float64, labe
 	}
 	h.histogram.SampleCount, h.histogram.SampleSum, h.histogram.Bucket = &h.count, &h.sum, h.pointers[:len(bounds)]
 	h.metric.Histogram = &h.histogram
-	h.metric.Label = h.labels[:copy(h.labels[:], labels)]
+	h.metric.Label = m.merged(&h.labels, labels)
 	m.family.Metric = append(m.family.Metric, &h.metric)
 }
 

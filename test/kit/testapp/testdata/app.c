@@ -19,6 +19,7 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -107,8 +108,8 @@ static int uring_recv(int fd, int *result)
 	return 0;
 }
 
-// Opens a listener and prints its port.
-static void listen_on(const char *host)
+// Opens a listener, on an ephemeral port without wanted, and prints its port.
+static void listen_on(const char *host, const char *wanted)
 {
 	struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICHOST | AI_PASSIVE};
 	struct addrinfo *info;
@@ -116,7 +117,7 @@ static void listen_on(const char *host)
 	socklen_t size = sizeof own;
 	char port[16] = "";
 	int fd = -1, err = EINVAL;
-	if (getaddrinfo(host, "0", &hints, &info) == 0) {
+	if (getaddrinfo(host, *wanted ? wanted : "0", &hints, &info) == 0) {
 		fd = socket(info->ai_family, SOCK_STREAM, 0);
 		err = bind(fd, info->ai_addr, info->ai_addrlen) < 0 || listen(fd, 4096) < 0 ||
 		      getsockname(fd, (struct sockaddr *)&own, &size) < 0 ? errno : 0;
@@ -139,19 +140,47 @@ static void many(const char *verb, int n, int listener, const char *host, const 
 	printf("%s %s %d\n", verb, name(done < n ? errno : 0), done);
 }
 
-// Puts a descriptor into a message that is never received, and closes it.
-static int in_flight(int fd)
+// Sends a descriptor in a message.
+static int send_descriptor(int socket, int fd)
 {
-	int pair[2];
 	char control[CMSG_SPACE(sizeof fd)] = "", byte = 0;
 	struct iovec data = {.iov_base = &byte, .iov_len = 1};
 	struct msghdr message = {.msg_iov = &data, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
 	struct cmsghdr *rights = CMSG_FIRSTHDR(&message);
 	*rights = (struct cmsghdr){.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof fd)};
 	memcpy(CMSG_DATA(rights), &fd, sizeof fd);
-	if (socketpair(AF_UNIX, SOCK_DGRAM, 0, pair) < 0 || sendmsg(pair[0], &message, 0) < 0 || close(fd) < 0)
+	return sendmsg(socket, &message, 0);
+}
+
+// Receives a descriptor in a message.
+static int receive_descriptor(int socket)
+{
+	int fd = -1;
+	char control[CMSG_SPACE(sizeof fd)] = "", byte;
+	struct iovec data = {.iov_base = &byte, .iov_len = 1};
+	struct msghdr message = {.msg_iov = &data, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+	if (recvmsg(socket, &message, 0) < 0 || CMSG_FIRSTHDR(&message) == NULL)
+		return -1;
+	memcpy(&fd, CMSG_DATA(CMSG_FIRSTHDR(&message)), sizeof fd);
+	return fd;
+}
+
+// Puts a descriptor into a message that is never received, and closes it.
+static int in_flight(int fd)
+{
+	int pair[2];
+	if (socketpair(AF_UNIX, SOCK_DGRAM, 0, pair) < 0 || send_descriptor(pair[0], fd) < 0 || close(fd) < 0)
 		return errno;
 	return 0;
+}
+
+// Opens a UNIX socket that is bound or connected to a path.
+static int open_unix(const char *path, int (*use)(int, const struct sockaddr *, socklen_t))
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	strncpy(address.sun_path, path, sizeof address.sun_path - 1);
+	int fd = socket(AF_UNIX, SOCK_DGRAM, 0);
+	return use(fd, (struct sockaddr *)&address, sizeof address) < 0 ? -1 : fd;
 }
 
 static void events(const char *kind, int err, unsigned events)
@@ -165,9 +194,10 @@ static FILE *input;
 
 static void command(char *line)
 {
-	char verb[16] = "", a[128] = "", b[16] = "", c[16] = "";
+	char verb[16] = "", a[128] = "", b[16] = "", c[16] = "", path[108] = "";
 	char buffer[64];
 	sscanf(line, "%15s %127s %15s %15s", verb, a, b, c);
+	sscanf(line, "%*s %*s %107s", path);
 	int fd = atoi(a);
 
 	if (strcmp(verb, "connect") == 0) {
@@ -181,7 +211,7 @@ static void command(char *line)
 	} else if (strcmp(verb, "again") == 0) {
 		printf("again %s\n", name(again(fd, atoi(b))));
 	} else if (strcmp(verb, "listen") == 0) {
-		listen_on(a);
+		listen_on(a, b);
 	} else if (strcmp(verb, "accept") == 0) {
 		many(verb, atoi(b), fd, NULL, NULL);
 	} else if (strcmp(verb, "many") == 0) {
@@ -262,6 +292,18 @@ static void command(char *line)
 		printf("rename %s\n", name(prctl(PR_SET_NAME, a) < 0 ? errno : 0));
 	} else if (strcmp(verb, "inflight") == 0) {
 		printf("inflight %s\n", name(in_flight(fd)));
+	} else if (strcmp(verb, "mailbox") == 0) {
+		// Opens a UNIX socket for descriptors of other processes.
+		fd = open_unix(a, bind);
+		printf("mailbox %s %d\n", name(fd < 0 ? errno : 0), fd);
+	} else if (strcmp(verb, "take") == 0) {
+		fd = receive_descriptor(fd);
+		printf("take %s %d\n", name(fd < 0 ? errno : 0), fd);
+	} else if (strcmp(verb, "give") == 0) {
+		// The descriptor, which stays open, and the path of a mailbox.
+		int mailbox = open_unix(path, connect);
+		printf("give %s\n", name(mailbox < 0 || send_descriptor(mailbox, fd) < 0 ? errno : 0));
+		close(mailbox);
 	} else if (strcmp(verb, "become") == 0) {
 		printf("become %s\n", name(setreuid(-1, atoi(a)) < 0 ? errno : 0));
 	} else if (strcmp(verb, "thread") == 0) {

@@ -1,0 +1,43 @@
+package collector
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"tcphup/sockdiag"
+)
+
+// eachFlow calls add for each flow of the node that matches the query. It fails only if the pods
+// cannot be found, or when ctx ends.
+func (n *node) eachFlow(ctx context.Context, q *flowsQuery, add func(*sockdiag.Flow, sockdiag.Direction, podName)) (*flowsNamespaces, error) {
+	found, err := n.Find()
+	if err != nil {
+		return nil, fmt.Errorf("find pods: %w", err)
+	}
+	counts, x := new(flowsNamespaces), n.newReader()
+	for _, ns := range found.Pods {
+		var of podName
+		of.namespace, of.pod = ns.Pod.Labels()
+		if q.pod.namespace != "" && q.pod.namespace != of.namespace || q.pod.pod != "" && q.pod.pod != of.pod {
+			continue
+		}
+		entered := false
+		err := ns.Enter(func() error {
+			entered = true
+			return x.eachFlow(ctx, q, ns.Inode, func(f *sockdiag.Flow, d sockdiag.Direction) { add(f, d, of) })
+		})
+		switch {
+		case ctx.Err() != nil:
+			return nil, ctx.Err()
+		case err == nil:
+			counts.Read++
+		case !entered && errors.Is(err, os.ErrNotExist):
+			counts.Ended++
+		default:
+			counts.Failed++
+		}
+	}
+	return counts, nil
+}

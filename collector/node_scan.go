@@ -1,0 +1,214 @@
+package collector
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"os"
+	"runtime"
+	"slices"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
+
+	"tcphup/hangup"
+	"tcphup/sockdiag"
+)
+
+// nodeResult is the part of a result that only a scan of a node has.
+type nodeResult struct {
+	counts NodeCounts
+	found  bool          // NodeConfig.Find succeeded; else counts is empty
+	spent  time.Duration // processor time of this scan and all earlier ones
+}
+
+// found reports whether the scan was of a node and found its pods.
+func (r *result) found() bool { return r.node != nil && r.node.found }
+
+// nodeScan is a running scan of a node.
+type nodeScan struct {
+	*Collector
+	result  *result
+	observe func(*hangup.Pod, *sockdiag.Flow) // of a NodeObserver; may be nil
+	results []*namespaceResult
+	partial map[podName]bool // pods whose dump failed
+	used    time.Duration    // processor time in namespaces
+	latest  time.Time        // no namespace is begun later
+	failure error            // the first one, of the pod failed
+	failed  podName
+}
+
+// podName has the values of the labels namespace and pod.
+type podName struct{ namespace, pod string }
+
+// scanNode reads the namespaces of the pods of a node. left is the time until the caller
+// needs the result.
+func (c *Collector) scanNode(ctx context.Context, left time.Duration) *result {
+	n, start := c.node, c.now()
+	var found Found
+	var err error
+	n.spent += n.timed(func() { found, err = n.Find() })
+	if err != nil {
+		c.logger.Error("cannot find pods", "err", err)
+		failed := sourceResult{err: err, took: c.now().Sub(start)}
+		return &result{tcp: failed, mptcp: failed, node: &nodeResult{spent: n.spent}, idleListed: c.aggregator.listIdle}
+	}
+	s := &nodeScan{Collector: c, partial: make(map[podName]bool), result: &result{
+		idleListed: c.aggregator.listIdle,
+		node: &nodeResult{found: true, counts: NodeCounts{
+			Node: found.Node, Other: found.Other, HostNetwork: found.HostNetwork, Unnamed: found.Unnamed,
+		}},
+	}}
+	done := func(bool) []prometheus.Metric { return nil }
+	if n.Observer != nil {
+		s.observe, done = n.Observer.ObservePods()
+	}
+	s.latest = start.Add(left * 2 / 3)
+	s.readPods(ctx, found.Pods)
+	n.spent += s.used
+	limitTotal(s.results, n.limit, func(one *namespaceResult) *selection { return &one.outbound })
+	limitTotal(s.results, n.limit, func(one *namespaceResult) *selection { return &one.inbound })
+	for _, one := range s.results {
+		s.result.add(one)
+	}
+	counts := &s.result.node.counts
+	s.result.observed = withoutPods(done(counts.Skipped+counts.Failed+counts.Ended == 0), s.partial)
+	s.result.node.spent = n.spent
+	return s.result
+}
+
+// limitTotal folds destinations of the namespaces with the most, so that at most limit are
+// kept in all.
+func limitTotal(all []*namespaceResult, limit int, get func(*namespaceResult) *selection) {
+	sizes := make([]int, len(all))
+	for i, one := range all {
+		sizes[i] = len(get(one).kept)
+	}
+	most := share(sizes, limit)
+	for _, one := range all {
+		get(one).truncate(most)
+	}
+}
+
+// readPods reads the namespaces in turn until the budget or the time is used up.
+func (s *nodeScan) readPods(ctx context.Context, namespaces []hangup.Namespace) {
+	n, kind := s.node, toInt(s.aggregator.listIdle)
+	counts := &s.result.node.counts
+	pods, duplicates := n.update(namespaces, kind)
+	counts.Other += duplicates
+	for _, p := range pods {
+		exhausted := n.Budget > 0 && s.used >= n.Budget || s.now().After(s.latest)
+		if counts.Read > 0 && exhausted || ctx.Err() != nil {
+			counts.Skipped++
+			continue
+		}
+		p.scanned[kind] = n.scans
+		s.readPod(ctx, p)
+	}
+	if s.failure != nil {
+		s.logger.Log(ctx, errorLevel(s.failure), "cannot read sockets of pods", "failed", counts.Failed,
+			"namespace", s.failed.namespace, "pod", s.failed.pod, "err", s.failure)
+	}
+}
+
+// readPod reads the namespace of a pod on a thread in it.
+func (s *nodeScan) readPod(ctx context.Context, p *podState) {
+	n, counts := s.node, &s.result.node.counts
+	s.aggregator.observe = nil
+	if s.observe != nil {
+		s.aggregator.observe = func(f *sockdiag.Flow) { s.observe(p.namespace.Pod, f) }
+	}
+	table := n.tableOf(p)
+	entered := false
+	var tcp, mptcp sourceResult
+	err := p.namespace.Enter(func() error {
+		entered = true
+		s.used += n.timed(func() {
+			tcp, mptcp = s.read(ctx, p.namespace.Inode, p.namespaceState, table)
+			s.close()
+		})
+		return nil
+	})
+	n.keepTable(p, table)
+	if !entered && errors.Is(err, os.ErrNotExist) {
+		counts.Ended++
+		n.drop(p)
+		return
+	}
+	if err != nil {
+		tcp.err = err
+	}
+	s.addSources(p, tcp, mptcp)
+	one := s.aggregator.result(tcp, mptcp, p.labels)
+	if one == nil {
+		counts.Failed++
+		s.partial[p.name()] = true
+		return
+	}
+	counts.Read++
+	s.results = append(s.results, one)
+}
+
+// addSources adds the results of a namespace to those of the scan. The first error stays.
+func (s *nodeScan) addSources(p *podState, tcp, mptcp sourceResult) {
+	if err := errors.Join(tcp.err, mptcp.err); err != nil && s.failure == nil {
+		s.failure, s.failed = err, p.name()
+	}
+	s.result.tcp.took += tcp.took
+	s.result.mptcp.took += mptcp.took
+	s.result.tcp.err = cmp.Or(s.result.tcp.err, tcp.err)
+	s.result.mptcp.err = cmp.Or(s.result.mptcp.err, mptcp.err)
+}
+
+// withoutPods returns the metrics without those of the pods.
+func withoutPods(metrics []prometheus.Metric, pods map[podName]bool) []prometheus.Metric {
+	if len(pods) == 0 {
+		return metrics
+	}
+	return slices.DeleteFunc(slices.Clone(metrics), func(m prometheus.Metric) bool {
+		var written dto.Metric
+		var of podName
+		if err := m.Write(&written); err != nil {
+			return false // the gatherer reports it
+		}
+		for _, l := range written.GetLabel() {
+			switch l.GetName() {
+			case "namespace":
+				of.namespace = l.GetValue()
+			case "pod":
+				of.pod = l.GetValue()
+			}
+		}
+		return pods[of]
+	})
+}
+
+// timed returns the processor time of fn, which must stay on its thread.
+func (n *node) timed(fn func()) time.Duration {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	start := n.cpuTime()
+	fn()
+	return n.cpuTime() - start
+}
+
+// tableOf returns an empty table for a pod, with the cache of its last scan.
+func (n *node) tableOf(p *podState) *sockdiag.Table {
+	table := n.table
+	if p.table != nil {
+		table = p.table
+	}
+	table.Reset()
+	return table
+}
+
+// keepTable keeps the table of a pod with MPTCP connections for its next scan.
+func (n *node) keepTable(p *podState, table *sockdiag.Table) {
+	switch hasMPTCP := len(table.Connections()) > 0; {
+	case hasMPTCP && p.table == nil:
+		p.table, n.table = table, new(sockdiag.Table)
+	case !hasMPTCP:
+		p.table = nil
+	}
+}

@@ -1,0 +1,78 @@
+package namespaces
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// Do is Namespace.Do for the namespace of a pod. While the namespace is open, and therefore
+// exists, it checks that a process in it is of the pod. Otherwise the error matches ErrEnded,
+// and fn was not called.
+func (n *PodNamespace) Do(fn func() error) error {
+	fd, err := n.openPod()
+	if err != nil {
+		return fmt.Errorf("open network namespace %s of pod %s: %w", n, n.UID, err)
+	}
+	defer unix.Close(fd)
+	if n.Own {
+		return fn()
+	}
+	return onThread(func() (restored bool, err error) { return within(fd, fn) })
+}
+
+// openPod opens the namespace by a process that is of the pod.
+func (n *PodNamespace) openPod() (int, error) {
+	result := ErrEnded
+	for _, m := range n.members {
+		fd, err := n.openBy(m)
+		switch {
+		case err == nil:
+			return fd, nil
+		case errors.Is(err, os.ErrPermission):
+			result = fmt.Errorf("%w: grant CAP_SYS_PTRACE, or run tcphup as root", err)
+		case hasEnded(err), errors.Is(err, errNotOfPod):
+		default:
+			return -1, err
+		}
+	}
+	return -1, result
+}
+
+// errNotOfPod matches errors about a process of another pod or of another namespace.
+var errNotOfPod = errors.New("process is not of the pod, or not in its namespace")
+
+// openBy opens the namespace by a process. Its cgroup is read between two checks of its
+// namespace, while the namespace is open.
+func (n *PodNamespace) openBy(m member) (int, error) {
+	p, err := openProcess(m)
+	if err != nil {
+		return -1, err
+	}
+	defer p.close()
+	fd, err := unix.Openat(p.dir, "ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		if errors.Is(err, unix.EACCES) && unix.Faccessat(p.dir, "stat", unix.F_OK, 0) != nil {
+			err = unix.ESRCH // it has just ended, see threadNamespace
+		}
+		return -1, err
+	}
+	var st unix.Stat_t
+	origin, err := Origin{}, unix.Fstat(fd, &st)
+	if err == nil && (ID{Device: st.Dev, Inode: st.Ino}) != n.ID {
+		err = errNotOfPod
+	}
+	if err == nil {
+		origin, err = p.origin()
+	}
+	if err == nil && (origin.PodUID != n.UID || p.in(n.ID) != nil) {
+		err = errNotOfPod
+	}
+	if err != nil {
+		_ = unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}

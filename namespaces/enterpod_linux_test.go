@@ -1,0 +1,84 @@
+package namespaces
+
+import (
+	"errors"
+	"testing"
+
+	"tcphup/test/kit/nstest"
+	"tcphup/test/kit/pods"
+	"tcphup/test/kit/testapp"
+)
+
+// mustNotEnter checks that Do reports the end of the pod's namespace.
+func mustNotEnter(t *testing.T, n *PodNamespace, when string) {
+	t.Helper()
+	err := n.Do(func() error {
+		t.Errorf("%s: entered", when)
+		return nil
+	})
+	if !errors.Is(err, ErrEnded) {
+		t.Errorf("%s: %v", when, err)
+	}
+}
+
+func TestPrivilegedPodDo(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		node := pods.NewNode(t, testapp.Build(t))
+		n := nodeOf(node)
+		web, db := node.Start(pods.Spec{Containers: 2}), node.Start(pods.Spec{})
+		found := discoverPods(t, n)
+		failed := errors.New("failed")
+		for _, p := range []*pods.Pod{web, db} {
+			id, err := OfProcess(p.Apps[0].PID())
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = found.pod(p).Do(func() error {
+				if got := threadID(t); got != id {
+					t.Errorf("%v: in %v, want %v", p, got, id)
+				}
+				return failed
+			})
+			if !errors.Is(err, failed) {
+				t.Errorf("%v: %v", p, err)
+			}
+		}
+
+		// The second container has no process of the first one.
+		web.Apps[0].Kill()
+		if err := found.pod(web).Do(func() error { return nil }); err != nil {
+			t.Errorf("by the second container: %v", err)
+		}
+		// Another pod's process joins the namespace, and is its last one.
+		guest := node.Start(pods.Spec{In: &pods.Pod{Apps: web.Apps[1:]}})
+		ns := *discoverPods(t, &Node{PodLogs: node.Logs, self: 2}).shared(t, found.pod(web), guest)
+		web.Kill()
+		mustNotEnter(t, &ns, "with another pod's process only")
+
+		// The process id is that of another pod's process.
+		ended := *found.pod(db)
+		pid := db.Apps[0].PID()
+		db.Kill()
+		mustNotEnter(t, &ended, "after the end")
+		node.ReusePID(pid)
+		next := node.Start(pods.Spec{})
+		if next.Apps[0].PID() != pid {
+			t.Fatalf("process id %d was not reused: %d", pid, next.Apps[0].PID())
+		}
+		mustNotEnter(t, &ended, "with a reused process id")
+		// Its namespace also has the inode.
+		ended.ID = discoverPods(t, n).pod(next).ID
+		mustNotEnter(t, &ended, "with a reused process id and inode")
+	})
+}
+
+// shared returns the namespace of a pod with the processes that are in it now.
+func (f *NodePods) shared(t *testing.T, of *PodNamespace, guest *pods.Pod) *PodNamespace {
+	t.Helper()
+	if f.Other != 1 {
+		t.Fatalf("the namespace of two pods is not other: %+v", f.counts())
+	}
+	ns := *of
+	ns.members = append([]member{{guest.Apps[0].PID(), guest.Apps[0].PID()}}, ns.members...)
+	return &ns
+}

@@ -1,0 +1,108 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"time"
+
+	"tcphup/collector"
+	"tcphup/hangup"
+	"tcphup/namespaces"
+)
+
+// DefaultPodLogs is the default of NodeOptions.PodLogs.
+const DefaultPodLogs = namespaces.PodLogs
+
+// NodeOptions configure node mode: Run reads and acts in the network namespaces of the pods of
+// this node, instead of the own one.
+type NodeOptions struct {
+	// Enabled enables node mode. It needs the pid namespace of the node.
+	Enabled bool
+	// PodLogs is the directory with the names of the pods.
+	PodLogs string
+	// CPUBudget is the processor time that a scrape may take for reading namespaces; 0 means no
+	// limit.
+	CPUBudget time.Duration
+	// MaxDestinationsPerPod is collector.NodeConfig.MaxDestinationsPerPod.
+	MaxDestinationsPerPod int
+}
+
+// checkNode checks that the pods of the node can be found, and logs what was found. It needs
+// the capabilities that are left for serving.
+func (x *server) checkNode() error {
+	if !x.options.Node.Enabled {
+		return nil
+	}
+	found, err := x.node.Discover()
+	if err != nil {
+		return fmt.Errorf("--node: %w", err)
+	}
+	x.logger.Info("reading the pods of this node", "pods", len(found.Namespaces), "unnamed", found.Unnamed,
+		"host_network", found.HostNetwork, "other_namespaces", found.Other, "unreadable_processes", found.Unreadable)
+	if _, err := os.Stat(x.node.PodLogs); errors.Is(err, os.ErrNotExist) {
+		x.logger.Warn("names of pods are unknown", "err", err, "fix", "mount the directory of pod logs and set --node.pod-logs")
+	}
+	return nil
+}
+
+// findPods is collector.NodeConfig.Find.
+func (x *server) findPods() (collector.Found, error) {
+	found, err := x.node.Discover()
+	if err != nil {
+		return collector.Found{}, err
+	}
+	return collector.Found{
+		Pods: podNamespaces(found), Node: found.Node, Other: found.Other,
+		HostNetwork: found.HostNetwork, Unnamed: found.Unnamed,
+	}, nil
+}
+
+// pods is alerts.Config.Pods.
+func (x *server) pods() ([]hangup.Namespace, error) {
+	found, err := x.node.Discover()
+	if err != nil {
+		return nil, err
+	}
+	return podNamespaces(found), nil
+}
+
+// podNamespaces converts the namespaces of pods.
+func podNamespaces(found *namespaces.NodePods) []hangup.Namespace {
+	all := make([]hangup.Namespace, len(found.Namespaces))
+	for i := range found.Namespaces {
+		all[i] = podNamespace(&found.Namespaces[i])
+	}
+	return all
+}
+
+func podNamespace(n *namespaces.PodNamespace) hangup.Namespace {
+	uid := n.UID
+	pod := &hangup.Pod{
+		Namespace: n.Pod.Namespace, Name: n.Pod.Name, UID: uid, Started: n.Started,
+		Owns: func(cgroup string) bool { return namespaces.ParseOrigin(cgroup).PodUID == uid },
+	}
+	namespace, name := pod.Labels()
+	return hangup.Namespace{Name: namespace + "/" + name, Inode: n.ID.Inode, Do: n.Do, Pod: pod}
+}
+
+// errNoPod means that there is no pod for the self-test.
+var errNoPod = errors.New("no pod with a network namespace of its own is on this node")
+
+// podToTest returns the namespace of the pod with the most processes, which has more than the
+// process that holds the namespace.
+func (x *server) podToTest() (hangup.Namespace, error) {
+	found, err := x.node.Discover()
+	if err != nil {
+		return hangup.Namespace{}, err
+	}
+	slices.SortStableFunc(found.Namespaces, func(a, b namespaces.PodNamespace) int { return b.Processes() - a.Processes() })
+	for i := range found.Namespaces {
+		n := podNamespace(&found.Namespaces[i])
+		if err := n.Enter(func() error { return nil }); !errors.Is(err, os.ErrNotExist) {
+			return n, err
+		}
+	}
+	return hangup.Namespace{}, errNoPod
+}
