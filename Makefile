@@ -287,7 +287,7 @@ image: build
 # SOCKETS=10000) or an earlier program is measured beside (make bench OLD=path).
 bench: need-root build
 	mkdir -p bin
-	$(GO) test -run '^$$' -bench . -benchtime 0.5s -timeout 5m ./alerts ./collector ./services > bin/parts.txt || { cat bin/parts.txt; exit 1; }
+	$(GO) test -run '^$$' -bench . -benchtime 0.5s -timeout 5m ./actuator ./alerts ./collector ./services > bin/parts.txt || { cat bin/parts.txt; exit 1; }
 	$(GO) run ./test/bench -tcphup=$(BINARY) -parts=bin/parts.txt $(if $(OLD),-old=$(OLD)) $(if $(SOCKETS),-sockets=$(SOCKETS)) $(if $(OLD)$(SOCKETS),,-docs=docs)
 	$(if $(OLD)$(SOCKETS),,$(GO) -C tools run ./plot < docs/benchmarks.csv > docs/benchmarks.svg)
 

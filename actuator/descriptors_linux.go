@@ -23,6 +23,8 @@ type worker struct {
 	path    []byte
 	dirents [8 << 10]byte
 	link    [32]byte // fits "socket:[4294967295]"; a longer link is not a socket
+	// heldBy has, for each socket of the search, the last process in which it was found.
+	heldBy []int
 }
 
 // process scans the descriptors of one process. After the end of its first thread,
@@ -74,7 +76,9 @@ func (w *worker) otherThreads(ctx context.Context, c candidate) error {
 }
 
 // descriptors scans and counts the descriptors of a process, or of its thread tid if that
-// is not 0. It returns errTimeOver for a process that is not near.
+// is not 0. It ends early if the process has every socket of the search: holders are
+// processes, so its other descriptors add nothing. It returns errTimeOver for a process that
+// is not near.
 func (w *worker) descriptors(ctx context.Context, c candidate, tid int) (n int, err error) {
 	w.path = strconv.AppendInt(w.path[:0], int64(c.pid), 10)
 	if tid != 0 {
@@ -86,6 +90,10 @@ func (w *worker) descriptors(ctx context.Context, c candidate, tid int) (n int, 
 		return 0, err
 	}
 	defer unix.Close(dir)
+	if w.heldBy == nil {
+		w.heldBy = make([]int, len(w.found))
+	}
+	held := 0
 	for name, err := range numericNames(dir, w.dirents[:]) {
 		var inode uint32
 		switch {
@@ -103,6 +111,13 @@ func (w *worker) descriptors(ctx context.Context, c candidate, tid int) (n int, 
 		n++
 		if index, ok := w.wanted[inode]; ok && inode != 0 {
 			w.addHolder(inode, index, holder{pid: c.pid, tid: tid, fd: atoi(name)})
+			if w.heldBy[index] != c.pid {
+				w.heldBy[index] = c.pid
+				held++
+			}
+			if held == len(w.wanted) {
+				break
+			}
 		}
 	}
 	return n, nil

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -46,7 +47,8 @@ func (c *processCache) get(pid int) process {
 // catches the signal. It returns false for a process that has ended, and true for an
 // unreadable status. The error is a lack of descriptors or memory in tcphup itself.
 func sigpipeKills(pid int) (bool, error) {
-	status, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
+	var buffer [4 << 10]byte // fits most processes
+	status, err := readAll("/proc/"+strconv.Itoa(pid)+"/status", buffer[:0])
 	switch {
 	case err == nil:
 		kills, err := parseSIGPIPE(status)
@@ -55,6 +57,24 @@ func sigpipeKills(pid int) (bool, error) {
 		return false, nil
 	default:
 		return true, onlyExhausted(err)
+	}
+}
+
+// readAll is os.ReadFile with a buffer, for files that never block. A scan reads the status of
+// every process.
+func readAll(path string, b []byte) ([]byte, error) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd)
+	for {
+		b = slices.Grow(b, 1)
+		n, err := unix.Read(fd, b[len(b):cap(b)])
+		if err != nil || n <= 0 {
+			return b, err
+		}
+		b = b[:len(b)+n]
 	}
 }
 

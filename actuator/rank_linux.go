@@ -67,19 +67,23 @@ func rank(proc int, pids []int, flows []sockdiag.Flow, limit int64, namespaces [
 		namespaces = append(slices.Clone(namespaces), namespaceInode(proc, os.Getpid()))
 	}
 	counted := countsDescriptors(proc)
-	all := make([]candidate, 0, len(pids))
-	for _, pid := range pids {
-		c := candidate{pid: pid, cgroup: cgroupOf[pid]}
-		uid, ok := userOf(proc, pid)
-		c.uid, c.near = uid, !ok || pid == os.Getpid()
-		// A process with an unreadable namespace may be in any.
-		net := namespaceInode(proc, pid)
-		c.elsewhere = net != 0 && !slices.Contains(namespaces, net)
-		if counted {
-			c.descriptors = countDescriptors(proc, pid)
+	all := make([]candidate, len(pids))
+	inParallel(len(pids), func() func(int) bool {
+		return func(i int) bool {
+			pid := pids[i]
+			c := candidate{pid: pid, cgroup: cgroupOf[pid]}
+			uid, ok := userOf(proc, pid)
+			c.uid, c.near = uid, !ok || pid == os.Getpid()
+			// A process with an unreadable namespace may be in any.
+			net := namespaceInode(proc, pid)
+			c.elsewhere = net != 0 && !slices.Contains(namespaces, net)
+			if counted {
+				c.descriptors = countDescriptors(proc, pid)
+			}
+			all[i] = c
+			return true
 		}
-		all = append(all, c)
-	}
+	})
 	flows = affordable(all, flows, limit)
 	for o := range origins(flows) {
 		for i := range all {

@@ -82,19 +82,33 @@ func (s *search) pass(ctx context.Context, processes []candidate) {
 
 // each visits the processes, in this order, until ctx ends or the search fails.
 func (s *search) each(ctx context.Context, processes []candidate) {
+	inParallel(len(processes), func() func(int) bool {
+		w := worker{search: s}
+		return func(i int) bool {
+			if ctx.Err() != nil || s.failed.Load() {
+				return false
+			}
+			w.visit(ctx, processes[i])
+			return true
+		}
+	})
+}
+
+// inParallel calls the functions of up to maxWorkers workers with the numbers from 0 to n-1, in
+// this order. A worker ends when its function returns false.
+func inParallel(n int, worker func() func(int) bool) {
 	var (
 		next    atomic.Int64
 		workers sync.WaitGroup
 	)
-	for range min(maxWorkers, runtime.GOMAXPROCS(0), len(processes)) {
+	for range min(maxWorkers, runtime.GOMAXPROCS(0), n) {
 		workers.Go(func() {
-			w := worker{search: s}
-			for ctx.Err() == nil && !s.failed.Load() {
+			do := worker()
+			for {
 				i := int(next.Add(1)) - 1
-				if i >= len(processes) {
+				if i >= n || !do(i) {
 					return
 				}
-				w.visit(ctx, processes[i])
 			}
 		})
 	}

@@ -190,3 +190,45 @@ func TestPrivilegedExhausted(t *testing.T) {
 
 // nobodyPID is above the maximum of kernel.pid_max.
 const nobodyPID = 1 << 23
+
+// The scan of a process ends when it has every socket of the search, and not before.
+func TestSearchEndsWithLastSocket(t *testing.T) {
+	proc, err := openProc()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(proc)
+	var inodes []uint32
+	for range 10 {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(fd)
+		link, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
+		if err != nil {
+			t.Fatal(err)
+		}
+		inodes = append(inodes, parseSocketLink([]byte(link)))
+	}
+	const unowned = 4294967295
+	scan := func(wanted ...uint32) int {
+		t.Helper()
+		s := newSearch(proc, wanted)
+		w := worker{search: s}
+		n, err := w.descriptors(t.Context(), nearby(os.Getpid())[0], 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, inode := range wanted {
+			if len(s.holders[inode]) == 0 != (inode == unowned) {
+				t.Errorf("wanted %v: holders of %d are %+v", wanted, inode, s.holders[inode])
+			}
+		}
+		return n
+	}
+	all, first, both := scan(inodes[0], unowned), scan(inodes[0]), scan(inodes[0], inodes[5])
+	if first >= both || both >= all {
+		t.Errorf("%d descriptors for one socket, %d for two, %d in total", first, both, all)
+	}
+}

@@ -41,11 +41,13 @@ type Conn struct {
 
 	// separate is set if the kernel has no dump of both families.
 	separate bool
-	// dumped counts the flows of the last complete dump with Query.Ahead.
-	dumped int
+	// dumped counts the flows of the last complete dump with Query.Ahead, and profile has
+	// their families and ports.
+	dumped  int
+	profile profile
 
-	// extra and batches serve Query.Ahead: a connection for each family after the
-	// first, and the receive buffers.
+	// extra and batches serve Query.Ahead: a connection for the second reader, and the
+	// receive buffers.
 	extra   []*Conn
 	batches []*batch
 }
@@ -136,12 +138,12 @@ type Query struct {
 	Selector *Selector
 	// Info requests TCPInfo or MPTCPInfo, about a third of the kernel's work.
 	Info bool
-	// Ahead is for large namespaces: if the last such dump had more than manyFlows flows, it
-	// reads all families in parallel and buffers flows while the caller handles earlier
-	// ones. Flows of different families mix. It costs one goroutine and up to eight buffers
-	// for each family, and one connection for each family after the first. The first such
-	// dump opens these connections, in the namespace of the Conn. Buffers and connections
-	// are kept for later dumps.
+	// Ahead is for large namespaces: if the last such dump had more than manyFlows flows, two
+	// readers dump the families, or the lower and the higher ports, in parallel and buffer
+	// flows while the caller handles earlier ones. Flows of both readers mix. It costs one
+	// goroutine and up to eight buffers for each reader, and one connection for the second.
+	// The first such dump opens this connection, in the namespace of the Conn. Buffers and
+	// connections are kept for later dumps.
 	Ahead bool
 }
 
@@ -154,10 +156,6 @@ type Query struct {
 // cannot dump the protocol. If ctx ends, the error matches ctx.Err().
 func (c *Conn) Flows(ctx context.Context, q Query) iter.Seq2[Flow, error] {
 	return func(yield func(Flow, error) bool) {
-		families := q.Families
-		if len(families) == 0 {
-			families = []Family{IPv4, IPv6}
-		}
 		attributes := protocolAttributes(q.Protocol)
 		if q.Selector != nil {
 			if len(q.Selector.Destinations) == 0 {
@@ -170,8 +168,16 @@ func (c *Conn) Flows(ctx context.Context, q Query) iter.Seq2[Flow, error] {
 		if c.dumpBoth(ctx, q, attributes, yield) {
 			return
 		}
+		families := q.Families
+		if len(families) == 0 {
+			families = []Family{IPv4, IPv6}
+		}
 		if q.Ahead {
-			c.readAheadFlows(ctx, q, families, attributes, yield)
+			var parts []part
+			for _, family := range families {
+				parts = append(parts, part{family: family})
+			}
+			c.readAheadFlows(ctx, q, parts, attributes, yield)
 			return
 		}
 		for _, family := range families {

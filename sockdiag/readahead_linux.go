@@ -3,14 +3,15 @@ package sockdiag
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 
 	"github.com/mdlayher/netlink"
 )
 
-// batchesPerFamily bounds the datagrams in flight for each family. With fewer batches
-// the reader and the caller block each other more often.
-const batchesPerFamily = 8
+// batchesPerReader bounds the datagrams in flight for each reader. With fewer batches the
+// reader and the caller block each other more often.
+const batchesPerReader = 8
 
 // batch holds one received and validated datagram.
 type batch struct {
@@ -20,27 +21,31 @@ type batch struct {
 	free     chan<- *batch
 }
 
-// readAheadFlows implements Flows for Query.Ahead with one reader goroutine for each
-// family. All readers have exited when it returns.
-func (c *Conn) readAheadFlows(ctx context.Context, q Query, families []Family, attributes []netlink.Attribute, yield func(Flow, error) bool) {
+// readAheadFlows implements Flows for Query.Ahead with one reader goroutine for each part of
+// the flows. All readers have exited when it returns.
+func (c *Conn) readAheadFlows(ctx context.Context, q Query, parts []part, attributes []netlink.Attribute, yield func(Flow, error) bool) {
 	fail := func(err error) { yield(Flow{}, dumpError(q.Protocol, err)) }
-	flows := 0
+	var flows profile
 	ctx, cancel := context.WithCancel(ctx)
-	full := make(chan *batch, len(families)*batchesPerFamily)
+	full := make(chan *batch, len(parts)*batchesPerReader)
 	var readers sync.WaitGroup
 	defer readers.Wait()
 	defer cancel()
-	for i, family := range families {
+	for i, p := range parts {
 		conn, err := c.reader(i)
 		if err != nil {
 			yield(Flow{}, err) // not an answer of the kernel
 			return
 		}
-		r := request{family: family, protocol: q.Protocol, info: q.Info, states: q.States}
-		readers.Go(func() { conn.readBatches(ctx, r, attributes, full) })
+		r := request{family: p.family, protocol: q.Protocol, info: q.Info, states: q.States}
+		of := attributes
+		if program := p.bytecode(); program != nil {
+			of = append(slices.Clone(attributes), netlink.Attribute{Type: reqAttrBytecode, Data: program})
+		}
+		readers.Go(func() { conn.readBatches(ctx, r, of, full) })
 	}
 
-	for remaining := len(families); remaining > 0; {
+	for remaining := len(parts); remaining > 0; {
 		var b *batch
 		select {
 		case b = <-full:
@@ -50,7 +55,7 @@ func (c *Conn) readAheadFlows(ctx context.Context, q Query, families []Family, a
 		}
 		for _, payload := range b.payloads {
 			f, err := c.parse(payload, q.Protocol)
-			flows++
+			flows.add(&f)
 			switch {
 			case err != nil:
 				fail(err)
@@ -70,11 +75,11 @@ func (c *Conn) readAheadFlows(ctx context.Context, q Query, families []Family, a
 			return
 		}
 	}
-	c.dumped = flows
+	c.dumped, c.profile = flows.flows(), flows
 }
 
-// reader returns the connection for the i-th family: c for the first family, an extra
-// connection for any other. It dials and redials in the caller's thread, because reader
+// reader returns the connection for the i-th reader: c for the first, an extra connection for
+// any other. It dials and redials in the caller's thread, because reader
 // goroutines may run on threads in another network namespace.
 func (c *Conn) reader(i int) (*Conn, error) {
 	if i > len(c.extra) {
@@ -100,13 +105,17 @@ func (c *Conn) reader(i int) (*Conn, error) {
 // ends. The last batch has the error that ended the reply, errDone for a complete reply.
 // The receiver owns a delivered batch until it returns the batch through free.
 func (c *Conn) readBatches(ctx context.Context, r request, attributes []netlink.Attribute, full chan<- *batch) {
-	response, err := c.send(typeByFamily, netlink.Dump, r, attributes)
+	kind := netlink.HeaderType(typeByFamily)
+	if r.family == bothFamilies {
+		kind = typeBothFamilies
+	}
+	response, err := c.send(kind, netlink.Dump, r, attributes)
 	if err != nil {
 		deliver(ctx, full, &batch{err: err})
 		return
 	}
 	defer c.unblock(ctx)()
-	free := make(chan *batch, batchesPerFamily)
+	free := make(chan *batch, batchesPerReader)
 	for _, b := range c.batches { // all batches are free between dumps
 		b.free = free
 		free <- b
@@ -124,7 +133,7 @@ func (c *Conn) readBatches(ctx context.Context, r request, attributes []netlink.
 	}
 }
 
-// emptyBatch returns a free batch or allocates one, up to batchesPerFamily. At the limit
+// emptyBatch returns a free batch or allocates one, up to batchesPerReader. At the limit
 // it blocks until a batch is returned. It returns nil when ctx ends.
 func (c *Conn) emptyBatch(ctx context.Context, free chan *batch) *batch {
 	select {
@@ -132,7 +141,7 @@ func (c *Conn) emptyBatch(ctx context.Context, free chan *batch) *batch {
 		return b
 	default:
 	}
-	if len(c.batches) < batchesPerFamily {
+	if len(c.batches) < batchesPerReader {
 		b := &batch{buffer: make([]byte, bufferLen), free: free}
 		c.batches = append(c.batches, b)
 		return b

@@ -16,7 +16,19 @@ import (
 
 // large makes the next dump of c read the families in parallel, as after a large dump.
 func large(c *Conn) *Conn {
-	c.dumped = manyFlows + 1
+	c.dumped, c.profile = manyFlows+1, profile{ipv4: 1, ipv6: 1}
+	return c
+}
+
+// largeWith makes the next dump of c read lower and higher ports in parallel, as after a large
+// dump of one family with these ports.
+func largeWith(c *Conn, local, remote []uint16) *Conn {
+	c.dumped, c.profile = manyFlows+1, profile{ipv4: len(local) + len(remote)}
+	for side, ports := range map[*[1 << 16 / portGroup]int][]uint16{&c.profile.local: local, &c.profile.remote: remote} {
+		for _, port := range ports {
+			side[port/portGroup]++
+		}
+	}
 	return c
 }
 

@@ -3,6 +3,7 @@ package sockdiag
 import (
 	"cmp"
 	"errors"
+	"math"
 	"slices"
 	"testing"
 	"unsafe"
@@ -63,6 +64,15 @@ func TestPrivilegedBothFamilies(t *testing.T) {
 				t.Errorf("%s: one walk (-want +got):\n%s", name, diff)
 			}
 			q.Ahead = true
+			for side, conn := range map[string]*Conn{
+				"local":     largeWith(ahead, []uint16{1, mapped.Port()}, nil),
+				"remote":    largeWith(mustDial(t), nil, []uint16{mapped.Port(), math.MaxUint16}),
+				"one group": largeWith(mustDial(t), []uint16{mapped.Port()}, []uint16{mapped.Port()}),
+			} {
+				if diff := gocmp.Diff(want, dump(conn, q), gocmp.AllowUnexported(socket{})); diff != "" {
+					t.Errorf("%s: in parallel by %s port (-want +got):\n%s", name, side, diff)
+				}
+			}
 			if diff := gocmp.Diff(want, dump(large(ahead), q), gocmp.AllowUnexported(socket{})); diff != "" {
 				t.Errorf("%s: in parallel (-want +got):\n%s", name, diff)
 			}

@@ -24,6 +24,9 @@ const (
 // alerts has the times from an alert to the end of the last flow at one load.
 type alerts struct {
 	Sockets int
+	// Killed is set if SIGPIPE would kill the processes of the load: the search for the owners
+	// must read all their descriptors.
+	Killed bool
 	results
 	answered results // times to the HTTP response, or to the exit of ss
 }

@@ -36,7 +36,7 @@ func floor([]string) error {
 		}
 		start := time.Now()
 		for _, family := range []sockdiag.Family{sockdiag.IPv4, sockdiag.IPv6} {
-			if err := discard(fd, family, buffer); err != nil {
+			if err := discard(fd, family, buffer, nil); err != nil {
 				return fmt.Errorf("receive sockets: %w", err)
 			}
 		}
@@ -50,8 +50,9 @@ func floor([]string) error {
 	return nil
 }
 
-// discard receives one dump up to NLMSG_DONE.
-func discard(fd int, family sockdiag.Family, buffer []byte) error {
+// discard receives one dump up to NLMSG_DONE. It adds the number of sockets to count, unless
+// that is nil: the floor does not parse.
+func discard(fd int, family sockdiag.Family, buffer []byte, count *int) error {
 	request := make([]byte, 72) // struct nlmsghdr, struct inet_diag_req_v2
 	binary.NativeEndian.PutUint32(request, 72)
 	binary.NativeEndian.PutUint16(request[4:], 20) // SOCK_DIAG_BY_FAMILY
@@ -72,6 +73,13 @@ func discard(fd int, family sockdiag.Family, buffer []byte) error {
 		// NLMSG_DONE, 20 bytes long, is the last message.
 		if n >= 20 && binary.NativeEndian.Uint32(buffer[n-20:]) == 20 && binary.NativeEndian.Uint16(buffer[n-16:]) == unix.NLMSG_DONE {
 			return nil
+		}
+		for rest := buffer[:n]; count != nil && len(rest) >= 16; *count++ {
+			size := int(binary.NativeEndian.Uint32(rest)+3) &^ 3
+			if size < 16 || size > len(rest) {
+				return fmt.Errorf("message of %d bytes, %d bytes left", size, len(rest))
+			}
+			rest = rest[size:]
 		}
 	}
 }

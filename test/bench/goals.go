@@ -29,7 +29,7 @@ const small, middle, large = 1_000, 10_000, 200_000
 // Goals returns a Markdown table of all goals whose loads were measured.
 func (r *report) Goals() string {
 	var goals []goal
-	for _, part := range []func() []goal{r.scrapeGoals, r.memoryGoals, r.hangUpGoals, r.alertGoals} {
+	for _, part := range []func() []goal{r.scrapeGoals, r.familyGoals, r.memoryGoals, r.hangUpGoals, r.alertGoals, r.nodeGoals} {
 		goals = append(goals, part()...)
 	}
 	if len(goals) == 0 {
@@ -115,7 +115,7 @@ func (r *report) hangUpGoals() (goals []goal) {
 func (r *report) alertGoals() (goals []goal) {
 	for _, a := range r.Alerts {
 		goals = append(goals, goal{
-			fmt.Sprintf("from an alert to the last of %d FINs, p99: %s sockets", alertFlows, thousands(a.Sockets)),
+			fmt.Sprintf("from an alert to the last of %d FINs, p99: %s sockets, SIGPIPE %s", alertFlows, thousands(a.Sockets), a.disposition()),
 			ms(percentile(a.of(alertName, wall), 99)) + " ms", noLimit,
 			fmt.Sprintf("%d alerts; `ss -K` in the same rounds: %s", len(a.results[alertName]), killed(a)),
 		})

@@ -1,11 +1,12 @@
 package main
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"strconv"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -27,12 +28,23 @@ func manyDestinations(sockets int) int { return sockets / 10 }
 // fewDestinations models a host with few services.
 func fewDestinations(sockets int) int { return min(sockets/50, 200) }
 
+// families are the address families of a load.
+type families string
+
+const (
+	mixed      families = "both"
+	onlyIPv4   families = "IPv4"
+	onlyMapped families = "IPv4-mapped" // IPv6 sockets with IPv4 addresses, as those of JVMs
+	// acceptedMapped is IPv4, accepted by an IPv6 socket.
+	acceptedMapped families = "accepted-mapped"
+)
+
 // loads are helper processes that hold connections.
 type loads []*helper
 
 // startLoad opens sockets to that many destinations, in as many processes as RLIMIT_NOFILE
 // requires. The caller stops the returned loads, also after an error.
-func startLoad(sockets, destinations int, mptcp bool) (loads, error) {
+func startLoad(sockets, destinations int, in families, mptcp bool) (loads, error) {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		return nil, err
@@ -49,7 +61,7 @@ func startLoad(sockets, destinations int, mptcp bool) (loads, error) {
 			_ = l.Close() // inherited by the processes
 		}
 	}()
-	for _, k := range []kind{mapped, v4, v6, multipath} {
+	for _, k := range []kind{mapped, v4, v6, bothMapped, multipath} {
 		if k == multipath && !mptcp {
 			continue
 		}
@@ -62,7 +74,7 @@ func startLoad(sockets, destinations int, mptcp bool) (loads, error) {
 	var all loads
 	for i := range processes {
 		part := func(n int) string { return strconv.Itoa(n*(i+1)/processes - n*i/processes) }
-		h, err := startHelper(loadName, listeners, strconv.Itoa(i), part(connections), part(destinations), strconv.FormatBool(mptcp))
+		h, err := startHelper(loadName, listeners, strconv.Itoa(i), part(connections), part(destinations), string(in), strconv.FormatBool(mptcp))
 		if err != nil {
 			return all, err
 		}
@@ -88,15 +100,27 @@ func (l loads) stop() error {
 	return errors.Join(errs...)
 }
 
-// load holds connections, both ends, until EOF on its input. Half are IPv4 accepted by an
-// IPv6 socket, as in most servers; a quarter are IPv4 and a quarter IPv6 at both ends.
-// Both dumps of the kernel thus have the same size. One in mptcpEvery is MPTCP.
+// resetSIGPIPE makes SIGPIPE kill the processes, as those of programs that do not handle it.
+func (l loads) resetSIGPIPE() error {
+	for _, h := range l {
+		if err := h.request("reset", new(string)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// load holds connections, both ends, until EOF on its input. With each line of input it resets
+// the disposition of SIGPIPE. Of a mixed load, half are IPv4
+// accepted by an IPv6 socket, as in most servers; a quarter are IPv4 and a quarter IPv6 at
+// both ends. Both dumps of the kernel thus have the same size. One in mptcpEvery is MPTCP.
 func load(args []string) error {
 	var (
 		number, connections, destinations int
+		in                                families
 		mptcp                             bool
 	)
-	for i, to := range []any{&number, &connections, &destinations, &mptcp} {
+	for i, to := range []any{&number, &connections, &destinations, &in, &mptcp} {
 		if _, err := fmt.Sscan(args[i], to); err != nil {
 			return err
 		}
@@ -107,7 +131,7 @@ func load(args []string) error {
 		if mptcp && destinations > 1 {
 			destination = 1 + i%(destinations-1)
 		}
-		k := [...]kind{v6, mapped, mapped, v4}[destination%4]
+		k := in.kind(destination)
 		if mptcp && i%mptcpEvery == 0 {
 			destination, k = 0, multipath
 		}
@@ -116,18 +140,49 @@ func load(args []string) error {
 		}
 	}
 	fmt.Println("connected")
-	_, err := io.Copy(io.Discard, os.Stdin)
-	return err
+	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
+		if err := resetSIGPIPE(); err != nil {
+			return err
+		}
+		fmt.Println("reset")
+	}
+	return nil
+}
+
+// resetSIGPIPE sets the default disposition, which os/signal does not.
+func resetSIGPIPE() error {
+	// struct sigaction of the kernel: a handler of 0 is SIG_DFL.
+	var action [4]uint64
+	const signals = 8 // bytes of its signal set
+	if _, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(unix.SIGPIPE), uintptr(unsafe.Pointer(&action)), 0, signals, 0, 0); errno != 0 {
+		return fmt.Errorf("reset SIGPIPE: %w", errno)
+	}
+	return nil
+}
+
+// kind returns the kind of the connections to a destination.
+func (f families) kind(destination int) kind {
+	switch f {
+	case onlyIPv4:
+		return v4
+	case onlyMapped:
+		return bothMapped
+	case acceptedMapped:
+		return mapped
+	default:
+		return [...]kind{v6, mapped, mapped, v4}[destination%4]
+	}
 }
 
 // kind is the protocol of a connection and the family of its two sockets.
 type kind int
 
 const (
-	mapped    kind = iota // IPv4, accepted by an IPv6 socket
-	v4                    // IPv4
-	v6                    // IPv6
-	multipath             // MPTCP over IPv4, accepted by an IPv6 socket
+	mapped     kind = iota // IPv4, accepted by an IPv6 socket
+	v4                     // IPv4
+	v6                     // IPv6
+	bothMapped             // IPv4, two IPv6 sockets
+	multipath              // MPTCP over IPv4, accepted by an IPv6 socket
 )
 
 // firstListener is the descriptor of the first kind's listener in a load process; the
@@ -167,8 +222,11 @@ func listen(k kind) (*os.File, error) {
 func connect(k kind, process, destination int) error {
 	host, high, low := byte(1+process), byte(destination>>8), byte(destination)
 	family, to := unix.AF_INET, unix.Sockaddr(&unix.SockaddrInet4{Port: k.port(), Addr: [4]byte{127, host, high, low}})
-	if k == v6 {
+	switch k {
+	case v6:
 		family, to = unix.AF_INET6, &unix.SockaddrInet6{Port: k.port(), Addr: [16]byte{0xfd, 0xbe, 13: host, 14: high, 15: low}}
+	case bothMapped:
+		family, to = unix.AF_INET6, &unix.SockaddrInet6{Port: k.port(), Addr: [16]byte{10: 0xff, 11: 0xff, 12: 127, 13: host, 14: high, 15: low}}
 	}
 	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, k.protocol())
 	if err != nil {

@@ -5,7 +5,8 @@
 //   - reading all sockets (read.go): a scrape of tcphup, a receive-and-discard loop
 //     (the floor), ss, and node_exporter;
 //   - hanging up (hangup.go): the tcphup command, ss -K and ss -tnp;
-//   - the time from an alert to the last FIN (alert.go), and ss -K.
+//   - the time from an alert to the last FIN (alert.go), and ss -K;
+//   - a node agent beside a loop over the namespaces of pods, sidecars and a client (node.go).
 //
 // All processes run in private network, mount and pid namespaces and end with them.
 // Run it as root at the top of the repository: make bench
@@ -50,7 +51,7 @@ func (o options) sizes() []int {
 }
 
 func main() {
-	helpers := map[string]func([]string) error{loadName: load, floorName: floor, applicationName: application}
+	helpers := map[string]func([]string) error{loadName: load, floorName: floor, applicationName: application, nodeFloorName: nodeFloor, neighborName: neighbor}
 	if helper := helpers[filepath.Base(os.Args[0])]; helper != nil {
 		exit(helper(os.Args[1:]))
 		return
@@ -162,16 +163,19 @@ func (r *report) measure(o options) error {
 			return err
 		}
 	}
-	return nil
+	if err := r.oneFamily(o); err != nil {
+		return err
+	}
+	return r.nodes(o)
 }
 
-// underLoad creates a load and measures reading and, with hangingUp, hang-ups and alerts.
-func (r *report) underLoad(o options, sockets, destinations int, hangingUp bool) (err error) {
+// withLoad creates a load, measures reading and calls next with the result.
+func (r *report) withLoad(o options, sockets, destinations int, in families, next func(*reading, loads) error) (err error) {
 	if err := dropTimeWait(); err != nil {
 		return err
 	}
-	progress("%s sockets to %s destinations", thousands(sockets), thousands(destinations))
-	loads, err := startLoad(sockets, destinations, r.MPTCP)
+	progress("%s sockets to %s destinations, address family: %s", thousands(sockets), thousands(destinations), in)
+	loads, err := startLoad(sockets, destinations, in, r.MPTCP && in == mixed)
 	defer func() { err = errors.Join(err, loads.stop()) }()
 	if err != nil {
 		return err
@@ -180,8 +184,24 @@ func (r *report) underLoad(o options, sockets, destinations int, hangingUp bool)
 	if err != nil {
 		return fmt.Errorf("read %d sockets: %w", sockets, err)
 	}
-	r.Readings = append(r.Readings, reading)
-	if sockets == crowded && destinations == manyDestinations(sockets) {
+	reading.Families = in
+	return next(reading, loads)
+}
+
+// underLoad creates a mixed load and measures reading and, with hangingUp, hang-ups and
+// alerts.
+func (r *report) underLoad(o options, sockets, destinations int, hangingUp bool) error {
+	return r.withLoad(o, sockets, destinations, mixed, func(reading *reading, all loads) error {
+		r.Readings = append(r.Readings, reading)
+		return r.measureOthers(o, reading, all, hangingUp)
+	})
+}
+
+// measureOthers measures an idle sidecar beside a load and, with hangingUp, hang-ups and
+// alerts.
+func (r *report) measureOthers(o options, load *reading, all loads, hangingUp bool) error {
+	sockets := load.Sockets
+	if sockets == crowded && load.Destinations == manyDestinations(sockets) {
 		if err := r.idleScrapes(o, sockets); err != nil {
 			return fmt.Errorf("scrape idle namespace: %w", err)
 		}
@@ -194,11 +214,19 @@ func (r *report) underLoad(o options, sockets, destinations int, hangingUp bool)
 		return fmt.Errorf("hang up among %d sockets: %w", sockets, err)
 	}
 	r.HangUps = append(r.HangUps, hung)
-	alert, err := r.alert(o, sockets)
-	if err != nil {
-		return fmt.Errorf("alert among %d sockets: %w", sockets, err)
+	for _, killed := range []bool{false, true} {
+		if killed {
+			if err := all.resetSIGPIPE(); err != nil {
+				return err
+			}
+		}
+		alert, err := r.alert(o, sockets)
+		if err != nil {
+			return fmt.Errorf("alert among %d sockets: %w", sockets, err)
+		}
+		alert.Killed = killed
+		r.Alerts = append(r.Alerts, alert)
 	}
-	r.Alerts = append(r.Alerts, alert)
 	return nil
 }
 

@@ -48,6 +48,7 @@ func runRounds(rounds int, candidates []candidate) (results, error) {
 // reading has the samples of all readers at one load.
 type reading struct {
 	Sockets, Destinations int
+	Families              families
 	results
 	read      []time.Duration // per scrape, time to read the TCP sockets
 	Allocated int             // bytes allocated per scrape

@@ -34,10 +34,12 @@ type report struct {
 	Skipped                                 []string
 	Old                                     string // version of the earlier program; empty: none
 
-	Idle     []*idle
-	Readings []*reading
-	HangUps  []*hangUps
-	Alerts   []*alerts
+	Idle      []*idle
+	Readings  []*reading
+	OneFamily []*reading
+	HangUps   []*hangUps
+	Alerts    []*alerts
+	Nodes     []*node
 }
 
 // skip records that a program is not measured.

@@ -77,18 +77,26 @@ func (r *report) HangUpTable() string {
 // AlertTable has the times from an alert to the end of the last flow.
 func (r *report) AlertTable() string {
 	var b strings.Builder
-	table(&b, "sockets", "program", "rounds", "p50, ms", "p99, ms", "response or exit, p50, ms", "p50 ÷ ss -K")
+	table(&b, "sockets", "SIGPIPE", "program", "rounds", "p50, ms", "p99, ms", "response or exit, p50, ms", "p50 ÷ ss -K")
 	for _, a := range r.Alerts {
 		for _, name := range []string{alertName, alertNoWatchName, ssKillName} {
 			if len(a.results[name]) == 0 {
 				continue
 			}
 			took := a.of(name, wall)
-			b.WriteString(row(thousands(a.Sockets), "`"+name+"`", thousands(len(took)), ms(median(took)), ms(percentile(took, 99)),
+			b.WriteString(row(thousands(a.Sockets), a.disposition(), "`"+name+"`", thousands(len(took)), ms(median(took)), ms(percentile(took, 99)),
 				ms(median(a.answered.of(name, wall))), times(a.ratio(name, ssKillName, wall))))
 		}
 	}
 	return b.String()
+}
+
+// disposition is the disposition of SIGPIPE in the processes of the load.
+func (a *alerts) disposition() string {
+	if a.Killed {
+		return "default"
+	}
+	return "handled"
 }
 
 // KernelShare returns the processor time of the floor as a percentage of a scrape's, at

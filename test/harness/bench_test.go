@@ -50,13 +50,21 @@ func TestPrivilegedBench(t *testing.T) {
 		const figure, spread = `\d+(\.\d+)?`, `\d+(\.\d+)? \(\d+(\.\d+)?–\d+(\.\d+)?\)`
 		wants := []string{
 			`1,000 \| 20 \|( ` + spread + ` \|){4}`,
+			`1,000 \| IPv4 \| \*\*` + figure + `\*\* \| ` + figure + ` \| ` + spread + ` \| ` + spread,
+			`1,000 \| IPv4-mapped \| \*\*` + figure,
 			`1,000 \| 100 \| \*\*` + figure + `\*\* \| ` + figure + ` \| ` + figure + ` \|`,
 			"1,000 \\| `tcphup HOST PORT` \\| " + spread + ` \| ` + figure,
 			"1,000 \\| `tcphup --method=destroy` \\| " + spread,
 			"1,000 \\| `ss -K` \\| " + spread,
 			"1,000 \\| `ss -tnp` \\| " + spread + ` \| 1.00`,
-			"1,000 \\| `tcphup serve` \\| 3 \\| " + figure + ` \| ` + figure,
-			"1,000 \\| `ss -K` \\| 3 \\| " + figure,
+			"1,000 \\| default \\| `tcphup serve` \\| 3 \\| " + figure,
+			"1,000 \\| handled \\| `tcphup serve` \\| 3 \\| " + figure + ` \| ` + figure,
+			"1,000 \\| handled \\| `ss -K` \\| 3 \\| " + figure,
+			`10 pods × 50 sockets \| no \| ` + spread + ` \| ` + spread + ` \| ` + figure + ` \| \*\*` + figure + `\*\* \| ` + spread + ` \| ` + figure + ` \|`,
+			`10 pods × 50 sockets, every tenth pod 1,000 \| no \|`,
+			`10 pods × 100 sockets \| yes \|`,
+			`10 pods × 50 sockets \| a sidecar in each namespace \| ` + spread + ` \| ` + figure + ` \|`,
+			`10 pods × 50 sockets \| scrapes one after the other \| [1-9][0-9,]* \| ` + figure,
 			`resident ≤ 20 MB: 1,000 sockets, 20 destinations \| ` + figure + ` MB \| (met|\*\*missed\*\*)`,
 			`BenchmarkPart/of-it`,
 		}

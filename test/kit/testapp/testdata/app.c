@@ -251,6 +251,12 @@ static void command(char *line)
 		while (last >= 0 && last < files - 1)
 			last = dup(last);
 		printf("hoard %s\n", name(last < 0 ? errno : 0));
+	} else if (strcmp(verb, "sockets") == 0) {
+		// Opens sockets until there are that many descriptors.
+		int files = atoi(a), last = 0;
+		while (last >= 0 && last < files - 1)
+			last = socket(AF_INET, SOCK_STREAM, 0);
+		printf("sockets %s\n", name(last < 0 ? errno : 0));
 	} else if (strcmp(verb, "half") == 0) {
 		printf("half %s\n", name(shutdown(fd, SHUT_WR) < 0 ? errno : 0));
 	} else if (strcmp(verb, "netns") == 0) {
