@@ -95,6 +95,7 @@ func TestAgentPods(t *testing.T) {
 		}
 	}
 
+	awaitMargin(t)
 	opened, ended := total, 0
 	// hangUp sends an alert and checks how many connections it closes.
 	hangUp := func(name, token, namespace, pod, result string, want, reopened int) {

@@ -146,6 +146,8 @@ func TestAgentMethods(t *testing.T) {
 	n := newNamespace(t, "agent-methods", "restricted")
 	d := startDatabase(t, nodeAddress, 0)
 	apply(t, podManifest("app", n.name, d, "app"))
+	d.await(connections, 0)
+	awaitMargin(t)
 	closed := 0
 	for i, tt := range []struct {
 		name, method, patch string

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 const (
@@ -116,4 +117,12 @@ func (a *agent) post(token, namespace, pod string, d *database) answer {
 		a.t.Errorf("alert for %s/%s: %d, %v", namespace, pod, code, response)
 	}
 	return response
+}
+
+// awaitMargin waits until the pods that run now are older than an alert that starts now, by more
+// than the margin for their clocks. The pods of real alerts are older, because of their `for`.
+func awaitMargin(t *testing.T) {
+	t.Helper()
+	now := time.Now()
+	eventually(t, "the pods are older than an alert", func() bool { return time.Since(now) > 2*time.Second })
 }
