@@ -5,11 +5,13 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/netip"
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -67,6 +69,9 @@ func (s *soak) scrape(ctx context.Context) (map[string]float64, error) {
 			}
 		}
 	}
+	if read := page[`tcphup_node_namespaces{result="read"}`]; s.node && int(read) != len(s.places) {
+		return nil, fmt.Errorf("scrape: %v of %d namespaces read", read, len(s.places))
+	}
 	for _, source := range []string{"tcp", "mptcp"} {
 		if page[`tcphup_scrape_success{source="`+source+`"}`] != 1 {
 			return nil, fmt.Errorf("scrape source %s: no success", source)
@@ -113,9 +118,9 @@ const (
 // third file is invalid.
 func (s *soak) reloadLoop(ctx, busy context.Context) {
 	for n := 1; s.sleep(busy, s.every(15*time.Second)); n++ {
-		text, broken := configuration(n), n%3 == 2
+		text, broken := configuration(n, s.places), n%3 == 2
 		if broken {
-			text = brokenConfiguration()
+			text = brokenConfiguration(s.places)
 		}
 		if err := s.reload(ctx, text, broken, n%2 == 0); err != nil && ctx.Err() == nil {
 			s.checker.fail("reload %d failed: %v", n, err)
@@ -203,7 +208,60 @@ func (s *soak) moveTo(to netip.Addr) error {
 
 // writeHosts writes the soak's /etc/hosts. The caller holds hostsMu.
 func (s *soak) writeHosts() error {
-	return write("hosts", s.service.String()+" "+serviceName+"\n")
+	text := s.service.String() + " " + serviceName + "\n"
+	for i, index := range swappedDestinations() {
+		text += destinations[index].address.Addr().String() + " " + swappedNames[(i+s.swaps)%2] + "\n"
+	}
+	return write("hosts", text)
+}
+
+// swapLoop lets two names exchange their addresses at intervals. An alert about each name must
+// then hang up the older flows to its former address, and keep the younger ones: the other name
+// has that address now.
+func (s *soak) swapLoop(ctx, busy context.Context) {
+	for s.sleep(busy, s.every(50*time.Second)) {
+		places, labels := s.anyPlace()
+		since := time.Now()
+		before := make(map[int]map[uint64]time.Duration)
+		for _, index := range swappedDestinations() {
+			var err error
+			if before[index], err = s.flows(ctx, &destinations[index], places); err != nil {
+				s.fail(err)
+				return
+			}
+		}
+		// tcphup must have seen the flows before a lookup with the old addresses.
+		for seen := s.scrapes.Load(); s.scrapes.Load() < seen+2; {
+			if !s.sleep(ctx, 100*time.Millisecond) {
+				return
+			}
+		}
+		s.sleep(ctx, 2*time.Second)
+		if err := s.swapNames(); err != nil {
+			s.fail(err)
+			return
+		}
+		var alerts sync.WaitGroup
+		for i, index := range swappedDestinations() {
+			about := maps.Clone(labels)
+			about["alertname"] = destinations[index].policy
+			about["service"] = swappedNames[(i+s.swaps+1)%2] // it has left this address
+			alerts.Go(func() {
+				s.fire(ctx, index, places, about, func(ctx context.Context) (int, error) {
+					return s.left(ctx, &destinations[index], places, before[index], since)
+				})
+			})
+		}
+		alerts.Wait()
+	}
+}
+
+func (s *soak) swapNames() error {
+	s.hostsMu.Lock()
+	defer s.hostsMu.Unlock()
+	s.swaps++
+	defer s.checker.swap()
+	return s.writeHosts()
 }
 
 // every shortens an interval in a short run, so that every driver acts at least once.
