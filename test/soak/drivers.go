@@ -236,7 +236,9 @@ func (s *soak) swapLoop(ctx, busy context.Context) {
 				return
 			}
 		}
-		s.sleep(ctx, 2*time.Second)
+		if err := s.awaitAnswers(ctx); err != nil {
+			return // the soak has ended
+		}
 		if err := s.swapNames(); err != nil {
 			s.fail(err)
 			return
@@ -254,6 +256,31 @@ func (s *soak) swapLoop(ctx, busy context.Context) {
 		}
 		alerts.Wait()
 	}
+}
+
+// awaitAnswers waits until two more lookups of each of the names have succeeded: the first may
+// have begun before the call.
+func (s *soak) awaitAnswers(ctx context.Context) error {
+	answers := func() (n [len(swappedNames)]float64, err error) {
+		page, err := s.scrape(ctx)
+		for i, name := range swappedNames {
+			labels := fmt.Sprintf("{service=%q}", name)
+			n[i] = page["tcphup_service_lookups_total"+labels] - page["tcphup_service_lookup_failures_total"+labels]
+		}
+		return n, err
+	}
+	var before [len(swappedNames)]float64
+	known := false
+	return s.await(ctx, "the names were looked up", func() bool {
+		now, err := answers()
+		if err != nil {
+			return false
+		}
+		if !known {
+			before, known = now, true
+		}
+		return now[0] >= before[0]+2 && now[1] >= before[1]+2
+	})
 }
 
 func (s *soak) swapNames() error {
