@@ -72,10 +72,8 @@ func (s *soak) alert(ctx context.Context, index int) {
 	}
 	if d.beforeAlert {
 		// tcphup knows the age of a flow from its first scrape, at a resolution of 0.1 s.
-		for seen := s.scrapes.Load(); s.scrapes.Load() < seen+2; {
-			if !s.sleep(ctx, 100*time.Millisecond) {
-				return
-			}
+		if !s.awaitScrapes(ctx) {
+			return
 		}
 		s.sleep(ctx, 200*time.Millisecond)
 	}

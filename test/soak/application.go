@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -97,6 +98,17 @@ var habits = []habit{
 	{sessions: 2, requests: 1, shortest: 24 * time.Hour, longest: 48 * time.Hour},
 }
 
+// lasting is a further habit for the addresses that names exchange: connections that outlive a
+// swap.
+var lasting = habit{sessions: 4, requests: 1, shortest: 20 * time.Second, longest: time.Minute}
+
+func (d *destination) habits() []habit {
+	if d.swapped {
+		return append(slices.Clone(habits), lasting)
+	}
+	return habits
+}
+
 // application keeps connections to all destinations until EOF on standard input.
 func application(options) error {
 	ctx, cancel := context.WithCancel(context.Background())
@@ -114,7 +126,7 @@ func application(options) error {
 		}
 	})
 	for i := range destinations {
-		for _, h := range habits {
+		for _, h := range destinations[i].habits() {
 			for range h.sessions {
 				sessions.Go(func() {
 					for ctx.Err() == nil {

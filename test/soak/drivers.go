@@ -217,27 +217,34 @@ func (s *soak) writeHosts() error {
 
 // swapLoop lets two names exchange their addresses at intervals. An alert about each name must
 // then hang up the older flows to its former address, and keep the younger ones: the other name
-// has that address now.
+// has that address now. Flows from before an earlier swap can belong to either name.
 func (s *soak) swapLoop(ctx, busy context.Context) {
+	var all []int // places
+	for i := range s.places {
+		all = append(all, i)
+	}
+	earlier := make([]map[uint64]time.Duration, len(destinations)) // flows from before the last swap
 	for s.sleep(busy, s.every(50*time.Second)) {
 		places, labels := s.anyPlace()
 		since := time.Now()
-		before := make(map[int]map[uint64]time.Duration)
-		for _, index := range swappedDestinations() {
-			var err error
-			if before[index], err = s.flows(ctx, &destinations[index], places); err != nil {
-				s.fail(err)
-				return
-			}
+		before, err := s.swappedFlows(ctx, places)
+		if err != nil {
+			s.fail(err)
+			return
+		}
+		for index, flows := range before {
+			maps.DeleteFunc(flows, func(cookie uint64, _ time.Duration) bool {
+				_, known := earlier[index][cookie]
+				return known
+			})
 		}
 		// tcphup must have seen the flows before a lookup with the old addresses.
-		for seen := s.scrapes.Load(); s.scrapes.Load() < seen+2; {
-			if !s.sleep(ctx, 100*time.Millisecond) {
-				return
-			}
+		if !s.awaitScrapes(ctx) {
+			return
 		}
 		if err := s.awaitAnswers(ctx); err != nil {
-			return // the soak has ended
+			s.fail(err)
+			return
 		}
 		if err := s.swapNames(); err != nil {
 			s.fail(err)
@@ -255,7 +262,41 @@ func (s *soak) swapLoop(ctx, busy context.Context) {
 			})
 		}
 		alerts.Wait()
+		if err := s.awaitExchange(ctx); err != nil {
+			s.fail(err)
+			return
+		}
+		if !s.awaitScrapes(ctx) {
+			return
+		}
+		if earlier, err = s.swappedFlows(ctx, all); err != nil {
+			s.fail(err)
+			return
+		}
 	}
+}
+
+// swappedFlows returns the flows to the addresses of swappedNames, by index of the destination.
+func (s *soak) swappedFlows(ctx context.Context, places []int) ([]map[uint64]time.Duration, error) {
+	all := make([]map[uint64]time.Duration, len(destinations))
+	for _, index := range swappedDestinations() {
+		var err error
+		if all[index], err = s.flows(ctx, &destinations[index], places); err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
+// awaitScrapes waits for two scrapes: the first may have begun before the call. It returns
+// false when ctx ends first.
+func (s *soak) awaitScrapes(ctx context.Context) bool {
+	for seen := s.scrapes.Load(); s.scrapes.Load() < seen+2; {
+		if !s.sleep(ctx, 100*time.Millisecond) {
+			return false
+		}
+	}
+	return true
 }
 
 // awaitAnswers waits until two more lookups of each of the names have succeeded: the first may
@@ -280,6 +321,26 @@ func (s *soak) awaitAnswers(ctx context.Context) error {
 			before, known = now, true
 		}
 		return now[0] >= before[0]+2 && now[1] >= before[1]+2
+	})
+}
+
+// awaitExchange waits until each of the names has one address, and the other's as a former one,
+// since the last swap.
+func (s *soak) awaitExchange(ctx context.Context) error {
+	s.checker.mu.Lock()
+	swapped := float64(s.checker.swappedAt.Unix())
+	s.checker.mu.Unlock()
+	return s.await(ctx, "the names have exchanged their addresses", func() bool {
+		page, err := s.scrape(ctx)
+		for _, name := range swappedNames {
+			current := page[fmt.Sprintf("tcphup_service_addresses{address=\"current\",service=%q}", name)]
+			former := page[fmt.Sprintf("tcphup_service_addresses{address=\"former\",service=%q}", name)]
+			changed := page[fmt.Sprintf("tcphup_service_last_change_timestamp_seconds{service=%q}", name)]
+			if err != nil || current != 1 || former != 1 || changed < swapped {
+				return false
+			}
+		}
+		return true
 	})
 }
 

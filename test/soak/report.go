@@ -131,7 +131,7 @@ func (r *report) fill(s *soak) {
 	}
 	c := &s.counts
 	r.add("load", "%d applications, %d concurrent connections to %d targets and %d bystanders; IPv4, IPv6, IPv4-mapped, MPTCP",
-		applications, applications*sessionsPerDestination()*len(destinations), targets, len(destinations)-targets)
+		applications, applications*sessions(), targets, len(destinations)-targets)
 	if s.node {
 		r.add("pods", "%d in %d namespaces, with equal addresses and ports", len(s.places), len(namespacesOf(s.places)))
 	}
@@ -178,9 +178,12 @@ func (r *report) fill(s *soak) {
 	}
 }
 
-func sessionsPerDestination() (n int) {
-	for _, h := range habits {
-		n += h.sessions
+// sessions returns the number of concurrent connections of one application.
+func sessions() (n int) {
+	for i := range destinations {
+		for _, h := range destinations[i].habits() {
+			n += h.sessions
+		}
 	}
 	return n
 }
