@@ -70,7 +70,7 @@ func families(selected []Histogram, node bool) []family {
 	if node {
 		d = nodeDetail
 	}
-	all := slices.Concat(sourceFamilies(), tcpFamilies(d), mptcpFamilies(d))
+	all := slices.Concat(sourceFamilies(node), tcpFamilies(d), mptcpFamilies(d))
 	if node {
 		all = append(all, nodeFamilies()...)
 	}
@@ -81,11 +81,15 @@ func families(selected []Histogram, node bool) []family {
 }
 
 // sourceFamilies returns the metrics about the scan itself.
-func sourceFamilies() []family {
+func sourceFamilies(node bool) []family {
+	missing := "If not, the metrics of the source are missing."
+	if node {
+		missing = "If not, the pods could not be found, or the metrics of the source are missing for namespaces that failed."
+	}
 	tcp, mptcp := exposition.Label("source", "tcp"), exposition.Label("source", "mptcp")
 	return []family{
 		newFamily("scrape_success",
-			"Whether all sockets of the source were read. If not, the metrics of the source are missing. The source mptcp requires the source tcp.",
+			"Whether all sockets of the source were read. "+missing+" The source mptcp requires the source tcp.",
 			func(to *exposition.Metrics, r *result) {
 				to.Gauge(float64(toInt(r.mptcpOK())), mptcp)
 				to.Gauge(float64(toInt(r.tcpOK())), tcp)

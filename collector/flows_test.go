@@ -17,9 +17,10 @@ import (
 
 // flowsResponse is the decoded response of FlowsHandler.
 type flowsResponse struct {
-	Matched   int
-	Truncated bool
-	Flows     []map[string]any
+	Matched    int
+	Truncated  bool
+	Flows      []map[string]any
+	Namespaces map[string]int
 }
 
 func getFlows(t *testing.T, h http.Handler, query string) (flowsResponse, []string) {

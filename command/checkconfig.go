@@ -33,7 +33,11 @@ func (c *checkConfig) run(context.Context) error {
 			return err
 		}
 	}
-	_, err = fmt.Fprintf(c.stdout, "%s: valid; policies: %d, services: %d, never rules: %d\n",
-		c.file, len(loaded.Rules.Policies), len(loaded.Services), len(loaded.Rules.Never))
+	valid := "valid"
+	if loaded.ForNode() {
+		valid = "valid with serve --node only"
+	}
+	_, err = fmt.Fprintf(c.stdout, "%s: %s; policies: %d, services: %d, never rules: %d\n",
+		c.file, valid, len(loaded.Rules.Policies), len(loaded.Services), len(loaded.Rules.Never))
 	return err
 }

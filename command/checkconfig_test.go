@@ -27,3 +27,20 @@ func TestCheckConfigWarns(t *testing.T) {
 		t.Errorf("stderr %q, want %q", stderr.String(), want)
 	}
 }
+
+// The output says that policies with namespaces need node mode.
+func TestCheckConfigOfNode(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "tcphup.yml")
+	content := "policies: [{name: a, match: ['team=web'], allow: [10.0.0.1], namespaces: [shop]}]\n"
+	if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var stdout, stderr strings.Builder
+	c := &checkConfig{file: file, stdout: &stdout, stderr: &stderr}
+	if err := c.run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if want := file + ": valid with serve --node only; policies: 1, services: 0, never rules: 0\n"; stdout.String() != want || stderr.Len() > 0 {
+		t.Errorf("got %q, %q; want %q", stdout.String(), stderr.String(), want)
+	}
+}

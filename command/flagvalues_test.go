@@ -115,6 +115,8 @@ func TestBadFlagValues(t *testing.T) {
 		{"healthcheck", "timeout", "0s", " is not a duration of at least 1ms, such as 500ms, 3s or 5m"},
 		{"serve", "watch-reconnect", "-5s", nonNegative},
 		{"serve", "collector.max-destinations", "0", " is not a whole number from 1 to 1000000"},
+		{"serve", "collector.max-destinations-per-pod", "0", " is not a whole number from 1 to 1000000"},
+		{"serve", "node.cpu-budget", "-1s", nonNegative},
 		{"serve", "collector.histograms", "silence", " is not one of idle, age, peer_silence, subflow_idle"},
 		{"serve", "collector.prefix-length-v4", "0", " is not a whole number from 1 to 32"},
 		{"serve", "collector.prefix-length-v4", "33", " is not a whole number from 1 to 32"},

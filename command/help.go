@@ -58,6 +58,17 @@ var flagGroups = map[string][]flagGroup{
 		{"Busy connections", []string{"receive-wait", "drain-deadline", "drain-quiet", "drain-answer"}},
 		{"Report", []string{"watch-reconnect", "output", "audit.log-file"}},
 	},
+	"serve": {
+		{"Configuration", []string{"config.file", "service", "state.directory"}},
+		{"Metrics", []string{
+			"collector.max-destinations", "collector.histograms", "collector.prefix-length-v4", "collector.prefix-length-v6", "collector.include", "collector.exclude",
+		}},
+		{"Alerts", []string{
+			"alerts.listen-address", "alerts.token-file", "alerts.web-config-file", "alerts.pause-file", "alerts.shadow", "audit.log-file", "watch-reconnect",
+		}},
+		{"Listeners and log", []string{"web.listen-address", "web.systemd-socket", "web.config.file", "log.level", "log.format"}},
+		{"Pods of a Kubernetes node", []string{"node", "node.pod-logs", "node.cpu-budget", "collector.max-destinations-per-pod"}},
+	},
 	"list": {
 		{"Which connections", []string{"port", "except", "direction", "source", "state", "min-idle", "netns", "stale", "former", "state.directory"}},
 		{"Of which processes", []string{"pid", "command", "uid", "cgroup"}},

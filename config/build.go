@@ -61,6 +61,11 @@ func (d *decoder) policy(n *yaml.Node, base settings, rules *alerts.Rules) {
 			}
 		}
 	}
+	forNode := len(rule.Namespaces) > 0
+	i := slices.IndexFunc(rules.Policies, func(other alerts.Policy) bool { return (len(other.Namespaces) > 0) != forNode })
+	if i >= 0 && len(d.mistakes) == before {
+		d.fail(n, "policy %q: only one of this policy and policy %q lists namespaces: with serve --node every policy needs them, and without it none may have them", p.Name, rules.Policies[i].Name)
+	}
 	rules.Policies = append(rules.Policies, rule)
 }
 

@@ -59,6 +59,11 @@ func Parse(path string, content []byte) (Config, error) {
 	return c, nil
 }
 
+// ForNode reports whether the policies list namespaces: then they are valid in node mode only.
+func (c *Config) ForNode() bool {
+	return slices.ContainsFunc(c.Rules.Policies, func(p alerts.Policy) bool { return len(p.Namespaces) > 0 })
+}
+
 // Watched returns the names to watch: the services, and the names in the allow lists of
 // policies, which have no port.
 func (c *Config) Watched() []services.Service {

@@ -81,7 +81,7 @@ func TestExampleConfig(t *testing.T) {
 	if diff := cmp.Diff([]services.Service{{Name: "db.internal", Port: 5432, Settle: time.Minute, Interval: 15 * time.Second}}, c.Services, cmpAddrPort); diff != "" {
 		t.Errorf("services (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff(c.Services, c.Watched()); diff != "" {
+	if diff := cmp.Diff(c.Services, c.Watched(), cmpAddrPort); diff != "" {
 		t.Errorf("watched (-want +got):\n%s", diff)
 	}
 	c.Rules.Policies[0].Allow.Names = []string{"db.internal", "cache.internal"}
@@ -158,20 +158,30 @@ func TestConfigOfNode(t *testing.T) {
 	c, err := Parse("x.yml", []byte(`
 policies:
   - {name: a, match: [a="b"], allow: ['::1'], namespaces: [shop, shop-2], token_file: /etc/tcphup/shop.token}
-  - {name: b, match: [a="b"], allow: ['::1']}
+  - {name: b, match: [a="b"], allow: ['::1'], namespaces: [bank]}
 services: [{name: a.b, port: 1}]
 `))
 	if err != nil {
 		t.Fatal(err)
 	}
 	a, b := c.Rules.Policies[0], c.Rules.Policies[1]
+	if !c.ForNode() {
+		t.Error("not for node mode")
+	}
 	if !slices.Equal(a.Namespaces, []string{"shop", "shop-2"}) || a.TokenFile != "/etc/tcphup/shop.token" {
 		t.Errorf("a is %+v", a)
 	}
-	if b.Namespaces != nil || b.TokenFile != "" {
+	if !slices.Equal(b.Namespaces, []string{"bank"}) || b.TokenFile != "" {
 		t.Errorf("b is %+v", b)
 	}
+	c, err = Parse("x.yml", []byte("policies: [{name: a, match: ['a=b'], allow: ['::1']}]"))
+	if err != nil || c.ForNode() || c.Rules.Policies[0].Namespaces != nil {
+		t.Errorf("without namespaces: %+v, %v", c.Rules.Policies, err)
+	}
 	c = Default()
+	if c.ForNode() {
+		t.Error("the default is for node mode only")
+	}
 	if err := c.AddServices([]services.Service{{Name: "db.internal", Port: 5432}}); err != nil {
 		t.Fatal(err)
 	}
@@ -342,6 +352,9 @@ func configMistakes() []configMistake {
 			`x.yml:5: each entry of namespaces must be a non-empty string`,
 		}},
 		{"no namespaces", policy("namespaces: []"), []string{"x.yml:5: namespaces must not be empty: list Kubernetes namespaces, or remove the key without node mode"}},
+		{"namespaces of one policy", "policies:\n- {name: a, match: [a=b], allow: ['::1']}\n- {name: b, match: [a=b], allow: ['::1'], namespaces: [shop]}\n", []string{
+			`x.yml:3: policy "b": only one of this policy and policy "a" lists namespaces: with serve --node every policy needs them, and without it none may have them`,
+		}},
 		{"token file", policy("token_file: shop.token"), []string{`x.yml:5: token_file "shop.token" is not an absolute path: write one such as /etc/tcphup/shop.token`}},
 		{"duration", policy("linger: 3"), []string{"x.yml:5: linger must be a duration such as 500ms, 30s, 5m or 1h, and at least 100ms"}},
 		{"duration below the bound", policy("limits: {max_alert_age: 0s}"), []string{"x.yml:5: limits.max_alert_age must be a duration such as 500ms, 30s, 5m or 1h, and at least 1s"}},

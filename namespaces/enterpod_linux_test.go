@@ -44,6 +44,15 @@ func TestPrivilegedPodDo(t *testing.T) {
 			}
 		}
 
+		// The only process of a pod enters the namespace of another one.
+		mover := node.Start(pods.Spec{})
+		left := discoverPods(t, n).pod(mover)
+		if got := mover.Apps[0].Call("netns /proc/%d/ns/net", db.Apps[0].PID()); got != "netns ok" {
+			t.Fatal(got)
+		}
+		mustNotEnter(t, left, "after its process has left")
+		mover.End()
+
 		// The second container has no process of the first one.
 		web.Apps[0].Kill()
 		if err := found.pod(web).Do(func() error { return nil }); err != nil {

@@ -28,6 +28,7 @@ func TestLocal(t *testing.T) {
 	for _, tt := range []struct {
 		client, host, header, config string
 		code                         int
+		node                         bool
 	}{
 		{client: "127.0.0.1:1234", code: http.StatusOK},
 		{client: "127.8.9.10:1234", code: http.StatusOK},
@@ -55,8 +56,13 @@ func TestLocal(t *testing.T) {
 		{client: "10.0.0.1:1234", config: "/nonexistent", code: http.StatusForbidden},
 		{client: "10.0.0.1:1234", config: users, code: http.StatusOK},
 		{client: "127.0.0.1:1234", host: "proxied.example", header: "X-Forwarded-For", config: users, code: http.StatusOK},
+		// In node mode any pod with the network of the node is local.
+		{client: "127.0.0.1:1234", node: true, code: http.StatusForbidden},
+		{client: "127.0.0.1:1234", node: true, config: open, code: http.StatusForbidden},
+		{client: "127.0.0.1:1234", node: true, config: users, code: http.StatusOK},
+		{client: "10.0.0.1:1234", node: true, config: users, code: http.StatusOK},
 	} {
-		x := &server{options: Options{Web: &web.FlagConfig{WebConfigFile: &tt.config}}}
+		x := &server{options: Options{Web: &web.FlagConfig{WebConfigFile: &tt.config}, Node: NodeOptions{Enabled: tt.node}}}
 		request := httptest.NewRequest(http.MethodGet, "/api/v1/flows", nil)
 		request.RemoteAddr, request.Host = tt.client, cmp.Or(tt.host, "localhost:10471")
 		if tt.header != "" {

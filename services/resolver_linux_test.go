@@ -45,7 +45,7 @@ func startDNSMasq(t *testing.T, at netip.AddrPort, hosts ...string) {
 // name the resolver.
 func TestPrivilegedResolver(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
-		system := serveDNS(t, "10.9.0.1 hosted.internal\n", "search internal\noptions timeout:1 attempts:1\n", zone(map[string]string{
+		system := serveDNS(t, "10.9.0.1 hosted.internal\n", "search internal\noptions timeout:10 attempts:1\n", zone(map[string]string{
 			"db.internal": "10.0.0.1 fd00::1", "gone.internal": "10.0.0.1", "short.internal": "10.0.0.1",
 		}))
 		first, second := netip.MustParseAddrPort("127.0.0.2:53"), netip.MustParseAddrPort("[::1]:5353")

@@ -17,7 +17,7 @@ import (
 	"tcphup/internal/text"
 )
 
-// pageDestinations limits the destinations. The metrics have the rest.
+// pageDestinations limits the destinations, without node mode. The metrics have the rest.
 const pageDestinations = 20
 
 // pageData is the data of the page template.
@@ -30,6 +30,8 @@ type pageData struct {
 	Mode operatingMode
 	// Private is set if the client may see processes, peers and details.
 	Private bool
+
+	Node *pageNode // nil without node mode
 
 	Totals []total
 	Failed string // error of the snapshot; empty on success
@@ -63,14 +65,16 @@ type total struct {
 
 type pageDestination struct {
 	collector.Destination
+	PodName         podName
 	Name            string
 	Median, Longest string
 	VeryLong        bool // Longest is at least text.VeryLongIdle
 	Histogram       histogram
 }
 
-// newPageData returns the page data of a state.
-func newPageData(s State) *pageData {
+// newPageData returns the page data of a state. In node mode, a namespace restricts the page
+// to its pods; empty means all.
+func newPageData(s State, namespace string) *pageData {
 	host, _ := os.Hostname() // empty on error
 	d := &pageData{
 		Host: host, Now: time.Now().UTC(), Started: s.Started.UTC(),
@@ -78,6 +82,9 @@ func newPageData(s State) *pageData {
 		BuildDate: version.BuildDate, GoVersion: version.GoVersion,
 		Private: s.Private, Receives: s.Receiver.Mode != alerts.ModeExporter,
 		Mode: newOperatingMode(&s.Receiver), Policies: s.Receiver.Policies,
+	}
+	if s.SnapshotErr == nil && s.Snapshot.Node != nil {
+		d.Node = newPageNode(s.Snapshot, s.Services, namespace)
 	}
 	d.setChecks(s.Checks)
 	d.setDecisions(s.Decisions)
@@ -130,9 +137,16 @@ func (d *pageData) setChecks(checks []actuator.Check) {
 
 // setDestinations sets the destinations, longest idle first, and the totals.
 func (d *pageData) setDestinations(s *collector.Snapshot) {
-	list := slices.DeleteFunc(s.Destinations, func(d collector.Destination) bool { return d.Sockets+d.Connections == 0 })
+	list := slices.DeleteFunc(s.Destinations, func(of collector.Destination) bool {
+		return of.Sockets+of.Connections == 0 || !d.Node.includes(of.Namespace)
+	})
 	slices.SortFunc(list, compareDestinations)
+	shown := pageDestinations
+	if d.Node != nil {
+		shown = pageNodeDestinations
+	}
 	var sockets, stalled, old, subflows, pathless, distinct int
+	folds := false
 	for i := range list {
 		from := &list[i]
 		sockets += from.Sockets
@@ -144,25 +158,36 @@ func (d *pageData) setDestinations(s *collector.Snapshot) {
 				old += n
 			}
 		}
-		if !from.Other() {
+		if from.Other() {
+			folds = true
+		} else {
 			distinct++
 		}
-		if i < pageDestinations {
+		if i < shown {
 			d.Destinations = append(d.Destinations, newPageDestination(from, s))
 		}
 	}
-	d.More = max(0, len(list)-pageDestinations)
+	d.More = max(0, len(list)-shown)
+	destinations := atLeast(s) + strconv.Itoa(distinct+s.Folded)
+	if d.Node.filters() {
+		destinations = strconv.Itoa(distinct)
+		if folds { // Folded is of all namespaces
+			destinations = "over " + destinations
+		}
+	}
 	if d.Stale >= 0 {
 		d.Totals = append(d.Totals, total{"stale sockets", strconv.Itoa(d.Stale), d.Stale > 0})
 	}
 	d.Totals = append(d.Totals, []total{
 		{"outbound sockets", strconv.Itoa(sockets), false},
-		{"destinations", atLeast(s) + strconv.Itoa(distinct+s.Folded), false},
+		{"destinations", destinations, false},
 		{"idle over " + roundText(text.LongIdle), strconv.Itoa(old), false},
 		{"stalled", strconv.Itoa(stalled), stalled > 0},
 		{"MPTCP subflows", strconv.Itoa(subflows), false},
-		{"inbound sockets", strconv.Itoa(s.Inbound), false},
 	}...)
+	if !d.Node.filters() { // Inbound is of all namespaces
+		d.Totals = append(d.Totals, total{"inbound sockets", strconv.Itoa(s.Inbound), false})
+	}
 	if pathless > 0 {
 		d.Totals = append(d.Totals, total{"MPTCP without subflows", strconv.Itoa(pathless), true})
 	}
@@ -179,7 +204,8 @@ func compareDestinations(a, b collector.Destination) int {
 			return c
 		}
 	}
-	return cmp.Or(cmp.Compare(b.Sockets, a.Sockets), cmp.Compare(a.Address, b.Address), cmp.Compare(a.Port, b.Port))
+	return cmp.Or(cmp.Compare(b.Sockets, a.Sockets), comparePods(a.Namespace, a.Pod, b.Namespace, b.Pod),
+		cmp.Compare(a.Address, b.Address), cmp.Compare(a.Port, b.Port))
 }
 
 // atLeast returns the prefix of the number of destinations, empty if that is exact.
@@ -191,8 +217,14 @@ func atLeast(s *collector.Snapshot) string {
 }
 
 func newPageDestination(from *collector.Destination, s *collector.Snapshot) pageDestination {
-	d := pageDestination{Destination: *from, Name: net.JoinHostPort(from.Address, from.Port), Median: "–", Longest: "–", Histogram: newHistogram(from.Idle)}
-	if from.Other() {
+	d := pageDestination{
+		Destination: *from, PodName: newPodName(from.Namespace, from.Pod),
+		Name: net.JoinHostPort(from.Address, from.Port), Median: "–", Longest: "–", Histogram: newHistogram(from.Idle),
+	}
+	switch {
+	case from.Other() && s.Node != nil: // Folded is of all pods
+		d.Name = "other"
+	case from.Other():
 		d.Name = "other (" + atLeast(s) + text.Plural(s.Folded, "destination") + ")"
 	}
 	if slices.Max(from.Idle) > 0 {

@@ -25,7 +25,7 @@ type decision struct {
 	Key     string // identifies it over refreshes of the page
 	Time    time.Time
 	Policy  string
-	Where   string // destination of the alert
+	Where   string // destination of the alert, and pod or namespace in node mode
 	Shadow  bool
 	Outcome string // the result of the alert, or running
 	Class   string // CSS class: good, plan, wait, bad or none
@@ -46,9 +46,9 @@ type decision struct {
 	More  int
 
 	alert   alertKey
-	results []*hangup.ResultJSON
-	before  int          // number of results before the begin record
-	record  audit.Record // the end record; the begin record of a running action
+	results []*audit.Record // with Flow
+	before  int             // number of results before the begin record
+	record  audit.Record    // the end record; the begin record of a running action
 }
 
 type outcomeCount struct {
@@ -84,7 +84,7 @@ func (d *pageData) setDecisions(records []audit.Record) {
 			continue
 		}
 		latest[e.alert] = e
-		if len(d.Decisions) < pageDecisions {
+		if hidden := d.Private && !d.Node.includes(e.record.Namespace); !hidden && len(d.Decisions) < pageDecisions {
 			d.Decisions = append(d.Decisions, e)
 		}
 	}
@@ -112,7 +112,7 @@ func groupRecords(records []audit.Record) []*decision {
 			order = append(order, e)
 		}
 		if r.Flow != nil {
-			e.results = append(e.results, r.Flow)
+			e.results = append(e.results, r)
 		}
 		if r.Event != audit.EventFlow || e.record.Event == "" {
 			e.record = *r
@@ -142,15 +142,19 @@ func (e *decision) setResult() {
 	r := &e.record
 	e.Policy, e.Shadow, e.Detail = r.Policy, r.Shadow, text.Printable(r.Detail)
 	if r.Destination != "" {
-		e.Where = text.Printable(net.JoinHostPort(r.Destination, cmp.Or(r.Port, "0")))
+		e.Where = net.JoinHostPort(r.Destination, cmp.Or(r.Port, "0"))
 	}
+	if r.Namespace != "" {
+		e.Where = text.JoinNonEmpty(" from ", e.Where, text.JoinNonEmpty("/", r.Namespace, r.Pod))
+	}
+	e.Where = text.Printable(e.Where)
 	e.Outcome, e.Class = cmp.Or(r.Result, string(r.Event)), outcomeClass(cmp.Or(r.Result, string(r.Event)))
 	counts := r.Flows
 	if r.Event == audit.EventBegin || r.Event == audit.EventFlow {
 		e.Outcome, e.Class = "running", "wait"
 		counts = make(map[hangup.Outcome]int)
 		for _, f := range e.results {
-			counts[f.Outcome]++
+			counts[f.Flow.Outcome]++
 		}
 		if left := r.Flows[hangup.Planned] - (len(e.results) - e.before); left > 0 {
 			counts[hangup.Planned] = left
@@ -163,8 +167,8 @@ func (e *decision) setResult() {
 	}
 	refusals := make(map[hangup.Reason]int)
 	for _, f := range e.results {
-		if f.Outcome == hangup.Refused {
-			refusals[f.Reason]++
+		if f.Flow.Outcome == hangup.Refused {
+			refusals[f.Flow.Reason]++
 		}
 	}
 	spared := maps.Clone(r.Spared) // includes refused ones
@@ -199,18 +203,20 @@ func (e *decision) setFlows(private bool) {
 	if !private {
 		return
 	}
-	slices.SortStableFunc(e.results, func(a, b *hangup.ResultJSON) int {
-		return cmp.Compare(attention(a.Outcome), attention(b.Outcome))
+	slices.SortStableFunc(e.results, func(a, b *audit.Record) int {
+		return cmp.Compare(attention(a.Flow.Outcome), attention(b.Flow.Outcome))
 	})
 	e.More = max(0, len(e.results)-pageFlows)
-	for _, f := range e.results[:len(e.results)-e.More] {
+	for _, r := range e.results[:len(e.results)-e.More] {
+		f := r.Flow
 		row := flowRow{
 			Ends:    text.Printable(f.Local.String() + " → " + f.Remote.String()),
 			Outcome: string(f.Outcome), Class: outcomeClass(string(f.Outcome)),
 		}
 		if f.PID != 0 {
-			row.Process = text.Printable(f.Command + " (" + strconv.Itoa(f.PID) + ")")
+			row.Process = f.Command + " (" + strconv.Itoa(f.PID) + ")"
 		}
+		row.Process = text.Printable(text.JoinNonEmpty(" in ", row.Process, text.JoinNonEmpty("/", r.Namespace, r.Pod)))
 		method := f.Method
 		if method == hangup.None {
 			method = ""

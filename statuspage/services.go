@@ -30,6 +30,7 @@ type pageService struct {
 	Failed   bool // the last lookup failed
 	When     time.Time
 	Error    string // of the last lookup, if Private
+	Resolver string // of Service, if Private; empty without one
 
 	stale int
 }
@@ -55,7 +56,7 @@ func (d *pageData) setServices(status []services.Status, counted bool) {
 	d.Stale = -1
 	for i := range status {
 		d.FormerAddresses = d.FormerAddresses || len(status[i].Former) > 0
-		s := newPageService(&status[i], counted, d.Private)
+		s := d.newPageService(&status[i], counted)
 		if s.Stale != "" {
 			d.Stale = max(d.Stale, 0) + s.stale
 		}
@@ -69,27 +70,48 @@ func (d *pageData) setServices(status []services.Status, counted bool) {
 	d.MoreServices = len(list) - len(d.Services)
 }
 
-func newPageService(s *services.Status, counted, private bool) pageService {
+func (d *pageData) newPageService(s *services.Status, counted bool) pageService {
 	counted = counted && s.Port != 0
+	byAddress := counted && !d.Node.filters() // the sockets of an address are of all namespaces
 	p := pageService{
 		Name:     s.Name,
-		Current:  newPageAddressList(s.Current, counted, private),
-		Former:   newPageAddressList(s.Former, counted, private),
+		Current:  newPageAddressList(s.Current, byAddress, d.Private),
+		Former:   newPageAddressList(s.Former, byAddress, d.Private),
 		LookedUp: !s.Looked.IsZero(), Failed: s.Err != nil, When: s.Looked,
-	}
-	for _, a := range s.Former {
-		p.stale += a.Sockets
+		stale: d.Node.stale(s),
 	}
 	if counted {
 		p.Stale, p.Alarm = strconv.Itoa(p.stale), p.stale > 0
 	}
-	if private && s.Port != 0 {
+	if !d.Private {
+		return p
+	}
+	if s.Port != 0 {
 		p.Name = net.JoinHostPort(s.Name, strconv.Itoa(int(s.Port)))
 	}
-	if private && s.Err != nil {
+	if s.Resolver.IsValid() {
+		p.Resolver = s.Resolver.String()
+	}
+	if s.Err != nil {
 		p.Error = text.Printable(s.Err.Error())
 	}
 	return p
+}
+
+// stale returns the number of sockets of the service to former addresses.
+func (n *pageNode) stale(s *services.Status) (sockets int) {
+	if n == nil {
+		for _, a := range s.Former {
+			sockets += a.Sockets
+		}
+		return sockets
+	}
+	for _, p := range s.Pods {
+		if n.includes(p.Namespace) {
+			sockets += p.Sockets
+		}
+	}
+	return sockets
 }
 
 func newPageAddressList(addresses []services.Address, counted, private bool) pageAddressList {

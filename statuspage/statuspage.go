@@ -24,10 +24,13 @@ var (
 	pageJS string
 )
 
-// Handler returns the handler for GET /, which renders the state of the source. The
-// script of the page only refreshes it; the page is complete without.
+// Handler returns the handler for GET /, which renders the state of the source. In node
+// mode the parameter namespace restricts it to the pods of a namespace. The script of the
+// page only refreshes it; the page is complete without.
 func Handler(source Source, logger *slog.Logger) http.Handler {
-	return handler(func(r *http.Request) *pageData { return newPageData(source.State(r)) }, logger)
+	return handler(func(r *http.Request) *pageData {
+		return newPageData(source.State(r), r.URL.Query().Get("namespace"))
+	}, logger)
 }
 
 func handler(data func(*http.Request) *pageData, logger *slog.Logger) http.Handler {
@@ -35,6 +38,7 @@ func handler(data func(*http.Request) *pageData, logger *slog.Logger) http.Handl
 		"css":    func() template.CSS { return template.CSS(pageCSS) },
 		"js":     func() template.JS { return template.JS(pageJS) },
 		"plural": text.Plural,
+		"shown":  text.Printable,
 		"stamp":  func(t time.Time) string { return t.UTC().Format(time.RFC3339) },
 		"clock":  func(t time.Time) string { return t.UTC().Format(time.DateTime) },
 	}).Parse(pageHTML))
