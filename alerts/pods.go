@@ -78,15 +78,19 @@ func (r *Receiver) targetOf(j *job, rules *Rules) (*target, *refusal) {
 // pods are the pods of a target on this node, at the time of an action.
 type pods struct {
 	namespaces []hangup.Namespace // those that the action applies to
-	// younger counts the pods that started after the alert, and ageless those whose start is
-	// unknown: both are left out.
+	// younger counts the pods that had not started startMargin before the alert, and ageless
+	// those whose start is unknown: both are left out.
 	younger, ageless int
 	// unnamed counts the pods of this node without a known name.
 	unnamed int
 }
 
-// selectPods returns the pods that one of the targets includes and that had started before
-// the alert.
+// startMargin is how long before the alert a pod must have started: start times have a
+// resolution of 10 ms, and the clocks of hosts differ.
+const startMargin = time.Second
+
+// selectPods returns the pods that one of the targets includes and that had started
+// startMargin before the alert.
 func selectPods(all []hangup.Namespace, startsAt time.Time, targets ...*target) pods {
 	var p pods
 	for _, in := range all {
@@ -98,7 +102,7 @@ func selectPods(all []hangup.Namespace, startsAt time.Time, targets ...*target) 
 		case !slices.ContainsFunc(targets, func(t *target) bool { return t.includesPod(pod.Namespace, pod.Name) }):
 		case pod.Started.IsZero():
 			p.ageless++
-		case !pod.Started.Before(startsAt):
+		case pod.Started.After(startsAt.Add(-startMargin)):
 			p.younger++
 		default:
 			in.Name = pod.Namespace + "/" + pod.Name

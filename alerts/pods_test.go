@@ -36,7 +36,7 @@ func podNamed(name string) hangup.Namespace {
 // nodePods are the pods of the fixture: two of shop, one of bank with the name of one of these.
 func nodePods() []hangup.Namespace {
 	young, ageless := podNamed("shop/young"), podNamed("shop/ageless")
-	young.Pod.Started, ageless.Pod.Started = testNow.Add(-time.Minute), time.Time{}
+	young.Pod.Started, ageless.Pod.Started = testNow.Add(-time.Minute-startMargin+time.Nanosecond), time.Time{}
 	unnamed, unknown := podNamed("/"), podNamed(unknownNamespace+"/uid")
 	return []hangup.Namespace{
 		{Name: "node"}, podNamed("shop/web-0"), podNamed("shop/web-1"), young, ageless, podNamed("bank/web-0"), podNamed("shop-2/web-0"), unnamed, unknown,
@@ -158,7 +158,7 @@ func TestPodLabelsWithoutNodeMode(t *testing.T) {
 // A startsAt in the future, by clock skew, does not make pods older.
 func TestPodsOfFutureAlert(t *testing.T) {
 	now := podNamed("shop/now")
-	now.Pod.Started = testNow
+	now.Pod.Started = testNow.Add(-startMargin / 2)
 	f := nodeFixture(t, nodeRules(t), func(c *Config) {
 		c.Pods = func() ([]hangup.Namespace, error) { return []hangup.Namespace{now}, nil }
 	})
