@@ -83,7 +83,7 @@ func TestPrivilegedResolver(t *testing.T) {
 				if err == nil || tt.inError == "" || got == "no suitable address" {
 					continue
 				}
-				if !strings.Contains(err.Error(), tt.inError) || strings.Contains(err.Error(), "127.0.0.1:53") {
+				if !strings.Contains(err.Error(), tt.inError) || strings.Contains(err.Error(), "on 127.0.0.1:53") {
 					t.Errorf("%s at %s, %s: error %q, want %q", tt.name, tt.resolver, f, err, tt.inError)
 				}
 			}

@@ -67,9 +67,9 @@ func (p podName) compare(q podName) int {
 	return cmp.Or(cmp.Compare(p.namespace, q.namespace), cmp.Compare(p.name, q.name))
 }
 
-// podSockets has the sockets of a pod by service, an index into flowIndex.names. It has no
-// entry for a service without sockets.
-type podSockets map[int]*serviceSockets
+// podSockets has the sockets of a pod by service, parallel to flowIndex.names; nil for a
+// service without sockets.
+type podSockets []*serviceSockets
 
 // serviceSockets are the sockets to a service. Former and shared are apart.
 type serviceSockets struct {
@@ -131,14 +131,15 @@ func (s *scan) socketsOf(pod *hangup.Pod, service int) *serviceSockets {
 	if s.current == nil || pod != s.last {
 		name := podNameOf(pod)
 		if s.pods[name] == nil {
-			s.pods[name] = make(podSockets)
+			s.pods[name] = make(podSockets, len(s.index.names))
 		}
 		s.last, s.current = pod, s.pods[name]
 	}
-	if s.current[service] == nil {
-		s.current[service] = new(serviceSockets)
+	sockets := &s.current[service]
+	if *sockets == nil {
+		*sockets = new(serviceSockets)
 	}
-	return s.current[service]
+	return *sockets
 }
 
 // podNameOf returns the labels of a pod. Pods with the same labels are counted as one.
@@ -181,10 +182,7 @@ func (s *scan) finish(complete bool) {
 func (s *scan) metrics() (list []prometheus.Metric) {
 	d := &s.watcher.metrics
 	for i, service := range s.index.names {
-		sockets := s.pods[podName{}][i]
-		if sockets == nil {
-			sockets = new(serviceSockets)
-		}
+		sockets := s.socketsOf(nil, i)
 		list = append(list,
 			gauge(d.sockets, float64(sockets.current), service, labelCurrent),
 			gauge(d.sockets, float64(sockets.former), service, labelFormer))

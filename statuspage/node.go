@@ -14,7 +14,7 @@ import (
 // Limits of node mode.
 const (
 	// pageNodeDestinations takes the place of pageDestinations.
-	pageNodeDestinations = 50
+	pageNodeDestinations = 30
 	pagePods             = 20 // with sockets to former addresses
 	pageNamespaces       = 30
 )

@@ -41,6 +41,8 @@ func (pages) State(r *http.Request) statuspage.State {
 		s.Receiver.Policies[0].Name = hostile
 		s.Checks[0].Detail, s.Checks[0].Fix = hostile, hostile
 		s.Services = []services.Status{{Name: hostile, Port: 1, Looked: now, Err: errors.New(hostile), Former: manyAddresses()}}
+	case "/node":
+		return nodeState()
 	case "/empty":
 		return statuspage.State{Receiver: alerts.Status{Mode: alerts.ModeExporter}, Snapshot: new(collector.Snapshot)}
 	case "/failed":

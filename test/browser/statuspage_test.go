@@ -6,12 +6,16 @@ import (
 	"image/png"
 	"log/slog"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"testing"
 
 	"tcphup/statuspage"
 	"tcphup/test/browser"
+	"tcphup/test/kit/nstest"
 )
 
 var update = flag.Bool("update", false, "rewrite docs/status-page.png")
@@ -48,6 +52,13 @@ func TestStatusPageInBrowser(t *testing.T) {
 		{name: "hostile", path: "/hostile", view: browser.View{Width: 360, Height: 740, Phone: true}},
 		{name: "empty", path: "/empty", view: desktop},
 		{name: "failed", path: "/failed", view: desktop},
+		{name: "node", path: "/node", view: desktop},
+		{name: "node-dark", path: "/node", view: browser.View{Width: 1280, Height: 800, Dark: true}},
+		{name: "node-tablet", path: "/node", view: browser.View{Width: 1000, Height: 800}, unfold: true},
+		{name: "node-phone", path: "/node", view: browser.View{Width: 390, Height: 844, Phone: true}},
+		{name: "node-namespace", path: "/node?namespace=payments", view: desktop},
+		{name: "node-namespace-phone", path: "/node?namespace=payments", view: browser.View{Width: 390, Height: 844, Phone: true, Dark: true}, unfold: true},
+		{name: "node-no-such-namespace", path: "/node?namespace=" + url.QueryEscape(hostile), view: browser.View{Width: 390, Height: 844, Phone: true}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			b.Open(served.URL+tt.path, tt.view)
@@ -84,6 +95,33 @@ func TestStatusPageInBrowser(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The links of the namespaces work without a script.
+func TestNamespaceLinks(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short skips the browser")
+	}
+	served := httptest.NewServer(statuspage.Handler(pages{}, slog.New(slog.DiscardHandler)))
+	t.Cleanup(served.Close)
+	b := browser.Start(t)
+	b.Open(served.URL+"/node", browser.View{Width: 390, Height: 844, Phone: true, NoScript: true})
+	// The namespaces of the rows of the destinations.
+	shown := func() []string {
+		return browser.Eval[[]string](b, `Array.from(new Set(Array.from(document.querySelectorAll('section[aria-labelledby=destinations] tbody th .aside'), (e) => e.textContent)))`)
+	}
+	click := func(text string) {
+		t.Helper()
+		browser.Eval[bool](b, `Array.from(document.querySelectorAll('.filter a')).find((a) => a.innerText.startsWith(`+strconv.Quote(text)+`)).click(), true`)
+	}
+	all := len(shown())
+	if all < 2 {
+		t.Fatalf("rows of %d namespaces", all)
+	}
+	click("payments")
+	nstest.Eventually(t, "the page has rows of one namespace", func() bool { return slices.Equal(shown(), []string{"payments/"}) })
+	click("All")
+	nstest.Eventually(t, "the page has rows of all namespaces", func() bool { return len(shown()) == all })
 }
 
 func keepScreenshot(t *testing.T, name string, picture []byte) {

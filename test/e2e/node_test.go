@@ -325,6 +325,11 @@ func TestPrivilegedNodeSelfTest(t *testing.T) {
 			return sample(t, fmt.Sprintf("tcphup_method_usable{method=%q}", method))
 		}
 		awaitLog(t, p, errNoPodText)
+		for line := range strings.Lines(p.logged()) {
+			if strings.Contains(line, errNoPodText) && !strings.Contains(line, "level=INFO") {
+				t.Errorf("a node without pods is a problem: %s", line)
+			}
+		}
 		if n, ok := usable("shutdown"); ok {
 			t.Errorf("without a pod: %v", n)
 		}

@@ -83,6 +83,40 @@ func TestPrivilegedStaleFamilyFails(t *testing.T) {
 	}
 }
 
+// TestPrivilegedStaleResolver checks that --stale asks the name server of the service in the
+// state file, which has another current address than that of /etc/resolv.conf.
+func TestPrivilegedStaleResolver(t *testing.T) {
+	t.Parallel()
+	nstest.Run(t, func(t *testing.T) {
+		startNameServer(t).set(serviceName + " " + newAddress)
+		startProcess(t, need(t, "dnsmasq", "dnsmasq"), "--keep-in-foreground", "--conf-file=/dev/null", "--pid-file=", "--user=root", "--no-resolv", "--no-hosts",
+			"--listen-address=127.0.0.2", "--bind-interfaces", "--local=/internal/", "--host-record="+serviceName+","+oldAddress)
+		nstest.Eventually(t, "the second name server accepts connections", func() bool {
+			conn, err := net.Dial("tcp", "127.0.0.2:53")
+			return err == nil && conn.Close() == nil
+		})
+		server := testapp.Serve(t, testapp.ServerConfig{Address: oldAddress + ":0"})
+		app := testapp.Start(t, testapp.Build(t))
+		app.Call("ignore")
+		fd := app.Connect(server.Addr(), false, false)
+		for _, tt := range []struct{ resolver, want, application string }{
+			{`"resolver": "127.0.0.2:53",`, oldAddress + " left alone: " + serviceName + " resolves to it", "write ok 1"},
+			{"", "1 closed", "write EPIPE -1"},
+		} {
+			state := stateOf(t, fmt.Sprintf(`{"version": 1, "services": [{"name": %q, "port": %d, %s
+				"addresses": [{"address": %q, "former": "2026-03-14T09:26:53Z"}]}]}`, serviceName, server.Addr().Port(), tt.resolver, oldAddress))
+			r := tcphup(t, "--stale="+serviceName, "--state.directory="+state)
+			r.mustExit(t, 0)
+			if !strings.Contains(r.stderr, tt.want) {
+				t.Errorf("resolver %q: stderr: %s", tt.resolver, r.stderr)
+			}
+			if got := app.Call("write %d", fd); got != tt.application {
+				t.Errorf("resolver %q: application: %q, want %q", tt.resolver, got, tt.application)
+			}
+		}
+	})
+}
+
 // TestPrivilegedNameFamilyFails checks names in HOST and --except with a server that fails AAAA
 // queries: a connection to an IPv6 address may lead to the current address of the name.
 func TestPrivilegedNameFamilyFails(t *testing.T) {
