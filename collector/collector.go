@@ -163,7 +163,7 @@ func New(config Config) (*Collector, error) {
 // ends first, the result holds its cause as the error of both protocols.
 func (c *Collector) collect(ctx context.Context) *result {
 	start := c.now()
-	r, err := c.share(ctx)
+	r, err := c.sharedScan(ctx)
 	if err != nil {
 		failed := sourceResult{err: err, took: c.now().Sub(start)}
 		return &result{tcp: failed, mptcp: failed}

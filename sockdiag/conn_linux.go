@@ -7,33 +7,25 @@ import (
 	"iter"
 	"net/netip"
 	"os"
-	"syscall"
-	"time"
 
 	"github.com/mdlayher/netlink"
 	"github.com/mdlayher/netlink/nlenc"
 	"golang.org/x/sys/unix"
 )
 
-const (
-	// bufferLen is the kernel's maximum for one datagram of a dump, in bytes.
-	bufferLen = 32 << 10
-
-	// receiveTimeout bounds each netlink receive.
-	receiveTimeout = 10 * time.Second
-)
+// bufferLen is the kernel's maximum for one datagram of a dump, in bytes.
+const bufferLen = 32 << 10
 
 // Conn is a sock_diag connection and its reusable receive buffers: 32 KiB, and up to
 // 512 KiB more after a dump with Query.Ahead. It must not be used by several goroutines
 // at once. The zero Conn is closed; see Reopen.
 type Conn struct {
-	netns   uint64                        // of DialIn
-	enter   func(open func() error) error // of DialIn
-	netlink *netlink.Conn
-	buffer  []byte
+	netns     uint64                        // of DialIn
+	enter     func(open func() error) error // of DialIn
+	transport *transport                    // nil if closed
+	buffer    []byte
 
-	// receive reads one datagram into b. It returns the full length of the datagram,
-	// which may exceed len(b).
+	// receive is transport.receive.
 	receive func(b []byte) (n int, err error)
 
 	// unfinished is true while datagrams of an abandoned reply may still arrive.
@@ -75,7 +67,7 @@ func DialIn(netns uint64, enter func(open func() error) error) (*Conn, error) {
 // namespace. netns is Flow.Netns of the flows.
 func (c *Conn) Reopen(netns uint64) error {
 	c.netns, c.enter = netns, func(open func() error) error { return open() }
-	c.dumped, c.extra = 0, nil
+	c.dumped = 0
 	if c.buffer == nil {
 		c.buffer = make([]byte, bufferLen)
 	}
@@ -85,30 +77,12 @@ func (c *Conn) Reopen(netns uint64) error {
 func (c *Conn) dial() error { return c.enter(c.open) }
 
 func (c *Conn) open() error {
-	nl, err := netlink.Dial(unix.NETLINK_SOCK_DIAG, nil)
+	s, err := openTransport()
 	if err != nil {
-		return fmt.Errorf("open sock_diag: %w", err)
+		return err
 	}
-	raw, err := nl.SyscallConn()
-	if err == nil {
-		err = onlyFromKernel(raw)
-	}
-	if err != nil {
-		return errors.Join(fmt.Errorf("open sock_diag: %w", err), nl.Close())
-	}
-	c.netlink, c.unfinished = nl, false
-	c.receive = newReceiver(raw).receive
+	c.transport, c.receive, c.unfinished = s, s.receive, false
 	return nil
-}
-
-// onlyFromKernel connects a netlink socket to port id 0, the kernel. From then on the
-// kernel rejects messages from any other socket with ECONNREFUSED (netlink(7)).
-func onlyFromKernel(raw syscall.RawConn) error {
-	var connectErr error
-	err := raw.Control(func(fd uintptr) {
-		connectErr = unix.Connect(int(fd), &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
-	})
-	return errors.Join(err, connectErr)
 }
 
 // Close closes the connection and the connections that Query.Ahead opened.
@@ -117,9 +91,10 @@ func (c *Conn) Close() error {
 	for _, other := range c.extra {
 		errs = append(errs, other.Close())
 	}
-	if err := c.netlink.Close(); err != nil {
-		errs = append(errs, fmt.Errorf("close sock_diag: %w", err))
+	if c.transport != nil {
+		errs = append(errs, c.transport.close())
 	}
+	c.extra, c.transport = nil, nil
 	return errors.Join(errs...)
 }
 

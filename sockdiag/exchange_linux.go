@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"iter"
 	"os"
-	"time"
 
 	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // exchange sends one request and yields the flows of its reply. The kernel ends the reply
@@ -23,7 +23,6 @@ func (c *Conn) exchange(ctx context.Context, kind netlink.HeaderType, flags netl
 			yield(Flow{}, err)
 			return
 		}
-		defer c.unblock(ctx)()
 		for {
 			datagram, err := c.datagram(ctx, c.buffer)
 			if err != nil {
@@ -69,43 +68,24 @@ func (c *Conn) send(kind netlink.HeaderType, flags netlink.HeaderFlags, r reques
 			return nil, err
 		}
 	}
+	if c.transport == nil {
+		return nil, fmt.Errorf("send request: %w", os.ErrClosed)
+	}
 	c.unfinished = true
-	sent, err := c.netlink.Send(netlink.Message{
-		Header: netlink.Header{Type: kind, Flags: netlink.Request | flags},
-		Data:   append(r.bytes(), attrs...),
-	})
-	if err != nil {
-		return nil, fmt.Errorf("send request: %w", err)
-	}
-	return &reply{sequence: sent.Header.Sequence, portID: sent.Header.PID}, nil
-}
-
-// unblock interrupts a blocked receive when ctx ends. After stop returns, the deadline of
-// a later receive is not changed any more.
-func (c *Conn) unblock(ctx context.Context) (stop func()) {
-	conn, done := c.netlink, make(chan struct{})
-	cancel := context.AfterFunc(ctx, func() {
-		defer close(done)
-		_ = conn.SetReadDeadline(time.Unix(1, 0))
-	})
-	return func() {
-		if !cancel() {
-			<-done
-		}
-	}
+	return c.transport.send(kind, netlink.Request|flags, append(r.bytes(), attrs...))
 }
 
 // datagram receives one datagram into buffer, within receiveTimeout.
 func (c *Conn) datagram(ctx context.Context, buffer []byte) ([]byte, error) {
-	if err := c.netlink.SetReadDeadline(time.Now().Add(receiveTimeout)); err != nil {
-		return nil, fmt.Errorf("set deadline: %w", err)
-	}
-	// unblock may have set its deadline just before the line above replaced it. In that
-	// case ctx has ended already.
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
 	n, err := c.receive(buffer)
+	for errors.Is(err, unix.EAGAIN) {
+		if err = c.transport.wait(ctx); err == nil {
+			n, err = c.receive(buffer)
+		}
+	}
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return nil, ctx.Err()
@@ -119,14 +99,14 @@ func (c *Conn) datagram(ctx context.Context, buffer []byte) ([]byte, error) {
 
 // redial replaces the netlink socket, and with it the rest of an abandoned reply.
 func (c *Conn) redial() error {
-	old := c.netlink
+	old := c.transport
 	if err := c.dial(); err != nil {
 		return redialError{err}
 	}
-	if err := old.Close(); err != nil {
-		return fmt.Errorf("close sock_diag: %w", err)
+	if old == nil {
+		return nil
 	}
-	return nil
+	return old.close()
 }
 
 // redialError is an error of redial. It does not match os.ErrNotExist: if the namespace
