@@ -94,7 +94,7 @@ func newNodeTest(t testing.TB, config Config, n *fakeNode) *Collector {
 		t.Fatal(err)
 	}
 	now := func() time.Time { return testBoot.Add(24*time.Hour + n.clock) }
-	c.node.newReader = func() *reader {
+	c.node.flowsReader = func() *reader {
 		return &reader{
 			oneDump: true,
 			dial: func(netns uint64) (source, error) {
@@ -112,7 +112,7 @@ func newNodeTest(t testing.TB, config Config, n *fakeNode) *Collector {
 		}
 	}
 	a := c.aggregator
-	c.reader = *c.node.newReader()
+	c.reader = *c.node.flowsReader()
 	c.aggregator = a
 	c.node.cpuTime = func() time.Duration { return n.spent }
 	c.node.clock = func() time.Duration { return now().Sub(testBoot) }
