@@ -134,6 +134,8 @@ func TestNodeFailures(t *testing.T) {
 	if _, err := c.Snapshot(t.Context()); err != nil {
 		t.Errorf("snapshot: %v", err)
 	}
+	n.pods[5].leaveErr = os.ErrNotExist // read, but perhaps not in the namespace
+	check(`node_namespaces{result="failed"} 1`, `node_namespaces{result="read"} 2`, `scrape_success{source="mptcp"} 0`, `scrape_success{source="tcp"} 0`)
 	n.findErr = os.ErrPermission
 	check(`scrape_success{source="mptcp"} 0`, `scrape_success{source="tcp"} 0`)
 	if s, err := c.Snapshot(t.Context()); !errors.Is(err, os.ErrPermission) {

@@ -2,6 +2,10 @@ package sockdiag
 
 import (
 	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -129,6 +133,25 @@ func TestPrivilegedMPTCPUsageClose(t *testing.T) {
 			t.Fatal(err)
 		}
 		inUse(false)
+	})
+}
+
+// A kernel without MPTCP does not list it.
+func TestPrivilegedMPTCPUsageNotListed(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, "protocols"), []byte("TCP       2304      9    4632   no     192   yes  kernel\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Mount(dir, fmt.Sprintf("/proc/self/task/%d/net", unix.Gettid()), "", unix.MS_BIND, ""); err != nil {
+			t.Fatal(err)
+		}
+		var u MPTCPUsage
+		if u.InUse() || u.probed {
+			t.Errorf("in use, or probed %t", u.probed)
+		}
 	})
 }
 

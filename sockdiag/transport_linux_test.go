@@ -16,16 +16,24 @@ import (
 func TestWait(t *testing.T) {
 	c := mustDial(t)
 	ctx, cancel := context.WithCancel(t.Context())
-	result := make(chan error)
+	waiting, result := make(chan struct{}), make(chan error)
+	kernel, times := c.receive, 0
+	c.receive = func(b []byte) (int, error) {
+		close(waiting)
+		return kernel(b)
+	}
 	go func() {
 		_, err := c.datagram(ctx, c.buffer)
 		result <- err
 	}()
+	<-waiting
 	cancel()
 	if err := <-result; !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
-	kernel, times := c.receive, 0
+	if err := c.transport.wait(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("wait: %v", err)
+	}
 	c.receive = func(b []byte) (int, error) {
 		if times++; times%2 == 1 {
 			return 0, unix.EAGAIN
