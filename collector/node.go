@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -87,6 +88,9 @@ type node struct {
 	cpuTime func() time.Duration // processor time of the calling thread
 
 	newReader func() *reader // for FlowsHandler
+
+	reader  *reader // of scans; replaced when it is blocked
+	blocked blockedReads
 }
 
 // podState is the state of one pod between scans.
@@ -99,7 +103,7 @@ type podState struct {
 }
 
 func newNode(config Config, limit int) (*node, error) {
-	n := &node{NodeConfig: *config.Node, limit: limit, table: new(sockdiag.Table), clock: boottime.Now, cpuTime: threadTime, newReader: newPodReader}
+	n := &node{NodeConfig: *config.Node, limit: limit, table: new(sockdiag.Table), clock: boottime.Now, cpuTime: threadTime, newReader: newPodReader, blocked: blockedReads{limit: blockedAfter}}
 	n.MaxDestinationsPerPod = cmp.Or(n.MaxDestinationsPerPod, DefaultMaxDestinationsPerPod)
 	switch {
 	case n.Find == nil:
@@ -129,6 +133,7 @@ func newPodReader() *reader {
 		ephemeralPorts: sockdiag.EphemeralPorts,
 		mptcpInUse:     inUse,
 		now:            time.Now,
+		progress:       new(atomic.Uint64),
 	}
 }
 

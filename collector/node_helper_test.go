@@ -7,6 +7,7 @@ import (
 	"iter"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -109,6 +110,7 @@ func newNodeTest(t testing.TB, config Config, n *fakeNode) *Collector {
 			},
 			mptcpInUse: func() bool { return true },
 			now:        now,
+			progress:   new(atomic.Uint64),
 		}
 	}
 	a := c.aggregator

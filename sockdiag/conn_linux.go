@@ -7,6 +7,7 @@ import (
 	"iter"
 	"net/netip"
 	"os"
+	"time"
 
 	"github.com/mdlayher/netlink"
 	"github.com/mdlayher/netlink/nlenc"
@@ -30,6 +31,12 @@ type Conn struct {
 
 	// unfinished is true while datagrams of an abandoned reply may still arrive.
 	unfinished bool
+
+	// limit and onBlocked are those of Bound; blocked is closed when the abandoned system
+	// call has returned, and nil without one.
+	limit     time.Duration
+	onBlocked func(returned <-chan struct{})
+	blocked   chan struct{}
 
 	// separate is set if the kernel has no dump of both families.
 	separate bool
@@ -91,8 +98,13 @@ func (c *Conn) Close() error {
 	for _, other := range c.extra {
 		errs = append(errs, other.Close())
 	}
-	if c.transport != nil {
-		errs = append(errs, c.transport.close())
+	switch s := c.transport; {
+	case s == nil:
+	case c.blocked != nil:
+		// Its descriptor must not be reused before.
+		go func(returned <-chan struct{}) { <-returned; _ = s.close() }(c.blocked)
+	default:
+		errs = append(errs, s.close())
 	}
 	c.extra, c.transport = nil, nil
 	return errors.Join(errs...)

@@ -63,7 +63,7 @@ func (c *Conn) send(kind netlink.HeaderType, flags netlink.HeaderFlags, r reques
 	if err != nil {
 		return nil, fmt.Errorf("encode request: %w", err)
 	}
-	if c.unfinished {
+	if c.unfinished && c.blocked == nil {
 		if err := c.redial(); err != nil {
 			return nil, err
 		}
@@ -72,7 +72,15 @@ func (c *Conn) send(kind netlink.HeaderType, flags netlink.HeaderFlags, r reques
 		return nil, fmt.Errorf("send request: %w", os.ErrClosed)
 	}
 	c.unfinished = true
-	return c.transport.send(kind, netlink.Request|flags, append(r.bytes(), attrs...))
+	var sent struct {
+		reply *reply
+		err   error
+	}
+	send := func() { sent.reply, sent.err = c.transport.send(kind, netlink.Request|flags, append(r.bytes(), attrs...)) }
+	if err := c.bounded(send); err != nil {
+		return nil, fmt.Errorf("send request: %w", err)
+	}
+	return sent.reply, sent.err
 }
 
 // datagram receives one datagram into buffer, within receiveTimeout.
@@ -80,10 +88,10 @@ func (c *Conn) datagram(ctx context.Context, buffer []byte) ([]byte, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	n, err := c.receive(buffer)
+	n, err := c.receiveBounded(buffer)
 	for errors.Is(err, unix.EAGAIN) {
 		if err = c.transport.wait(ctx); err == nil {
-			n, err = c.receive(buffer)
+			n, err = c.receiveBounded(buffer)
 		}
 	}
 	switch {
