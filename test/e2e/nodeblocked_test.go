@@ -119,3 +119,32 @@ func blockedThreads(t *testing.T, pid int) int {
 	}
 	return n
 }
+
+// While a process of another pod visits the network namespace of a pod, its connections stay
+// open, and its alert is not done.
+func TestPrivilegedNodeVisitedPod(t *testing.T) {
+	t.Parallel()
+	nstest.Run(t, func(t *testing.T) {
+		node := pods.NewNode(t, testapp.Build(t))
+		to := netip.MustParseAddrPort("10.20.0.5:5432")
+		shop, debug := node.Start(pods.Spec{Namespace: "shop", Name: "web-0"}), node.Start(pods.Spec{HostNetwork: true})
+		shop.Load(to, 3)
+		var visitor *testapp.App
+		shop.Do(func() { visitor = testapp.Start(t, testapp.Build(t)) })
+		debug.Adopt(visitor.PID())
+		serveNode(t, node, "--alerts.token-file="+nodeFile(t, "token", token), "--config.file="+nodeFile(t, "tcphup.yml", blockedPolicies))
+		started := time.Now()
+		nstest.Eventually(t, "the pods are older than a new alert", func() bool { return time.Since(started) > 1100*time.Millisecond })
+		labels := fmt.Sprintf(`"destination":%q,"port":"%d","namespace":"shop"`, to.Addr(), to.Port())
+		mustRespond := func(want string) {
+			t.Helper()
+			response, err := sendWithToken(notificationRequest(t, "http://"+receiverAddress+"/alerts", labels))
+			if err != nil || !strings.HasPrefix(response, "200 ") || !strings.Contains(response, want) {
+				t.Errorf("%s, %v; want %s", response, err, want)
+			}
+		}
+		mustRespond(`{"alerts":{"failed":1}}`)
+		visitor.Kill()
+		mustRespond(`{"alerts":{"done":1},"flows":{"half_closed":3}}`)
+	})
+}
