@@ -39,6 +39,7 @@ type Actuator struct {
 	firstSeen func(*sockdiag.Flow) (time.Time, bool)
 	after     func(*sockdiag.Flow) (time.Time, bool)
 	metrics   *metrics
+	blocked   *blockedCalls
 
 	// readTable reads listeners and MPTCP connections; tests omit the latter.
 	readTable func(ctx context.Context, conn *sockdiag.Conn) (*sockdiag.Table, error)
@@ -85,6 +86,7 @@ func New(c Config) *Actuator {
 		firstSeen: c.FirstSeen,
 		after:     c.EstablishedAfter,
 		metrics:   newMetrics(),
+		blocked:   new(blockedCalls),
 		readTable: func(ctx context.Context, conn *sockdiag.Conn) (*sockdiag.Table, error) {
 			return sockdiag.ReadTable(ctx, conn)
 		},

@@ -234,9 +234,10 @@ func (x *action) shutDown(ctx context.Context, t *target, now *sockdiag.Flow, dr
 	fd, reason, err := x.acquire(t)
 	switch {
 	case err == nil:
-		defer release(fd)
+		duplicate := &acquired{fd: fd}
+		defer duplicate.release()
 		t.phase = phaseAcquired
-		x.shutDownAcquired(ctx, t, now, fd, draining)
+		x.shutDownAcquired(ctx, t, now, duplicate, draining)
 	case reason == hangup.ReasonIdentity && !t.searchedAgain:
 		// The owner exited or moved its descriptors after the scan; another process or
 		// descriptor may still refer to the flow.
@@ -260,7 +261,7 @@ func (x *action) shutDown(ctx context.Context, t *target, now *sockdiag.Flow, dr
 // If the application disconnects the socket after that lookup, its next connection may be
 // shut down, and the flow is Failed. That includes ENOTCONN: shutdown(2) sets both shutdown
 // flags of a disconnected socket, and the next connection starts with them.
-func (x *action) shutDownAcquired(ctx context.Context, t *target, now *sockdiag.Flow, fd int, draining bool) {
+func (x *action) shutDownAcquired(ctx context.Context, t *target, now *sockdiag.Flow, duplicate *acquired, draining bool) {
 	t.Method, t.Detail = hangup.Shutdown, ""
 	if !x.ownersMatch(ctx, t, now) {
 		return
@@ -270,12 +271,23 @@ func (x *action) shutDownAcquired(ctx context.Context, t *target, now *sockdiag.
 		t.end(hangup.Shutdown, hangup.Planned)
 		return
 	}
-	unread, err := unreadMPTCP(fd, now)
+	var socket struct {
+		unread        uint32
+		before, after socketAddresses
+		err           error
+	}
+	err := duplicate.call(x.blocked, t.in, func(fd int) {
+		if socket.unread, socket.err = unreadMPTCP(fd, now); socket.err == nil {
+			socket.before = readAddresses(fd)
+		}
+	})
+	if err == nil {
+		err = socket.err
+	}
 	if err != nil {
 		t.fail(hangup.None, err)
 		return
 	}
-	before := readAddresses(fd)
 	confirmed, err := x.confirm(ctx, t.in.conn, &t.Flow)
 	switch {
 	case ctx.Err() != nil:
@@ -290,7 +302,7 @@ func (x *action) shutDownAcquired(ctx context.Context, t *target, now *sockdiag.
 		return
 	}
 	if now.Protocol == sockdiag.MPTCP {
-		confirmed.ReceiveQueue = unread
+		confirmed.ReceiveQueue = socket.unread
 	}
 	if x.mustWait(t, &confirmed, draining) {
 		t.phase = phaseBusy
@@ -300,14 +312,24 @@ func (x *action) shutDownAcquired(ctx context.Context, t *target, now *sockdiag.
 		t.refuse(hangup.ReasonEvidence, lost)
 		return
 	}
-	err = x.shutdown(fd)
-	switch after := readAddresses(fd); {
-	case (err == nil || errors.Is(err, unix.ENOTCONN)) && before.differ(after):
-		t.fail(hangup.Shutdown, x.disconnected(t, after))
+	if blocked := duplicate.call(x.blocked, t.in, func(fd int) {
+		socket.err = x.shutdown(fd)
+		socket.after = readAddresses(fd)
+	}); blocked != nil {
+		t.fail(hangup.Shutdown, blocked)
+		return
+	}
+	switch err := socket.err; {
+	case (err == nil || errors.Is(err, unix.ENOTCONN)) && socket.before.differ(socket.after):
+		t.fail(hangup.Shutdown, x.disconnected(t, socket.after))
 	case err == nil:
 		t.phase, t.Detail = phaseHungUp, text.JoinNonEmpty("; ", t.interrupts, t.scan.incomplete())
-		if err := x.setUserTimeout(fd, x.Linger); err != nil {
-			t.Detail = text.JoinNonEmpty("; ", t.Detail, err.Error())
+		var timeoutErr error
+		blocked := duplicate.call(x.blocked, t.in, func(fd int) { timeoutErr = x.setUserTimeout(fd, x.Linger) })
+		if blocked != nil {
+			t.Detail = text.JoinNonEmpty("; ", t.Detail, blocked.Error())
+		} else if timeoutErr != nil {
+			t.Detail = text.JoinNonEmpty("; ", t.Detail, timeoutErr.Error())
 		}
 	case errors.Is(err, unix.ENOTCONN):
 		t.end(hangup.Shutdown, hangup.Gone)

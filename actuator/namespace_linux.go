@@ -28,11 +28,11 @@ var errNotOfPod = fmt.Errorf("pod has no network namespace of its own: it is tha
 
 // openNamespace opens a connection. The namespace of a pod must not be that of tcphup, which
 // may be that of the node.
-func openNamespace(in hangup.Namespace) (*namespace, error) {
+func (x *action) openNamespace(in hangup.Namespace) (*namespace, error) {
 	if in.Pod != nil && (in.Do == nil || in.Inode == 0 || in.Inode == ownNamespace()) {
 		return nil, errNotOfPod
 	}
-	conn, err := sockdiag.DialIn(in.Inode, in.Enter)
+	conn, err := x.blocked.dial(in)
 	if err != nil {
 		return nil, err
 	}
@@ -68,7 +68,7 @@ func (x *action) selectTargets(ctx context.Context) (*targetSelection, error) {
 
 // selectIn adds the plan of one namespace.
 func (x *action) selectIn(ctx context.Context, in hangup.Namespace, all *targetSelection) error {
-	ns, err := openNamespace(in)
+	ns, err := x.openNamespace(in)
 	if err != nil {
 		return err
 	}

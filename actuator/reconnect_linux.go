@@ -164,7 +164,7 @@ func (w *watch) read(ctx context.Context) ([]openedFlow, error) {
 	var flows []openedFlow
 	var failed error
 	w.in = slices.DeleteFunc(w.in, func(in *watchedNamespace) bool {
-		err := in.dump(func(conn *sockdiag.Conn) error {
+		err := in.dump(w.blocked, func(conn *sockdiag.Conn) error {
 			for f, err := range conn.Flows(ctx, sockdiag.Query{States: w.selector.StateSet(), Selector: &w.selector}) {
 				if err != nil {
 					return err

@@ -99,7 +99,7 @@ func TestPrivilegedJoinAfterDump(t *testing.T) {
 		port := server.Addr().Port()
 		app := testapp.Start(t, testapp.Build(t))
 		app.Call("write %d", app.Connect(netip.AddrPortFrom(netip.MustParseAddr(nstest.Peer4), port), false, true))
-		ns, err := openNamespace(hangup.Namespace{})
+		ns, err := (&action{Actuator: New(Config{})}).openNamespace(hangup.Namespace{})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -281,10 +281,11 @@ func (j *job) refused() int {
 }
 
 // keeps reports whether flows that may be stale stay open: nothing was hung up and flows
-// were spared, the age of a flow or a pod is unknown, or another name has the address.
+// were spared, the age of a flow or a pod is unknown, a pod without a known name may be meant, or
+// another name has the address.
 func (j *job) keeps() bool {
 	spared := j.report.Spared()
-	return j.pods.ageless > 0 || j.acted() == 0 && len(spared) > 0 || spared[hangup.ReasonTooYoung] > 0 || spared[hangup.ReasonShared] > 0
+	return j.pods.ageless > 0 || j.pods.mayBeUnnamed(j.target) || j.acted() == 0 && len(spared) > 0 || spared[hangup.ReasonTooYoung] > 0 || spared[hangup.ReasonShared] > 0
 }
 
 // summary counts the flows of a finished action as text.

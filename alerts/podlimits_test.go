@@ -96,7 +96,9 @@ func TestPodSpread(t *testing.T) {
 		{name: "two pods, one ended", matching: []string{"shop/web-0", "shop/web-1"}, unread: "bank/web-0", err: os.ErrNotExist, result: resultDone, acted: 3, dry: 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			f := nodeFixture(t, rules, nil)
+			f := nodeFixture(t, rules, func(c *Config) {
+				c.Pods = func() ([]hangup.Namespace, error) { return nodePods()[:7], nil } // the named ones
+			})
 			dry := 0
 			f.hang.hangUp = func(_ context.Context, a hangup.Request) (*hangup.Report, error) {
 				if !a.DryRun {

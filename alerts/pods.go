@@ -112,6 +112,11 @@ func selectPods(all []hangup.Namespace, startsAt time.Time, targets ...*target) 
 	return p
 }
 
+// mayBeUnnamed reports whether a pod without a known name may be one that the target includes.
+func (p *pods) mayBeUnnamed(t *target) bool {
+	return p.unnamed > 0 && (t.pod == "" || len(p.namespaces)+p.younger+p.ageless == 0)
+}
+
 func (t *target) includesPod(namespace, pod string) bool {
 	return namespace == t.namespace && (t.pod == "" || pod == t.pod)
 }

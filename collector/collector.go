@@ -92,6 +92,8 @@ type Collector struct {
 	own      *namespaceState // nil with Config.Node
 	state    firstSeenFile
 	node     *node // nil without Config.Node
+
+	newAggregator func() *aggregator
 }
 
 // New returns a Collector for the network namespace of the scraping thread, or for those of
@@ -150,7 +152,8 @@ func New(config Config) (*Collector, error) {
 			return nil, err
 		}
 		c.reader = *newPodReader()
-		c.aggregator = newAggregator(m, c.node.MaxDestinationsPerPod, pinned)
+		c.newAggregator = func() *aggregator { return newAggregator(m, c.node.MaxDestinationsPerPod, pinned) }
+		c.aggregator, c.node.reader = c.newAggregator(), &c.reader
 		return c, nil
 	}
 	c.aggregator = newAggregator(m, limit, pinned)

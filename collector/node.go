@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -84,9 +85,12 @@ type node struct {
 	pods map[uint64]*podState // by inode of the namespace
 
 	// Dependencies of a scan.
-	clock       func() time.Duration // since boot
-	cpuTime     func() time.Duration // processor time of the calling thread
-	flowsReader func() *reader       // of FlowsHandler
+	clock     func() time.Duration // since boot
+	cpuTime   func() time.Duration // processor time of the calling thread
+	newReader func() *reader       // for FlowsHandler
+
+	reader  *reader // of scans; replaced when it is blocked
+	blocked blockedReads
 }
 
 // podState is the state of one pod between scans.
@@ -101,7 +105,7 @@ type podState struct {
 func newNode(config Config, limit int) (*node, error) {
 	n := &node{
 		NodeConfig: *config.Node, limit: limit, table: new(sockdiag.Table),
-		clock: boottime.Now, cpuTime: threadTime, flowsReader: sync.OnceValue(newPodReader),
+		clock: boottime.Now, cpuTime: threadTime, newReader: newPodReader, blocked: blockedReads{limit: blockedAfter},
 	}
 	n.MaxDestinationsPerPod = cmp.Or(n.MaxDestinationsPerPod, DefaultMaxDestinationsPerPod)
 	switch {
@@ -132,6 +136,7 @@ func newPodReader() *reader {
 		ephemeralPorts: sockdiag.EphemeralPorts,
 		mptcpInUse:     inUse,
 		now:            time.Now,
+		progress:       new(atomic.Uint64),
 	}
 }
 

@@ -9,6 +9,21 @@ import (
 	"tcphup/sockdiag"
 )
 
+// newFlowsReader returns a reader whose system calls are limited in time: unlike the thread of a
+// scan, their processor time is not counted.
+func (n *node) newFlowsReader() *reader {
+	x := n.newReader()
+	dial := x.dial
+	x.dial = func(netns uint64) (source, error) {
+		conn, err := dial(netns)
+		if err == nil {
+			n.blocked.bound(conn, netns)
+		}
+		return conn, err
+	}
+	return x
+}
+
 // eachFlow calls add for each flow of the node that matches the query. It fails only if the pods
 // cannot be found, or when ctx ends.
 func (n *node) eachFlow(ctx context.Context, q *flowsQuery, add func(*sockdiag.Flow, sockdiag.Direction, podName)) (*flowsNamespaces, error) {
@@ -16,11 +31,15 @@ func (n *node) eachFlow(ctx context.Context, q *flowsQuery, add func(*sockdiag.F
 	if err != nil {
 		return nil, fmt.Errorf("find pods: %w", err)
 	}
-	counts, x := new(flowsNamespaces), n.flowsReader()
+	counts, x := new(flowsNamespaces), n.newFlowsReader()
 	for _, ns := range found.Pods {
 		var of podName
 		of.namespace, of.pod = ns.Pod.Labels()
 		if q.pod.namespace != "" && q.pod.namespace != of.namespace || q.pod.pod != "" && q.pod.pod != of.pod {
+			continue
+		}
+		if n.blocked.has(ns.Inode) {
+			counts.Failed++
 			continue
 		}
 		entered := false
@@ -37,6 +56,7 @@ func (n *node) eachFlow(ctx context.Context, q *flowsQuery, add func(*sockdiag.F
 			counts.Ended++
 		default:
 			counts.Failed++
+			x = n.newFlowsReader() // the connection may be blocked
 		}
 	}
 	return counts, nil

@@ -7,6 +7,7 @@ import (
 	"iter"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -94,7 +95,7 @@ func newNodeTest(t testing.TB, config Config, n *fakeNode) *Collector {
 		t.Fatal(err)
 	}
 	now := func() time.Time { return testBoot.Add(24*time.Hour + n.clock) }
-	c.node.flowsReader = func() *reader {
+	c.node.newReader = func() *reader {
 		return &reader{
 			oneDump: true,
 			dial: func(netns uint64) (source, error) {
@@ -109,10 +110,11 @@ func newNodeTest(t testing.TB, config Config, n *fakeNode) *Collector {
 			},
 			mptcpInUse: func() bool { return true },
 			now:        now,
+			progress:   new(atomic.Uint64),
 		}
 	}
 	a := c.aggregator
-	c.reader = *c.node.flowsReader()
+	c.reader = *c.node.newReader()
 	c.aggregator = a
 	c.node.cpuTime = func() time.Duration { return n.spent }
 	c.node.clock = func() time.Duration { return now().Sub(testBoot) }

@@ -29,6 +29,7 @@ func (r *result) found() bool { return r.node != nil && r.node.found }
 // nodeScan is a running scan of a node.
 type nodeScan struct {
 	*Collector
+	reader  *reader
 	result  *result
 	observe func(*hangup.Pod, *sockdiag.Flow) // of a NodeObserver; may be nil
 	results []*namespaceResult
@@ -52,10 +53,10 @@ func (c *Collector) scanNode(ctx context.Context, left time.Duration) *result {
 	if err != nil {
 		c.logger.Error("cannot find pods", "err", err)
 		failed := sourceResult{err: err, took: c.now().Sub(start)}
-		return &result{tcp: failed, mptcp: failed, node: &nodeResult{spent: n.spent}, idleListed: c.aggregator.listIdle}
+		return &result{tcp: failed, mptcp: failed, node: &nodeResult{spent: n.spent}, idleListed: n.reader.aggregator.listIdle}
 	}
-	s := &nodeScan{Collector: c, partial: make(map[podName]bool), result: &result{
-		idleListed: c.aggregator.listIdle,
+	s := &nodeScan{Collector: c, reader: n.reader, partial: make(map[podName]bool), result: &result{
+		idleListed: n.reader.aggregator.listIdle,
 		node: &nodeResult{found: true, counts: NodeCounts{
 			Node: found.Node, Other: found.Other, HostNetwork: found.HostNetwork, Unnamed: found.Unnamed,
 		}},
@@ -93,7 +94,7 @@ func limitTotal(all []*namespaceResult, limit int, get func(*namespaceResult) *s
 
 // readPods reads the namespaces in turn until the budget or the time is used up.
 func (s *nodeScan) readPods(ctx context.Context, namespaces []hangup.Namespace) {
-	n, kind := s.node, toInt(s.aggregator.listIdle)
+	n, kind := s.node, toInt(s.reader.aggregator.listIdle)
 	counts := &s.result.node.counts
 	pods, duplicates := n.update(namespaces, kind)
 	counts.Other += duplicates
@@ -112,42 +113,87 @@ func (s *nodeScan) readPods(ctx context.Context, namespaces []hangup.Namespace) 
 	}
 }
 
-// readPod reads the namespace of a pod on a thread in it.
+// podRead is the read of one namespace.
+type podRead struct {
+	entered    bool
+	err        error         // of hangup.Namespace.Enter
+	used       time.Duration // processor time
+	tcp, mptcp sourceResult
+}
+
+// readPod reads the namespace of a pod on a thread in it. A read that is blocked is abandoned,
+// with the reader, the table and the state of the pod that it uses.
 func (s *nodeScan) readPod(ctx context.Context, p *podState) {
-	n, counts := s.node, &s.result.node.counts
-	s.aggregator.observe = nil
-	if s.observe != nil {
-		s.aggregator.observe = func(f *sockdiag.Flow) { s.observe(p.namespace.Pod, f) }
+	n, counts, x, inode := s.node, &s.result.node.counts, s.reader, p.namespace.Inode
+	if n.blocked.has(inode) {
+		s.fail(p, sourceResult{err: sockdiag.ErrBlocked}, sourceResult{})
+		return
 	}
-	table := n.tableOf(p)
-	entered := false
-	var tcp, mptcp sourceResult
-	err := p.namespace.Enter(func() error {
-		entered = true
-		s.used += n.timed(func() {
-			tcp, mptcp = s.read(ctx, p.namespace.Inode, p.namespaceState, table)
-			s.close()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	x.aggregator.observe = nil
+	observer := new(revocable[*sockdiag.Flow])
+	if s.observe != nil {
+		observer.forward = func(f *sockdiag.Flow) { s.observe(p.namespace.Pod, f) }
+		x.aggregator.observe = observer.call
+	}
+	r, table, returned := new(podRead), n.tableOf(p), make(chan struct{})
+	go func() {
+		defer close(returned)
+		r.err = p.namespace.Enter(func() error {
+			r.entered = true
+			r.used = n.timed(func() {
+				r.tcp, r.mptcp = x.read(ctx, inode, p.namespaceState, table)
+				x.close()
+			})
+			return nil
 		})
-		return nil
-	})
+	}()
+	if !n.blocked.await(returned, x.progress) {
+		observer.revoke()
+		n.blocked.add(inode, returned)
+		n.drop(p)
+		s.replaceReader(table)
+		s.fail(p, sourceResult{err: sockdiag.ErrBlocked}, sourceResult{})
+		return
+	}
+	s.used += r.used
 	n.keepTable(p, table)
-	if !entered && errors.Is(err, os.ErrNotExist) {
+	if !r.entered && errors.Is(r.err, os.ErrNotExist) {
 		counts.Ended++
 		n.drop(p)
 		return
 	}
-	if err != nil {
-		tcp.err = err
+	if r.err != nil {
+		r.tcp.err = r.err
 	}
-	s.addSources(p, tcp, mptcp)
-	one := s.aggregator.result(tcp, mptcp, p.labels)
+	one := x.aggregator.result(r.tcp, r.mptcp, p.labels)
 	if one == nil {
-		counts.Failed++
-		s.partial[p.name()] = true
+		s.fail(p, r.tcp, r.mptcp)
 		return
 	}
+	s.addSources(p, r.tcp, r.mptcp)
 	counts.Read++
 	s.results = append(s.results, one)
+}
+
+// fail counts a namespace that could not be read.
+func (s *nodeScan) fail(p *podState, tcp, mptcp sourceResult) {
+	s.addSources(p, tcp, mptcp)
+	s.result.node.counts.Failed++
+	s.partial[p.name()] = true
+}
+
+// replaceReader replaces the reader, and the table if it is the shared one.
+func (s *nodeScan) replaceReader(table *sockdiag.Table) {
+	n := s.node
+	s.reader = n.newReader()
+	s.reader.aggregator = s.newAggregator()
+	s.reader.aggregator.listIdle = s.result.idleListed
+	n.reader = s.reader
+	if table == n.table {
+		n.table = new(sockdiag.Table)
+	}
 }
 
 // addSources adds the results of a namespace to those of the scan. The first error stays.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"tcphup/sockdiag"
@@ -28,6 +29,7 @@ type reader struct {
 	ephemeralPorts func() (sockdiag.PortRange, error)
 	mptcpInUse     func() bool
 	now            func() time.Time
+	progress       *atomic.Uint64 // counts flows, in node mode; else nil
 }
 
 // errLateListener disables reader.oneDump.
@@ -94,6 +96,13 @@ func (x *reader) readSockets(ctx context.Context, netns uint64, table *sockdiag.
 	return tcp, mptcp
 }
 
+// proceed shows the scan of a node that the reader is not blocked.
+func (x *reader) proceed() {
+	if x.progress != nil {
+		x.progress.Add(1)
+	}
+}
+
 // close closes the connection.
 func (x *reader) close() {
 	if x.conn != nil {
@@ -119,6 +128,7 @@ func (x *reader) readTCP(ctx context.Context, table *sockdiag.Table) (lacksMPTCP
 		if err != nil {
 			return lacksMPTCPDiag, err
 		}
+		x.proceed()
 		lacksMPTCPDiag = lacksMPTCPDiag || table.LacksMPTCPDiag(&flow)
 		x.aggregator.addTCP(&flow, table)
 	}
@@ -131,6 +141,7 @@ func (x *reader) readListenersAndTCP(ctx context.Context, table *sockdiag.Table)
 	q := sockdiag.Query{States: sockdiag.States(tcpStates[:]...) | sockdiag.States(sockdiag.Listen), Info: true}
 	flows, hasPorts := false, false
 	for flow, err := range x.conn.Flows(ctx, q) {
+		x.proceed()
 		switch {
 		case err != nil:
 			return err

@@ -16,10 +16,12 @@ func (c *Collector) sharedScan(ctx context.Context) (*result, error) {
 		left = time.Until(deadline)
 	}
 	return c.scans.do(ctx, func(ctx context.Context) *result {
-		c.aggregator.listIdle = c.snapshots.Load() > 0
+		listIdle := c.snapshots.Load() > 0
 		if c.node != nil {
+			c.node.reader.aggregator.listIdle = listIdle
 			return c.scanNode(ctx, left)
 		}
+		c.aggregator.listIdle = listIdle
 		return c.scan(ctx)
 	})
 }

@@ -1,6 +1,7 @@
 package namespaces
 
 import (
+	"slices"
 	"strings"
 )
 
@@ -17,7 +18,8 @@ type Origin struct {
 // ParseOrigin parses the content of /proc/PID/cgroup, of cgroup v1, v2 or both. It recognizes
 // the paths of containerd, CRI-O, Docker and Podman with the systemd and the cgroupfs driver.
 // The outermost pod or container counts: a process may have created the cgroups below it. No
-// pod is below user.slice, where any user can create cgroups.
+// pod is below user.slice, where any user can create cgroups, nor below a unit (except those of
+// container runtimes), where its user can.
 func ParseOrigin(text string) Origin {
 	var best Origin
 	for line := range strings.Lines(text) {
@@ -40,6 +42,13 @@ func ParseOrigin(text string) Origin {
 	return best
 }
 
+// runtimes are the units below which a container runtime puts pods if its cgroup driver does not
+// fit the configuration.
+var runtimes = [...]string{
+	"containerd.service", "k3s.service", "k3s-agent.service", "rke2-server.service", "rke2-agent.service",
+	"snap.microk8s.daemon-containerd.service",
+}
+
 // parsePath returns the outermost pod and the container below it, or the outermost container,
 // or else the innermost unit.
 func parsePath(path string) Origin {
@@ -58,6 +67,7 @@ func parsePath(path string) Origin {
 		ofUser = ofUser || component == "user.slice"
 		if strings.HasSuffix(component, ".service") || strings.HasSuffix(component, ".scope") {
 			o.Unit = component
+			ofUser = ofUser || !slices.Contains(runtimes[:], component)
 		}
 	}
 	if o.PodUID != "" {

@@ -60,7 +60,7 @@ func BenchmarkNode(b *testing.B) {
 			return nil
 		}},
 		{"host network", func() error {
-			if n := len(n.podsOf(own, boot)); n != 10 {
+			if n := len(n.podsOf(own, boot, maxNodeProcesses)); n != 10 {
 				return fmt.Errorf("%d pods", n)
 			}
 			return nil

@@ -8,8 +8,9 @@ import (
 	"time"
 )
 
-// maxNodeProcesses limits the processes of the node's network namespace whose cgroup
-// Node.Discover reads to count hostNetwork pods.
+// maxNodeProcesses limits the processes of a network namespace whose cgroup and start
+// Node.Discover reads: in that of the node to count hostNetwork pods, in that of a pod to find
+// its first process.
 const maxNodeProcesses = 4096
 
 // Node finds the network namespaces of the pods of a Kubernetes node. It needs the pid
@@ -31,9 +32,8 @@ type PodNamespace struct {
 	UID string
 	// Pod is the name; it is the zero Pod if the name is unknown.
 	Pod Pod
-	// Started is when the first process of the pod in the namespace started, of the processes
-	// with the lowest ids. It has a resolution of 10 ms, and changes only with that process or if
-	// the wall clock is set.
+	// Started is when the first process of the pod in the namespace started. It has a resolution
+	// of 10 ms, and changes only with that process or if the wall clock is set.
 	Started time.Time
 }
 
@@ -50,6 +50,8 @@ type NodePods struct {
 	// HostNetwork counts the pods that use the network namespace of the node. It is a lower bound
 	// if more than 4096 processes use that namespace, and 0 if Node is 0.
 	HostNetwork int
+	// Shared are the pods whose only namespace, a part of Other, has processes of other pods as well.
+	Shared []PodNamespace
 	// Unnamed counts the elements of Namespaces whose name is unknown.
 	Unnamed int
 	// Unreadable counts the processes whose namespace could not be read: permission denied.
@@ -92,7 +94,7 @@ func (n *Node) Discover() (*NodePods, error) {
 		return nil, err
 	}
 	result := &NodePods{Unreadable: found.Unreadable}
-	byUID := make(map[string]PodNamespace)
+	byUID, shared := make(map[string]PodNamespace), make(map[string]PodNamespace)
 	var node *Namespace
 	for i := range found.Namespaces {
 		ns := &found.Namespaces[i]
@@ -107,6 +109,9 @@ func (n *Node) Discover() (*NodePods, error) {
 		pod, ok := n.podOf(ns, boot)
 		if !ok || outside[ns.ID] {
 			result.Other++
+			for uid, started := range n.podsOf(ns, boot, maxOrigins) {
+				shared[uid] = PodNamespace{Namespace: *ns, UID: uid, Started: started}
+			}
 			continue
 		}
 		// The first process of a pod is in the namespace that the node gave to the pod.
@@ -119,7 +124,8 @@ func (n *Node) Discover() (*NodePods, error) {
 		byUID[pod.UID] = pod
 	}
 	if node != nil {
-		for uid, started := range n.podsOf(node, boot) {
+		for uid, started := range n.podsOf(node, boot, maxNodeProcesses) {
+			delete(shared, uid)
 			if pod, elsewhere := byUID[uid]; elsewhere && pod.Started.Before(started) {
 				continue
 			} else if elsewhere {
@@ -136,6 +142,14 @@ func (n *Node) Discover() (*NodePods, error) {
 		}
 		result.Namespaces = append(result.Namespaces, pod)
 	}
+	if outside == nil { // else one of the namespaces may be that of the node
+		for uid, pod := range shared {
+			if _, ok := byUID[uid]; !ok {
+				pod.Pod = names[uid]
+				result.Shared = append(result.Shared, pod)
+			}
+		}
+	}
 	slices.SortFunc(result.Namespaces, func(a, b PodNamespace) int { return cmp.Compare(a.PID(), b.PID()) })
 	return result, nil
 }
@@ -144,25 +158,25 @@ func (n *Node) Discover() (*NodePods, error) {
 // are of no pod or of several pods.
 func (n *Node) podOf(ns *Namespace, boot time.Time) (PodNamespace, bool) {
 	pod := PodNamespace{Namespace: *ns}
-	for _, m := range ns.members[:min(len(ns.members), maxOrigins)] {
-		p, err := n.processes.of(m, ns.ID)
-		started := boot.Add(p.started)
-		switch {
-		case err != nil, p.uid == "":
-		case pod.UID != "" && pod.UID != p.uid:
-			return PodNamespace{}, false
-		case pod.UID == "" || started.Before(pod.Started):
-			pod.UID, pod.Started = p.uid, started
-		}
+	lowest := n.podsOf(ns, boot, maxOrigins)
+	if len(lowest) != 1 {
+		return pod, false
 	}
-	return pod, pod.UID != ""
+	all := lowest
+	if len(ns.members) > maxOrigins { // the first process may have a higher id
+		all = n.podsOf(ns, boot, maxNodeProcesses)
+	}
+	for uid := range lowest {
+		pod.UID, pod.Started = uid, all[uid]
+	}
+	return pod, true
 }
 
-// podsOf returns the pods with processes in a namespace, with the start of their first process
-// in it.
-func (n *Node) podsOf(ns *Namespace, boot time.Time) map[string]time.Time {
+// podsOf returns the pods of the processes with the lowest ids in a namespace, with the start of
+// the first one of each pod.
+func (n *Node) podsOf(ns *Namespace, boot time.Time, limit int) map[string]time.Time {
 	pods := make(map[string]time.Time)
-	for _, m := range ns.members[:min(len(ns.members), maxNodeProcesses)] {
+	for _, m := range ns.members[:min(len(ns.members), limit)] {
 		p, err := n.processes.of(m, ns.ID)
 		if err != nil || p.uid == "" {
 			continue

@@ -14,7 +14,8 @@ const PodLogs = "/var/log/pods"
 type Pod struct{ Namespace, Name string }
 
 // ReadPods returns the pods with a directory NAMESPACE_NAME_UID in the directory of PodLogs,
-// by uid. Without the directory it returns none.
+// by uid. Without the directory it returns none. A uid with several names has none: a pod that
+// mounts the directory writable could create the others.
 func ReadPods(directory string) (map[string]Pod, error) {
 	entries, err := os.ReadDir(directory)
 	if errors.Is(err, os.ErrNotExist) {
@@ -24,10 +25,19 @@ func ReadPods(directory string) (map[string]Pod, error) {
 		return nil, fmt.Errorf("read names of pods: %w", err)
 	}
 	pods := make(map[string]Pod, len(entries))
+	var ambiguous []string
 	for _, e := range entries {
-		if uid, pod, ok := parsePodDirectory(e.Name()); ok && e.IsDir() {
-			pods[uid] = pod
+		uid, pod, ok := parsePodDirectory(e.Name())
+		if !ok || !e.IsDir() {
+			continue
 		}
+		if _, twice := pods[uid]; twice {
+			ambiguous = append(ambiguous, uid)
+		}
+		pods[uid] = pod
+	}
+	for _, uid := range ambiguous {
+		delete(pods, uid)
 	}
 	return pods, nil
 }
@@ -35,8 +45,15 @@ func ReadPods(directory string) (map[string]Pod, error) {
 // parsePodDirectory parses NAMESPACE_NAME_UID. None of the three has an underscore.
 func parsePodDirectory(name string) (uid string, pod Pod, ok bool) {
 	parts := strings.Split(name, "_")
-	if len(parts) != 3 || parts[0] == "" || parts[1] == "" || !isPodUID(parts[2]) {
+	if len(parts) != 3 || !isName(parts[0]) || !isName(parts[1]) || !isPodUID(parts[2]) {
 		return "", Pod{}, false
 	}
 	return parts[2], Pod{Namespace: parts[0], Name: parts[1]}, true
+}
+
+// isName reports whether s has the characters of a name of Kubernetes (RFC 1123).
+func isName(s string) bool {
+	const alphanumeric = "0123456789abcdefghijklmnopqrstuvwxyz"
+	return s != "" && strings.Trim(s, alphanumeric+"-.") == "" &&
+		strings.IndexByte(alphanumeric, s[0]) >= 0 && strings.IndexByte(alphanumeric, s[len(s)-1]) >= 0
 }

@@ -14,12 +14,24 @@ import (
 // routes are the handlers of a server by their pattern in http.ServeMux.
 type routes map[string]http.Handler
 
-func (r routes) mux() *http.ServeMux {
+func (r routes) mux() http.Handler {
 	mux := http.NewServeMux()
 	for pattern, handler := range r {
 		mux.Handle(pattern, handler)
 	}
-	return mux
+	return closeAfterChunked(mux)
+}
+
+// closeAfterChunked closes the connection after a chunked request. If it has a Content-Length
+// too, which net/http removes, a proxy may have seen another end of the request (RFC 9112,
+// section 6.1). Alertmanager and Prometheus send no chunked requests.
+func closeAfterChunked(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if len(r.TransferEncoding) > 0 {
+			w.Header().Set("Connection", "close")
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // webRoutes returns the metrics, the status page and the read-only API.

@@ -66,14 +66,23 @@ func (x *server) findPods() (collector.Found, error) {
 	}, nil
 }
 
-// pods is alerts.Config.Pods.
+// pods is alerts.Config.Pods. It includes pods that cannot be read: their alerts must not be done.
 func (x *server) pods() ([]hangup.Namespace, error) {
 	found, err := x.node.Discover()
 	if err != nil {
 		return nil, err
 	}
-	return podNamespaces(found), nil
+	all := podNamespaces(found)
+	for i := range found.Shared {
+		n := podNamespace(&found.Shared[i])
+		n.Do = func(func() error) error { return errShared }
+		all = append(all, n)
+	}
+	return all, nil
 }
+
+// errShared means that the pod of a network namespace is ambiguous.
+var errShared = fmt.Errorf("network namespace has processes of several pods: %w", errors.ErrUnsupported)
 
 // podNamespaces converts the namespaces of pods.
 func podNamespaces(found *namespaces.NodePods) []hangup.Namespace {

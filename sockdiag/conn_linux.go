@@ -38,6 +38,12 @@ type Conn struct {
 	// unfinished is true while datagrams of an abandoned reply may still arrive.
 	unfinished bool
 
+	// limit and onBlocked are those of Bound; blocked is closed when the abandoned system
+	// call has returned, and nil without one.
+	limit     time.Duration
+	onBlocked func(returned <-chan struct{})
+	blocked   chan struct{}
+
 	// separate is set if the kernel has no dump of both families.
 	separate bool
 	// dumped counts the flows of the last complete dump with Query.Ahead, and profile has
@@ -117,8 +123,13 @@ func (c *Conn) Close() error {
 	for _, other := range c.extra {
 		errs = append(errs, other.Close())
 	}
-	if c.netlink != nil {
-		errs = append(errs, c.netlink.Close())
+	switch nl := c.netlink; {
+	case nl == nil:
+	case c.blocked != nil:
+		// Close waits for the system call.
+		go func(returned <-chan struct{}) { <-returned; _ = nl.Close() }(c.blocked)
+	default:
+		errs = append(errs, nl.Close())
 	}
 	c.extra, c.netlink = nil, nil
 	return errors.Join(errs...)

@@ -64,7 +64,7 @@ func (c *Conn) send(kind netlink.HeaderType, flags netlink.HeaderFlags, r reques
 	if err != nil {
 		return nil, fmt.Errorf("encode request: %w", err)
 	}
-	if c.unfinished {
+	if c.unfinished && c.blocked == nil {
 		if err := c.redial(); err != nil {
 			return nil, err
 		}
@@ -73,10 +73,15 @@ func (c *Conn) send(kind netlink.HeaderType, flags netlink.HeaderFlags, r reques
 		return nil, fmt.Errorf("send request: %w", os.ErrClosed)
 	}
 	c.unfinished = true
-	sent, err := c.netlink.Send(netlink.Message{
-		Header: netlink.Header{Type: kind, Flags: netlink.Request | flags},
-		Data:   append(r.bytes(), attrs...),
-	})
+	var sent netlink.Message
+	if blocked := c.bounded(func() {
+		sent, err = c.netlink.Send(netlink.Message{
+			Header: netlink.Header{Type: kind, Flags: netlink.Request | flags},
+			Data:   append(r.bytes(), attrs...),
+		})
+	}); blocked != nil {
+		return nil, fmt.Errorf("send request: %w", blocked)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("send request: %w", err)
 	}
@@ -103,7 +108,7 @@ func (c *Conn) datagram(ctx context.Context, buffer []byte) ([]byte, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	n, err := c.receive(buffer)
+	n, err := c.receiveBounded(buffer)
 	if errors.Is(err, unix.EAGAIN) {
 		n, err = c.wait(ctx, buffer)
 	}
