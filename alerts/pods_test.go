@@ -37,7 +37,7 @@ func podNamed(name string) hangup.Namespace {
 func nodePods() []hangup.Namespace {
 	young, ageless := podNamed("shop/young"), podNamed("shop/ageless")
 	young.Pod.Started, ageless.Pod.Started = testNow.Add(-time.Minute-startMargin+time.Nanosecond), time.Time{}
-	unnamed, unknown := podNamed("/"), podNamed(unknownNamespace+"/uid")
+	unnamed, unknown := podNamed("/"), podNamed(hangup.UnknownNamespace+"/uid")
 	return []hangup.Namespace{
 		{Name: "node"}, podNamed("shop/web-0"), podNamed("shop/web-1"), young, ageless, podNamed("bank/web-0"), podNamed("shop-2/web-0"), unnamed, unknown,
 	}
@@ -385,7 +385,7 @@ func TestNodeRules(t *testing.T) {
 		{"no node", false, []string{"shop"}, `policy "shop": namespaces needs node mode (--node)`},
 		{"no node, none", false, nil, ""},
 		{"pattern", true, []string{"shop", "*"}, `policy "shop": namespaces: "*" is not the name of a Kubernetes namespace`},
-		{"unknown", true, []string{unknownNamespace}, `policy "shop": namespaces: "_unknown" is not the name`},
+		{"unknown", true, []string{hangup.UnknownNamespace}, `policy "shop": namespaces: "_unknown" is not the name`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			rules := nodeRules(t)
