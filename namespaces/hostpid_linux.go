@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-
-	"golang.org/x/sys/unix"
 )
 
 // ErrNoHostPID matches errors about a /proc without the processes of the node.
@@ -48,7 +46,7 @@ func processOrigin(tid int) (Origin, error) {
 // the node could look like that of its only readable hostNetwork pod. An AppArmor profile, for
 // example, can allow to read the processes of containers only.
 func (f *Found) nodeNamespace() (id ID, outside map[ID]bool, err error) {
-	id, err = statID(unix.AT_FDCWD, "/proc/1/ns/net")
+	id, err = statID("/proc/1/ns/net")
 	if err == nil {
 		return id, nil, nil
 	}
