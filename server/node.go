@@ -54,7 +54,7 @@ func (x *server) findPods() (collector.Found, error) {
 		return collector.Found{}, err
 	}
 	return collector.Found{
-		Pods: podNamespaces(found), Node: found.Node, Other: found.Other,
+		Pods: podNamespaces(found.Namespaces), Node: found.Node, Other: found.Other,
 		HostNetwork: found.HostNetwork, Unnamed: found.Unnamed,
 	}, nil
 }
@@ -65,14 +65,19 @@ func (x *server) pods() ([]hangup.Namespace, error) {
 	if err != nil {
 		return nil, err
 	}
-	return podNamespaces(found), nil
+	return podNamespaces(others(found.Namespaces)), nil
+}
+
+// others removes the pod of tcphup itself, in which the actuator refuses to act.
+func others(pods []namespaces.PodNamespace) []namespaces.PodNamespace {
+	return slices.DeleteFunc(pods, func(n namespaces.PodNamespace) bool { return n.Own })
 }
 
 // podNamespaces converts the namespaces of pods.
-func podNamespaces(found *namespaces.NodePods) []hangup.Namespace {
-	all := make([]hangup.Namespace, len(found.Namespaces))
-	for i := range found.Namespaces {
-		all[i] = podNamespace(&found.Namespaces[i])
+func podNamespaces(pods []namespaces.PodNamespace) []hangup.Namespace {
+	all := make([]hangup.Namespace, len(pods))
+	for i := range pods {
+		all[i] = podNamespace(&pods[i])
 	}
 	return all
 }
@@ -97,9 +102,10 @@ func (x *server) podToTest() (hangup.Namespace, error) {
 	if err != nil {
 		return hangup.Namespace{}, err
 	}
-	slices.SortStableFunc(found.Namespaces, func(a, b namespaces.PodNamespace) int { return b.Processes() - a.Processes() })
-	for i := range found.Namespaces {
-		n := podNamespace(&found.Namespaces[i])
+	pods := others(found.Namespaces)
+	slices.SortStableFunc(pods, func(a, b namespaces.PodNamespace) int { return b.Processes() - a.Processes() })
+	for i := range pods {
+		n := podNamespace(&pods[i])
 		if err := n.Enter(func() error { return nil }); !errors.Is(err, os.ErrNotExist) {
 			return n, err
 		}
