@@ -187,6 +187,9 @@ func (c *Collector) selectFlows(ctx context.Context, q flowsQuery) (found *flows
 	}
 	if c.node != nil {
 		found.Namespaces, err = c.node.eachFlow(ctx, &q, add)
+		if n := found.Namespaces; err == nil && n.err != nil {
+			c.logger.Error("cannot read flows of pods", "failed", n.Failed, "err", n.err)
+		}
 	} else {
 		x := &reader{dial: c.dial, ephemeralPorts: c.ephemeralPorts, mptcpInUse: func() bool { return true }}
 		err = x.eachFlow(ctx, &q, 0, func(f *sockdiag.Flow, d sockdiag.Direction) { add(f, d, podName{}) })
@@ -246,6 +249,8 @@ type flowsNamespaces struct {
 	Read   int `json:"read"`
 	Failed int `json:"failed"`
 	Ended  int `json:"ended"`
+
+	err error // the first one of those that failed
 }
 
 // truncate keeps the first flows in the order of the query.

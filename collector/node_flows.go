@@ -1,6 +1,7 @@
 package collector
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -37,6 +38,7 @@ func (n *node) eachFlow(ctx context.Context, q *flowsQuery, add func(*sockdiag.F
 			counts.Ended++
 		default:
 			counts.Failed++
+			counts.err = cmp.Or(counts.err, fmt.Errorf("read pod %s/%s: %w", of.namespace, of.pod, err))
 		}
 	}
 	return counts, nil
