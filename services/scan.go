@@ -17,10 +17,10 @@ import (
 const noteInterval = 10 * time.Minute
 
 // Observe starts a scan of the flows of the host. The caller passes each outbound TCP flow
-// of its own dump to see: a second dump per scrape would read all sockets again. After a
+// of its own dump to observe: a second dump per scrape would read all sockets again. After a
 // complete dump it calls done, which returns the metrics. Both functions must be called
 // from one goroutine.
-func (w *Watcher) Observe() (see func(*sockdiag.Flow), done func() []prometheus.Metric) {
+func (w *Watcher) Observe() (observe func(*sockdiag.Flow), done func() []prometheus.Metric) {
 	s := w.newScan()
 	return func(f *sockdiag.Flow) { s.observe(nil, f) }, func() []prometheus.Metric {
 		w.mu.Lock()
