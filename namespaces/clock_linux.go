@@ -1,14 +1,13 @@
 package namespaces
 
 import (
-	"fmt"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"tcphup/internal/boottime"
 )
 
-// bootClock converts times since boot (CLOCK_BOOTTIME) to wall-clock times. The same time since
-// boot has the same result until the wall clock is set. The zero value is ready to use.
+// bootClock converts times of boottime.Now to wall-clock times. The same time since boot has the
+// same result until the wall clock is set. The zero value is ready to use.
 type bootClock struct {
 	boot time.Time // zero before the first call
 }
@@ -18,30 +17,21 @@ const minStep = 50 * time.Millisecond
 
 // origin returns the wall-clock time of the boot. Slewing of the wall clock affects
 // CLOCK_BOOTTIME as well.
-func (c *bootClock) origin() (time.Time, error) {
-	boot, uncertainty, err := readBoot()
-	if err != nil {
-		return time.Time{}, err
-	}
+func (c *bootClock) origin() time.Time {
+	boot, uncertainty := readBoot()
 	if step := boot.Sub(c.boot).Abs(); c.boot.IsZero() || step > minStep+uncertainty {
 		c.boot = boot
 	}
-	return c.boot, nil
+	return c.boot
 }
 
 // readBoot returns the wall-clock time of the boot. Its error is below uncertainty.
-func readBoot() (boot time.Time, uncertainty time.Duration, err error) {
+func readBoot() (boot time.Time, uncertainty time.Duration) {
 	const wanted, attempts = time.Millisecond, 5
 	for i := range attempts {
-		before, err := sinceBoot()
-		if err != nil {
-			return time.Time{}, 0, err
-		}
+		before := boottime.Now()
 		now := time.Now().Round(0)
-		after, err := sinceBoot()
-		if err != nil {
-			return time.Time{}, 0, err
-		}
+		after := boottime.Now()
 		if took := after - before; i == 0 || took < uncertainty {
 			boot, uncertainty = now.Add(-after), took
 		}
@@ -49,13 +39,5 @@ func readBoot() (boot time.Time, uncertainty time.Duration, err error) {
 			break
 		}
 	}
-	return boot, uncertainty, nil
-}
-
-func sinceBoot() (time.Duration, error) {
-	var ts unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
-		return 0, fmt.Errorf("read CLOCK_BOOTTIME: %w", err)
-	}
-	return time.Duration(ts.Nano()), nil
+	return boot, uncertainty
 }

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"tcphup/internal/boottime"
 )
 
 // settled is the age from which a process outside of pods stays outside: a container runtime
@@ -26,10 +28,9 @@ type podProcesses struct {
 }
 
 // begin starts a discovery.
-func (c *podProcesses) begin() (err error) {
+func (c *podProcesses) begin() {
 	c.former, c.current = c.current, make(map[int]podProcess, len(c.current))
-	c.now, err = sinceBoot()
-	return err
+	c.now = boottime.Now()
 }
 
 // of returns the pod of a process that is still in the network namespace.
