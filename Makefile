@@ -90,9 +90,10 @@ run: build
 demo: need-root setup-demo build
 	$(GO) run ./test/demo -tcphup=$(BINARY)
 
-# As above; see test/soak/main.go. REPORT=docs/soak.md keeps the report.
+# As above; see test/soak/main.go. REPORT=docs/soak.md keeps the report. NODE=yes tests a node
+# agent.
 soak: need-root build
-	$(GO) run ./test/soak -tcphup=$(BINARY) -duration=$(DURATION) -report=$(REPORT)
+	$(GO) run ./test/soak -tcphup=$(BINARY) -duration=$(DURATION) $(if $(NODE),-node) -report=$(REPORT)
 
 # The short form is a test of the suite; docs/soak.md has the numbers of a long run.
 churn: need-root

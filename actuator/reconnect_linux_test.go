@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"tcphup/hangup"
+	"tcphup/sockdiag"
 	"tcphup/test/kit/nstest"
 	"tcphup/test/kit/testapp"
 )
@@ -57,4 +58,21 @@ func TestPrivilegedReconnectSameSocket(t *testing.T) {
 			t.Errorf("Reconnected was called with %+v", reconnected)
 		}
 	})
+}
+
+// A flow with the addresses and the cookie of another one is of another network namespace, and
+// replaces no flow there.
+func TestReconnectNetns(t *testing.T) {
+	old := &target{actedAt: time.Now(), holders: []holder{{pid: 7}}}
+	old.Flow = sockdiag.Flow{Netns: 1, Cookie: 1, Remote: podServer, Local: podClient}
+	for netns, want := range map[uint64]bool{1: true, 2: false} {
+		f := openedFlow{flow: old.Flow, pids: []int{7}, at: old.actedAt.Add(time.Second)}
+		f.flow.Netns = netns
+		if got := f.replaces(old); got != want {
+			t.Errorf("network namespace %d: replaces is %t", netns, got)
+		}
+		if got := idOf(&f.flow) == idOf(&old.Flow); got != want {
+			t.Errorf("network namespace %d: the same flow is %t", netns, got)
+		}
+	}
 }

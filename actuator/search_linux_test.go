@@ -210,6 +210,13 @@ func TestSearchEndsWithLastSocket(t *testing.T) {
 			t.Fatal(err)
 		}
 		inodes = append(inodes, parseSocketLink([]byte(link)))
+		if len(inodes) == 1 { // a second descriptor of the first socket, before the others
+			again, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer unix.Close(again)
+		}
 	}
 	const unowned = 4294967295
 	scan := func(wanted ...uint32) int {

@@ -51,7 +51,7 @@ func withToken(r *http.Request, token string) *http.Request {
 }
 
 // An alert acts under a token of its policy alone. A token of one policy acts by no other
-// policy, whatever the order of the policies and whatever the alerts beside it.
+// policy, in any order of the policies and with any alerts beside it.
 func TestPolicyTokens(t *testing.T) {
 	own := map[string]string{"shop": shopToken, "bank": bankToken, "rest": testToken}
 	for name, change := range map[string]func(*Rules){

@@ -1,6 +1,6 @@
-// Package collector exports the TCP and MPTCP sockets of a network namespace as
-// Prometheus metrics: the number of sockets per destination, their idle time, and
-// stalled connections.
+// Package collector exports the TCP and MPTCP sockets of a network namespace, or of those of
+// the pods of a node, as Prometheus metrics: the number of sockets per destination, their idle
+// time, and stalled connections.
 //
 // A scrape streams one dump of all sockets into an aggregate per destination and buffers
 // no sockets. Memory grows with the number of destinations, which is limited, and by
@@ -163,7 +163,7 @@ func New(config Config) (*Collector, error) {
 // ends first, the result holds its cause as the error of both protocols.
 func (c *Collector) collect(ctx context.Context) *result {
 	start := c.now()
-	r, err := c.share(ctx)
+	r, err := c.sharedScan(ctx)
 	if err != nil {
 		failed := sourceResult{err: err, took: c.now().Sub(start)}
 		return &result{tcp: failed, mptcp: failed}

@@ -156,12 +156,6 @@ func TestMillionDestinations(t *testing.T) {
 	c := newTest(t, Config{}, &fakeKernel{})
 	var table sockdiag.Table
 	random := rand.New(rand.NewPCG(1, 2))
-	heap := func() uint64 {
-		runtime.GC()
-		var m runtime.MemStats
-		runtime.ReadMemStats(&m)
-		return m.HeapAlloc
-	}
 	before := heap()
 	for range 2 {
 		c.aggregator.begin(c.own)
@@ -183,6 +177,14 @@ func TestMillionDestinations(t *testing.T) {
 		t.Errorf("a million destinations use %d bytes, want at most 4 MiB", grown)
 	}
 	runtime.KeepAlive(c)
+}
+
+// heap returns the bytes in use.
+func heap() uint64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
 }
 
 // counter is an encoder that counts metrics.

@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 	if len(words) == 0 {
 		os.Exit(m.Run())
 	}
-	run := map[string]func([]string) error{"load": load, "serve": serve, "churn": churn}[words[0]]
+	run := map[string]func([]string) error{"load": load, "serve": serve, "churn": churn, "namespaces": holdNamespaces}[words[0]]
 	if err := run(words[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, words[0]+":", err)
 		os.Exit(1)

@@ -33,7 +33,8 @@ type NodeConfig struct {
 	Find func() (Found, error)
 	// Budget is the processor time after which a scan begins to read no further namespace; 0
 	// means no limit. The next scan begins with the namespaces whose last scan is longest ago.
-	// A scan reads at least one. The time to find the pods does not count.
+	// A scan reads at least one. The time to find the pods does not count. Whatever the budget,
+	// no namespace is begun after two thirds of the time that a scrape has.
 	Budget time.Duration
 	// MaxDestinationsPerPod limits the destinations, and the inbound ports, of each pod with
 	// series of their own; 0 means DefaultMaxDestinationsPerPod. If all pods together exceed
@@ -83,10 +84,9 @@ type node struct {
 	pods map[uint64]*podState // by inode of the namespace
 
 	// Dependencies of a scan.
-	clock   func() time.Duration // since boot
-	cpuTime func() time.Duration // processor time of the calling thread
-
-	newReader func() *reader // for FlowsHandler
+	clock       func() time.Duration // since boot
+	cpuTime     func() time.Duration // processor time of the calling thread
+	flowsReader func() *reader       // of FlowsHandler
 }
 
 // podState is the state of one pod between scans.
@@ -99,7 +99,10 @@ type podState struct {
 }
 
 func newNode(config Config, limit int) (*node, error) {
-	n := &node{NodeConfig: *config.Node, limit: limit, table: new(sockdiag.Table), clock: boottime.Now, cpuTime: threadTime, newReader: newPodReader}
+	n := &node{
+		NodeConfig: *config.Node, limit: limit, table: new(sockdiag.Table),
+		clock: boottime.Now, cpuTime: threadTime, flowsReader: sync.OnceValue(newPodReader),
+	}
 	n.MaxDestinationsPerPod = cmp.Or(n.MaxDestinationsPerPod, DefaultMaxDestinationsPerPod)
 	switch {
 	case n.Find == nil:

@@ -17,7 +17,7 @@ func (n *node) eachFlow(ctx context.Context, q *flowsQuery, add func(*sockdiag.F
 	if err != nil {
 		return nil, fmt.Errorf("find pods: %w", err)
 	}
-	counts, x := new(flowsNamespaces), n.newReader()
+	counts, x := new(flowsNamespaces), n.flowsReader()
 	for _, ns := range found.Pods {
 		var of podName
 		of.namespace, of.pod = ns.Pod.Labels()

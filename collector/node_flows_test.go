@@ -53,7 +53,7 @@ func TestNodeFlowsHandler(t *testing.T) {
 			t.Errorf("%s: %q, want %q", query, got, want)
 		}
 	}
-	n.pods[0].enterErr, n.pods[1].kernel.tcpErr = os.ErrNotExist, sockdiag.ErrInterrupted
+	n.pods[0].enterErr, n.pods[1].kernel.tcpErr = os.ErrNotExist, os.ErrNotExist
 	_, response := get("")
 	if diff := cmp.Diff(map[string]int{"read": 2, "failed": 1, "ended": 1}, response.Namespaces); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)

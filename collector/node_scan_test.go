@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -133,6 +134,8 @@ func TestNodeFailures(t *testing.T) {
 	if _, err := c.Snapshot(t.Context()); err != nil {
 		t.Errorf("snapshot: %v", err)
 	}
+	n.pods[5].leaveErr = os.ErrNotExist // read, but perhaps not in the namespace
+	check(`node_namespaces{result="failed"} 1`, `node_namespaces{result="read"} 2`, `scrape_success{source="mptcp"} 0`, `scrape_success{source="tcp"} 0`)
 	n.findErr = os.ErrPermission
 	check(`scrape_success{source="mptcp"} 0`, `scrape_success{source="tcp"} 0`)
 	if s, err := c.Snapshot(t.Context()); !errors.Is(err, os.ErrPermission) {
@@ -350,4 +353,34 @@ func TestNodeCanceled(t *testing.T) {
 	if r := c.scanNode(ctx, time.Minute); r.node.counts.Skipped != 3 {
 		t.Errorf("%+v", r.node.counts)
 	}
+}
+
+// The memory of a node with many destinations is bounded.
+func TestNodeMemory(t *testing.T) {
+	n := &fakeNode{pods: manyPods(500)}
+	for _, p := range n.pods {
+		p.kernel = manyDestinations(200)
+	}
+	c := newNodeTest(t, Config{}, n)
+	before := heap()
+	for range 2 {
+		if s := counted(t, c); s != DefaultMaxNodeDestinations {
+			t.Errorf("%d destinations", s)
+		}
+	}
+	if grown := heap() - before; grown > 12<<20 {
+		t.Errorf("%d bytes, want at most 12 MiB", grown)
+	}
+	runtime.KeepAlive(c)
+	runtime.KeepAlive(n)
+}
+
+// counted returns the number of destinations with series of their own, after a scrape.
+func counted(t *testing.T, c *Collector) int {
+	t.Helper()
+	n := 0
+	for line := range strings.Lines(scrape(t, c)) {
+		n += toInt(strings.HasPrefix(line, "tcphup_sockets{") && !strings.Contains(line, `"other"`))
+	}
+	return n
 }

@@ -9,8 +9,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// share returns the result of a scan, which concurrent callers share. It fails when ctx ends.
-func (c *Collector) share(ctx context.Context) (*result, error) {
+// sharedScan returns the result of a scan, which concurrent callers share. It fails when ctx ends.
+func (c *Collector) sharedScan(ctx context.Context) (*result, error) {
 	left := c.timeout
 	if deadline, ok := ctx.Deadline(); ok {
 		left = time.Until(deadline)

@@ -90,7 +90,7 @@ func (c *Collector) listingScan(ctx context.Context) (*result, error) {
 	c.snapshots.Add(1)
 	defer c.snapshots.Add(-1)
 	for {
-		r, err := c.share(ctx)
+		r, err := c.sharedScan(ctx)
 		if err != nil || r.idleListed {
 			return r, err
 		}

@@ -37,7 +37,7 @@ type Reason string
 
 // The reasons. TestDocs copies the comments into the documentation.
 const (
-	ReasonIdentity    Reason = "identity"     // the descriptor no longer refers to the selected flow, or a process outside of the owner filter holds the socket
+	ReasonIdentity    Reason = "identity"     // the descriptor no longer refers to the selected flow, or a process outside of the owner filter or of the pod holds the socket
 	ReasonSIGPIPE     Reason = "sigpipe"      // SIGPIPE would kill the owner at its next write
 	ReasonPermission  Reason = "permission"   // a capability or a kernel feature is missing
 	ReasonEvidence    Reason = "evidence"     // the flow does not have the evidence, or no longer

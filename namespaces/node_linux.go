@@ -48,7 +48,7 @@ type NodePods struct {
 	// processes of several pods, and those that a pod has in addition to its first one.
 	Other int
 	// HostNetwork counts the pods that use the network namespace of the node. It is a lower bound
-	// if more than 4096 processes use that namespace.
+	// if more than 4096 processes use that namespace, and 0 if Node is 0.
 	HostNetwork int
 	// Unnamed counts the elements of Namespaces whose name is unknown.
 	Unnamed int
@@ -61,8 +61,8 @@ type NodePods struct {
 // namespace of process 1. If that cannot be read, a namespace with a process outside of pods is
 // not that of a pod.
 //
-// The namespace of this process is treated like any other one. Its pod is unknown, and the
-// namespace counts as Other, if this process runs in a cgroup namespace of its own.
+// The namespace of this process is treated like any other one. If this process runs in a cgroup
+// namespace of its own, its pod is unknown and the namespace counts as Other.
 //
 // It needs CAP_SYS_PTRACE, and fails if /proc shows the processes of a container or pod instead
 // of those of the node.

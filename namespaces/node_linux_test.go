@@ -51,6 +51,7 @@ func (f *NodePods) pod(p *pods.Pod) *PodNamespace {
 func TestPrivilegedNodeDiscover(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		node := pods.NewNode(t, testapp.Build(t))
+		spare := testapp.Start(t, testapp.Build(t))
 		begin := time.Now()
 		web := node.Start(pods.Spec{Namespace: "shop", Name: "web-0", Containers: 3})
 		static := node.Start(pods.Spec{Namespace: "kube-system", Name: "etcd-node", Static: true})
@@ -101,9 +102,10 @@ func TestPrivilegedNodeDiscover(t *testing.T) {
 		}
 
 		// The first process determines the age, whatever its id is.
-		node.ReusePID(web.Apps[0].PID() - 1)
+		spare.Kill()
+		node.ReusePID(spare.PID())
 		late := web.Add()
-		if again := discoverPods(t, n).pod(web); again.PID() > late.PID() || !again.Started.Equal(first) {
+		if again := discoverPods(t, n).pod(web); late.PID() >= web.Apps[0].PID() || again.PID() != late.PID() || !again.Started.Equal(first) {
 			t.Errorf("process %d of %d started at %v, want %v", again.PID(), late.PID(), again.Started, first)
 		}
 

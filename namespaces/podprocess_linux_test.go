@@ -30,7 +30,7 @@ func TestParseStarted(t *testing.T) {
 	}
 }
 
-// TestPrivilegedPodProcesses checks what is kept of a process, and when it is read again.
+// TestPrivilegedPodProcesses checks which processes are kept, and which are read again.
 func TestPrivilegedPodProcesses(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		node := pods.NewNode(t, testapp.Build(t))

@@ -29,7 +29,7 @@ type NodeOptions struct {
 	MaxDestinationsPerPod int
 }
 
-// checkNode checks that the pods of the node can be found, and logs what was found. It needs
+// checkNode checks that the pods of the node can be found, and logs their number. It runs with
 // the capabilities that are left for serving.
 func (x *server) checkNode() error {
 	if !x.options.Node.Enabled {
@@ -47,11 +47,18 @@ func (x *server) checkNode() error {
 	return nil
 }
 
-// findPods is collector.NodeConfig.Find.
+// findPods is collector.NodeConfig.Find. It logs processes whose namespace is unreadable: pods
+// of such processes alone are not found.
 func (x *server) findPods() (collector.Found, error) {
 	found, err := x.node.Discover()
 	if err != nil {
 		return collector.Found{}, err
+	}
+	if found.Unreadable > 0 {
+		x.unreadable.Do(func() {
+			x.logger.Warn("cannot read network namespaces of processes", "processes", found.Unreadable,
+				"fix", "grant CAP_SYS_PTRACE, and allow ptrace (read) of all processes in an AppArmor profile")
+		})
 	}
 	return collector.Found{
 		Pods: podNamespaces(found.Namespaces), Node: found.Node, Other: found.Other,

@@ -20,7 +20,7 @@ func hideMemory() error {
 	return nil
 }
 
-// duties are what a process needs capabilities for.
+// duties are the tasks of a process that need capabilities.
 type duties struct {
 	hangsUp    bool // connections, for alerts
 	readsFiles bool // again, that other users may own

@@ -22,6 +22,7 @@ import (
 	versioncollector "github.com/prometheus/client_golang/prometheus/collectors/version"
 	"github.com/prometheus/common/version"
 	"github.com/prometheus/exporter-toolkit/web"
+	"golang.org/x/time/rate"
 
 	"tcphup/actuator"
 	"tcphup/alerts"
@@ -88,8 +89,10 @@ type server struct {
 	receiver  *alerts.Receiver
 	audit     *audit.Log
 	node      *namespaces.Node // of node mode
-	started   time.Time
-	selfTest  selfTest
+	// unreadable limits the log of processes with an unreadable namespace.
+	unreadable rate.Sometimes
+	started    time.Time
+	selfTest   selfTest
 
 	reloads   *reloadStatus
 	reloading sync.Mutex // held from reading the file until it is applied
@@ -101,7 +104,7 @@ type server struct {
 }
 
 func newServer(o Options) *server {
-	return &server{options: o, logger: o.Logger, node: &namespaces.Node{PodLogs: o.Node.PodLogs}, registry: prometheus.NewRegistry(), started: time.Now(), readConfig: config.Load, selfTest: selfTest{requested: make(chan struct{}, 1)}}
+	return &server{options: o, logger: o.Logger, node: &namespaces.Node{PodLogs: o.Node.PodLogs}, unreadable: rate.Sometimes{Interval: 10 * time.Minute}, registry: prometheus.NewRegistry(), started: time.Now(), readConfig: config.Load, selfTest: selfTest{requested: make(chan struct{}, 1)}}
 }
 
 // Run serves until ctx ends, then waits up to 20 s for running actions. It returns an

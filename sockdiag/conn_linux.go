@@ -15,13 +15,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const (
-	// bufferLen is the kernel's maximum for one datagram of a dump, in bytes.
-	bufferLen = 32 << 10
+// bufferLen is the kernel's maximum for one datagram of a dump, in bytes.
+const bufferLen = 32 << 10
 
-	// receiveTimeout bounds each netlink receive.
-	receiveTimeout = 10 * time.Second
-)
+// receiveTimeout bounds each netlink receive.
+const receiveTimeout = 10 * time.Second
 
 // Conn is a sock_diag connection and its reusable receive buffers: 32 KiB, and up to
 // 512 KiB more after a dump with Query.Ahead. It must not be used by several goroutines
@@ -29,11 +27,12 @@ const (
 type Conn struct {
 	netns   uint64                        // of DialIn
 	enter   func(open func() error) error // of DialIn
-	netlink *netlink.Conn
+	netlink *netlink.Conn                 // nil if closed
 	buffer  []byte
 
-	// receive reads one datagram into b. It returns the full length of the datagram,
-	// which may exceed len(b).
+	receiver *receiver
+	// receive is receiver.receive. It returns the full length of the datagram, which may exceed
+	// len(b).
 	receive func(b []byte) (n int, err error)
 
 	// unfinished is true while datagrams of an abandoned reply may still arrive.
@@ -75,7 +74,7 @@ func DialIn(netns uint64, enter func(open func() error) error) (*Conn, error) {
 // namespace. netns is Flow.Netns of the flows.
 func (c *Conn) Reopen(netns uint64) error {
 	c.netns, c.enter = netns, func(open func() error) error { return open() }
-	c.dumped, c.extra = 0, nil
+	c.dumped = 0
 	if c.buffer == nil {
 		c.buffer = make([]byte, bufferLen)
 	}
@@ -97,7 +96,8 @@ func (c *Conn) open() error {
 		return errors.Join(fmt.Errorf("open sock_diag: %w", err), nl.Close())
 	}
 	c.netlink, c.unfinished = nl, false
-	c.receive = newReceiver(raw).receive
+	c.receiver = newReceiver(raw)
+	c.receive = c.receiver.receive
 	return nil
 }
 
@@ -117,9 +117,10 @@ func (c *Conn) Close() error {
 	for _, other := range c.extra {
 		errs = append(errs, other.Close())
 	}
-	if err := c.netlink.Close(); err != nil {
-		errs = append(errs, fmt.Errorf("close sock_diag: %w", err))
+	if c.netlink != nil {
+		errs = append(errs, c.netlink.Close())
 	}
+	c.extra, c.netlink = nil, nil
 	return errors.Join(errs...)
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // exchange sends one request and yields the flows of its reply. The kernel ends the reply
@@ -23,7 +24,6 @@ func (c *Conn) exchange(ctx context.Context, kind netlink.HeaderType, flags netl
 			yield(Flow{}, err)
 			return
 		}
-		defer c.unblock(ctx)()
 		for {
 			datagram, err := c.datagram(ctx, c.buffer)
 			if err != nil {
@@ -69,6 +69,9 @@ func (c *Conn) send(kind netlink.HeaderType, flags netlink.HeaderFlags, r reques
 			return nil, err
 		}
 	}
+	if c.netlink == nil {
+		return nil, fmt.Errorf("send request: %w", os.ErrClosed)
+	}
 	c.unfinished = true
 	sent, err := c.netlink.Send(netlink.Message{
 		Header: netlink.Header{Type: kind, Flags: netlink.Request | flags},
@@ -97,15 +100,13 @@ func (c *Conn) unblock(ctx context.Context) (stop func()) {
 
 // datagram receives one datagram into buffer, within receiveTimeout.
 func (c *Conn) datagram(ctx context.Context, buffer []byte) ([]byte, error) {
-	if err := c.netlink.SetReadDeadline(time.Now().Add(receiveTimeout)); err != nil {
-		return nil, fmt.Errorf("set deadline: %w", err)
-	}
-	// unblock may have set its deadline just before the line above replaced it. In that
-	// case ctx has ended already.
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
 	n, err := c.receive(buffer)
+	if errors.Is(err, unix.EAGAIN) {
+		n, err = c.wait(ctx, buffer)
+	}
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return nil, ctx.Err()
@@ -117,11 +118,23 @@ func (c *Conn) datagram(ctx context.Context, buffer []byte) ([]byte, error) {
 	return buffer[:n], nil
 }
 
+// wait waits for a datagram, within receiveTimeout.
+func (c *Conn) wait(ctx context.Context, buffer []byte) (int, error) {
+	if err := c.netlink.SetReadDeadline(time.Now().Add(receiveTimeout)); err != nil {
+		return 0, fmt.Errorf("set deadline: %w", err)
+	}
+	defer c.unblock(ctx)()
+	return c.receiver.wait(buffer)
+}
+
 // redial replaces the netlink socket, and with it the rest of an abandoned reply.
 func (c *Conn) redial() error {
 	old := c.netlink
 	if err := c.dial(); err != nil {
 		return redialError{err}
+	}
+	if old == nil {
+		return nil
 	}
 	if err := old.Close(); err != nil {
 		return fmt.Errorf("close sock_diag: %w", err)

@@ -2,12 +2,8 @@ package sockdiag
 
 import (
 	"bytes"
-	"cmp"
 	"errors"
 	"fmt"
-	"io"
-	"math"
-	"os"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -18,8 +14,13 @@ import (
 // use; the first call of InUse opens a file that stays open until Close, and determines the
 // namespace.
 type MPTCPUsage struct {
-	file    *os.File
-	buffer  [16 << 10]byte
+	open   bool
+	fd     int
+	buffer [16 << 10]byte
+	// prefix is the length of the file up to the end of the last line about MPTCP, and lines
+	// the number of these lines, in the last complete read.
+	prefix, lines int
+
 	probed  bool
 	counted bool // the kernel counts MPTCP sockets
 }
@@ -67,34 +68,68 @@ func (u *MPTCPUsage) probe() bool {
 // Close closes the file. The next call of InUse opens it in the network namespace of its
 // thread.
 func (u *MPTCPUsage) Close() error {
-	file := u.file
-	u.file = nil
-	if file == nil {
+	if !u.open {
 		return nil
 	}
-	return file.Close()
+	u.open = false
+	return unix.Close(u.fd)
 }
 
-// count reads the file from its beginning: opening it costs more than the dump.
+// count returns the number of MPTCP sockets, and whether the protocols are listed. It reads the
+// file from its beginning: opening it costs more than the dump. The lines about MPTCP are
+// among the first ones. The kernel adds up each line for all processors, so count reads only
+// as much as it needed before, and the whole file if lines have moved.
 func (u *MPTCPUsage) count() (sockets int, listed bool, err error) {
-	if u.file == nil {
-		if u.file, err = os.Open(protocolsFile); err != nil {
+	if !u.open {
+		if u.fd, err = unix.Open(protocolsFile, unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
+			return 0, false, fmt.Errorf("open %s: %w", protocolsFile, err)
+		}
+		u.open = true
+	}
+	if u.lines > 0 {
+		n, err := u.read(u.buffer[:u.prefix])
+		if err != nil {
 			return 0, false, err
 		}
+		sockets, lines, _, err := parseProtocols(u.buffer[:n])
+		if lines == u.lines || err != nil {
+			return sockets, true, err
+		}
 	}
-	n, err := io.ReadFull(io.NewSectionReader(u.file, 0, math.MaxInt64), u.buffer[:])
-	if !errors.Is(err, io.ErrUnexpectedEOF) {
-		return 0, false, fmt.Errorf("read %s: %d bytes: %w", protocolsFile, n, cmp.Or(err, errors.New("file is too large")))
+	n, err := u.read(u.buffer[:])
+	if err == nil && n == len(u.buffer) {
+		err = errors.New("file is too large")
 	}
-	return parseProtocols(u.buffer[:n])
+	if err != nil {
+		return 0, false, fmt.Errorf("read %s: %d bytes: %w", protocolsFile, n, err)
+	}
+	sockets, u.lines, u.prefix, err = parseProtocols(u.buffer[:n])
+	return sockets, u.lines > 0, err
 }
 
-// parseProtocols returns the sockets of MPTCP and MPTCPv6, and whether the protocols are
-// listed. Their lines begin with the name, the size and the number of sockets; the number is -1
-// for a protocol without a counter.
-func parseProtocols(b []byte) (sockets int, listed bool, err error) {
+// read fills b from the beginning of the file, as far as it reaches.
+func (u *MPTCPUsage) read(b []byte) (n int, err error) {
+	for n < len(b) {
+		more, err := unix.Pread(u.fd, b[n:], int64(n))
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil || more == 0:
+			return n, err
+		default:
+			n += more
+		}
+	}
+	return n, nil
+}
+
+// parseProtocols returns the sockets of MPTCP and MPTCPv6, the number of complete lines about
+// them, and the end of the last one. The lines begin with the name, the size and the number of
+// sockets; the number is -1 for a protocol without a counter.
+func parseProtocols(b []byte) (sockets, lines, end int, err error) {
+	at := 0
 	for line := range bytes.Lines(b) {
-		if !bytes.HasPrefix(line, []byte("MPTCP")) {
+		at += len(line)
+		if !bytes.HasPrefix(line, []byte("MPTCP")) || !bytes.HasSuffix(line, []byte("\n")) {
 			continue
 		}
 		fields := bytes.Fields(line)
@@ -103,10 +138,10 @@ func parseProtocols(b []byte) (sockets int, listed bool, err error) {
 		}
 		n, err := strconv.Atoi(string(fields[2]))
 		if err != nil {
-			return 0, false, err
+			return 0, 0, 0, err
 		}
 		sockets += max(n, 0)
-		listed = true
+		lines, end = lines+1, at
 	}
-	return sockets, listed, nil
+	return sockets, lines, end, nil
 }

@@ -2,6 +2,10 @@ package sockdiag
 
 import (
 	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -19,25 +23,48 @@ TCP       2304      9    4632   no     192   yes  kernel      y  y  y  y  y  y  
 
 func TestParseProtocols(t *testing.T) {
 	tests := []struct {
-		text    string
-		sockets int
-		listed  bool
+		text                string
+		sockets, lines, end int
 	}{
-		{protocols, 4, true},
-		{"", 0, false},
-		{"MPTCP 1936 -1 -1", 0, true},
-		{"MPTCP 1936", 0, false},
-		{"MPTCPv7 1936 5 -1", 0, false},
-		{"TCP 2304 9 4632", 0, false},
+		{protocols, 4, 2, 460},
+		{"", 0, 0, 0},
+		{"MPTCP 1936 -1 -1\n", 0, 1, 17},
+		{"MPTCP 1936\n", 0, 0, 0},
+		{"MPTCP 1936 5", 0, 0, 0}, // the digits may go on
+		{"MPTCPv7 1936 5 -1\n", 0, 0, 0},
+		{"TCP 2304 9 4632\n", 0, 0, 0},
 	}
 	for _, tt := range tests {
-		if sockets, listed, err := parseProtocols([]byte(tt.text)); sockets != tt.sockets || listed != tt.listed || err != nil {
-			t.Errorf("%q: %d, %t, %v, want %d, %t", tt.text, sockets, listed, err, tt.sockets, tt.listed)
+		if sockets, lines, end, err := parseProtocols([]byte(tt.text)); sockets != tt.sockets || lines != tt.lines || end != tt.end || err != nil {
+			t.Errorf("%q: %d, %d, %d, %v, want %+v", tt.text, sockets, lines, end, err, tt)
 		}
 	}
-	if _, _, err := parseProtocols([]byte("MPTCP 1936 many")); err == nil {
+	if _, _, _, err := parseProtocols([]byte("MPTCP 1936 many\n")); err == nil {
 		t.Error("no error for text in place of a number")
 	}
+}
+
+// A count that reads less than the file has the same result, also if lines have moved.
+func TestPrivilegedMPTCPUsagePrefix(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		nstest.NeedMPTCP(t)
+		pair(t, "127.0.0.1:0", "127.0.0.1", true)
+		var u MPTCPUsage
+		sockets, listed, err := u.count()
+		if err != nil || !listed {
+			t.Fatal(listed, err)
+		}
+		prefix, lines := u.prefix, u.lines
+		for _, moved := range []int{0, -1, -prefix + 1, 100} {
+			u.prefix = prefix + moved
+			if got, listed, err := u.count(); got != sockets || !listed || err != nil {
+				t.Errorf("moved by %d: %d, %t, %v, want %d", moved, got, listed, err, sockets)
+			}
+			if moved < 0 && (u.prefix != prefix || u.lines != lines) {
+				t.Errorf("moved by %d: needs %d bytes, want %d", moved, u.prefix, prefix)
+			}
+		}
+	})
 }
 
 // A dump of MPTCP connections is left out only if the namespace has none.
@@ -106,6 +133,25 @@ func TestPrivilegedMPTCPUsageClose(t *testing.T) {
 			t.Fatal(err)
 		}
 		inUse(false)
+	})
+}
+
+// A kernel without MPTCP does not list it.
+func TestPrivilegedMPTCPUsageNotListed(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, "protocols"), []byte("TCP       2304      9    4632   no     192   yes  kernel\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Mount(dir, fmt.Sprintf("/proc/self/task/%d/net", unix.Gettid()), "", unix.MS_BIND, ""); err != nil {
+			t.Fatal(err)
+		}
+		var u MPTCPUsage
+		if u.InUse() || u.probed {
+			t.Errorf("in use, or probed %t", u.probed)
+		}
 	})
 }
 

@@ -114,7 +114,6 @@ func (c *Conn) readBatches(ctx context.Context, r request, attributes []netlink.
 		deliver(ctx, full, &batch{err: err})
 		return
 	}
-	defer c.unblock(ctx)()
 	free := make(chan *batch, batchesPerReader)
 	for _, b := range c.batches { // all batches are free between dumps
 		b.free = free

@@ -72,6 +72,9 @@ func TestPrivilegedBothFamilies(t *testing.T) {
 				if diff := gocmp.Diff(want, dump(conn, q), gocmp.AllowUnexported(socket{})); diff != "" {
 					t.Errorf("%s: in parallel by %s port (-want +got):\n%s", name, side, diff)
 				}
+				if conn.dumped != len(want) {
+					t.Errorf("%s: in parallel by %s port: the kernel dumped %d flows, want %d", name, side, conn.dumped, len(want))
+				}
 			}
 			if diff := gocmp.Diff(want, dump(large(ahead), q), gocmp.AllowUnexported(socket{})); diff != "" {
 				t.Errorf("%s: in parallel (-want +got):\n%s", name, diff)

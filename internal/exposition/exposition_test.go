@@ -73,6 +73,55 @@ test_histogram_count{name="value"} 3
 	}
 }
 
+// Common labels are part of the metrics that follow in the same family.
+func TestCommon(t *testing.T) {
+	pods := [][]*dto.LabelPair{{Label("namespace", "a"), Label("pod", "b")}, nil}
+	e := NewEncoder([]Family[int]{
+		{Name: "test_1_total", Help: "A counter.", Type: dto.MetricType_COUNTER, Write: func(to *Metrics, _ int) {
+			to.Counter(2)
+			to.Common(pods[0])
+			to.Counter(3, Label("destination", "x"), Label("port", "1"))
+			to.Common(pods[1])
+			to.Counter(4, Label("state", "y"))
+			to.Common(pods[0])
+		}},
+		{Name: "test_2", Help: "A gauge.", Type: dto.MetricType_GAUGE, Write: func(to *Metrics, _ int) {
+			to.Gauge(5, Label("port", "1"))
+			to.Common(pods[0])
+			to.Gauge(6)
+			to.Gauge(7, Label("aa", "1"), Label("nn", "2"), Label("state", "3"), Label("zz", "4"))
+		}},
+		{Name: "test_3", Help: "A histogram.", Type: dto.MetricType_HISTOGRAM, Write: func(to *Metrics, _ int) {
+			to.Common(pods[0])
+			to.Histogram([]float64{1}, []uint32{1, 2}, 8, Label("oo", "1"))
+		}},
+	})
+	const want = `# HELP test_1_total A counter.
+# TYPE test_1_total counter
+test_1_total 2
+test_1_total{destination="x",namespace="a",pod="b",port="1"} 3
+test_1_total{state="y"} 4
+# HELP test_2 A gauge.
+# TYPE test_2 gauge
+test_2{port="1"} 5
+test_2{namespace="a",pod="b"} 6
+test_2{aa="1",namespace="a",nn="2",pod="b",state="3",zz="4"} 7
+# HELP test_3 A histogram.
+# TYPE test_3 histogram
+test_3_bucket{namespace="a",oo="1",pod="b",le="1"} 1
+test_3_bucket{namespace="a",oo="1",pod="b",le="+Inf"} 3
+test_3_sum{namespace="a",oo="1",pod="b"} 8
+test_3_count{namespace="a",oo="1",pod="b"} 3
+# TYPE other gauge
+other 7
+`
+	for range 2 { // with reused memory
+		if got := encode(t, e, 0); got != want {
+			t.Errorf("got:\n%s\nwant:\n%s", got, want)
+		}
+	}
+}
+
 // Encode reuses memory, and no content of an earlier result remains.
 func TestReuse(t *testing.T) {
 	e := newEncoder()

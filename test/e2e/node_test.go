@@ -268,6 +268,7 @@ func TestPrivilegedNodeHangUp(t *testing.T) {
 		web, webFD := connect(pods.Spec{Namespace: "shop", Name: "web-0", User: other})
 		twin, twinFD := connect(pods.Spec{Namespace: "shop", Name: "web-1"})
 		foreign, foreignFD := connect(pods.Spec{Namespace: "bank", Name: "web-0"})
+		started := time.Now()
 		tokenFile, policies := nodeFile(t, "token", token), nodeFile(t, "tcphup.yml", `policies:
 - {name: shop, match: ['tcphup="hangup"'], allow: [10.20.0.0/24], namespaces: [shop], linger: 100ms, limits: {cooldown: 0s}}
 `)
@@ -277,6 +278,7 @@ func TestPrivilegedNodeHangUp(t *testing.T) {
 			return ok && n == 1
 		})
 
+		nstest.Eventually(t, "the pods are older than a new alert", func() bool { return time.Since(started) > 1100*time.Millisecond })
 		alert := func(labels, want string) {
 			t.Helper()
 			response, err := sendWithToken(notificationRequest(t, "http://"+receiverAddress+"/alerts", labels))
@@ -325,6 +327,11 @@ func TestPrivilegedNodeSelfTest(t *testing.T) {
 			return sample(t, fmt.Sprintf("tcphup_method_usable{method=%q}", method))
 		}
 		awaitLog(t, p, errNoPodText)
+		for line := range strings.Lines(p.logged()) {
+			if strings.Contains(line, errNoPodText) && !strings.Contains(line, "level=INFO") {
+				t.Errorf("a node without pods is a problem: %s", line)
+			}
+		}
 		if n, ok := usable("shutdown"); ok {
 			t.Errorf("without a pod: %v", n)
 		}

@@ -17,7 +17,7 @@ import (
 // soak runs a short soak of the binary tcphup and returns its output.
 func soak(t *testing.T, tcphup string, args ...string) (stdout, stderr string, err error) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), build(t, "soak"), append([]string{"-duration=15s", "-scrape-timeout=1m", "-tcphup=" + tcphup}, args...)...)
+	cmd := exec.CommandContext(t.Context(), build(t, "soak"), append([]string{"-duration=10s", "-scrape-timeout=1m", "-tcphup=" + tcphup}, args...)...)
 	var out, errs strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	err = cmd.Run()
@@ -29,51 +29,78 @@ func soak(t *testing.T, tcphup string, args ...string) (stdout, stderr string, e
 func TestPrivilegedSoak(t *testing.T) {
 	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
-		report := filepath.Join(t.TempDir(), "soak.md")
-		const churn = "\n## Churn\n\nkept\n"
-		if err := os.WriteFile(report, []byte("# Soak\n\nold\n"+churn), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		stdout, stderr, err := soak(t, program.Path(t), "-report="+report)
-		t.Logf("%s%s", stdout, stderr)
-		if err != nil {
-			t.Fatal(err)
-		}
-		written, err := os.ReadFile(report)
-		if err != nil {
-			t.Fatal(err)
-		}
-		const some, none = `[1-9]\d*`, `0`
-		for name, want := range map[string]string{
-			"connections opened":                   some,
-			"connections that could not be opened": none,
-			"closed by the applications":           some,
-			"hung up":                              some,
-			"wrong targets":                        none,
-			"bystanders lost":                      none,
-			"listeners lost":                       none + " of " + some,
-			"alerts":                               some + `, \d+ retries .*`,
-			"alerts lost":                          none,
-			"scrapes":                              some,
-			"scrapes failed outside of faults":     none,
-			"reloads":                              some + ", " + some + " with an invalid file",
-			"pauses":                               some,
-			"failovers of the service":             some,
-			"faults":                               some + ": .*",
-			"audit records":                        some,
-			"descriptors":                          `run too short: first \d+\.\d, .*`,
-		} {
-			if !regexp.MustCompile(`(?m)^` + name + `  +` + want + `$`).MatchString(stdout) {
-				t.Errorf("%s: want %s", name, want)
-			}
-			if !regexp.MustCompile(`(?m)^\| ` + name + ` \| ` + want + ` \|$`).Match(written) {
-				t.Errorf("%s: want %s in the file:\n%s", name, want, written)
-			}
-		}
-		if !strings.HasSuffix(string(written), "\nAll invariants held.\n"+churn) {
+		const old, churn = "# Soak\n\nold\n", "\n## Churn\n\nkept\n"
+		written, _ := completeSoak(t, old+"\n## Node agent\n\nkept\n"+churn)
+		if !strings.HasSuffix(written, "\nAll invariants held.\n\n## Node agent\n\nkept\n"+churn) || strings.Contains(written, "old") {
 			t.Errorf("report:\n%s", written)
 		}
 	})
+}
+
+// TestPrivilegedSoakNode does the same for a node agent.
+func TestPrivilegedSoakNode(t *testing.T) {
+	t.Parallel()
+	nstest.Run(t, func(t *testing.T) {
+		const old, churn = "# Soak\n\nkept\n", "\n## Churn\n\nkept\n"
+		written, stdout := completeSoak(t, old+churn, "-node")
+		if !strings.HasPrefix(written, old+"\n## Node agent\n") || !strings.HasSuffix(written, "\nAll invariants held.\n"+churn) {
+			t.Errorf("report:\n%s", written)
+		}
+		if !regexp.MustCompile(`(?m)^pods  +3 in 2 namespaces`).MatchString(stdout) {
+			t.Error("no row of pods")
+		}
+	})
+}
+
+// completeSoak runs a soak that holds, and returns its report, written over another one, and
+// its output.
+func completeSoak(t *testing.T, old string, args ...string) (written, stdout string) {
+	t.Helper()
+	report := filepath.Join(t.TempDir(), "soak.md")
+	if err := os.WriteFile(report, []byte(old), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	stdout, stderr, err := soak(t, program.Path(t), append(args, "-report="+report)...)
+	t.Logf("%s%s", stdout, stderr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(report)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const some, none = `[1-9]\d*`, `0`
+	for name, want := range map[string]string{
+		"descriptor hogs":                      some + " processes of another user, .*",
+		`getpeername\(2\) rewritten by BPF`:    "(for " + some + " connections|not possible here: .+)",
+		"connections opened":                   some,
+		"connections that could not be opened": none,
+		"closed by the applications":           some,
+		"hung up":                              some,
+		"wrong targets":                        none,
+		"bystanders lost":                      none,
+		"listeners lost":                       none + " of " + some,
+		"alerts":                               some + `, \d+ retries .*`,
+		"response to an alert":                 `median \d+\.\d+ s, slowest \d+\.\d+ s; .*`,
+		"alerts lost":                          none,
+		"scrapes":                              some,
+		"scrapes failed outside of faults":     none,
+		"reloads":                              some + ", " + some + " with an invalid file",
+		"pauses":                               some,
+		"failovers of the service":             some,
+		"swaps of two names":                   some,
+		"faults":                               some + ": .*",
+		"audit records":                        some,
+		"descriptors":                          `run too short: first \d+\.\d, .*`,
+	} {
+		if !regexp.MustCompile(`(?m)^` + name + `  +` + want + `$`).MatchString(stdout) {
+			t.Errorf("%s: want %s", name, want)
+		}
+		if !regexp.MustCompile(`(?m)^\| ` + name + ` \| ` + want + ` \|$`).Match(text) {
+			t.Errorf("%s: want %s in the file:\n%s", name, want, text)
+		}
+	}
+	return string(text), stdout
 }
 
 // TestPrivilegedSoakFails checks that the soak detects a hung-up bystander.

@@ -21,6 +21,20 @@ var waits = []time.Duration{
 // alertCounts counts alerts by result.
 type alertCounts struct{ sent, retried, repeated, lost, harmless int }
 
+// anyPlace selects one of the places for an alert, and returns those to which it applies and
+// the labels that name them: in node mode the namespace, and half of the time the pod.
+func (s *soak) anyPlace() (places []int, labels map[string]string) {
+	p := s.places[rand.IntN(len(s.places))]
+	if p.pod == "" {
+		return []int{0}, map[string]string{}
+	}
+	labels = map[string]string{"namespace": p.namespace}
+	if rand.IntN(2) == 0 {
+		labels["pod"] = p.pod
+	}
+	return s.scope(p.namespace, labels["pod"]), labels
+}
+
 // alertLoop posts an alert every few seconds until busy ends.
 func (s *soak) alertLoop(ctx, busy context.Context) {
 	// 2 to 5 seconds; less in a short run.
@@ -40,31 +54,44 @@ func (s *soak) alertLoop(ctx, busy context.Context) {
 // lost when flows remain after all retries of Alertmanager.
 func (s *soak) alert(ctx context.Context, index int) {
 	d := &destinations[index]
-	labels := map[string]string{"alertname": d.policy, "destination": d.address.Addr().String()}
-	switch {
-	case d.formerOnly:
-		labels = map[string]string{"alertname": d.policy, "service": serviceName}
-	case rand.IntN(2) == 0:
-		labels["port"] = fmt.Sprint(d.address.Port())
+	places, labels := s.anyPlace()
+	labels["alertname"] = d.policy
+	if d.formerOnly {
+		labels["service"] = serviceName
+	} else {
+		labels["destination"] = d.address.Addr().String()
+		if rand.IntN(2) == 0 {
+			labels["port"] = fmt.Sprint(d.address.Port())
+		}
 	}
 	since := time.Now()
-	flows, err := d.flows(ctx)
+	flows, err := s.flows(ctx, d, places)
 	if err != nil {
 		s.fail(err)
 		return
 	}
 	if d.beforeAlert {
 		// tcphup knows the age of a flow from its first scrape, at a resolution of 0.1 s.
-		for seen := s.scrapes.Load(); s.scrapes.Load() < seen+2; {
-			if !s.sleep(ctx, 100*time.Millisecond) {
-				return
-			}
+		if !s.awaitScrapes(ctx) {
+			return
 		}
 		s.sleep(ctx, 200*time.Millisecond)
 	}
+	s.fire(ctx, index, places, labels, func(ctx context.Context) (int, error) {
+		left, err := s.left(ctx, d, places, flows, since)
+		if d.formerOnly && !s.checker.vacated(d.address.Addr()) {
+			left = 0 // the service has moved back
+		}
+		return left, err
+	})
+}
+
+// fire posts an alert that applies to places, and retries until no flow is left.
+func (s *soak) fire(ctx context.Context, index int, places []int, labels map[string]string, left func(context.Context) (int, error)) {
+	d := &destinations[index]
 	startsAt := time.Now()
-	s.checker.begin(index, startsAt)
-	defer s.checker.done(index)
+	s.checker.begin(places, index, startsAt)
+	defer s.checker.done(places, index)
 	body := notification(labels, startsAt)
 	s.count(func(c *counts) { c.alerts.sent++ })
 	last := "" // result of the last attempt
@@ -72,7 +99,13 @@ func (s *soak) alert(ctx context.Context, index int) {
 		if !s.sleep(ctx, wait) {
 			return
 		}
+		begun, waited := time.Now(), waitedForProcessor(s.tcphup.cmd.Process.Pid)
 		code, answer, err := s.post(ctx, "/alerts", body)
+		if err == nil && code == http.StatusOK {
+			took := time.Since(begun)
+			waited = waitedForProcessor(s.tcphup.cmd.Process.Pid) - waited
+			s.count(func(c *counts) { c.responses.add(took, waited) })
+		}
 		last = fmt.Sprint(code, " ", answer, " ", err)
 		if err != nil || code >= 500 {
 			s.count(func(c *counts) { c.alerts.retried++ })
@@ -82,15 +115,15 @@ func (s *soak) alert(ctx context.Context, index int) {
 			s.checker.fail("alert rejected: %v: %s", d, last)
 			return
 		}
-		left, err := d.left(ctx, flows, since)
+		n, err := left(ctx)
 		if err != nil {
 			s.fail(err)
 			return
 		}
-		if left == 0 || d.formerOnly && !s.checker.vacated(d.address.Addr()) {
-			return // hung up, or the service has moved back
+		if n == 0 {
+			return
 		}
-		last = fmt.Sprintf("%d flows still open after %s", left, last)
+		last = fmt.Sprintf("%d flows still open after %s", n, last)
 		s.count(func(c *counts) { c.alerts.repeated++ })
 		fmt.Fprintf(os.Stderr, "repeating alert: %v: %s\n", d, last)
 	}
@@ -101,9 +134,11 @@ func (s *soak) alert(ctx context.Context, index int) {
 // alertHarmless posts an alert that must not close any flow: its destination is on the
 // never list, or its policy is a shadow policy.
 func (s *soak) alertHarmless(ctx context.Context) {
-	labels, want := map[string]string{"alertname": "forbidden", "destination": forbiddenAddress}, "denied"
+	_, labels := s.anyPlace()
+	labels["alertname"], labels["destination"] = "forbidden", forbiddenAddress
+	want := "denied"
 	if rand.IntN(2) == 0 {
-		labels, want = map[string]string{"alertname": "shadow", "destination": shadowAddress}, "shadow"
+		labels["alertname"], labels["destination"], want = "shadow", shadowAddress, "shadow"
 	}
 	code, answer, err := s.post(ctx, "/alerts", notification(labels, time.Now()))
 	if err != nil || code >= 500 {
@@ -158,7 +193,7 @@ func (c *checker) targets() (indices []int) {
 		d := &destinations[i]
 		left := c.leftAt[d.address.Addr()]
 		surelyFormer := left.After(c.backAt[d.address.Addr()]) && time.Since(left) > settle+lookupDelay+2*effectDelay
-		if d.target() && (!d.formerOnly || surelyFormer) {
+		if d.target() && !d.swapped && (!d.formerOnly || surelyFormer) {
 			indices = append(indices, i)
 		}
 	}

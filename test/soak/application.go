@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -37,11 +38,11 @@ type end struct {
 	Unresponsive bool
 }
 
-// totals are counts since the start of the application. LastError is the error of the last
-// failed connect.
+// totals are counts since the start of the application. Hooked counts the opened connections
+// whose getpeername(2) is rewritten. LastError is the error of the last failed connect.
 type totals struct {
-	Opened, Closed, Failed int64
-	LastError              string
+	Opened, Closed, Failed, Hooked int64
+	LastError                      string
 }
 
 // totalsInterval is the interval between two reports of totals.
@@ -52,9 +53,9 @@ type client struct {
 	mu  sync.Mutex
 	out *json.Encoder
 
-	opened, closed, failed atomic.Int64
-	lastError              atomic.Value // string
-	beats                  heartbeat
+	opened, closed, failed, hooked atomic.Int64
+	lastError                      atomic.Value // string
+	beats                          heartbeat
 }
 
 // heartbeat holds the last two times at which the application had processor time.
@@ -97,6 +98,17 @@ var habits = []habit{
 	{sessions: 2, requests: 1, shortest: 24 * time.Hour, longest: 48 * time.Hour},
 }
 
+// lasting is a further habit for the addresses that names exchange: connections that outlive a
+// swap.
+var lasting = habit{sessions: 4, requests: 1, shortest: 20 * time.Second, longest: time.Minute}
+
+func (d *destination) habits() []habit {
+	if d.swapped {
+		return append(slices.Clone(habits), lasting)
+	}
+	return habits
+}
+
 // application keeps connections to all destinations until EOF on standard input.
 func application(options) error {
 	ctx, cancel := context.WithCancel(context.Background())
@@ -114,7 +126,7 @@ func application(options) error {
 		}
 	})
 	for i := range destinations {
-		for _, h := range habits {
+		for _, h := range destinations[i].habits() {
 			for range h.sessions {
 				sessions.Go(func() {
 					for ctx.Err() == nil {
@@ -142,7 +154,7 @@ func application(options) error {
 
 func (c *client) sendTotals() {
 	lastError, _ := c.lastError.Load().(string)
-	c.send(message{Totals: &totals{c.opened.Load(), c.closed.Load(), c.failed.Load(), lastError}})
+	c.send(message{Totals: &totals{c.opened.Load(), c.closed.Load(), c.failed.Load(), c.hooked.Load(), lastError}})
 }
 
 func (c *client) send(m message) {
@@ -165,6 +177,9 @@ func (c *client) session(ctx context.Context, index int, h habit) {
 		return
 	}
 	c.opened.Add(1)
+	if isHooked(conn) {
+		c.hooked.Add(1)
+	}
 	defer conn.Close()
 	// A past deadline ends reads and writes when ctx ends.
 	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
@@ -187,6 +202,23 @@ func (c *client) session(ctx context.Context, index int, h habit) {
 		Destination: index, Local: conn.LocalAddr().String(), Opened: opened, LastData: lastData, Noticed: noticed,
 		Error: err.Error(), Unresponsive: unresponsive, Starved: c.beats.starved(noticed),
 	}})
+}
+
+// isHooked reports whether getpeername(2) returns hookedAddress.
+func isHooked(conn net.Conn) (hooked bool) {
+	raw, err := conn.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		return false
+	}
+	_ = raw.Control(func(fd uintptr) { // fails only after the end of the connection
+		switch peer, _ := unix.Getpeername(int(fd)); p := peer.(type) {
+		case *unix.SockaddrInet4:
+			hooked = p.Addr == hookedAddress
+		case *unix.SockaddrInet6:
+			hooked = [4]byte(p.Addr[12:]) == hookedAddress
+		}
+	})
+	return hooked
 }
 
 // responseTimeout is far above the response time on one host.

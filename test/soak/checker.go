@@ -12,13 +12,16 @@ import (
 // alerts, pauses and moves of the service by the clock of this host. Its verdict does not
 // depend on tcphup.
 type checker struct {
-	mu       sync.Mutex
-	alerts   []alertState // by index of the destination
-	pauses   []span
-	leftAt   map[netip.Addr]time.Time // when the service last left an address
-	backAt   map[netip.Addr]time.Time // when the service last returned to an address
-	messages []string                 // messages of the first violations
-	failures int                      // number of all violations
+	mu      sync.Mutex
+	alerts  [][]alertState // by number of the place and index of the destination
+	placeOf []int          // by index of the application
+	pauses  []span
+	leftAt  map[netip.Addr]time.Time // when the service last left an address
+	backAt  map[netip.Addr]time.Time // when the service last returned to an address
+	// swappedAt is when two names last exchanged their addresses.
+	swappedAt time.Time
+	messages  []string // messages of the first violations
+	failures  int      // number of all violations
 
 	hungUp, bystanders, wrong int
 	apps                      []totals // by index of the application
@@ -43,8 +46,15 @@ const lookupDelay = 7 * time.Second
 // noticeDelay bounds the delay from the end of a connection to the application's read.
 const noticeDelay = time.Second
 
-func newChecker() *checker {
-	return &checker{alerts: make([]alertState, len(destinations)), leftAt: make(map[netip.Addr]time.Time), backAt: make(map[netip.Addr]time.Time)}
+func newChecker(places []*place) *checker {
+	c := &checker{leftAt: make(map[netip.Addr]time.Time), backAt: make(map[netip.Addr]time.Time)}
+	for i, p := range places {
+		c.alerts = append(c.alerts, make([]alertState, len(destinations)))
+		for range p.applications {
+			c.placeOf, c.apps = append(c.placeOf, i), append(c.apps, totals{})
+		}
+	}
+	return c
 }
 
 // fail records a violation.
@@ -62,26 +72,30 @@ func (c *checker) add(format string, args ...any) {
 	}
 }
 
-// begin records the start of an alert, done its end. An alert names one destination, or
-// the service: it then applies to all former addresses of the service.
-func (c *checker) begin(index int, startsAt time.Time) {
+// begin records the start of an alert about places, done its end. An alert names one
+// destination, or the service: it then applies to all former addresses of the service.
+func (c *checker) begin(places []int, index int, startsAt time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, i := range destinationsOf(index) {
-		a := &c.alerts[i]
-		a.inFlight++
-		if startsAt.After(a.startsAt) {
-			a.startsAt = startsAt
+	for _, place := range places {
+		for _, i := range destinationsOf(index) {
+			a := &c.alerts[place][i]
+			a.inFlight++
+			if startsAt.After(a.startsAt) {
+				a.startsAt = startsAt
+			}
 		}
 	}
 }
 
-func (c *checker) done(index int) {
+func (c *checker) done(places []int, index int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, i := range destinationsOf(index) {
-		c.alerts[i].inFlight--
-		c.alerts[i].lastDone = time.Now()
+	for _, place := range places {
+		for _, i := range destinationsOf(index) {
+			c.alerts[place][i].inFlight--
+			c.alerts[place][i].lastDone = time.Now()
+		}
 	}
 }
 
@@ -137,7 +151,7 @@ func (c *checker) record(app int, m message) {
 		return
 	}
 	c.hungUp++
-	if reason := c.violation(d, m.End); reason != "" {
+	if reason := c.violation(c.placeOf[app], d, m.End); reason != "" {
 		c.wrong++
 		c.add("wrong target: %v from %s, ended with %q at %s: %s", d, m.End.Local, m.End.Error, m.End.Noticed.Format(time.TimeOnly), reason)
 	}
@@ -145,8 +159,8 @@ func (c *checker) record(app int, m message) {
 
 // violation returns why no alert justifies the end of a connection to a target; "" when one
 // does. The caller holds the lock.
-func (c *checker) violation(d *destination, e *end) string {
-	a := &c.alerts[e.Destination]
+func (c *checker) violation(place int, d *destination, e *end) string {
+	a := &c.alerts[place][e.Destination]
 	earliest := e.Noticed.Add(-e.Starved)
 	for _, p := range c.pauses {
 		if earliest.After(p.from.Add(noticeDelay)) && (p.to.IsZero() || e.Noticed.Before(p.to)) {
@@ -162,6 +176,8 @@ func (c *checker) violation(d *destination, e *end) string {
 		return fmt.Sprintf("opened %s after startsAt of the alert", e.Opened.Sub(a.startsAt))
 	case d.idle > 0 && e.Noticed.Sub(e.LastData) < d.idle:
 		return fmt.Sprintf("idle for %s", e.Noticed.Sub(e.LastData))
+	case d.swapped && e.Opened.After(c.swappedAt.Add(lookupDelay)):
+		return fmt.Sprintf("opened %s after the last swap of names", e.Opened.Sub(c.swappedAt))
 	case d.formerOnly && !c.former(d.address.Addr(), e.Noticed) && !c.former(d.address.Addr(), earliest):
 		return "current address of the service"
 	}
@@ -176,6 +192,13 @@ func (c *checker) former(address netip.Addr, at time.Time) bool {
 		return at.After(left.Add(settle))
 	}
 	return !left.IsZero() && back.Sub(left) > settle && at.Before(back.Add(lookupDelay+effectDelay))
+}
+
+// swap records an exchange of addresses between two names.
+func (c *checker) swap() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.swappedAt = time.Now()
 }
 
 // vacated reports whether the service is at another address.
@@ -193,6 +216,7 @@ func (c *checker) sum() (sum totals) {
 		sum.Opened += t.Opened
 		sum.Closed += t.Closed
 		sum.Failed += t.Failed
+		sum.Hooked += t.Hooked
 		sum.LastError = cmp.Or(sum.LastError, t.LastError)
 	}
 	return sum

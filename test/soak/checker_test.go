@@ -16,7 +16,7 @@ func TestChecker(t *testing.T) {
 	service := destinations[target("failover")].address.Addr()
 	// alert starts an alert; about returns the end of a matching connection.
 	alert := func(policy string, startsAt time.Time) func(*checker) {
-		return func(c *checker) { c.begin(target(policy), startsAt) }
+		return func(c *checker) { c.begin([]int{1}, target(policy), startsAt) }
 	}
 	about := func(policy string) end {
 		return end{Destination: target(policy), Opened: ago(time.Minute), LastData: ago(30 * time.Second), Noticed: now}
@@ -34,7 +34,7 @@ func TestChecker(t *testing.T) {
 		{name: "an alert about another", before: alert("idle", ago(time.Second)), end: about("plain"), want: "no matching alert"},
 		{name: "an alert long ago", before: func(c *checker) {
 			alert("plain", ago(time.Minute))(c)
-			c.done(target("plain"))
+			c.done([]int{1}, target("plain"))
 		}, end: about("plain"), change: func(e *end) { e.Noticed = now.Add(effectDelay + time.Second) }, want: "no matching alert"},
 		{name: "unresponsive", before: alert("plain", ago(time.Second)), end: about("plain"), change: func(e *end) { e.Unresponsive = true }, want: "open but unresponsive"},
 		{name: "older than the alert", before: alert("before-alert", ago(time.Second)), end: about("before-alert")},
@@ -63,10 +63,19 @@ func TestChecker(t *testing.T) {
 		{name: "address that the service has returned to", before: alert("failover", ago(time.Second)), end: about("failover"), setting: func(c *checker) {
 			c.leftAt[service], c.backAt[service] = ago(time.Minute), ago(lookupDelay+effectDelay+time.Second)
 		}, want: "current address of the service"},
+		{name: "older than the swap of names", before: alert("swap", ago(time.Second)), end: about("swap"), setting: func(c *checker) {
+			c.swappedAt = ago(30 * time.Second)
+		}},
+		{name: "younger than the swap of names", before: alert("swap", ago(time.Second)), end: about("swap"), setting: func(c *checker) {
+			c.swappedAt = ago(time.Minute + lookupDelay + time.Second)
+		}, want: "opened 8s after the last swap of names"},
+		{name: "names that were never swapped", before: alert("swap", ago(time.Second)), end: about("swap"), setting: func(c *checker) {
+			c.swappedAt = ago(time.Hour)
+		}, want: "opened 59m0s after the last swap of names"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			c := newChecker()
+			c := newChecker(newPlaces(true))
 			tt.before(c)
 			if tt.setting != nil {
 				tt.setting(c)
@@ -75,10 +84,15 @@ func TestChecker(t *testing.T) {
 			if tt.change != nil {
 				tt.change(&e)
 			}
-			if got := c.violation(&destinations[e.Destination], &e); got != tt.want {
+			if got := c.violation(1, &destinations[e.Destination], &e); got != tt.want {
 				t.Errorf("%q, want %q", got, tt.want)
 			}
-			c.record(0, message{End: &e})
+			for _, other := range []int{0, 2} {
+				if got := c.violation(other, &destinations[e.Destination], &e); got == "" {
+					t.Errorf("no violation in pod %d, which no alert is about", other)
+				}
+			}
+			c.record(1, message{End: &e})
 			if (c.wrong == 1) != (tt.want != "") || c.failures != c.wrong || c.hungUp != 1 {
 				t.Errorf("%d wrong of %d, %d violations", c.wrong, c.hungUp, c.failures)
 			}
@@ -88,9 +102,9 @@ func TestChecker(t *testing.T) {
 
 // TestCheckerBystander checks that the end of a bystander's connection is always a violation.
 func TestCheckerBystander(t *testing.T) {
-	c := newChecker()
+	c := newChecker(newPlaces(false))
 	index := slices.IndexFunc(destinations, func(d destination) bool { return !d.target() })
-	c.begin(index, time.Now().Add(-time.Minute))
+	c.begin([]int{0}, index, time.Now().Add(-time.Minute))
 	c.record(0, message{End: &end{Destination: index, Opened: time.Now(), Noticed: time.Now(), Error: "EOF"}})
 	if c.bystanders != 1 || c.failures != 1 || c.hungUp != 0 {
 		t.Errorf("%d bystanders, %d violations, %d hung up", c.bystanders, c.failures, c.hungUp)

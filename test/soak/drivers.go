@@ -5,11 +5,13 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/netip"
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -67,6 +69,9 @@ func (s *soak) scrape(ctx context.Context) (map[string]float64, error) {
 			}
 		}
 	}
+	if read := page[`tcphup_node_namespaces{result="read"}`]; s.node && int(read) != len(s.places) {
+		return nil, fmt.Errorf("scrape: %v of %d namespaces read", read, len(s.places))
+	}
 	for _, source := range []string{"tcp", "mptcp"} {
 		if page[`tcphup_scrape_success{source="`+source+`"}`] != 1 {
 			return nil, fmt.Errorf("scrape source %s: no success", source)
@@ -113,9 +118,9 @@ const (
 // third file is invalid.
 func (s *soak) reloadLoop(ctx, busy context.Context) {
 	for n := 1; s.sleep(busy, s.every(15*time.Second)); n++ {
-		text, broken := configuration(n), n%3 == 2
+		text, broken := configuration(n, s.places), n%3 == 2
 		if broken {
-			text = brokenConfiguration()
+			text = brokenConfiguration(s.places)
 		}
 		if err := s.reload(ctx, text, broken, n%2 == 0); err != nil && ctx.Err() == nil {
 			s.checker.fail("reload %d failed: %v", n, err)
@@ -203,7 +208,151 @@ func (s *soak) moveTo(to netip.Addr) error {
 
 // writeHosts writes the soak's /etc/hosts. The caller holds hostsMu.
 func (s *soak) writeHosts() error {
-	return write("hosts", s.service.String()+" "+serviceName+"\n")
+	text := s.service.String() + " " + serviceName + "\n"
+	for i, index := range swappedDestinations() {
+		text += destinations[index].address.Addr().String() + " " + swappedNames[(i+s.swaps)%2] + "\n"
+	}
+	return write("hosts", text)
+}
+
+// swapLoop lets two names exchange their addresses at intervals. An alert about each name must
+// then hang up the older flows to its former address, and keep the younger ones: the other name
+// has that address now. Flows from before an earlier swap can belong to either name.
+func (s *soak) swapLoop(ctx, busy context.Context) {
+	var all []int // places
+	for i := range s.places {
+		all = append(all, i)
+	}
+	earlier := make([]map[uint64]time.Duration, len(destinations)) // flows from before the last swap
+	for s.sleep(busy, s.every(50*time.Second)) {
+		places, labels := s.anyPlace()
+		since := time.Now()
+		before, err := s.swappedFlows(ctx, places)
+		if err != nil {
+			s.fail(err)
+			return
+		}
+		for index, flows := range before {
+			maps.DeleteFunc(flows, func(cookie uint64, _ time.Duration) bool {
+				_, known := earlier[index][cookie]
+				return known
+			})
+		}
+		// tcphup must have seen the flows before a lookup with the old addresses.
+		if !s.awaitScrapes(ctx) {
+			return
+		}
+		if err := s.awaitAnswers(ctx); err != nil {
+			s.fail(err)
+			return
+		}
+		if err := s.swapNames(); err != nil {
+			s.fail(err)
+			return
+		}
+		var alerts sync.WaitGroup
+		for i, index := range swappedDestinations() {
+			about := maps.Clone(labels)
+			about["alertname"] = destinations[index].policy
+			about["service"] = swappedNames[(i+s.swaps+1)%2] // it has left this address
+			alerts.Go(func() {
+				s.fire(ctx, index, places, about, func(ctx context.Context) (int, error) {
+					return s.left(ctx, &destinations[index], places, before[index], since)
+				})
+			})
+		}
+		alerts.Wait()
+		if busy.Err() != nil {
+			return
+		}
+		if err := s.awaitExchange(ctx); err != nil {
+			s.fail(err)
+			return
+		}
+		if !s.awaitScrapes(ctx) {
+			return
+		}
+		if earlier, err = s.swappedFlows(ctx, all); err != nil {
+			s.fail(err)
+			return
+		}
+	}
+}
+
+// swappedFlows returns the flows to the addresses of swappedNames, by index of the destination.
+func (s *soak) swappedFlows(ctx context.Context, places []int) ([]map[uint64]time.Duration, error) {
+	all := make([]map[uint64]time.Duration, len(destinations))
+	for _, index := range swappedDestinations() {
+		var err error
+		if all[index], err = s.flows(ctx, &destinations[index], places); err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
+// awaitScrapes waits for two scrapes: the first may have begun before the call. It returns
+// false when ctx ends first.
+func (s *soak) awaitScrapes(ctx context.Context) bool {
+	for seen := s.scrapes.Load(); s.scrapes.Load() < seen+2; {
+		if !s.sleep(ctx, 100*time.Millisecond) {
+			return false
+		}
+	}
+	return true
+}
+
+// awaitAnswers waits until two more lookups of each of the names have succeeded: the first may
+// have begun before the call.
+func (s *soak) awaitAnswers(ctx context.Context) error {
+	answers := func() (n [len(swappedNames)]float64, err error) {
+		page, err := s.scrape(ctx)
+		for i, name := range swappedNames {
+			labels := fmt.Sprintf("{service=%q}", name)
+			n[i] = page["tcphup_service_lookups_total"+labels] - page["tcphup_service_lookup_failures_total"+labels]
+		}
+		return n, err
+	}
+	var before [len(swappedNames)]float64
+	known := false
+	return s.await(ctx, "the names were looked up", func() bool {
+		now, err := answers()
+		if err != nil {
+			return false
+		}
+		if !known {
+			before, known = now, true
+		}
+		return now[0] >= before[0]+2 && now[1] >= before[1]+2
+	})
+}
+
+// awaitExchange waits until each of the names has one address, and the other's as a former one,
+// since the last swap.
+func (s *soak) awaitExchange(ctx context.Context) error {
+	s.checker.mu.Lock()
+	swapped := float64(s.checker.swappedAt.Unix())
+	s.checker.mu.Unlock()
+	return s.await(ctx, "the names have exchanged their addresses", func() bool {
+		page, err := s.scrape(ctx)
+		for _, name := range swappedNames {
+			current := page[fmt.Sprintf("tcphup_service_addresses{address=\"current\",service=%q}", name)]
+			former := page[fmt.Sprintf("tcphup_service_addresses{address=\"former\",service=%q}", name)]
+			changed := page[fmt.Sprintf("tcphup_service_last_change_timestamp_seconds{service=%q}", name)]
+			if err != nil || current != 1 || former != 1 || changed < swapped {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+func (s *soak) swapNames() error {
+	s.hostsMu.Lock()
+	defer s.hostsMu.Unlock()
+	s.swaps++
+	defer s.checker.swap()
+	return s.writeHosts()
 }
 
 // every shortens an interval in a short run, so that every driver acts at least once.

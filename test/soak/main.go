@@ -6,7 +6,12 @@
 // (destinations.go) and report how each connection ended. Meanwhile the soak scrapes
 // metrics, posts alerts, reloads the configuration, pauses tcphup (drivers.go) and injects
 // faults (faults.go). The checker (checker.go) compares each end with the alerts active at
-// that time, independently of tcphup.
+// that time, independently of tcphup. Processes of another user have many descriptors
+// (hogs.go).
+//
+// With -node, tcphup is a node agent, and the applications are in pods with network namespaces
+// of their own and the same addresses (place.go). An alert names the namespace of pods: no
+// connection of another pod may end.
 //
 // All processes run in private network, mount and pid namespaces, with a tmpfs for their
 // files, and end with them. Run it as root: make soak DURATION=10m
@@ -29,6 +34,7 @@ const (
 	insideName      = "soak-inside" // in the private namespaces
 	applicationName = "soak-application"
 	serverName      = "soak-server"
+	hogName         = "soak-hog"
 )
 
 type options struct {
@@ -36,6 +42,7 @@ type options struct {
 	report        string
 	duration      time.Duration
 	scrapeTimeout time.Duration
+	node          bool
 }
 
 func main() {
@@ -43,6 +50,7 @@ func main() {
 	flag.StringVar(&o.tcphup, "tcphup", "tcphup", "`path` of the program to test")
 	flag.DurationVar(&o.duration, "duration", 10*time.Minute, "duration of the load")
 	flag.DurationVar(&o.scrapeTimeout, "scrape-timeout", 10*time.Second, "timeout of a scrape; Prometheus' default is 10s")
+	flag.BoolVar(&o.node, "node", false, "test tcphup serve --node with several pods")
 	flag.StringVar(&o.report, "report", "", "write the report as Markdown to this `file`")
 	flag.Parse()
 	run := outside
@@ -51,6 +59,8 @@ func main() {
 		run = application
 	case serverName:
 		run = server
+	case hogName:
+		run = hog
 	case insideName:
 		run = inside
 	}

@@ -34,10 +34,32 @@ type program struct {
 	err     error
 }
 
+// startIn starts this program under another name in a place.
+func (s *soak) startIn(number int, name string, line func([]byte)) error {
+	place := s.places[number]
+	var attributes *syscall.SysProcAttr
+	if name == applicationName && s.hook != nil {
+		attributes = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(s.hook.dir.Fd())}
+	}
+	return place.do(func() error {
+		p, err := s.startAs(attributes, "/proc/self/exe", name, line)
+		if err != nil {
+			return err
+		}
+		return place.adopt(number, p.cmd.Process.Pid)
+	})
+}
+
 // start starts a program in dir and calls line for each line of its standard output. An
 // unexpected exit fails the soak.
 func (s *soak) start(path, name string, line func([]byte), args ...string) (*program, error) {
+	return s.startAs(nil, path, name, line, args...)
+}
+
+// startAs is start with attributes of the process.
+func (s *soak) startAs(attributes *syscall.SysProcAttr, path, name string, line func([]byte), args ...string) (*program, error) {
 	p := &program{name: name, cmd: exec.Command(path, args...), ending: make(chan struct{}), ended: make(chan struct{})}
+	p.cmd.SysProcAttr = attributes
 	p.cmd.Args[0] = name
 	p.cmd.Dir = dir
 	p.cmd.Stderr = &p.log
@@ -95,6 +117,13 @@ func (p *program) end(signal os.Signal) error {
 		return fmt.Errorf("stop %s: %w", p.name, p.err)
 	}
 	return nil
+}
+
+// kill ends a program that is still running and waits for its exit.
+func (p *program) kill() {
+	p.stop.Do(func() { close(p.ending) })
+	_ = p.cmd.Process.Kill() // may have exited
+	<-p.ended
 }
 
 // tail is a writer that keeps the last tailSize bytes.

@@ -1,7 +1,8 @@
 package main
 
 import (
-	"bytes"
+	"cmp"
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -22,7 +23,10 @@ type report struct {
 
 func newReport(o options) *report { return &report{options: o, date: time.Now(), before: load()} }
 
-const churnTitle = "\n## Churn\n"
+const (
+	nodeTitle  = "\n## Node agent\n"
+	churnTitle = "\n## Churn\n" // of make churn
+)
 
 // write prints the table and writes it to the file of -report, if set.
 func (r *report) write(s *soak, broken error) error {
@@ -38,9 +42,17 @@ func (r *report) write(s *soak, broken error) error {
 	if r.report == "" {
 		return nil
 	}
-	var b bytes.Buffer
-	fmt.Fprintf(&b, "# Soak\n\n`make soak DURATION=%s` runs tcphup under continuous load and checks its invariants.\n", short(r.duration))
-	fmt.Fprintf(&b, "Load and checks are described in [test/soak/](../test/soak/main.go).\n\n%s\n\n| | |\n| --- | --- |\n", r.environment())
+	old, err := os.ReadFile(r.report)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return os.WriteFile(r.report, []byte(r.page(string(old), broken)), 0o644)
+}
+
+// page returns the page with the results of this run; the sections of other runs stay.
+func (r *report) page(old string, broken error) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s\n\n| | |\n| --- | --- |\n", r.environment())
 	for _, row := range r.rows {
 		fmt.Fprintf(&b, "| %s | %s |\n", row[0], row[1])
 	}
@@ -49,14 +61,28 @@ func (r *report) write(s *soak, broken error) error {
 		verdict = "```\n" + broken.Error() + "\n```"
 	}
 	fmt.Fprintf(&b, "\n%s\n", verdict)
-	// The numbers of make churn stay.
-	if old, err := os.ReadFile(r.report); err == nil {
-		if _, churn, found := bytes.Cut(old, []byte(churnTitle)); found {
-			fmt.Fprintf(&b, "%s%s", churnTitle, churn)
-		}
+	rest, churn, hasChurn := strings.Cut(old, churnTitle)
+	first, node, hasNode := strings.Cut(rest, nodeTitle)
+	if r.node {
+		hasNode = true
+		node = fmt.Sprintf("\n`make soak DURATION=%s NODE=yes`: one agent for several pods; an alert names the namespace of a pod.\n\n%s", short(r.duration), b.String())
+	} else {
+		first = fmt.Sprintf(head, short(r.duration)) + b.String()
 	}
-	return os.WriteFile(r.report, b.Bytes(), 0o644)
+	page := cmp.Or(first, "# Soak\n")
+	if hasNode {
+		page += nodeTitle + node
+	}
+	if hasChurn {
+		page += churnTitle + churn
+	}
+	return page
 }
+
+const head = "# Soak\n\n" +
+	"`make soak DURATION=%s` runs tcphup under continuous load and checks its invariants.\n" +
+	"Load and checks are described in [test/soak/](../test/soak/main.go). A hang-up has many short waits for the kernel and\n" +
+	"for other threads, after each of which it needs a processor: a slow response on a busy machine is mostly such waiting.\n\n"
 
 // environment describes date, duration and machine of the run.
 func (r *report) environment() string {
@@ -105,7 +131,16 @@ func (r *report) fill(s *soak) {
 	}
 	c := &s.counts
 	r.add("load", "%d applications, %d concurrent connections to %d targets and %d bystanders; IPv4, IPv6, IPv4-mapped, MPTCP",
-		applications, applications*sessionsPerDestination()*len(destinations), targets, len(destinations)-targets)
+		applications, applications*sessions(), targets, len(destinations)-targets)
+	if s.node {
+		r.add("pods", "%d in %d namespaces, with equal addresses and ports", len(s.places), len(namespacesOf(s.places)))
+	}
+	r.add("descriptor hogs", "%d processes of another user, %d descriptors each, SIGPIPE default", s.hogs(), hogDescriptors)
+	if s.hook == nil {
+		r.add("getpeername(2) rewritten by BPF", "not possible here: %v", s.hookError)
+	} else {
+		r.add("getpeername(2) rewritten by BPF", "for %d connections", sum.Hooked)
+	}
 	r.add("connections opened", "%d", sum.Opened)
 	r.add("connections that could not be opened", "%d", sum.Failed)
 	r.add("closed by the applications", "%d", sum.Closed)
@@ -114,6 +149,7 @@ func (r *report) fill(s *soak) {
 	r.add("bystanders lost", "%d", s.checker.bystanders)
 	r.add("listeners lost", "%d of %d", c.listenersLost, c.listeners)
 	r.add("alerts", "%d, %d retries after 503 or no response, %d repeats for flows still open", c.alerts.sent, c.alerts.retried, c.alerts.repeated)
+	r.add("response to an alert", "%s", &c.responses)
 	r.add("alerts lost", "%d", c.alerts.lost)
 	r.add("alerts that must not close flows", "%d", c.alerts.harmless)
 	r.add("scrapes", "%d", c.scrapes)
@@ -121,6 +157,7 @@ func (r *report) fill(s *soak) {
 	r.add("reloads", "%d, %d with an invalid file", c.reloads, c.broken)
 	r.add("pauses", "%d", c.pauses)
 	r.add("failovers of the service", "%d", c.failovers)
+	r.add("swaps of two names", "%d", s.swaps)
 	r.add("faults", "%d: SIGSTOP for 2 s; failing lookups for 5 s; 20 aborted scrapes; 20 aborted alert posts", c.faults)
 	r.add("audit records", "%d", c.records)
 	r.add("processor time of tcphup", "%.1f s, %.1f %% of one core", c.cpu, 100*c.cpu/time.Since(s.begun).Seconds())
@@ -141,9 +178,12 @@ func (r *report) fill(s *soak) {
 	}
 }
 
-func sessionsPerDestination() (n int) {
-	for _, h := range habits {
-		n += h.sessions
+// sessions returns the number of concurrent connections of one application.
+func sessions() (n int) {
+	for i := range destinations {
+		for _, h := range destinations[i].habits() {
+			n += h.sessions
+		}
 	}
 	return n
 }

@@ -53,11 +53,16 @@ type soak struct {
 	tcphup   *program
 	programs []*program
 	checker  *checker
+	places   []*place
 	scrapes  atomic.Int64   // successful scrapes
 	waiting  sync.WaitGroup // alerts in flight
 
 	hostsMu sync.Mutex
 	service netip.Addr // current address
+	swaps   int        // how often swappedNames have exchanged their addresses
+
+	hook      *hook // nil: hookError is why
+	hookError error
 
 	mu         sync.Mutex
 	counts     counts
@@ -68,6 +73,7 @@ type soak struct {
 // counts are the counters of the report.
 type counts struct {
 	alerts                                               alertCounts
+	responses                                            responses
 	scrapes, scrapesFailed                               int
 	reloads, broken, pauses, failovers, faults, breakers int
 	records, listeners, listenersLost                    int
@@ -85,18 +91,14 @@ func inside(o options) error {
 	if err := netns.Prepare(); err != nil {
 		return err
 	}
-	for name, value := range sysctls {
-		if err := os.WriteFile("/proc/sys/"+name, []byte(value), 0o644); err != nil {
-			return err
-		}
-	}
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
+	places := newPlaces(o.node)
 	s := &soak{
-		options: o, fail: cancel, token: rand.Text(), checker: newChecker(), trends: newTrends(),
+		options: o, fail: cancel, token: rand.Text(), places: places, checker: newChecker(places), trends: newTrends(),
 		http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 10}},
 	}
-	s.checker.apps = make([]totals, applications)
+	s.hook, s.hookError = newHook()
 	result := newReport(o)
 	err := s.setUp(ctx)
 	if err == nil {
@@ -114,7 +116,15 @@ func inside(o options) error {
 			fmt.Fprintf(os.Stderr, "%s: %s\n", p.name, p.log.String())
 		}
 	}
-	return err
+	return errors.Join(err, s.removeHook())
+}
+
+// removeHook ends the processes of an early return and removes the hook.
+func (s *soak) removeHook() error {
+	for _, p := range s.programs {
+		p.kill()
+	}
+	return s.hook.close()
 }
 
 // awaitLocalRoute waits until the kernel has the local route of a new IPv6 address, which
@@ -137,16 +147,13 @@ func (s *soak) setUp(ctx context.Context) error {
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, ""); err != nil {
 		return fmt.Errorf("mount %s: %w", dir, err)
 	}
-	for _, a := range addresses6() {
-		if out, err := exec.Command("ip", "address", "add", a+"/128", "dev", "lo", "nodad").CombinedOutput(); err != nil {
-			return fmt.Errorf("add address %s: %w: %s", a, err, out)
-		}
-		if err := awaitLocalRoute(ctx, a); err != nil {
+	for i, p := range s.places {
+		if err := p.prepare(ctx, i); err != nil {
 			return err
 		}
 	}
 	// No name server listens there: names are resolved from the hosts file only.
-	files := map[string]string{"tcphup.yml": configuration(0), "tcphup.token": s.token + "\n", "resolv.conf": "nameserver 127.0.0.1\n"}
+	files := map[string]string{"tcphup.yml": configuration(0, s.places), "tcphup.token": s.token + "\n", "resolv.conf": "nameserver 127.0.0.1\n"}
 	for name, content := range files {
 		if err := write(name, content); err != nil {
 			return err
@@ -160,23 +167,34 @@ func (s *soak) setUp(ctx context.Context) error {
 			return fmt.Errorf("mount over /etc/%s: %w", name, err)
 		}
 	}
-	ready := make(chan struct{})
-	_, err := s.start("/proc/self/exe", serverName, func([]byte) { close(ready) })
-	if err != nil {
+	for i := range s.places {
+		ready := make(chan struct{})
+		if err := s.startIn(i, serverName, func([]byte) { close(ready) }); err != nil {
+			return err
+		}
+		select {
+		case <-ready:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	if err := s.startHogs(ctx); err != nil {
 		return err
 	}
-	select {
-	case <-ready:
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	args := []string{
+		"serve", "--config.file=tcphup.yml", "--alerts.token-file=tcphup.token", "--audit.log-file=/dev/stdout", "--watch-reconnect=5s",
+		"--log.level=warn", "--web.listen-address=" + metricsAddress, "--alerts.listen-address=" + alertsAddress,
 	}
-	s.tcphup, err = s.start(s.options.tcphup, "tcphup", s.audit, "serve",
-		"--config.file=tcphup.yml", "--alerts.token-file=tcphup.token", "--audit.log-file=/dev/stdout", "--state.directory=.",
-		"--watch-reconnect=5s", "--log.level=warn", "--web.listen-address="+metricsAddress, "--alerts.listen-address="+alertsAddress)
-	if err != nil {
+	if s.node {
+		args = append(args, "--node", "--node.pod-logs="+filepath.Join(dir, podLogs))
+	} else {
+		args = append(args, "--state.directory=.")
+	}
+	var err error
+	if s.tcphup, err = s.start(s.options.tcphup, "tcphup", s.audit, args...); err != nil {
 		return err
 	}
-	for app := range applications {
+	for app, place := range s.checker.placeOf {
 		record := func(line []byte) {
 			var m message
 			if err := json.Unmarshal(line, &m); err != nil {
@@ -185,7 +203,7 @@ func (s *soak) setUp(ctx context.Context) error {
 			}
 			s.checker.record(app, m)
 		}
-		if _, err := s.start("/proc/self/exe", applicationName, record); err != nil {
+		if err := s.startIn(place, applicationName, record); err != nil {
 			return err
 		}
 	}
@@ -219,7 +237,7 @@ func (s *soak) audit(line []byte) {
 // run runs all drivers for the duration and then stops the programs in order. A driver
 // starts no new action after busy ends and completes pending ones under ctx.
 func (s *soak) run(ctx context.Context) error {
-	before, err := listeners(ctx)
+	before, err := s.listeners(ctx)
 	if err != nil {
 		return err
 	}
@@ -230,7 +248,7 @@ func (s *soak) run(ctx context.Context) error {
 	defer stopScraping()
 	var drivers, scraper sync.WaitGroup
 	scraper.Go(func() { s.scrapeLoop(scraping) })
-	for _, drive := range []func(ctx, busy context.Context){s.alertLoop, s.reloadLoop, s.pauseLoop, s.failoverLoop, s.faultLoop} {
+	for _, drive := range []func(ctx, busy context.Context){s.alertLoop, s.reloadLoop, s.pauseLoop, s.failoverLoop, s.swapLoop, s.faultLoop} {
 		drivers.Go(func() { drive(ctx, busy) })
 	}
 	drivers.Wait()
@@ -241,7 +259,7 @@ func (s *soak) run(ctx context.Context) error {
 		return context.Cause(ctx)
 	}
 
-	after, err := listeners(ctx)
+	after, err := s.listeners(ctx)
 	if err != nil {
 		return err
 	}
@@ -254,12 +272,18 @@ func (s *soak) run(ctx context.Context) error {
 	}
 	// Applications first: they would report the exit of the server as a hang-up.
 	var errs []error
-	for _, p := range s.programs {
-		if p.name == applicationName {
-			errs = append(errs, p.end(nil))
+	for _, name := range []string{applicationName, "tcphup", hogName, serverName} {
+		for _, p := range s.programs {
+			switch {
+			case p.name != name:
+			case p == s.tcphup:
+				errs = append(errs, p.end(syscall.SIGTERM))
+			default:
+				errs = append(errs, p.end(nil))
+			}
 		}
 	}
-	return errors.Join(append(errs, s.tcphup.end(syscall.SIGTERM), s.programs[0].end(nil))...)
+	return errors.Join(errs...)
 }
 
 // checkRun checks the totals of the run and returns all violations.
@@ -277,6 +301,9 @@ func (s *soak) checkRun() error {
 	}
 	if s.checker.hungUp == 0 || s.counts.alerts.sent == 0 {
 		s.checker.add("no connection was hung up: inconclusive run")
+	}
+	if s.hook != nil && sum.Hooked != sum.Opened {
+		s.checker.add("getpeername(2) was rewritten for %d of %d connections", sum.Hooked, sum.Opened)
 	}
 	if s.counts.breakers > 0 {
 		s.checker.add("a breaker tripped, though the limits are unreachable")
