@@ -1,13 +1,14 @@
 package namespaces
 
 import (
+	"fmt"
 	"time"
 
-	"tcphup/internal/boottime"
+	"golang.org/x/sys/unix"
 )
 
-// bootClock converts times of boottime.Now to wall-clock times. The same time since boot has the
-// same result until the wall clock is set. The zero value is ready to use.
+// bootClock converts times since boot (CLOCK_BOOTTIME) to wall-clock times. The same time since
+// boot has the same result until the wall clock is set. The zero value is ready to use.
 type bootClock struct {
 	boot time.Time // zero before the first call
 }
@@ -29,9 +30,9 @@ func (c *bootClock) origin() time.Time {
 func readBoot() (boot time.Time, uncertainty time.Duration) {
 	const wanted, attempts = time.Millisecond, 5
 	for i := range attempts {
-		before := boottime.Now()
+		before := sinceBoot()
 		now := time.Now().Round(0)
-		after := boottime.Now()
+		after := sinceBoot()
 		if took := after - before; i == 0 || took < uncertainty {
 			boot, uncertainty = now.Add(-after), took
 		}
@@ -40,4 +41,12 @@ func readBoot() (boot time.Time, uncertainty time.Duration) {
 		}
 	}
 	return boot, uncertainty
+}
+
+func sinceBoot() time.Duration {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
+		panic(fmt.Sprintf("read CLOCK_BOOTTIME: %v", err)) // since Linux 2.6.39
+	}
+	return time.Duration(ts.Nano())
 }

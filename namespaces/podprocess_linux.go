@@ -5,8 +5,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"tcphup/internal/boottime"
 )
 
 // settled is the age from which a process outside of pods stays outside: a container runtime
@@ -30,7 +28,7 @@ type podProcesses struct {
 // begin starts a discovery.
 func (c *podProcesses) begin() {
 	c.former, c.current = c.current, make(map[int]podProcess, len(c.current))
-	c.now = boottime.Now()
+	c.now = sinceBoot()
 }
 
 // of returns the pod of a process that is still in the network namespace.
