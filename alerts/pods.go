@@ -94,31 +94,31 @@ func selectPods(all []hangup.Namespace, startsAt time.Time, targets ...*target) 
 		if in.Pod == nil {
 			continue // not the namespace of a pod
 		}
-		namespace, pod := in.Pod.Labels()
+		name := in.Pod.Labels()
 		switch started := in.Pod.Started; {
-		case namespace == hangup.UnknownNamespace:
+		case name.Namespace == hangup.UnknownNamespace:
 			p.unnamed++
-		case !slices.ContainsFunc(targets, func(t *target) bool { return t.includesPod(namespace, pod) }):
+		case !slices.ContainsFunc(targets, func(t *target) bool { return t.includesPod(name) }):
 		case started.IsZero():
 			p.ageless++
 		case started.After(startsAt.Add(-startMargin)):
 			p.younger++
 		default:
-			in.Name = namespace + "/" + pod
+			in.Name = name.String()
 			p.namespaces = append(p.namespaces, in)
 		}
 	}
 	return p
 }
 
-func (t *target) includesPod(namespace, pod string) bool {
-	return namespace == t.namespace && (t.pod == "" || pod == t.pod)
+func (t *target) includesPod(p hangup.PodName) bool {
+	return p.Namespace == t.namespace && (t.pod == "" || p.Pod == t.pod)
 }
 
 // includesNamed is includesPod for a name NAMESPACE/POD. Without node mode it is true.
 func (t *target) includesNamed(name string) bool {
 	namespace, pod, _ := strings.Cut(name, "/")
-	return t.namespace == "" || t.includesPod(namespace, pod)
+	return t.namespace == "" || t.includesPod(hangup.PodName{Namespace: namespace, Pod: pod})
 }
 
 // summary counts the pods of a target as text.

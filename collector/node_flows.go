@@ -7,21 +7,21 @@ import (
 	"fmt"
 	"os"
 
+	"tcphup/hangup"
 	"tcphup/sockdiag"
 )
 
 // eachFlow calls add for each flow of the node that matches the query. It fails only if the pods
 // cannot be found, or when ctx ends.
-func (n *node) eachFlow(ctx context.Context, q *flowsQuery, add func(*sockdiag.Flow, sockdiag.Direction, podName)) (*flowsNamespaces, error) {
+func (n *node) eachFlow(ctx context.Context, q *flowsQuery, add func(*sockdiag.Flow, sockdiag.Direction, hangup.PodName)) (*flowsNamespaces, error) {
 	found, err := n.Find()
 	if err != nil {
 		return nil, fmt.Errorf("find pods: %w", err)
 	}
 	counts, x := new(flowsNamespaces), n.flowsReader()
 	for _, ns := range found.Pods {
-		var of podName
-		of.namespace, of.pod = ns.Pod.Labels()
-		if q.pod.namespace != "" && q.pod.namespace != of.namespace || q.pod.pod != "" && q.pod.pod != of.pod {
+		of := ns.Pod.Labels()
+		if q.pod.Namespace != "" && q.pod.Namespace != of.Namespace || q.pod.Pod != "" && q.pod.Pod != of.Pod {
 			continue
 		}
 		entered := false
@@ -38,7 +38,7 @@ func (n *node) eachFlow(ctx context.Context, q *flowsQuery, add func(*sockdiag.F
 			counts.Ended++
 		default:
 			counts.Failed++
-			counts.err = cmp.Or(counts.err, fmt.Errorf("read pod %s/%s: %w", of.namespace, of.pod, err))
+			counts.err = cmp.Or(counts.err, fmt.Errorf("read pod %s: %w", of, err))
 		}
 	}
 	return counts, nil

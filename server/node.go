@@ -95,8 +95,7 @@ func podNamespace(n *namespaces.PodNamespace) hangup.Namespace {
 		Namespace: n.Pod.Namespace, Name: n.Pod.Name, UID: uid, Started: n.Started,
 		Owns: func(cgroup string) bool { return namespaces.ParseOrigin(cgroup).PodUID == uid },
 	}
-	namespace, name := pod.Labels()
-	return hangup.Namespace{Name: namespace + "/" + name, Inode: n.ID.Inode, Do: n.Do, Pod: pod}
+	return hangup.Namespace{Name: pod.Labels().String(), Inode: n.ID.Inode, Do: n.Do, Pod: pod}
 }
 
 // errNoPod means that there is no pod for the self-test.
