@@ -88,6 +88,19 @@ func (f *fakeHangUpper) acted() []string {
 	return acted
 }
 
+// blockShop makes the action of the policy shop close begun and wait for free.
+func blockShop(f *fixture) (begun, free chan struct{}) {
+	begun, free = make(chan struct{}), make(chan struct{})
+	f.hang.hangUp = func(_ context.Context, a hangup.Request) (*hangup.Report, error) {
+		if a.Policy == "shop" {
+			close(begun)
+			<-free
+		}
+		return outcome(hangup.Closed, 1), nil
+	}
+	return begun, free
+}
+
 func lastRecord(f *fixture) audit.Record {
 	records := f.config.Audit.Records()
 	return records[len(records)-1]
@@ -316,14 +329,7 @@ func TestPodsAtTheTimeOfTheAction(t *testing.T) {
 			return found, nil
 		}
 	})
-	begun, free := make(chan struct{}), make(chan struct{})
-	f.hang.hangUp = func(_ context.Context, a hangup.Request) (*hangup.Report, error) {
-		if a.Policy == "shop" {
-			close(begun)
-			<-free
-		}
-		return outcome(hangup.Closed, 1), nil
-	}
+	begun, free := blockShop(f)
 	var done sync.WaitGroup
 	done.Go(func() { f.post(t, notify(podAlert("shop", "shop", "10.0.0.5"))) })
 	<-begun
