@@ -48,7 +48,7 @@ type NodeConfig struct {
 type Found struct {
 	// Pods are the namespaces of one pod each. Pod is never nil.
 	Pods []hangup.Namespace
-	// Node counts the node's own namespaces, and Other those of no pod or of several.
+	// Node counts the node's own namespaces, and Other the namespaces of no pod or of several.
 	Node, Other int
 	// HostNetwork counts pods in the node's namespace, and Unnamed those without a known name.
 	HostNetwork, Unnamed int

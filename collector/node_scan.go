@@ -147,7 +147,7 @@ func (s *nodeScan) readPod(ctx context.Context, p *podState) {
 	s.results = append(s.results, one)
 }
 
-// addSources adds the results of a namespace to those of the scan. The first error stays.
+// addSources adds the results of a namespace to the results of the scan. The first error stays.
 func (s *nodeScan) addSources(p *podState, tcp, mptcp sourceResult) {
 	if err := errors.Join(tcp.err, mptcp.err); err != nil && s.failure == nil {
 		s.failure, s.failed = err, p.name()
@@ -158,7 +158,7 @@ func (s *nodeScan) addSources(p *podState, tcp, mptcp sourceResult) {
 	s.result.mptcp.err = cmp.Or(s.result.mptcp.err, mptcp.err)
 }
 
-// withoutPods returns the metrics without those of the pods.
+// withoutPods removes the metrics of the pods.
 func withoutPods(metrics []prometheus.Metric, pods map[hangup.PodName]bool) []prometheus.Metric {
 	if len(pods) == 0 {
 		return metrics
