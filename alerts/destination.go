@@ -31,9 +31,11 @@ func (t *target) includes(to netip.AddrPort) bool {
 		(len(t.ports) == 0 || slices.Contains(t.ports, to.Port()))
 }
 
-func (t *target) key() string {
-	return t.namespace + " " + t.pod + " " + t.destination + " " + t.port
-}
+func (t *target) key() string { return t.namespace + " " + t.pod + " " + t.place() }
+
+// place is the destination without the pod. The breaker of a policy counts places: the failover
+// of one server concerns every pod that has connections to it.
+func (t *target) place() string { return t.destination + " " + t.port }
 
 // refusal is a decision not to act on an alert.
 type refusal struct {

@@ -104,19 +104,22 @@ func (l *limiter) checkDestinations(now time.Time, p *Policy, ph *policyState, t
 		return refuse(resultBreakerOpen, "policy breaker open until %s", stamp(ph.openUntil)), nil
 	}
 	breaker := p.Limits.Breaker
-	closed, running, others := 0, 0, 0 // destinations with closed flows, with a running action, and others
+	acted, begun := make(map[string]bool), make(map[string]bool) // places with closed flows, and with a running action
+	others := 0
 	for key, d := range ph.destinations {
-		switch {
-		case len(d.actions) > 0 && key == t.key():
+		switch place := d.target.place(); {
+		case len(d.actions) > 0 && place == t.place():
 			return nil, nil
 		case len(d.actions) > 0:
-			closed++
+			acted[place] = true
 		case d.running:
-			running++
+			begun[place] = true
 		case key != t.key() && d.target.namespace == t.namespace:
 			others++
 		}
 	}
+	maps.DeleteFunc(begun, func(place string, _ bool) bool { return acted[place] })
+	closed, running := len(acted), len(begun)
 	switch {
 	case others >= maxUnfinished:
 		return refuse(resultUnfinished, "policy has %d unfinished actions", others), nil

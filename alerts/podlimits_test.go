@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"os"
 	"slices"
 	"sync"
@@ -51,6 +52,20 @@ func TestPodLimits(t *testing.T) {
 	post("bank", "web-0", resultDone)
 }
 
+// A destination counts once for the breaker of a policy, in any number of pods.
+func TestPodsOfOneDestination(t *testing.T) {
+	rules := nodeRules(t)
+	rules.Policies[0].Namespaces = []string{"shop", "bank"}
+	rules.Policies[0].Limits.Breaker = Breaker{Destinations: 1, Window: time.Hour}
+	f := nodeFixture(t, rules, nil)
+	in := func(namespace, pod, destination string) testAlert {
+		return podAlert("shop", namespace, destination, "pod", pod)
+	}
+	f.post(t, notify(in("shop", "web-0", "10.0.0.5"), in("shop", "web-1", "10.0.0.5"))).want(t, http.StatusOK, map[string]int{resultDone: 2})
+	f.post(t, notify(in("bank", "web-0", "10.0.0.5"))).want(t, http.StatusOK, map[string]int{resultDone: 1})
+	f.post(t, notify(in("bank", "web-0", "10.0.0.6"))).want(t, http.StatusOK, map[string]int{resultBreakerOpen: 1})
+}
+
 // An action in one namespace does not wait for one to the same destination in another.
 func TestPodLocks(t *testing.T) {
 	f := nodeFixture(t, nodeRules(t), nil)
@@ -65,16 +80,17 @@ func TestPodLocks(t *testing.T) {
 	first.Wait()
 }
 
-// The spread of a notification counts pods and destinations with matching flows, and those of
+// The spread of a notification counts destinations with matching flows, and those of
 // pods that could not be read.
 func TestPodSpread(t *testing.T) {
 	rules := nodeRules(t)
 	rules.Policies[0].Namespaces = []string{"shop", "bank"}
 	rules.Policies[0].Limits.Breaker = Breaker{Destinations: 2, Window: time.Hour}
 	alerts := []testAlert{
-		podAlert("shop", "shop", "10.0.0.5", "pod", "web-0"), podAlert("shop", "shop", "10.0.0.5", "pod", "web-1"),
-		podAlert("shop", "bank", "10.0.0.5", "pod", "web-0"), podAlert("shop", "shop", "10.0.0.5", "pod", "web-9"),
+		podAlert("shop", "shop", "10.0.0.5", "pod", "web-0"), podAlert("shop", "shop", "10.0.0.6", "pod", "web-1"),
+		podAlert("shop", "bank", "10.0.0.7", "pod", "web-0"), podAlert("shop", "shop", "10.0.0.8", "pod", "web-9"),
 	}
+	remotes := map[string]string{"shop/web-0": "10.0.0.5:80", "shop/web-1": "10.0.0.6:80", "bank/web-0": "10.0.0.7:80"}
 	for _, tt := range []struct {
 		name       string
 		matching   []string // pods with flows
@@ -102,7 +118,7 @@ func TestPodSpread(t *testing.T) {
 				for _, in := range a.Namespaces {
 					if slices.Contains(tt.matching, in.Name) {
 						r := plannedFlows(a).Results[0]
-						r.Namespace = in.Name
+						r.Namespace, r.Flow.Remote = in.Name, netip.MustParseAddrPort(remotes[in.Name])
 						report.Results = append(report.Results, r)
 					}
 				}

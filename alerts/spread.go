@@ -25,11 +25,11 @@ func (r *Receiver) checkSpread(ctx context.Context, jobs []job, rules *Rules) {
 	}
 	for p, jobs := range named {
 		limit := p.Limits.Breaker.Destinations
-		targets := make(map[string]*target)
+		targets, places := make(map[string]*target), make(map[string]bool)
 		for _, j := range jobs {
-			targets[j.target.key()] = j.target
+			targets[j.target.key()], places[j.target.place()] = j.target, true
 		}
-		if limit == 0 || len(targets) <= limit {
+		if limit == 0 || len(places) <= limit {
 			continue
 		}
 		exceeded, err := r.exceeds(ctx, limit, jobs, targets, rules)
@@ -48,7 +48,7 @@ func (r *Receiver) checkSpread(ctx context.Context, jobs []job, rules *Rules) {
 	}
 }
 
-// exceeds reports whether more than limit targets have flows that the jobs, of one policy,
+// exceeds reports whether more than limit destinations have flows that the jobs, of one policy,
 // would hang up. It is one dry run for all of them, with the latest startsAt.
 func (r *Receiver) exceeds(ctx context.Context, limit int, jobs []*job, targets map[string]*target, rules *Rules) (bool, error) {
 	latest := slices.MaxFunc(jobs, func(a, b *job) int { return a.alert.startsAt.Compare(b.alert.startsAt) })
@@ -86,49 +86,52 @@ func (r *Receiver) exceeds(ctx context.Context, limit int, jobs []*job, targets 
 	if err != nil {
 		return false, err
 	}
-	places, matching := placesOf(report), 0
+	peers, matching := peersOf(report), make(map[string]bool)
 	for _, t := range targets {
+		if matching[t.place()] {
+			continue
+		}
 		selector := sockdiag.Selector{Destinations: t.prefixes, Ports: sockdiag.Ports(t.ports...)}
-		for at := range places {
-			if at.isOf(t, &selector) {
-				matching++
+		for p := range peers {
+			if p.isOf(t, &selector) {
+				matching[t.place()] = true
 				break
 			}
 		}
-		if matching > limit {
+		if len(matching) > limit {
 			return true, nil
 		}
 	}
 	return false, nil
 }
 
-// place is a destination in a pod; pod is "" without node mode. An invalid remote stands for
-// every destination.
-type place struct {
+// peer is a remote address of a pod; pod is "" without node mode. An invalid remote stands for
+// every address.
+type peer struct {
 	pod    string
 	remote netip.AddrPort
 }
 
-// placesOf returns the places of the planned flows, and of the pods that could not be read.
-func placesOf(report *hangup.Report) map[place]bool {
-	places := make(map[place]bool)
+// peersOf returns the peers of the planned flows, and of the pods that could not be read.
+func peersOf(report *hangup.Report) map[peer]bool {
+	peers := make(map[peer]bool)
 	for _, result := range report.Results {
 		for _, f := range append([]sockdiag.Flow{result.Flow}, result.Subflows...) {
 			if result.Outcome == hangup.Planned {
-				places[place{result.Namespace, f.Remote}] = true
+				peers[peer{result.Namespace, f.Remote}] = true
 			}
 		}
 	}
 	for _, e := range report.NamespaceErrors {
 		if !errors.Is(e.Err, os.ErrNotExist) {
-			places[place{pod: e.Name}] = true
+			peers[peer{pod: e.Name}] = true
 		}
 	}
-	return places
+	return peers
 }
 
-// isOf reports whether the target with this selector includes the place.
-func (p *place) isOf(t *target, selector *sockdiag.Selector) bool {
+// isOf reports whether the target with this selector includes the peer.
+func (p *peer) isOf(t *target, selector *sockdiag.Selector) bool {
 	return t.includesNamed(p.pod) &&
 		(!p.remote.IsValid() || selector.MatchEndpoint(&sockdiag.Flow{Remote: p.remote}, sockdiag.Outbound))
 }
