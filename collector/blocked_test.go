@@ -81,3 +81,56 @@ type countingObserver map[string]int
 func (o countingObserver) ObservePods() (func(*hangup.Pod, *sockdiag.Flow), func(bool) []prometheus.Metric) {
 	return func(p *hangup.Pod, _ *sockdiag.Flow) { o[p.Name]++ }, func(bool) []prometheus.Metric { return nil }
 }
+
+// A client with little time does not shorten a scan for a client that joins it.
+func TestNodeShortTimeout(t *testing.T) {
+	var seconds atomic.Int32 // each pod takes one
+	c := newNodeTest(t, Config{}, &fakeNode{pods: manyPods(3)})
+	finding, joined, find := make(chan struct{}), make(chan struct{}), c.node.Find
+	c.node.Find = func() (Found, error) {
+		finding <- struct{}{}
+		<-joined
+		found, err := find()
+		for i := range found.Pods {
+			do := found.Pods[i].Do
+			found.Pods[i].Do = func(open func() error) error { seconds.Add(1); return do(open) }
+		}
+		return found, err
+	}
+	now := c.now
+	c.now = func() time.Time { return now().Add(time.Duration(seconds.Load()) * time.Second) }
+	impatient := make(chan struct{})
+	go func() {
+		defer close(impatient)
+		get(c, "0.2")
+	}()
+	<-finding
+	var body string
+	patient := make(chan struct{})
+	go func() {
+		defer close(patient)
+		body = get(c, "10")
+	}()
+	waiting := func() int {
+		c.scans.mu.Lock()
+		defer c.scans.mu.Unlock()
+		return c.scans.current.waiting
+	}
+	for waiting() != 1 || !isClosed(impatient) {
+		time.Sleep(time.Millisecond)
+	}
+	close(joined)
+	<-patient
+	if got := podsIn(body); len(got) != 3 {
+		t.Errorf("pods %q", got)
+	}
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}

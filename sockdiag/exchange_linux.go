@@ -76,7 +76,9 @@ func (c *Conn) send(kind netlink.HeaderType, flags netlink.HeaderFlags, r reques
 		reply *reply
 		err   error
 	}
-	send := func() { sent.reply, sent.err = c.transport.send(kind, netlink.Request|flags, append(r.bytes(), attrs...)) }
+	send := func() {
+		sent.reply, sent.err = c.transport.send(kind, netlink.Request|flags, append(r.bytes(), attrs...))
+	}
 	if err := c.bounded(send); err != nil {
 		return nil, fmt.Errorf("send request: %w", err)
 	}
