@@ -50,6 +50,9 @@ func TestNodeBlocked(t *testing.T) {
 	}
 	one := []string{`node_namespaces{result="failed"} 1`, `node_namespaces{result="read"} 2`}
 	check(1, one...)
+	if c.node.reader == &c.reader {
+		t.Error("the reader of the blocked read is used again")
+	}
 	check(1, one...)
 	returned := c.node.blocked.byInode[1001]
 	close(release)
