@@ -29,8 +29,14 @@ var errNotOfPod = fmt.Errorf("pod has no network namespace of its own: it is tha
 // openNamespace opens a connection. The namespace of a pod must not be that of tcphup, which
 // may be that of the node.
 func (x *action) openNamespace(in hangup.Namespace) (*namespace, error) {
-	if in.Pod != nil && (in.Do == nil || in.Inode == 0 || in.Inode == ownNamespace()) {
-		return nil, errNotOfPod
+	if in.Pod != nil {
+		own, err := ownNamespace()
+		if err != nil {
+			return nil, err
+		}
+		if in.Do == nil || in.Inode == 0 || in.Inode == own {
+			return nil, errNotOfPod
+		}
 	}
 	conn, err := x.blocked.dial(in)
 	if err != nil {
@@ -93,13 +99,13 @@ func (x *action) selectIn(ctx context.Context, in hangup.Namespace, all *targetS
 	return nil
 }
 
-// ownNamespace returns the inode of the network namespace of this process; 0 if unreadable.
-func ownNamespace() uint64 {
+// ownNamespace returns the inode of the network namespace of this process.
+func ownNamespace() (uint64, error) {
 	var st unix.Stat_t
 	if err := unix.Stat("/proc/self/ns/net", &st); err != nil {
-		return 0
+		return 0, fmt.Errorf("read own network namespace: %w", err)
 	}
-	return st.Ino
+	return st.Ino, nil
 }
 
 // closeNamespaces closes the connections of selectTargets.

@@ -147,8 +147,8 @@ func cgroupPaths(pid int) ([]string, error) {
 	return paths, nil
 }
 
-// restrictsOwners reports whether only some processes may hold the socket: those of the owner
-// filter, or those of the pod.
+// restrictsOwners reports whether only processes of the owner filter, or of the pod, may hold the
+// socket.
 func (x *action) restrictsOwners(t *target) bool { return !x.Owner.IsZero() || t.pod() != nil }
 
 // ownersMatch reports whether each holder still has the socket, matches the owner filter and

@@ -47,7 +47,7 @@ func namespaceOf(t *testing.T, p *pods.Pod) hangup.Namespace {
 		if err != nil {
 			return err
 		}
-		defer ns.Close()
+		defer func() { _ = ns.Close() }()
 		if cgroup, _ := os.ReadFile(directory + "/cgroup"); !owns(string(cgroup)) || inode() != in.Inode {
 			return os.ErrNotExist
 		}
@@ -83,12 +83,13 @@ func pass(t *testing.T, from *testapp.App, fd int, to *testapp.App) (mailbox int
 	return mailbox
 }
 
-func take(t *testing.T, app *testapp.App, mailbox int) (fd int) {
+// take takes a descriptor that the process was given.
+func take(t *testing.T, app *testapp.App, mailbox int) {
 	t.Helper()
+	var fd int
 	if _, err := fmt.Sscanf(app.Call("take %d", mailbox), "take ok %d", &fd); err != nil {
 		t.Fatal(err)
 	}
-	return fd
 }
 
 // A socket of a pod's namespace that a process outside of the pod holds, or no visible process,

@@ -17,8 +17,8 @@ import (
 // after the permission check, and duplicates nothing.
 const noDescriptor = 1<<31 - 1
 
-// probeProcesses checks access to the descriptors of every application process in /proc, or of
-// those of a pod.
+// probeProcesses checks access to the descriptors of every application process in /proc, or in
+// a pod.
 func probeProcesses(pod *hangup.Pod) Check {
 	check := Check{Name: "processes"}
 	proc, err := openProc()

@@ -28,8 +28,8 @@ type HangUpper interface {
 	// When ctx ends first, it closes no further flow, returns soon and reports the rest as
 	// Planned without an error. An error concerns the whole action, such as a failed dump;
 	// errors of single flows and namespaces are in the report. Concurrent calls never overlap
-	// in namespace, destination and port, except dry runs. HangUp must not change the slices of the request.
-	// It calls Begin and Done of the request as described there.
+	// in namespace, destination and port, except dry runs. HangUp must not change the slices of
+	// the request. It calls Begin and Done of the request as described there.
 	HangUp(ctx context.Context, request hangup.Request) (*hangup.Report, error)
 }
 

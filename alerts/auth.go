@@ -31,10 +31,9 @@ type tokenFile string
 
 // sender identifies the sender of a request by its token.
 type sender struct {
-	files []string // the token files that have the token
-	// unusable are the token files that could not be read, and err is the cause.
-	unusable []string
-	err      error
+	files   []string // the token files that have the token
+	without []string // those that do not have it
+	err     error    // of those that could not be read
 }
 
 // identify returns the token files that have the token of the request. The error is
@@ -50,7 +49,7 @@ func identify(r *http.Request, files []string) (sender, error) {
 	for _, file := range files {
 		tokens, err := tokenFile(file).read()
 		if err != nil {
-			s.unusable, s.err = append(s.unusable, file), errors.Join(s.err, err)
+			s.err = errors.Join(s.err, err)
 			continue
 		}
 		found := 0
@@ -59,6 +58,8 @@ func identify(r *http.Request, files []string) (sender, error) {
 		}
 		if ok && found == 1 {
 			s.files = append(s.files, file)
+		} else {
+			s.without = append(s.without, file)
 		}
 	}
 	switch {
@@ -77,10 +78,10 @@ func (r *Receiver) checkSender(p *Policy, s sender) *refusal {
 	switch {
 	case file == "", slices.Contains(s.files, file):
 		return nil
-	case slices.Contains(s.unusable, file):
-		return refuse(resultError, "token file of the policy cannot be read")
-	default:
+	case slices.Contains(s.without, file):
 		return refuse(resultNotAllowed, "token of the request is not one of the policy")
+	default: // it could not be read, or a reload has just set it
+		return refuse(resultError, "token file of the policy cannot be read")
 	}
 }
 

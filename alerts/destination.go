@@ -13,7 +13,7 @@ import (
 
 // target is the destination of an action, checked against the policy.
 type target struct {
-	// namespace and pod are those of Kubernetes, both empty without node mode; an empty pod
+	// namespace and pod are names of Kubernetes. Both are empty without node mode; an empty pod
 	// means every pod of the namespace.
 	namespace, pod string
 	// destination and port are canonical text for records and keys; an empty port means

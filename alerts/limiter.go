@@ -9,8 +9,9 @@ import (
 )
 
 // limiter holds cooldowns, circuit breakers and unfinished actions per policy and
-// destination, in node mode also per namespace and pod. The state is in memory only: it survives a reload and is lost by a restart.
-// A destination has an entry only after an action on it, until its limits have expired.
+// destination, in node mode also per namespace and pod. The state is in memory only: it
+// survives a reload and is lost by a restart. A destination has an entry only after an action
+// on it, until its limits have expired.
 type limiter struct {
 	mu       sync.Mutex
 	policies map[string]*policyState

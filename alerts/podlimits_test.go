@@ -54,14 +54,7 @@ func TestPodLimits(t *testing.T) {
 // An action in one namespace does not wait for one to the same destination in another.
 func TestPodLocks(t *testing.T) {
 	f := nodeFixture(t, nodeRules(t), nil)
-	begun, free := make(chan struct{}), make(chan struct{})
-	f.hang.hangUp = func(_ context.Context, a hangup.Request) (*hangup.Report, error) {
-		if a.Policy == "shop" {
-			close(begun)
-			<-free
-		}
-		return outcome(hangup.Closed, 1), nil
-	}
+	begun, free := blockShop(f)
 	var first sync.WaitGroup
 	first.Go(func() {
 		f.post(t, notify(podAlert("shop", "shop", "10.0.0.5", "pod", "web-0"))).want(t, http.StatusOK, map[string]int{resultDone: 1})

@@ -20,9 +20,6 @@ const (
 	podLabel       = "pod"
 )
 
-// unknownNamespace is the label value of the pods without a known name.
-const unknownNamespace = "_unknown"
-
 // exportedPodLabels are like exportedLabels, in node mode.
 var exportedPodLabels = []string{"exported_namespace", "exported_pod"}
 
@@ -49,7 +46,7 @@ func (p *Policy) podsOf(alert map[string]string) (namespace, pod string, r *refu
 	switch {
 	case namespace == "":
 		r = refuse(resultNoNamespace, "label %s is missing", namespaceLabel)
-	case namespace == unknownNamespace:
+	case namespace == hangup.UnknownNamespace:
 		r = refuse(resultNotAllowed, "namespace %s has the pods without a known name, which are left alone", namespace)
 	case !slices.Contains(p.Namespaces, namespace):
 		r = refuse(resultNotAllowed, "namespace %s is not allowed by the policy", text.Quote(namespace))
@@ -94,18 +91,20 @@ const startMargin = time.Second
 func selectPods(all []hangup.Namespace, startsAt time.Time, targets ...*target) pods {
 	var p pods
 	for _, in := range all {
-		pod := in.Pod
-		switch {
-		case pod == nil: // not the namespace of a pod
-		case pod.Name == "" || pod.Namespace == "" || pod.Namespace == unknownNamespace:
+		if in.Pod == nil {
+			continue // not the namespace of a pod
+		}
+		name := in.Pod.Labels()
+		switch started := in.Pod.Started; {
+		case name.Namespace == hangup.UnknownNamespace:
 			p.unnamed++
-		case !slices.ContainsFunc(targets, func(t *target) bool { return t.includesPod(pod.Namespace, pod.Name) }):
-		case pod.Started.IsZero():
+		case !slices.ContainsFunc(targets, func(t *target) bool { return t.includesPod(name) }):
+		case started.IsZero():
 			p.ageless++
-		case pod.Started.After(startsAt.Add(-startMargin)):
+		case started.After(startsAt.Add(-startMargin)):
 			p.younger++
 		default:
-			in.Name = pod.Namespace + "/" + pod.Name
+			in.Name = name.String()
 			p.namespaces = append(p.namespaces, in)
 		}
 	}
@@ -117,14 +116,14 @@ func (p *pods) mayBeUnnamed(t *target) bool {
 	return p.unnamed > 0 && (t.pod == "" || len(p.namespaces)+p.younger+p.ageless == 0)
 }
 
-func (t *target) includesPod(namespace, pod string) bool {
-	return namespace == t.namespace && (t.pod == "" || pod == t.pod)
+func (t *target) includesPod(p hangup.PodName) bool {
+	return p.Namespace == t.namespace && (t.pod == "" || p.Pod == t.pod)
 }
 
 // includesNamed is includesPod for a name NAMESPACE/POD. Without node mode it is true.
 func (t *target) includesNamed(name string) bool {
 	namespace, pod, _ := strings.Cut(name, "/")
-	return t.namespace == "" || t.includesPod(namespace, pod)
+	return t.namespace == "" || t.includesPod(hangup.PodName{Namespace: namespace, Pod: pod})
 }
 
 // summary counts the pods of a target as text.

@@ -37,7 +37,7 @@ func podNamed(name string) hangup.Namespace {
 func nodePods() []hangup.Namespace {
 	young, ageless := podNamed("shop/young"), podNamed("shop/ageless")
 	young.Pod.Started, ageless.Pod.Started = testNow.Add(-time.Minute-startMargin+time.Nanosecond), time.Time{}
-	unnamed, unknown := podNamed("/"), podNamed(unknownNamespace+"/uid")
+	unnamed, unknown := podNamed("/"), podNamed(hangup.UnknownNamespace+"/uid")
 	return []hangup.Namespace{
 		{Name: "node"}, podNamed("shop/web-0"), podNamed("shop/web-1"), young, ageless, podNamed("bank/web-0"), podNamed("shop-2/web-0"), unnamed, unknown,
 	}
@@ -86,6 +86,19 @@ func (f *fakeHangUpper) acted() []string {
 		acted = append(acted, strings.Join(names, " "))
 	}
 	return acted
+}
+
+// blockShop makes the action of the policy shop close begun and wait for free.
+func blockShop(f *fixture) (begun, free chan struct{}) {
+	begun, free = make(chan struct{}), make(chan struct{})
+	f.hang.hangUp = func(_ context.Context, a hangup.Request) (*hangup.Report, error) {
+		if a.Policy == "shop" {
+			close(begun)
+			<-free
+		}
+		return outcome(hangup.Closed, 1), nil
+	}
+	return begun, free
 }
 
 func lastRecord(f *fixture) audit.Record {
@@ -271,7 +284,7 @@ func TestNodeRules(t *testing.T) {
 		{"no node", false, []string{"shop"}, `policy "shop": namespaces needs node mode (--node)`},
 		{"no node, none", false, nil, ""},
 		{"pattern", true, []string{"shop", "*"}, `policy "shop": namespaces: "*" is not the name of a Kubernetes namespace`},
-		{"unknown", true, []string{unknownNamespace}, `policy "shop": namespaces: "_unknown" is not the name`},
+		{"unknown", true, []string{hangup.UnknownNamespace}, `policy "shop": namespaces: "_unknown" is not the name`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			rules := nodeRules(t)
@@ -316,14 +329,7 @@ func TestPodsAtTheTimeOfTheAction(t *testing.T) {
 			return found, nil
 		}
 	})
-	begun, free := make(chan struct{}), make(chan struct{})
-	f.hang.hangUp = func(_ context.Context, a hangup.Request) (*hangup.Report, error) {
-		if a.Policy == "shop" {
-			close(begun)
-			<-free
-		}
-		return outcome(hangup.Closed, 1), nil
-	}
+	begun, free := blockShop(f)
 	var done sync.WaitGroup
 	done.Go(func() { f.post(t, notify(podAlert("shop", "shop", "10.0.0.5"))) })
 	<-begun

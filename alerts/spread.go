@@ -109,8 +109,7 @@ type place struct {
 	remote netip.AddrPort
 }
 
-// placesOf returns the places of the planned flows, and those of the pods that could not be
-// read.
+// placesOf returns the places of the planned flows, and of the pods that could not be read.
 func placesOf(report *hangup.Report) map[place]bool {
 	places := make(map[place]bool)
 	for _, result := range report.Results {

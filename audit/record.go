@@ -37,8 +37,8 @@ type Record struct {
 	Fingerprint string    `json:"fingerprint"`
 	StartsAt    time.Time `json:"starts_at,omitzero"`
 	ExternalURL string    `json:"external_url,omitempty"`
-	// Namespace and Pod are those of Kubernetes: of a flow record those of the flow, else those
-	// that the alert names. Both are empty without node mode, and Pod if the alert is about
+	// Namespace and Pod are names of Kubernetes: the pod of the flow in a flow record, otherwise
+	// the labels of the alert. Both are empty without node mode, and Pod if the alert is about
 	// every pod of the namespace.
 	Namespace   string                 `json:"namespace,omitempty"`
 	Pod         string                 `json:"pod,omitempty"`

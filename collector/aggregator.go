@@ -20,7 +20,7 @@ type aggregator struct {
 	listIdle     bool                 // collect aggregate.idleTimes in this scan
 }
 
-// namespaceState is what remains of the scans of a network namespace.
+// namespaceState is the state of a network namespace between scans.
 type namespaceState struct {
 	outbound, inbound *reserved
 	tcp, mptcp        *firstSeenTable // by protocol

@@ -1,6 +1,6 @@
-// Package collector exports the TCP and MPTCP sockets of a network namespace as
-// Prometheus metrics: the number of sockets per destination, their idle time, and
-// stalled connections.
+// Package collector exports the TCP and MPTCP sockets of a network namespace, or of those of
+// the pods of a node, as Prometheus metrics: the number of sockets per destination, their idle
+// time, and stalled connections.
 //
 // A scrape streams one dump of all sockets into an aggregate per destination and buffers
 // no sockets. Memory grows with the number of destinations, which is limited, and by

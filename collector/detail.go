@@ -26,8 +26,8 @@ var (
 		states: []sockdiag.State{sockdiag.Established, sockdiag.SynSent, sockdiag.CloseWait, sockdiag.TimeWait},
 		bounds: idleBuckets[:],
 	}
-	// nodeDetail has 15 series for each destination of a pod. The bounds include those of
-	// deploy/rules.yml and deploy/dashboard.json.
+	// nodeDetail has 15 series for each destination of a pod. deploy/rules.yml and
+	// deploy/dashboard.json select its bounds.
 	nodeDetail = detail{
 		states: []sockdiag.State{sockdiag.Established},
 		bounds: []time.Duration{time.Minute, 10 * time.Minute, time.Hour, 2 * time.Hour},

@@ -64,7 +64,7 @@ func asHistogram(f family) family {
 }
 
 // families returns all families, without the histograms that are not selected. Those of a
-// failed source add no metrics. node selects those of Config.Node.
+// failed source add no metrics. node selects the families of Config.Node.
 func families(selected []Histogram, node bool) []family {
 	d := sidecarDetail
 	if node {

@@ -29,7 +29,7 @@ type flowsQuery struct {
 	protocol sockdiag.Protocol
 	order    int // index into flowOrders
 	limit    int
-	pod      podName // empty names match every pod
+	pod      hangup.PodName // empty names match every pod
 }
 
 // flowJSON is one flow of the response.
@@ -119,9 +119,9 @@ func parseFlowsQuery(raw string, node bool) (flowsQuery, error) {
 		}
 		switch {
 		case node && name == "namespace":
-			q.pod.namespace = values[0]
+			q.pod.Namespace = values[0]
 		case node && name == "pod":
-			q.pod.pod = values[0]
+			q.pod.Pod = values[0]
 		default:
 			if err := q.set(name, values[0]); err != nil {
 				return q, err
@@ -178,7 +178,7 @@ func (q *flowsQuery) set(name, value string) (err error) {
 func (c *Collector) selectFlows(ctx context.Context, q flowsQuery) (found *flowsJSON, err error) {
 	found = &flowsJSON{Flows: []*flowJSON{}} // not null in JSON
 	now := c.now()
-	add := func(f *sockdiag.Flow, direction sockdiag.Direction, of podName) {
+	add := func(f *sockdiag.Flow, direction sockdiag.Direction, of hangup.PodName) {
 		found.Matched++
 		found.Flows = append(found.Flows, c.flowJSON(f, direction, of, now))
 		if len(found.Flows) == 2*q.limit {
@@ -187,9 +187,12 @@ func (c *Collector) selectFlows(ctx context.Context, q flowsQuery) (found *flows
 	}
 	if c.node != nil {
 		found.Namespaces, err = c.node.eachFlow(ctx, &q, add)
+		if n := found.Namespaces; err == nil && n.err != nil {
+			c.logger.Error("cannot read flows of pods", "failed", n.Failed, "err", n.err)
+		}
 	} else {
 		x := &reader{dial: c.dial, ephemeralPorts: c.ephemeralPorts, mptcpInUse: func() bool { return true }}
-		err = x.eachFlow(ctx, &q, 0, func(f *sockdiag.Flow, d sockdiag.Direction) { add(f, d, podName{}) })
+		err = x.eachFlow(ctx, &q, 0, func(f *sockdiag.Flow, d sockdiag.Direction) { add(f, d, hangup.PodName{}) })
 	}
 	found.truncate(&q)
 	found.Truncated = found.Matched > len(found.Flows)
@@ -224,8 +227,8 @@ func (x *reader) eachFlow(ctx context.Context, q *flowsQuery, netns uint64, add 
 	return nil
 }
 
-func (c *Collector) flowJSON(f *sockdiag.Flow, direction sockdiag.Direction, of podName, now time.Time) *flowJSON {
-	out := &flowJSON{Namespace: of.namespace, Pod: of.pod, FlowJSON: hangup.NewFlowJSON(f, direction)}
+func (c *Collector) flowJSON(f *sockdiag.Flow, direction sockdiag.Direction, of hangup.PodName, now time.Time) *flowJSON {
+	out := &flowJSON{Namespace: of.Namespace, Pod: of.Pod, FlowJSON: hangup.NewFlowJSON(f, direction)}
 	if first, known := c.FirstSeen(f); known {
 		out.AgeSeconds = hangup.SecondsJSON(max(0, now.Sub(first)), true)
 	}
@@ -246,6 +249,8 @@ type flowsNamespaces struct {
 	Read   int `json:"read"`
 	Failed int `json:"failed"`
 	Ended  int `json:"ended"`
+
+	err error // the first one of those that failed
 }
 
 // truncate keeps the first flows in the order of the query.

@@ -34,7 +34,8 @@ type NodeConfig struct {
 	Find func() (Found, error)
 	// Budget is the processor time after which a scan begins to read no further namespace; 0
 	// means no limit. The next scan begins with the namespaces whose last scan is longest ago.
-	// A scan reads at least one. The time to find the pods does not count.
+	// A scan reads at least one. The time to find the pods does not count. Whatever the budget,
+	// no namespace is begun after two thirds of the time that a scrape has.
 	Budget time.Duration
 	// MaxDestinationsPerPod limits the destinations, and the inbound ports, of each pod with
 	// series of their own; 0 means DefaultMaxDestinationsPerPod. If all pods together exceed
@@ -48,7 +49,7 @@ type NodeConfig struct {
 type Found struct {
 	// Pods are the namespaces of one pod each. Pod is never nil.
 	Pods []hangup.Namespace
-	// Node counts the node's own namespaces, and Other those of no pod or of several.
+	// Node counts the node's own namespaces, and Other the namespaces of no pod or of several.
 	Node, Other int
 	// HostNetwork counts pods in the node's namespace, and Unnamed those without a known name.
 	HostNetwork, Unnamed int
@@ -84,10 +85,9 @@ type node struct {
 	pods map[uint64]*podState // by inode of the namespace
 
 	// Dependencies of a scan.
-	clock   func() time.Duration // since boot
-	cpuTime func() time.Duration // processor time of the calling thread
-
-	newReader func() *reader // for FlowsHandler
+	clock     func() time.Duration // since boot
+	cpuTime   func() time.Duration // processor time of the calling thread
+	newReader func() *reader       // for FlowsHandler
 
 	reader  *reader // of scans; replaced when it is blocked
 	blocked blockedReads
@@ -103,7 +103,10 @@ type podState struct {
 }
 
 func newNode(config Config, limit int) (*node, error) {
-	n := &node{NodeConfig: *config.Node, limit: limit, table: new(sockdiag.Table), clock: boottime.Now, cpuTime: threadTime, newReader: newPodReader, blocked: blockedReads{limit: blockedAfter}}
+	n := &node{
+		NodeConfig: *config.Node, limit: limit, table: new(sockdiag.Table),
+		clock: boottime.Now, cpuTime: threadTime, newReader: newPodReader, blocked: blockedReads{limit: blockedAfter},
+	}
 	n.MaxDestinationsPerPod = cmp.Or(n.MaxDestinationsPerPod, DefaultMaxDestinationsPerPod)
 	switch {
 	case n.Find == nil:
@@ -156,7 +159,7 @@ func (n *node) update(namespaces []hangup.Namespace, kind int) (pods []*podState
 	defer n.mu.Unlock()
 	old := n.pods
 	n.pods = make(map[uint64]*podState, len(namespaces))
-	byName := make(map[podName]int, len(namespaces)) // index in pods
+	byName := make(map[hangup.PodName]int, len(namespaces)) // index in pods
 	for _, ns := range namespaces {
 		p := old[ns.Inode]
 		if p == nil || p.namespace.Pod.UID != ns.Pod.UID || !p.namespace.Pod.Started.Equal(ns.Pod.Started) {
@@ -189,16 +192,13 @@ func (n *node) drop(p *podState) {
 }
 
 func (p *podState) setNamespace(ns hangup.Namespace) {
-	namespace, pod := ns.Pod.Labels()
-	if p.labels == nil || p.labels[0].GetValue() != namespace || p.labels[1].GetValue() != pod {
-		p.labels = []*dto.LabelPair{exposition.Label("namespace", namespace), exposition.Label("pod", pod)}
+	if name := ns.Pod.Labels(); p.labels == nil || p.name() != name {
+		p.labels = []*dto.LabelPair{exposition.Label("namespace", name.Namespace), exposition.Label("pod", name.Pod)}
 	}
 	p.namespace = ns
 }
 
-func (p *podState) name() podName {
-	return podName{p.labels[0].GetValue(), p.labels[1].GetValue()}
-}
+func (p *podState) name() hangup.PodName { return p.namespace.Pod.Labels() }
 
 // share returns the largest limit for which the sum of min(size, limit) is at most bound, or
 // the largest size if all fit.

@@ -65,8 +65,24 @@ func BenchmarkNode(b *testing.B) {
 			var m runtime.MemStats
 			runtime.ReadMemStats(&m)
 			b.ReportMetric(float64(m.HeapAlloc)/1e6, "heap-MB")
+			runtime.KeepAlive(h)
+			b.ReportMetric(float64(residentBytes(b))/1e6, "resident-MB")
 		})
 	}
+}
+
+// residentBytes returns the resident memory of this process.
+func residentBytes(b *testing.B) int {
+	b.Helper()
+	text, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		b.Fatal(err)
+	}
+	var size, resident int
+	if _, err := fmt.Sscan(string(text), &size, &resident); err != nil {
+		b.Fatal(err)
+	}
+	return resident * os.Getpagesize()
 }
 
 // discardResponse is a client that reads nothing.

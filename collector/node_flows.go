@@ -1,11 +1,13 @@
 package collector
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 
+	"tcphup/hangup"
 	"tcphup/sockdiag"
 )
 
@@ -26,16 +28,15 @@ func (n *node) newFlowsReader() *reader {
 
 // eachFlow calls add for each flow of the node that matches the query. It fails only if the pods
 // cannot be found, or when ctx ends.
-func (n *node) eachFlow(ctx context.Context, q *flowsQuery, add func(*sockdiag.Flow, sockdiag.Direction, podName)) (*flowsNamespaces, error) {
+func (n *node) eachFlow(ctx context.Context, q *flowsQuery, add func(*sockdiag.Flow, sockdiag.Direction, hangup.PodName)) (*flowsNamespaces, error) {
 	found, err := n.Find()
 	if err != nil {
 		return nil, fmt.Errorf("find pods: %w", err)
 	}
 	counts, x := new(flowsNamespaces), n.newFlowsReader()
 	for _, ns := range found.Pods {
-		var of podName
-		of.namespace, of.pod = ns.Pod.Labels()
-		if q.pod.namespace != "" && q.pod.namespace != of.namespace || q.pod.pod != "" && q.pod.pod != of.pod {
+		of := ns.Pod.Labels()
+		if q.pod.Namespace != "" && q.pod.Namespace != of.Namespace || q.pod.Pod != "" && q.pod.Pod != of.Pod {
 			continue
 		}
 		if n.blocked.has(ns.Inode) {
@@ -56,6 +57,7 @@ func (n *node) eachFlow(ctx context.Context, q *flowsQuery, add func(*sockdiag.F
 			counts.Ended++
 		default:
 			counts.Failed++
+			counts.err = cmp.Or(counts.err, fmt.Errorf("read pod %s: %w", of, err))
 			x = n.newFlowsReader() // the connection may be blocked
 		}
 	}

@@ -33,16 +33,13 @@ type nodeScan struct {
 	result  *result
 	observe func(*hangup.Pod, *sockdiag.Flow) // of a NodeObserver; may be nil
 	results []*namespaceResult
-	partial map[podName]bool // pods whose dump failed
-	used    time.Duration    // processor time in namespaces
-	start   time.Time        // of Collector.now
-	begun   time.Time        // the same time of the system clock
-	failure error            // the first one, of the pod failed
-	failed  podName
+	partial map[hangup.PodName]bool // pods whose dump failed
+	used    time.Duration           // processor time in namespaces
+	start   time.Time               // of Collector.now
+	begun   time.Time               // the same time of the system clock
+	failure error                   // the first one, of the pod failed
+	failed  hangup.PodName
 }
-
-// podName has the values of the labels namespace and pod.
-type podName struct{ namespace, pod string }
 
 // scanNode reads the namespaces of the pods of a node, for the callers of Collector.scans.
 func (c *Collector) scanNode(ctx context.Context) *result {
@@ -55,7 +52,7 @@ func (c *Collector) scanNode(ctx context.Context) *result {
 		failed := sourceResult{err: err, took: c.now().Sub(start)}
 		return &result{tcp: failed, mptcp: failed, node: &nodeResult{spent: n.spent}, idleListed: n.reader.aggregator.listIdle}
 	}
-	s := &nodeScan{Collector: c, reader: n.reader, partial: make(map[podName]bool), result: &result{
+	s := &nodeScan{Collector: c, reader: n.reader, partial: make(map[hangup.PodName]bool), result: &result{
 		idleListed: n.reader.aggregator.listIdle,
 		node: &nodeResult{found: true, counts: NodeCounts{
 			Node: found.Node, Other: found.Other, HostNetwork: found.HostNetwork, Unnamed: found.Unnamed,
@@ -109,7 +106,7 @@ func (s *nodeScan) readPods(ctx context.Context, namespaces []hangup.Namespace) 
 	}
 	if s.failure != nil {
 		s.logger.Log(ctx, errorLevel(s.failure), "cannot read sockets of pods", "failed", counts.Failed,
-			"namespace", s.failed.namespace, "pod", s.failed.pod, "err", s.failure)
+			"namespace", s.failed.Namespace, "pod", s.failed.Pod, "err", s.failure)
 	}
 }
 
@@ -202,7 +199,7 @@ func (s *nodeScan) replaceReader(table *sockdiag.Table) {
 	}
 }
 
-// addSources adds the results of a namespace to those of the scan. The first error stays.
+// addSources adds the results of a namespace to the results of the scan. The first error stays.
 func (s *nodeScan) addSources(p *podState, tcp, mptcp sourceResult) {
 	if err := errors.Join(tcp.err, mptcp.err); err != nil && s.failure == nil {
 		s.failure, s.failed = err, p.name()
@@ -213,23 +210,23 @@ func (s *nodeScan) addSources(p *podState, tcp, mptcp sourceResult) {
 	s.result.mptcp.err = cmp.Or(s.result.mptcp.err, mptcp.err)
 }
 
-// withoutPods returns the metrics without those of the pods.
-func withoutPods(metrics []prometheus.Metric, pods map[podName]bool) []prometheus.Metric {
+// withoutPods removes the metrics of the pods.
+func withoutPods(metrics []prometheus.Metric, pods map[hangup.PodName]bool) []prometheus.Metric {
 	if len(pods) == 0 {
 		return metrics
 	}
 	return slices.DeleteFunc(slices.Clone(metrics), func(m prometheus.Metric) bool {
 		var written dto.Metric
-		var of podName
+		var of hangup.PodName
 		if err := m.Write(&written); err != nil {
 			return false // the gatherer reports it
 		}
 		for _, l := range written.GetLabel() {
 			switch l.GetName() {
 			case "namespace":
-				of.namespace = l.GetValue()
+				of.Namespace = l.GetValue()
 			case "pod":
-				of.pod = l.GetValue()
+				of.Pod = l.GetValue()
 			}
 		}
 		return pods[of]

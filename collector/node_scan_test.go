@@ -260,14 +260,14 @@ type podRecorder struct {
 
 func (w *podRecorder) ObservePods() (func(*hangup.Pod, *sockdiag.Flow), func(bool) []prometheus.Metric) {
 	w.seen = nil
-	counts := make(map[podName]int)
+	counts := make(map[hangup.PodName]int)
 	return func(p *hangup.Pod, f *sockdiag.Flow) {
 			w.seen = append(w.seen, p.Name+" "+f.Remote.String())
-			counts[podName{p.Namespace, p.Name}]++
+			counts[p.Labels()]++
 		}, func(complete bool) (all []prometheus.Metric) {
 			w.complete = append(w.complete, complete)
 			for of, n := range counts {
-				all = append(all, prometheus.MustNewConstMetric(w.desc, prometheus.GaugeValue, float64(n), of.namespace, of.pod))
+				all = append(all, prometheus.MustNewConstMetric(w.desc, prometheus.GaugeValue, float64(n), of.Namespace, of.Pod))
 			}
 			return all
 		}

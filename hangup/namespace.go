@@ -1,6 +1,9 @@
 package hangup
 
-import "time"
+import (
+	"cmp"
+	"time"
+)
 
 // Namespace is a network namespace. The zero value is the namespace of this process.
 type Namespace struct {
@@ -36,11 +39,22 @@ const UnknownNamespace = "_unknown"
 
 // Labels returns the values of the labels namespace and pod: UnknownNamespace and the uid if
 // the name is unknown.
-func (p *Pod) Labels() (namespace, pod string) {
+func (p *Pod) Labels() PodName {
 	if p.Namespace == "" || p.Name == "" {
-		return UnknownNamespace, p.UID
+		return PodName{UnknownNamespace, p.UID}
 	}
-	return p.Namespace, p.Name
+	return PodName{p.Namespace, p.Name}
+}
+
+// PodName has the values of the labels namespace and pod. It is the zero value without node mode.
+type PodName struct{ Namespace, Pod string }
+
+// String returns NAMESPACE/POD.
+func (p PodName) String() string { return p.Namespace + "/" + p.Pod }
+
+// Compare orders pods by namespace and name.
+func (p PodName) Compare(q PodName) int {
+	return cmp.Or(cmp.Compare(p.Namespace, q.Namespace), cmp.Compare(p.Pod, q.Pod))
 }
 
 // Enter calls open in the namespace; see Do.

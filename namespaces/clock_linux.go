@@ -18,30 +18,21 @@ const minStep = 50 * time.Millisecond
 
 // origin returns the wall-clock time of the boot. Slewing of the wall clock affects
 // CLOCK_BOOTTIME as well.
-func (c *bootClock) origin() (time.Time, error) {
-	boot, uncertainty, err := readBoot()
-	if err != nil {
-		return time.Time{}, err
-	}
+func (c *bootClock) origin() time.Time {
+	boot, uncertainty := readBoot()
 	if step := boot.Sub(c.boot).Abs(); c.boot.IsZero() || step > minStep+uncertainty {
 		c.boot = boot
 	}
-	return c.boot, nil
+	return c.boot
 }
 
 // readBoot returns the wall-clock time of the boot. Its error is below uncertainty.
-func readBoot() (boot time.Time, uncertainty time.Duration, err error) {
+func readBoot() (boot time.Time, uncertainty time.Duration) {
 	const wanted, attempts = time.Millisecond, 5
 	for i := range attempts {
-		before, err := sinceBoot()
-		if err != nil {
-			return time.Time{}, 0, err
-		}
+		before := sinceBoot()
 		now := time.Now().Round(0)
-		after, err := sinceBoot()
-		if err != nil {
-			return time.Time{}, 0, err
-		}
+		after := sinceBoot()
 		if took := after - before; i == 0 || took < uncertainty {
 			boot, uncertainty = now.Add(-after), took
 		}
@@ -49,13 +40,13 @@ func readBoot() (boot time.Time, uncertainty time.Duration, err error) {
 			break
 		}
 	}
-	return boot, uncertainty, nil
+	return boot, uncertainty
 }
 
-func sinceBoot() (time.Duration, error) {
+func sinceBoot() time.Duration {
 	var ts unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
-		return 0, fmt.Errorf("read CLOCK_BOOTTIME: %w", err)
+		panic(fmt.Sprintf("read CLOCK_BOOTTIME: %v", err)) // since Linux 2.6.39
 	}
-	return time.Duration(ts.Nano()), nil
+	return time.Duration(ts.Nano())
 }

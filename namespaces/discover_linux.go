@@ -21,7 +21,7 @@ func Discover() (*Found, error) { return find("/run/netns", "/var/run/netns") }
 // find returns the network namespaces of the processes in /proc, and those with a name in the
 // directories.
 func find(directories ...string) (*Found, error) {
-	own, err := statID(unix.AT_FDCWD, "/proc/self/ns/net")
+	own, err := statID("/proc/self/ns/net")
 	if err != nil {
 		return nil, fmt.Errorf("read own network namespace: %w", err)
 	}
@@ -130,9 +130,9 @@ func readID(dir int, path string, device uint64) (ID, error) {
 	return ID{Device: device, Inode: inode}, nil
 }
 
-func statID(dir int, path string) (ID, error) {
+func statID(path string) (ID, error) {
 	var st unix.Stat_t
-	if err := unix.Fstatat(dir, path, &st, 0); err != nil {
+	if err := unix.Stat(path, &st); err != nil {
 		return ID{}, err
 	}
 	return ID{Device: st.Dev, Inode: st.Ino}, nil
@@ -170,7 +170,7 @@ func addNames(directory string, get func(ID) *Namespace) error {
 		if err := unix.Statfs(path, &fs); err != nil || fs.Type != unix.NSFS_MAGIC {
 			continue
 		}
-		id, err := statID(unix.AT_FDCWD, path)
+		id, err := statID(path)
 		if err != nil {
 			continue
 		}
@@ -189,7 +189,7 @@ func OfProcess(pid int) (ID, error) {
 		return ID{}, fmt.Errorf("read processes: %w", err)
 	}
 	defer proc.Close()
-	own, err := statID(unix.AT_FDCWD, "/proc/self/ns/net")
+	own, err := statID("/proc/self/ns/net")
 	if err != nil {
 		return ID{}, fmt.Errorf("read own network namespace: %w", err)
 	}

@@ -27,7 +27,7 @@ func discover(t *testing.T) *Found {
 // of returns the namespace of a process as Discover found it.
 func (f *Found) of(t *testing.T, pid int) *Namespace {
 	t.Helper()
-	id, err := statID(unix.AT_FDCWD, fmt.Sprintf("/proc/%d/ns/net", pid))
+	id, err := statID(fmt.Sprintf("/proc/%d/ns/net", pid))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,7 +11,6 @@ import (
 	"sync"
 	"testing"
 
-	"golang.org/x/sys/unix"
 	libcap "kernel.org/pub/linux/libs/security/libcap/cap"
 
 	"tcphup/test/kit/nstest"
@@ -21,7 +20,7 @@ import (
 // threadID returns the namespace of the calling thread.
 func threadID(t *testing.T) ID {
 	t.Helper()
-	id, err := statID(unix.AT_FDCWD, "/proc/thread-self/ns/net")
+	id, err := statID("/proc/thread-self/ns/net")
 	if err != nil {
 		t.Error(err)
 	}
@@ -65,7 +64,7 @@ func TestPrivilegedDo(t *testing.T) {
 			all.Go(func() {
 				for range 200 {
 					if err := ns.Do(func() error {
-						if id, err := statID(unix.AT_FDCWD, "/proc/self/ns/net"); err != nil || id != own.ID {
+						if id, err := statID("/proc/self/ns/net"); err != nil || id != own.ID {
 							t.Errorf("/proc/self is in %v, %v", id, err)
 						}
 						return nil
@@ -81,7 +80,7 @@ func TestPrivilegedDo(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, task := range tasks {
-			if id, err := statID(unix.AT_FDCWD, task); err == nil && id != own.ID {
+			if id, err := statID(task); err == nil && id != own.ID {
 				t.Errorf("%s is in another namespace", task)
 			}
 		}
@@ -192,11 +191,10 @@ func TestPrivilegedDoOtherProcess(t *testing.T) {
 }
 
 // setCapabilities sets the capabilities of this process. drop is removed from the effective
-// set, and from the permitted one as well if permanently is set. It returns the former ones.
-func setCapabilities(t *testing.T, drop libcap.Value, permanently bool) *libcap.Set {
+// set, and from the permitted one as well if permanently is set.
+func setCapabilities(t *testing.T, drop libcap.Value, permanently bool) {
 	t.Helper()
-	before := libcap.GetProc()
-	without, err := before.Dup()
+	without, err := libcap.GetProc().Dup()
 	if err == nil {
 		err = without.SetFlag(libcap.Effective, false, drop)
 	}
@@ -209,7 +207,6 @@ func setCapabilities(t *testing.T, drop libcap.Value, permanently bool) *libcap.
 	if err != nil {
 		t.Fatal(err)
 	}
-	return before
 }
 
 // Without CAP_SYS_PTRACE or CAP_SYS_ADMIN the error names it.

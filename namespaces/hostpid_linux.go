@@ -4,19 +4,17 @@ import (
 	"errors"
 	"fmt"
 	"os"
-
-	"golang.org/x/sys/unix"
 )
 
-// ErrNoHostPID matches errors about a /proc without the processes of the node.
-var ErrNoHostPID = errors.New("not in the pid namespace of the node: set hostPID: true in the pod, or run tcphup outside of containers")
+// errNoHostPID is the error of a /proc without the processes of the node.
+var errNoHostPID = errors.New("not in the pid namespace of the node: set hostPID: true in the pod, or run tcphup outside of containers")
 
 // checkHostPID checks that process 1 is the init of a node. In a container it is the program of
 // the container, or the process that holds the namespaces of a pod. self is the process id of
 // tcphup.
 func checkHostPID(self int) error {
 	if self == 1 {
-		return fmt.Errorf("find pods: tcphup is process 1: %w", ErrNoHostPID)
+		return fmt.Errorf("find pods: tcphup is process 1: %w", errNoHostPID)
 	}
 	origin, err := processOrigin(1)
 	switch {
@@ -25,7 +23,7 @@ func checkHostPID(self int) error {
 	case err != nil:
 		return fmt.Errorf("find pods: read cgroup of process 1: %w", err)
 	case origin.PodUID != "" || origin.Container != "":
-		return fmt.Errorf("find pods: process 1 runs in a container: %w", ErrNoHostPID)
+		return fmt.Errorf("find pods: process 1 runs in a container: %w", errNoHostPID)
 	}
 	return nil
 }
@@ -48,7 +46,7 @@ func processOrigin(tid int) (Origin, error) {
 // the node could look like that of its only readable hostNetwork pod. An AppArmor profile, for
 // example, can allow to read the processes of containers only.
 func (f *Found) nodeNamespace() (id ID, outside map[ID]bool, err error) {
-	id, err = statID(unix.AT_FDCWD, "/proc/1/ns/net")
+	id, err = statID("/proc/1/ns/net")
 	if err == nil {
 		return id, nil, nil
 	}

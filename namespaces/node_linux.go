@@ -66,17 +66,15 @@ type NodePods struct {
 // The namespace of this process is treated like any other one. If this process runs in a cgroup
 // namespace of its own, its pod is unknown and the namespace counts as Other.
 //
-// It needs CAP_SYS_PTRACE. An error matches ErrNoHostPID if /proc shows the processes of a
-// container or pod instead of those of the node.
+// It needs CAP_SYS_PTRACE, and fails if /proc shows the processes of a container or pod instead
+// of those of the node.
 func (n *Node) Discover() (*NodePods, error) {
 	if err := checkHostPID(cmp.Or(n.self, os.Getpid())); err != nil {
 		return nil, err
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if err := n.processes.begin(); err != nil {
-		return nil, err
-	}
+	n.processes.begin()
 	found, err := find()
 	if err != nil {
 		return nil, err
@@ -85,10 +83,7 @@ func (n *Node) Discover() (*NodePods, error) {
 	if err != nil {
 		return nil, err
 	}
-	boot, err := n.clock.origin()
-	if err != nil {
-		return nil, err
-	}
+	boot := n.clock.origin()
 	nodeID, outside, err := found.nodeNamespace()
 	if err != nil {
 		return nil, err

@@ -123,7 +123,7 @@ func TestPrivilegedNodeHostPID(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		node := pods.NewNode(t, testapp.Build(t))
 		node.Start(pods.Spec{})
-		if _, err := (&Node{PodLogs: node.Logs}).Discover(); !errors.Is(err, ErrNoHostPID) {
+		if _, err := (&Node{PodLogs: node.Logs}).Discover(); !errors.Is(err, errNoHostPID) {
 			t.Errorf("as process 1: %v", err)
 		}
 		for _, tt := range []struct {
@@ -139,7 +139,7 @@ func TestPrivilegedNodeHostPID(t *testing.T) {
 		} {
 			bindCgroup(t, 1, tt.cgroup)
 			_, err := nodeOf(node).Discover()
-			if errors.Is(err, ErrNoHostPID) != tt.refused || (err != nil) != tt.refused {
+			if errors.Is(err, errNoHostPID) != tt.refused || (err != nil) != tt.refused {
 				t.Errorf("%s: %v", tt.name, err)
 			}
 			if err := unix.Unmount("/proc/1/cgroup", 0); err != nil {

@@ -26,10 +26,9 @@ type podProcesses struct {
 }
 
 // begin starts a discovery.
-func (c *podProcesses) begin() (err error) {
+func (c *podProcesses) begin() {
 	c.former, c.current = c.current, make(map[int]podProcess, len(c.current))
-	c.now, err = sinceBoot()
-	return err
+	c.now = sinceBoot()
 }
 
 // of returns the pod of a process that is still in the network namespace.

@@ -65,5 +65,14 @@ func TestPrivilegedPodProcesses(t *testing.T) {
 		if kept(early.PID()) {
 			t.Error("a process that has ended is kept")
 		}
+
+		// Another pod's process has the id of a kept one.
+		pid := web.Apps[0].PID()
+		web.Kill()
+		node.ReusePID(pid)
+		next := node.Start(pods.Spec{})
+		if next.Apps[0].PID() != pid || discoverPods(t, n).pod(next) == nil {
+			t.Errorf("process %d is not of the pod of process %d", pid, next.Apps[0].PID())
+		}
 	})
 }

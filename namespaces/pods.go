@@ -22,7 +22,11 @@ func ReadPods(directory string) (map[string]Pod, error) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read names of pods: %w", err)
+		err = fmt.Errorf("read names of pods: %w", err)
+		if errors.Is(err, os.ErrPermission) {
+			err = fmt.Errorf("%w: grant CAP_DAC_READ_SEARCH, or run tcphup as root", err)
+		}
+		return nil, err
 	}
 	pods := make(map[string]Pod, len(entries))
 	var ambiguous []string

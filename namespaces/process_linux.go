@@ -61,7 +61,7 @@ func (p process) in(id ID) error {
 }
 
 // started returns when the process started, as the time since boot. The stat file of its first
-// thread is read, which unlike that of the process does not visit all threads.
+// thread is read: the kernel visits all threads for the file of the process.
 func (p process) started() (time.Duration, error) {
 	text, err := p.read("task/" + strconv.Itoa(p.pid) + "/stat")
 	if err != nil {

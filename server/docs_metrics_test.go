@@ -26,7 +26,9 @@ func TestDocs(t *testing.T) {
 	for _, tt := range []struct{ file, region, want string }{
 		{"docs/metrics.md", "metrics-of-destinations", perDestination},
 		{"docs/metrics.md", "other-metrics", others},
+		{"docs/metrics.md", "metrics-of-nodes", nodeTable(t)},
 		{"docs/metrics.md", "series", seriesTable(t)},
+		{"docs/metrics.md", "series-of-nodes", nodeSeriesTable(t)},
 		{"docs/services.md", "service-metrics", services},
 	} {
 		docs.Check(t, filepath.Join("..", tt.file), tt.region, tt.want)
@@ -47,16 +49,12 @@ func metricTables(t *testing.T) (perDestination, others, ofServices string) {
 			}
 			continue
 		}
-		labels := slices.Clone(m.labels)
 		i := 1
-		if slices.Contains(labels, "destination") {
+		if slices.Contains(m.labels, "destination") {
 			i = 0
-			labels = slices.DeleteFunc(labels, func(l string) bool { return l == "destination" || l == "port" })
+			m.labels = slices.DeleteFunc(slices.Clone(m.labels), func(l string) bool { return l == "destination" || l == "port" })
 		}
-		for j, l := range labels {
-			labels[j] = docs.Code(l)
-		}
-		row := []string{docs.Code(name), m.kind, strings.Join(labels, ", "), m.help}
+		row := m.row(name)
 		rows[i] = append(rows[i], row)
 		if strings.HasPrefix(name, "tcphup_service_") {
 			rows[2] = append(rows[2], row)
@@ -66,10 +64,37 @@ func metricTables(t *testing.T) (perDestination, others, ofServices string) {
 	return docs.Table(append(header[:2:2], "more labels", ""), rows[0]), docs.Table(header, rows[1]), docs.Table(header, rows[2])
 }
 
+// nodeTable returns the table of the metrics of the collector that exist in node mode only or
+// have other labels there, without those per destination.
+func nodeTable(t *testing.T) string {
+	t.Helper()
+	all := make(map[string]metric)
+	for _, f := range goldenFamilies(t, "../collector/testdata/node/*.prom") {
+		m := newMetric(f)
+		if isNew := strings.HasPrefix(f.GetName(), "tcphup_node_"); isNew || slices.Contains(m.labels, "pod") && !slices.Contains(m.labels, "destination") {
+			all[f.GetName()] = m
+		}
+	}
+	var rows [][]string
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		rows = append(rows, all[name].row(name))
+	}
+	return docs.Table([]string{"metric", "type", "labels", ""}, rows)
+}
+
 // metric is the definition of a metric. Its labels are sorted.
 type metric struct {
 	kind, help string
 	labels     []string
+}
+
+// row returns the row of a table.
+func (m metric) row(name string) []string {
+	var labels []string
+	for _, l := range m.labels {
+		labels = append(labels, docs.Code(l))
+	}
+	return []string{docs.Code(name), m.kind, strings.Join(labels, ", "), m.help}
 }
 
 func newMetric(f *dto.MetricFamily) metric {
@@ -101,14 +126,21 @@ func describedMetrics(t *testing.T, x *server) map[string]metric {
 		m.kind = newMetric(f).kind
 		all[f.GetName()] = m
 	}
-	golden, err := filepath.Glob("../collector/testdata/*.prom")
+	for _, f := range goldenFamilies(t, "../collector/testdata/*.prom") {
+		all[f.GetName()] = newMetric(f)
+	}
+	return all
+}
+
+// goldenFamilies returns the families of all files that match the pattern.
+func goldenFamilies(t *testing.T, pattern string) (all []*dto.MetricFamily) {
+	t.Helper()
+	golden, err := filepath.Glob(pattern)
 	if err != nil || len(golden) == 0 {
-		t.Fatalf("golden files of the collector: %q, %v", golden, err)
+		t.Fatalf("golden files %s: %q, %v", pattern, golden, err)
 	}
 	for _, path := range golden {
-		for _, f := range readMetrics(t, path) {
-			all[f.GetName()] = newMetric(f)
-		}
+		all = append(all, readMetrics(t, path)...)
 	}
 	return all
 }

@@ -51,6 +51,7 @@ const (
 	ofPort        = "port"
 	ofService     = "service"
 	ofPolicy      = "policy"
+	ofPod         = "pod"
 	ofTcphup      = "tcphup"
 	ofRuntime     = "runtime"
 )
@@ -73,6 +74,8 @@ func kindOf(name string, m *dto.Metric) string {
 		return ofService
 	case has("policy"):
 		return ofPolicy
+	case has("pod"):
+		return ofPod
 	default:
 		return ofTcphup
 	}
@@ -228,6 +231,38 @@ func seriesTable(t *testing.T) string {
 		row("the Go runtime and the process, about", costs[ofRuntime]),
 		row(fmt.Sprintf("a sidecar with %d destinations, %d inbound ports, a service and the %d embedded policies", exampleDestinations, examplePorts, examplePolicies), sidecar),
 		row("1,000 such sidecars", cost{1000 * sidecar.Classic, 1000 * sidecar.Native}),
+	})
+}
+
+// The agent of the example in docs/metrics.md.
+const examplePods = 100
+
+// costOfPodService has the series of a service for a pod with sockets to former addresses.
+var costOfPodService = cost{3, 3}
+
+// nodeSeriesTable returns the table of the number of series in node mode.
+func nodeSeriesTable(t *testing.T) string {
+	t.Helper()
+	pod := goldenCosts(t, "node/other", "pod", "web-1") // has one destination
+	port := goldenCosts(t, "node/pods", "port", "8080")[ofPort]
+	costs := documentedCosts(t)
+	empty := func(name string) cost {
+		return costsOf(readMetrics(t, "../collector/testdata/"+name+".prom"))[ofTcphup]
+	}
+	agent := costs[ofTcphup].plus(1, empty("node/empty")).plus(-1, empty("empty"))
+	service := costs[ofService].plus(-1, costOfPodService)
+	example := agent.plus(1, costs[ofRuntime]).plus(1, service).plus(examplePolicies, costs[ofPolicy]).
+		plus(examplePods, pod[ofPod].plus(exampleDestinations, pod[ofDestination]).plus(examplePorts, port).plus(1, costOfPodService))
+	row := func(what string, c cost) []string { return []string{what, thousands(c.Classic), thousands(c.Native)} }
+	return docs.Table([]string{"", "series", "with native histograms"}, [][]string{
+		row("a destination of a pod", pod[ofDestination]),
+		row("an inbound port of a pod", port),
+		row("a pod, in addition", pod[ofPod]),
+		row("a watched service", service),
+		row("a watched service, for each pod with a socket to it, at most", costOfPodService),
+		row("the agent itself", agent),
+		row(fmt.Sprintf("an agent with %d pods, each with %d destinations, %d inbound ports and sockets to one service, and %d policies",
+			examplePods, exampleDestinations, examplePorts, examplePolicies), example),
 	})
 }
 

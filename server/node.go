@@ -61,7 +61,7 @@ func (x *server) findPods() (collector.Found, error) {
 		})
 	}
 	return collector.Found{
-		Pods: podNamespaces(found), Node: found.Node, Other: found.Other,
+		Pods: podNamespaces(found.Namespaces), Node: found.Node, Other: found.Other,
 		HostNetwork: found.HostNetwork, Unnamed: found.Unnamed,
 	}, nil
 }
@@ -72,23 +72,27 @@ func (x *server) pods() ([]hangup.Namespace, error) {
 	if err != nil {
 		return nil, err
 	}
-	all := podNamespaces(found)
-	for i := range found.Shared {
-		n := podNamespace(&found.Shared[i])
+	all := podNamespaces(others(found.Namespaces))
+	for _, n := range podNamespaces(found.Shared) {
 		n.Do = func(func() error) error { return errShared }
 		all = append(all, n)
 	}
 	return all, nil
 }
 
+// others removes the pod of tcphup itself, in which the actuator refuses to act.
+func others(pods []namespaces.PodNamespace) []namespaces.PodNamespace {
+	return slices.DeleteFunc(pods, func(n namespaces.PodNamespace) bool { return n.Own })
+}
+
 // errShared means that the pod of a network namespace is ambiguous.
 var errShared = fmt.Errorf("network namespace has processes of several pods: %w", errors.ErrUnsupported)
 
 // podNamespaces converts the namespaces of pods.
-func podNamespaces(found *namespaces.NodePods) []hangup.Namespace {
-	all := make([]hangup.Namespace, len(found.Namespaces))
-	for i := range found.Namespaces {
-		all[i] = podNamespace(&found.Namespaces[i])
+func podNamespaces(pods []namespaces.PodNamespace) []hangup.Namespace {
+	all := make([]hangup.Namespace, len(pods))
+	for i := range pods {
+		all[i] = podNamespace(&pods[i])
 	}
 	return all
 }
@@ -99,8 +103,7 @@ func podNamespace(n *namespaces.PodNamespace) hangup.Namespace {
 		Namespace: n.Pod.Namespace, Name: n.Pod.Name, UID: uid, Started: n.Started,
 		Owns: func(cgroup string) bool { return namespaces.ParseOrigin(cgroup).PodUID == uid },
 	}
-	namespace, name := pod.Labels()
-	return hangup.Namespace{Name: namespace + "/" + name, Inode: n.ID.Inode, Do: n.Do, Pod: pod}
+	return hangup.Namespace{Name: pod.Labels().String(), Inode: n.ID.Inode, Do: n.Do, Pod: pod}
 }
 
 // errNoPod means that there is no pod for the self-test.
@@ -113,9 +116,10 @@ func (x *server) podToTest() (hangup.Namespace, error) {
 	if err != nil {
 		return hangup.Namespace{}, err
 	}
-	slices.SortStableFunc(found.Namespaces, func(a, b namespaces.PodNamespace) int { return b.Processes() - a.Processes() })
-	for i := range found.Namespaces {
-		n := podNamespace(&found.Namespaces[i])
+	pods := others(found.Namespaces)
+	slices.SortStableFunc(pods, func(a, b namespaces.PodNamespace) int { return b.Processes() - a.Processes() })
+	for i := range pods {
+		n := podNamespace(&pods[i])
 		if err := n.Enter(func() error { return nil }); !errors.Is(err, os.ErrNotExist) {
 			return n, err
 		}

@@ -30,8 +30,8 @@ type duties struct {
 // dropPrivileges permanently drops all unneeded capabilities of all threads and returns
 // the remaining ones. The permitted and effective sets keep the needed capabilities
 // (isNeeded), the effective set without CAP_SYS_ADMIN in node mode; the inheritable and ambient
-// sets become empty. With CAP_SETPCAP the bounding
-// set becomes empty too. Without, no_new_privs prevents that execve(2) grants capabilities.
+// sets become empty. With CAP_SETPCAP the bounding set becomes empty too. Without, no_new_privs
+// prevents that execve(2) grants capabilities.
 func dropPrivileges(d duties) (*libcap.Set, error) {
 	if _, err := libcap.Prctlw(unix.PR_SET_NO_NEW_PRIVS, 1); err != nil {
 		return nil, fmt.Errorf("set no_new_privs: %w", err)

@@ -104,7 +104,11 @@ type server struct {
 }
 
 func newServer(o Options) *server {
-	return &server{options: o, logger: o.Logger, node: &namespaces.Node{PodLogs: o.Node.PodLogs}, unreadable: rate.Sometimes{Interval: 10 * time.Minute}, registry: prometheus.NewRegistry(), started: time.Now(), readConfig: config.Load, selfTest: selfTest{requested: make(chan struct{}, 1)}}
+	return &server{
+		options: o, logger: o.Logger, registry: prometheus.NewRegistry(), started: time.Now(), readConfig: config.Load,
+		node: &namespaces.Node{PodLogs: o.Node.PodLogs}, unreadable: rate.Sometimes{Interval: 10 * time.Minute},
+		selfTest: selfTest{requested: make(chan struct{}, 1)},
+	}
 }
 
 // Run serves until ctx ends, then waits up to 20 s for running actions. It returns an

@@ -44,7 +44,7 @@ func newDescs() descs {
 	}
 }
 
-// Describe implements prometheus.Collector, including the metrics of Observe. Those of
+// Describe implements prometheus.Collector, including the metrics of Observe. The metrics of
 // ObservePods have the same names and more labels.
 func (w *Watcher) Describe(ch chan<- *prometheus.Desc) {
 	d := &w.metrics

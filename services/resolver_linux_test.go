@@ -1,7 +1,6 @@
 package services
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
@@ -115,6 +114,14 @@ func TestPrivilegedReloadResolver(t *testing.T) {
 	})
 }
 
+// lineWriter sends what is written to it.
+type lineWriter chan<- string
+
+func (w lineWriter) Write(p []byte) (int, error) {
+	w <- string(p)
+	return len(p), nil
+}
+
 // The addresses of one resolver are not former ones after a reload, or a restart, with
 // another resolver, even if a lookup was running.
 func TestResolverChanges(t *testing.T) {
@@ -132,8 +139,8 @@ func TestResolverChanges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		directory := t.TempDir()
 		c := with(first)
-		var log bytes.Buffer
-		c.StateDirectory, c.Logger = directory, slog.New(slog.NewTextHandler(&log, nil))
+		lines := make(chan string, 100)
+		c.StateDirectory, c.Logger = directory, slog.New(slog.NewTextHandler(lineWriter(lines), nil))
 		w, stop := run(t, c, lookup)
 		time.Sleep(500 * time.Millisecond) // the first lookup is running
 		if err := w.Reload(with(second).Services); err != nil {
@@ -141,8 +148,8 @@ func TestResolverChanges(t *testing.T) {
 		}
 		time.Sleep(700 * time.Millisecond)
 		wantAddresses(t, w, "db.internal", "", "") // that of the old resolver has ended
-		if log.Len() > 0 {
-			t.Errorf("log: %s", log.String())
+		if len(lines) > 0 {
+			t.Errorf("log: %s", <-lines)
 		}
 		time.Sleep(time.Hour)
 		wantAddresses(t, w, "db.internal", "10.0.0.2", "")

@@ -1,7 +1,6 @@
 package services
 
 import (
-	"cmp"
 	"maps"
 	"slices"
 	"time"
@@ -17,10 +16,10 @@ import (
 const noteInterval = 10 * time.Minute
 
 // Observe starts a scan of the flows of the host. The caller passes each outbound TCP flow
-// of its own dump to see: a second dump per scrape would read all sockets again. After a
+// of its own dump to observe: a second dump per scrape would read all sockets again. After a
 // complete dump it calls done, which returns the metrics. Both functions must be called
 // from one goroutine.
-func (w *Watcher) Observe() (see func(*sockdiag.Flow), done func() []prometheus.Metric) {
+func (w *Watcher) Observe() (observe func(*sockdiag.Flow), done func() []prometheus.Metric) {
 	s := w.newScan()
 	return func(f *sockdiag.Flow) { s.observe(nil, f) }, func() []prometheus.Metric {
 		w.mu.Lock()
@@ -53,18 +52,10 @@ type scan struct {
 	shared  []uint32 // by target: flows that may belong to another service
 	others  []uint32 // by target: flows of another service
 
-	pods map[podName]podSockets
+	pods map[hangup.PodName]podSockets
 	// current is the entry in pods of the pod of the last flow, last.
 	last    *hangup.Pod
 	current podSockets
-}
-
-// podName identifies a pod by its labels. The zero podName means every flow, without node
-// mode.
-type podName struct{ namespace, name string }
-
-func (p podName) compare(q podName) int {
-	return cmp.Or(cmp.Compare(p.namespace, q.namespace), cmp.Compare(p.name, q.name))
 }
 
 // podSockets has the sockets of a pod by service, parallel to flowIndex.names; nil for a
@@ -84,7 +75,7 @@ func (w *Watcher) newScan() *scan {
 	return &scan{
 		watcher: w, index: index,
 		counts: make([]uint32, n), shared: make([]uint32, n), others: make([]uint32, n),
-		pods: make(map[podName]podSockets),
+		pods: make(map[hangup.PodName]podSockets),
 	}
 }
 
@@ -129,7 +120,10 @@ func (k *serviceSockets) addFormer(f *sockdiag.Flow) {
 // socketsOf returns the sockets of a pod to a service.
 func (s *scan) socketsOf(pod *hangup.Pod, service int) *serviceSockets {
 	if s.current == nil || pod != s.last {
-		name := podNameOf(pod)
+		var name hangup.PodName
+		if pod != nil {
+			name = pod.Labels() // pods with the same labels are counted as one
+		}
 		if s.pods[name] == nil {
 			s.pods[name] = make(podSockets, len(s.index.names))
 		}
@@ -140,14 +134,6 @@ func (s *scan) socketsOf(pod *hangup.Pod, service int) *serviceSockets {
 		*sockets = new(serviceSockets)
 	}
 	return *sockets
-}
-
-// podNameOf returns the labels of a pod. Pods with the same labels are counted as one.
-func podNameOf(pod *hangup.Pod) (p podName) {
-	if pod != nil {
-		p.namespace, p.name = pod.Labels()
-	}
-	return p
 }
 
 // finish ends the scan. In an incomplete scan the sockets of a pod may be missing: those
@@ -197,7 +183,7 @@ func (s *scan) metrics() (list []prometheus.Metric) {
 // status. w.mu must be held.
 func (s *scan) podMetrics() (list []prometheus.Metric) {
 	d := &s.watcher.metrics
-	for _, pod := range slices.SortedFunc(maps.Keys(s.pods), podName.compare) {
+	for _, pod := range slices.SortedFunc(maps.Keys(s.pods), hangup.PodName.Compare) {
 		for i, service := range s.index.names {
 			sockets := s.pods[pod][i]
 			if sockets == nil {
@@ -206,7 +192,7 @@ func (s *scan) podMetrics() (list []prometheus.Metric) {
 			if sockets.former+sockets.shared > 0 {
 				entry := s.index.watches[i]
 				entry.pods = append(entry.pods, PodSockets{
-					Namespace: pod.namespace, Pod: pod.name,
+					Namespace: pod.Namespace, Pod: pod.Pod,
 					Sockets: int(sockets.former), Shared: int(sockets.shared), LongestIdle: sockets.idle,
 				})
 			}
@@ -214,10 +200,10 @@ func (s *scan) podMetrics() (list []prometheus.Metric) {
 				continue // they may belong to another service
 			}
 			list = append(list,
-				gauge(d.podSockets, float64(sockets.current), pod.namespace, pod.name, service, labelCurrent),
-				gauge(d.podSockets, float64(sockets.former), pod.namespace, pod.name, service, labelFormer))
+				gauge(d.podSockets, float64(sockets.current), pod.Namespace, pod.Pod, service, labelCurrent),
+				gauge(d.podSockets, float64(sockets.former), pod.Namespace, pod.Pod, service, labelFormer))
 			if sockets.idleKnown {
-				list = append(list, gauge(d.podIdle, sockets.idle.Seconds(), pod.namespace, pod.name, service))
+				list = append(list, gauge(d.podIdle, sockets.idle.Seconds(), pod.Namespace, pod.Pod, service))
 			}
 		}
 	}

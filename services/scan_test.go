@@ -108,10 +108,10 @@ func newSharedPods(t *testing.T) *sharedPods {
 	return s
 }
 
-// open returns a flow of a pod that a scan sees for the first time now. followed reports
-// whether an earlier complete scan of the pod has not seen it.
-func (s *sharedPods) open(pod int, local, to string, followed bool) podFlow {
-	f := s.sharingTest.open(local, to)
+// open returns a flow of a pod to 10.0.0.1 that a scan sees for the first time now. followed
+// reports whether an earlier complete scan of the pod has not seen it.
+func (s *sharedPods) open(pod int, local string, followed bool) podFlow {
+	f := s.sharingTest.open(local, "10.0.0.1")
 	f.Netns = uint64(4026532000 + pod)
 	s.followed[f.Local] = followed
 	return podFlow{s.pods[pod], f}
@@ -164,8 +164,8 @@ func TestSwapBackIncomplete(t *testing.T) {
 				s.start()
 				defer func() { s.stop() }()
 				time.Sleep(time.Hour)
-				seen := []podFlow{s.open(0, "1", "10.0.0.1", false)}
-				unread := s.open(1, "2", "10.0.0.1", tt.followed)
+				seen := []podFlow{s.open(0, "1", false)}
+				unread := s.open(1, "2", tt.followed)
 				if tt.read {
 					seen = append(seen, unread)
 				}
@@ -177,7 +177,7 @@ func TestSwapBackIncomplete(t *testing.T) {
 				if !tt.read { // until now
 					s.seen[unread.flow.Local] = time.Now()
 				}
-				between := s.open(1, "3", "10.0.0.1", true)
+				between := s.open(1, "3", true)
 				all := []podFlow{seen[0], unread, between}
 				gatherFrom(t, podScan{s.Watcher, false, all})
 				time.Sleep(time.Minute)
@@ -201,13 +201,13 @@ func TestSwapIncomplete(t *testing.T) {
 		s.start()
 		defer func() { s.stop() }()
 		time.Sleep(time.Hour)
-		old := s.open(0, "1", "10.0.0.1", false)
+		old := s.open(0, "1", false)
 		time.Sleep(time.Minute)
 		s.resolve("10.0.0.2", "10.0.0.1")
 		time.Sleep(2 * time.Minute)
 		s.scan(false, "w.", old)
 		time.Sleep(time.Minute)
-		late := s.open(1, "2", "10.0.0.1", true)
+		late := s.open(1, "2", true)
 		s.scan(false, "w..", old, late)
 		s.scan(true, "w..", old, late)
 		// Pods whose flows may belong to another service have no metrics, but are counted.
@@ -228,7 +228,7 @@ func TestSwapIncomplete(t *testing.T) {
 			t.Errorf("pods (-want +got):\n%s", diff)
 		}
 		time.Sleep(time.Minute)
-		later, unfollowed := s.open(1, "3", "10.0.0.1", true), s.open(1, "4", "10.0.0.1", false)
+		later, unfollowed := s.open(1, "3", true), s.open(1, "4", false)
 		s.scan(true, "W..", later, unfollowed)
 	})
 }

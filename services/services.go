@@ -58,7 +58,7 @@ type Service struct {
 	// Port is the port of the service; 0 watches the addresses only and counts no flows.
 	// Otherwise only SRV records with this port are used.
 	Port uint16
-	// Resolver is the name server to ask; the zero value means the system's resolver
+	// Resolver is the address of the name server; the zero value means the system's resolver
 	// settings. With a Resolver, the name is looked up without the search list, and a name in
 	// /etc/hosts is an error.
 	Resolver netip.AddrPort

@@ -12,7 +12,7 @@ type Status struct {
 	// Port is the port of the service; 0 if only its addresses are watched and no sockets
 	// are counted.
 	Port uint16
-	// Resolver is that of the Service.
+	// Resolver is Service.Resolver.
 	Resolver netip.AddrPort
 	// Current and Former are the current and former addresses, sorted.
 	Current, Former []Address
@@ -29,7 +29,7 @@ type Status struct {
 type PodSockets struct {
 	// Namespace and Pod are the labels of the pod.
 	Namespace, Pod string
-	// Sockets and Shared are the sums of those of Address.
+	// Sockets and Shared are sums over the former addresses; see Address.
 	Sockets, Shared int
 	// LongestIdle is the longest time without data of Sockets; 0 if unknown.
 	LongestIdle time.Duration

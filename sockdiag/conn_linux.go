@@ -7,6 +7,7 @@ import (
 	"iter"
 	"net/netip"
 	"os"
+	"syscall"
 	"time"
 
 	"github.com/mdlayher/netlink"
@@ -17,16 +18,21 @@ import (
 // bufferLen is the kernel's maximum for one datagram of a dump, in bytes.
 const bufferLen = 32 << 10
 
+// receiveTimeout bounds each netlink receive.
+const receiveTimeout = 10 * time.Second
+
 // Conn is a sock_diag connection and its reusable receive buffers: 32 KiB, and up to
 // 512 KiB more after a dump with Query.Ahead. It must not be used by several goroutines
 // at once. The zero Conn is closed; see Reopen.
 type Conn struct {
-	netns     uint64                        // of DialIn
-	enter     func(open func() error) error // of DialIn
-	transport *transport                    // nil if closed
-	buffer    []byte
+	netns   uint64                        // of DialIn
+	enter   func(open func() error) error // of DialIn
+	netlink *netlink.Conn                 // nil if closed
+	buffer  []byte
 
-	// receive is transport.receive.
+	receiver *receiver
+	// receive is receiver.receive. It returns the full length of the datagram, which may exceed
+	// len(b).
 	receive func(b []byte) (n int, err error)
 
 	// unfinished is true while datagrams of an abandoned reply may still arrive.
@@ -84,12 +90,31 @@ func (c *Conn) Reopen(netns uint64) error {
 func (c *Conn) dial() error { return c.enter(c.open) }
 
 func (c *Conn) open() error {
-	s, err := openTransport()
+	nl, err := netlink.Dial(unix.NETLINK_SOCK_DIAG, nil)
 	if err != nil {
-		return err
+		return fmt.Errorf("open sock_diag: %w", err)
 	}
-	c.transport, c.receive, c.unfinished = s, s.receive, false
+	raw, err := nl.SyscallConn()
+	if err == nil {
+		err = onlyFromKernel(raw)
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("open sock_diag: %w", err), nl.Close())
+	}
+	c.netlink, c.unfinished = nl, false
+	c.receiver = newReceiver(raw)
+	c.receive = c.receiver.receive
 	return nil
+}
+
+// onlyFromKernel connects a netlink socket to port id 0, the kernel. From then on the
+// kernel rejects messages from any other socket with ECONNREFUSED (netlink(7)).
+func onlyFromKernel(raw syscall.RawConn) error {
+	var connectErr error
+	err := raw.Control(func(fd uintptr) {
+		connectErr = unix.Connect(int(fd), &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+	})
+	return errors.Join(err, connectErr)
 }
 
 // Close closes the connection and the connections that Query.Ahead opened.
@@ -98,15 +123,15 @@ func (c *Conn) Close() error {
 	for _, other := range c.extra {
 		errs = append(errs, other.Close())
 	}
-	switch s := c.transport; {
-	case s == nil:
+	switch nl := c.netlink; {
+	case nl == nil:
 	case c.blocked != nil:
-		// Its descriptor must not be reused before.
-		go func(returned <-chan struct{}) { <-returned; _ = s.close() }(c.blocked)
+		// Close waits for the system call.
+		go func(returned <-chan struct{}) { <-returned; _ = nl.Close() }(c.blocked)
 	default:
-		errs = append(errs, s.close())
+		errs = append(errs, nl.Close())
 	}
-	c.extra, c.transport = nil, nil
+	c.extra, c.netlink = nil, nil
 	return errors.Join(errs...)
 }
 

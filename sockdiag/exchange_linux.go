@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"os"
+	"time"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -68,21 +69,38 @@ func (c *Conn) send(kind netlink.HeaderType, flags netlink.HeaderFlags, r reques
 			return nil, err
 		}
 	}
-	if c.transport == nil {
+	if c.netlink == nil {
 		return nil, fmt.Errorf("send request: %w", os.ErrClosed)
 	}
 	c.unfinished = true
-	var sent struct {
-		reply *reply
-		err   error
+	var sent netlink.Message
+	if blocked := c.bounded(func() {
+		sent, err = c.netlink.Send(netlink.Message{
+			Header: netlink.Header{Type: kind, Flags: netlink.Request | flags},
+			Data:   append(r.bytes(), attrs...),
+		})
+	}); blocked != nil {
+		return nil, fmt.Errorf("send request: %w", blocked)
 	}
-	send := func() {
-		sent.reply, sent.err = c.transport.send(kind, netlink.Request|flags, append(r.bytes(), attrs...))
-	}
-	if err := c.bounded(send); err != nil {
+	if err != nil {
 		return nil, fmt.Errorf("send request: %w", err)
 	}
-	return sent.reply, sent.err
+	return &reply{sequence: sent.Header.Sequence, portID: sent.Header.PID}, nil
+}
+
+// unblock interrupts a blocked receive when ctx ends. After stop returns, the deadline of
+// a later receive is not changed any more.
+func (c *Conn) unblock(ctx context.Context) (stop func()) {
+	conn, done := c.netlink, make(chan struct{})
+	cancel := context.AfterFunc(ctx, func() {
+		defer close(done)
+		_ = conn.SetReadDeadline(time.Unix(1, 0))
+	})
+	return func() {
+		if !cancel() {
+			<-done
+		}
+	}
 }
 
 // datagram receives one datagram into buffer, within receiveTimeout.
@@ -91,10 +109,8 @@ func (c *Conn) datagram(ctx context.Context, buffer []byte) ([]byte, error) {
 		return nil, err
 	}
 	n, err := c.receiveBounded(buffer)
-	for errors.Is(err, unix.EAGAIN) {
-		if err = c.transport.wait(ctx); err == nil {
-			n, err = c.receiveBounded(buffer)
-		}
+	if errors.Is(err, unix.EAGAIN) {
+		n, err = c.wait(ctx, buffer)
 	}
 	switch {
 	case err != nil && ctx.Err() != nil:
@@ -107,16 +123,28 @@ func (c *Conn) datagram(ctx context.Context, buffer []byte) ([]byte, error) {
 	return buffer[:n], nil
 }
 
+// wait waits for a datagram, within receiveTimeout.
+func (c *Conn) wait(ctx context.Context, buffer []byte) (int, error) {
+	if err := c.netlink.SetReadDeadline(time.Now().Add(receiveTimeout)); err != nil {
+		return 0, fmt.Errorf("set deadline: %w", err)
+	}
+	defer c.unblock(ctx)()
+	return c.receiver.wait(buffer)
+}
+
 // redial replaces the netlink socket, and with it the rest of an abandoned reply.
 func (c *Conn) redial() error {
-	old := c.transport
+	old := c.netlink
 	if err := c.dial(); err != nil {
 		return redialError{err}
 	}
 	if old == nil {
 		return nil
 	}
-	return old.close()
+	if err := old.Close(); err != nil {
+		return fmt.Errorf("close sock_diag: %w", err)
+	}
+	return nil
 }
 
 // redialError is an error of redial. It does not match os.ErrNotExist: if the namespace

@@ -65,7 +65,7 @@ type total struct {
 
 type pageDestination struct {
 	collector.Destination
-	PodName         podName
+	PodName         hangup.PodName // as shown
 	Name            string
 	Median, Longest string
 	VeryLong        bool // Longest is at least text.VeryLongIdle
@@ -204,7 +204,7 @@ func compareDestinations(a, b collector.Destination) int {
 			return c
 		}
 	}
-	return cmp.Or(cmp.Compare(b.Sockets, a.Sockets), comparePods(a.Namespace, a.Pod, b.Namespace, b.Pod),
+	return cmp.Or(cmp.Compare(b.Sockets, a.Sockets), cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Pod, b.Pod),
 		cmp.Compare(a.Address, b.Address), cmp.Compare(a.Port, b.Port))
 }
 
@@ -218,7 +218,7 @@ func atLeast(s *collector.Snapshot) string {
 
 func newPageDestination(from *collector.Destination, s *collector.Snapshot) pageDestination {
 	d := pageDestination{
-		Destination: *from, PodName: newPodName(from.Namespace, from.Pod),
+		Destination: *from, PodName: shownPod(from.Namespace, from.Pod),
 		Name: net.JoinHostPort(from.Address, from.Port), Median: "–", Longest: "–", Histogram: newHistogram(from.Idle),
 	}
 	switch {

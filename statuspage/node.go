@@ -7,6 +7,7 @@ import (
 	"strconv"
 
 	"tcphup/collector"
+	"tcphup/hangup"
 	"tcphup/internal/text"
 	"tcphup/services"
 )
@@ -43,7 +44,7 @@ type pageNamespace struct {
 
 // pagePod has the sockets of a pod to the former addresses of a service.
 type pagePod struct {
-	PodName  podName
+	PodName  hangup.PodName // as shown
 	Service  string
 	Sockets  int
 	Shared   int // further sockets, which may be of another service
@@ -51,15 +52,9 @@ type pagePod struct {
 	VeryLong bool // Longest is at least text.VeryLongIdle
 }
 
-// podName is the name of a pod as shown. Namespace is empty without node mode.
-type podName struct{ Namespace, Pod string }
-
-func newPodName(namespace, pod string) podName {
-	return podName{text.Printable(namespace), text.Printable(pod)}
-}
-
-func comparePods(namespaceA, podA, namespaceB, podB string) int {
-	return cmp.Or(cmp.Compare(namespaceA, namespaceB), cmp.Compare(podA, podB))
+// shownPod returns the name of a pod as shown.
+func shownPod(namespace, pod string) hangup.PodName {
+	return hangup.PodName{Namespace: text.Printable(namespace), Pod: text.Printable(pod)}
 }
 
 // includes reports whether the page shows the pods of a namespace.
@@ -111,7 +106,7 @@ func (n *pageNode) setNamespaces(destinations []collector.Destination, status []
 		}
 		return all[name]
 	}
-	seen := make(map[[2]string]bool)
+	seen := make(map[hangup.PodName]bool)
 	for i := range destinations {
 		d := &destinations[i]
 		if d.Sockets+d.Connections == 0 {
@@ -119,7 +114,7 @@ func (n *pageNode) setNamespaces(destinations []collector.Destination, status []
 		}
 		one := get(d.Namespace)
 		one.sockets += d.Sockets
-		if pod := [2]string{d.Namespace, d.Pod}; !seen[pod] {
+		if pod := (hangup.PodName{Namespace: d.Namespace, Pod: d.Pod}); !seen[pod] {
 			seen[pod] = true
 			one.Pods++
 		}
@@ -146,7 +141,7 @@ func (n *pageNode) setPods(status []services.Status) {
 			if !n.includes(p.Namespace) {
 				continue
 			}
-			pod := pagePod{PodName: newPodName(p.Namespace, p.Pod), Service: status[i].Name, Sockets: p.Sockets, Shared: p.Shared, Longest: "–"}
+			pod := pagePod{PodName: shownPod(p.Namespace, p.Pod), Service: status[i].Name, Sockets: p.Sockets, Shared: p.Shared, Longest: "–"}
 			if p.LongestIdle > 0 {
 				pod.Longest, pod.VeryLong = text.Duration(p.LongestIdle), p.LongestIdle >= text.VeryLongIdle
 			}
@@ -155,7 +150,7 @@ func (n *pageNode) setPods(status []services.Status) {
 	}
 	slices.SortStableFunc(list, func(a, b pagePod) int {
 		return cmp.Or(cmp.Compare(b.Sockets, a.Sockets), cmp.Compare(b.Shared, a.Shared),
-			comparePods(a.PodName.Namespace, a.PodName.Pod, b.PodName.Namespace, b.PodName.Pod), cmp.Compare(a.Service, b.Service))
+			a.PodName.Compare(b.PodName), cmp.Compare(a.Service, b.Service))
 	})
 	n.Pods = list[:min(len(list), pagePods)]
 	n.MorePods = len(list) - len(n.Pods)

@@ -149,16 +149,7 @@ func TestStatusPageNode(t *testing.T) {
 				tt.state = receiving
 			}
 			page := pageOf(t, tt.state, tt.query)
-			for _, want := range tt.want {
-				if !strings.Contains(page, want) {
-					t.Errorf("the page does not show %s", want)
-				}
-			}
-			for _, unwanted := range tt.unwanted {
-				if strings.Contains(page, unwanted) {
-					t.Errorf("the page shows %s", unwanted)
-				}
-			}
+			mustShow(t, page, tt.want, tt.unwanted)
 			if t.Failed() {
 				t.Log(page)
 			}

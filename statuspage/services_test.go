@@ -68,16 +68,7 @@ func TestStatusPageServices(t *testing.T) {
 			d.setServices(tt.status, !tt.failed)
 			page, _ := render(t, d)
 			page = strings.ReplaceAll(page, pageCSS, "")
-			for _, want := range tt.want {
-				if !strings.Contains(page, want) {
-					t.Errorf("the page does not show %s", want)
-				}
-			}
-			for _, unwanted := range tt.unwanted {
-				if strings.Contains(page, unwanted) {
-					t.Errorf("the page shows %s", unwanted)
-				}
-			}
+			mustShow(t, page, tt.want, tt.unwanted)
 		})
 	}
 }

@@ -55,7 +55,7 @@ func (m *Metrics) reset(name, help *string, kind *dto.MetricType) {
 }
 
 // Common sets labels, sorted by name, that the next metrics of the family have in addition.
-// It replaces those of an earlier call.
+// It replaces the labels of an earlier call.
 func (m *Metrics) Common(labels []*dto.LabelPair) { m.common = labels }
 
 // merged writes the labels and the common ones to into, sorted by name, and returns them.

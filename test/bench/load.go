@@ -221,8 +221,11 @@ func listen(k kind) (*os.File, error) {
 // open until the process exits.
 func connect(k kind, process, destination int) error {
 	host, high, low := byte(1+process), byte(destination>>8), byte(destination)
-	family, to := unix.AF_INET, unix.Sockaddr(&unix.SockaddrInet4{Port: k.port(), Addr: [4]byte{127, host, high, low}})
+	var family int
+	var to unix.Sockaddr
 	switch k {
+	case mapped, v4, multipath:
+		family, to = unix.AF_INET, &unix.SockaddrInet4{Port: k.port(), Addr: [4]byte{127, host, high, low}}
 	case v6:
 		family, to = unix.AF_INET6, &unix.SockaddrInet6{Port: k.port(), Addr: [16]byte{0xfd, 0xbe, 13: host, 14: high, 15: low}}
 	case bothMapped:

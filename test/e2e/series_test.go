@@ -30,7 +30,7 @@ func TestPrivilegedStoredSeries(t *testing.T) {
 			return found[1:]
 		}
 		documented := find(`\n\| a destination \| (\d+) \| (\d+) \|\n`)
-		left := find(`leave a destination (\d+) series`)
+		left := find(`a destination has (\d+) series with classic`)
 		relabel := find("(?s)```yaml\n(metric_relabel_configs:.*?)```")
 		// From block style to the flow style of the test's scrape job.
 		rules := regexp.MustCompile(`(?m)^\s*- (\{.*\})$`).FindAllString(relabel[0], -1)

@@ -262,6 +262,9 @@ func (s *soak) swapLoop(ctx, busy context.Context) {
 			})
 		}
 		alerts.Wait()
+		if busy.Err() != nil {
+			return
+		}
 		if err := s.awaitExchange(ctx); err != nil {
 			s.fail(err)
 			return

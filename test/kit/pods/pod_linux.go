@@ -76,7 +76,7 @@ func (p *Pod) Add() *testapp.App {
 	if err != nil {
 		p.node.t.Fatal(err)
 	}
-	defer ns.Close()
+	defer func() { _ = ns.Close() }()
 	return p.start(ns)
 }
 
