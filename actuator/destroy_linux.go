@@ -89,15 +89,31 @@ func (x *action) destroyCompared(ctx context.Context, t *target, now *sockdiag.F
 		if err != nil {
 			continue
 		}
-		defer release(fd)
-		before := readAddresses(fd)
-		err = x.destroy(ctx, t.in.conn, now)
-		if after := readAddresses(fd); err == nil && before.differ(after) {
-			return x.disconnected(t, after)
+		socket := &acquired{fd: fd}
+		defer socket.release()
+		before, err := x.readAddresses(socket, t)
+		if err != nil {
+			return err
+		}
+		if err := x.destroy(ctx, t.in.conn, now); err != nil {
+			return err
+		}
+		after, err := x.readAddresses(socket, t)
+		if err == nil && before.differ(after) {
+			err = x.disconnected(t, after)
 		}
 		return err
 	}
 	return x.destroy(ctx, t.in.conn, now)
+}
+
+// readAddresses is readAddresses within acquired.call.
+func (x *action) readAddresses(socket *acquired, t *target) (socketAddresses, error) {
+	var read socketAddresses
+	if err := socket.call(x.blocked, t.in, func(fd int) { read = readAddresses(fd) }); err != nil {
+		return socketAddresses{}, err
+	}
+	return read, nil
 }
 
 // disconnected logs and returns the error for a socket that its application disconnected

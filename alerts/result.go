@@ -3,7 +3,7 @@ package alerts
 // The results of an alert: the values of the label result of tcphup_alerts_total.
 const (
 	resultDone           = "done"            // no open flow meets the evidence
-	resultKept           = "kept"            // no flow closed and some spared, or an age is unknown, or an address is shared
+	resultKept           = "kept"            // no flow closed and some spared, or an age or the name of a pod is unknown, or an address is shared
 	resultShadow         = "shadow"          // planned and reported, no flow closed
 	resultResolved       = "resolved"        // the alert is resolved
 	resultUnmatched      = "unmatched"       // no policy matched

@@ -35,15 +35,15 @@ type nodeScan struct {
 	results []*namespaceResult
 	partial map[hangup.PodName]bool // pods whose dump failed
 	used    time.Duration           // processor time in namespaces
-	latest  time.Time               // no namespace is begun later
+	start   time.Time               // of Collector.now
+	begun   time.Time               // the same time of the system clock
 	failure error                   // the first one, of the pod failed
 	failed  hangup.PodName
 }
 
-// scanNode reads the namespaces of the pods of a node. left is the time until the caller
-// needs the result.
-func (c *Collector) scanNode(ctx context.Context, left time.Duration) *result {
-	n, start := c.node, c.now()
+// scanNode reads the namespaces of the pods of a node, for the callers of Collector.scans.
+func (c *Collector) scanNode(ctx context.Context) *result {
+	n, start, begun := c.node, c.now(), time.Now()
 	var found Found
 	var err error
 	n.spent += n.timed(func() { found, err = n.Find() })
@@ -62,7 +62,7 @@ func (c *Collector) scanNode(ctx context.Context, left time.Duration) *result {
 	if n.Observer != nil {
 		s.observe, done = n.Observer.ObservePods()
 	}
-	s.latest = start.Add(left * 2 / 3)
+	s.start, s.begun = start, begun
 	s.readPods(ctx, found.Pods)
 	n.spent += s.used
 	limitTotal(s.results, n.limit, func(one *namespaceResult) *selection { return &one.outbound })
@@ -96,7 +96,7 @@ func (s *nodeScan) readPods(ctx context.Context, namespaces []hangup.Namespace) 
 	pods, duplicates := n.update(namespaces, kind)
 	counts.Other += duplicates
 	for _, p := range pods {
-		exhausted := n.Budget > 0 && s.used >= n.Budget || s.now().After(s.latest)
+		exhausted := n.Budget > 0 && s.used >= n.Budget || s.isLate()
 		if counts.Read > 0 && exhausted || ctx.Err() != nil {
 			counts.Skipped++
 			continue
@@ -116,6 +116,12 @@ type podRead struct {
 	err        error         // of hangup.Namespace.Enter
 	used       time.Duration // processor time
 	tcp, mptcp sourceResult
+}
+
+// isLate reports whether no further namespace must be begun. The rest of the time of the last
+// caller is for the response.
+func (s *nodeScan) isLate() bool {
+	return s.now().Sub(s.start) > s.scans.until().Sub(s.begun)*2/3
 }
 
 // readPod reads the namespace of a pod on a thread in it. A read that is blocked is abandoned,

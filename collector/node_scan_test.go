@@ -350,7 +350,7 @@ func TestNodeCanceled(t *testing.T) {
 	c := newNodeTest(t, Config{}, n)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if r := c.scanNode(ctx, time.Minute); r.node.counts.Skipped != 3 {
+	if r := c.scanNode(ctx); r.node.counts.Skipped != 3 {
 		t.Errorf("%+v", r.node.counts)
 	}
 }

@@ -15,11 +15,11 @@ func (c *Collector) sharedScan(ctx context.Context) (*result, error) {
 	if deadline, ok := ctx.Deadline(); ok {
 		left = time.Until(deadline)
 	}
-	return c.scans.do(ctx, func(ctx context.Context) *result {
+	return c.scans.doUntil(ctx, time.Now().Add(left), func(ctx context.Context) *result {
 		listIdle := c.snapshots.Load() > 0
 		if c.node != nil {
 			c.node.reader.aggregator.listIdle = listIdle
-			return c.scanNode(ctx, left)
+			return c.scanNode(ctx)
 		}
 		c.aggregator.listIdle = listIdle
 		return c.scan(ctx)
