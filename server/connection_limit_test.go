@@ -104,7 +104,7 @@ func TestAuthenticatedConnections(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			const limit = 3
 			x := testServer(t, Options{AlertsAddress: "127.0.0.1:0", Alerts: alerts.Config{TokenFile: tt.token}, Web: &web.FlagConfig{WebConfigFile: &tt.webConfig}})
-			handler := x.alertRoutes().mux()
+			handler := x.alertRoutes().exact()
 			if tt.request == scrape {
 				handler = x.markWebClients(x.webRoutes().mux())
 			}

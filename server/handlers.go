@@ -34,6 +34,18 @@ func closeAfterChunked(next http.Handler) http.Handler {
 	})
 }
 
+// exact serves each path as it is written. An http.ServeMux redirects paths such as //alerts, and
+// senders may drop a notification on a redirect.
+func (r routes) exact() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		handler, ok := r[req.URL.Path]
+		if !ok {
+			handler = http.NotFoundHandler()
+		}
+		handler.ServeHTTP(w, req)
+	})
+}
+
 // webRoutes returns the metrics, the status page and the read-only API.
 func (x *server) webRoutes() routes {
 	large := newResponseLimiter(maxResponses)

@@ -113,3 +113,15 @@ func TestDocumentedPaths(t *testing.T) {
 		t.Errorf("paths (-served +in docs/reference.md):\n%s", diff)
 	}
 }
+
+// Paths are not redirected to their clean form.
+func TestAlertPaths(t *testing.T) {
+	x := testServer(t, Options{AlertsAddress: "127.0.0.1:0"})
+	for path, want := range map[string]int{"/alerts": http.StatusMethodNotAllowed, "//alerts": http.StatusNotFound, "/./alerts": http.StatusNotFound, "/alerts/": http.StatusNotFound, "/": http.StatusNotFound} {
+		w := httptest.NewRecorder()
+		x.alertRoutes().exact().ServeHTTP(w, httptest.NewRequest(http.MethodGet, "http://127.0.0.1"+path, nil))
+		if w.Code != want {
+			t.Errorf("%s: status %d, want %d", path, w.Code, want)
+		}
+	}
+}

@@ -44,7 +44,7 @@ func (x *server) serveUntilDone(ctx context.Context) error {
 	servers := []*http.Server{metrics}
 	go func() { stop(serveOn(x.metricsListeners, metrics, x.options.Web, x.logger)) }()
 	if x.options.AlertsAddress != "" {
-		receiver := &http.Server{Handler: x.alertRoutes().mux(), ErrorLog: x.httpErrors()}
+		receiver := &http.Server{Handler: x.alertRoutes().exact(), ErrorLog: x.httpErrors()}
 		x.receiver.ConfigureServer(receiver)
 		limitConnections(receiver, connectionLimit)
 		servers = append([]*http.Server{receiver}, servers...)
