@@ -73,14 +73,18 @@ func (c *Conn) send(kind netlink.HeaderType, flags netlink.HeaderFlags, r reques
 		return nil, fmt.Errorf("send request: %w", os.ErrClosed)
 	}
 	c.unfinished = true
-	var sent netlink.Message
-	if blocked := c.bounded(func() {
-		sent, err = c.netlink.Send(netlink.Message{
-			Header: netlink.Header{Type: kind, Flags: netlink.Request | flags},
-			Data:   append(r.bytes(), attrs...),
-		})
-	}); blocked != nil {
-		return nil, fmt.Errorf("send request: %w", blocked)
+	// After a blocked call fn may still run: it uses nothing that Close changes.
+	nl, message := c.netlink, netlink.Message{
+		Header: netlink.Header{Type: kind, Flags: netlink.Request | flags},
+		Data:   append(r.bytes(), attrs...),
+	}
+	var sent struct {
+		netlink.Message
+		err error
+	}
+	err = c.bounded(func() { sent.Message, sent.err = nl.Send(message) })
+	if err == nil {
+		err = sent.err
 	}
 	if err != nil {
 		return nil, fmt.Errorf("send request: %w", err)
