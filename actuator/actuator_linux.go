@@ -39,7 +39,7 @@ type Actuator struct {
 	firstSeen func(*sockdiag.Flow) (time.Time, bool)
 	after     func(*sockdiag.Flow) (time.Time, bool)
 	metrics   *metrics
-	blocked   *blockedCalls
+	blocked   *sockdiag.BlockedCalls
 
 	// readTable reads listeners and MPTCP connections; tests omit the latter.
 	readTable func(ctx context.Context, conn *sockdiag.Conn) (*sockdiag.Table, error)
@@ -86,7 +86,7 @@ func New(c Config) *Actuator {
 		firstSeen: c.FirstSeen,
 		after:     c.EstablishedAfter,
 		metrics:   newMetrics(),
-		blocked:   new(blockedCalls),
+		blocked:   &sockdiag.BlockedCalls{Limit: blockedAfter},
 		readTable: func(ctx context.Context, conn *sockdiag.Conn) (*sockdiag.Table, error) {
 			return sockdiag.ReadTable(ctx, conn)
 		},

@@ -1,7 +1,6 @@
 package actuator
 
 import (
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -13,46 +12,17 @@ import (
 // process can hold the lock of its socket for any time.
 const blockedAfter = 2 * time.Second
 
-// blockedCalls are the network namespaces of pods with an abandoned system call. Each of them
-// keeps a thread, so no other call is made in such a namespace before it has returned.
-type blockedCalls struct {
-	mu      sync.Mutex
-	byInode map[uint64]<-chan struct{} // closed when the call has returned
-}
-
-// has reports whether a call in the namespace is blocked.
-func (b *blockedCalls) has(inode uint64) bool {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	select {
-	case <-b.byInode[inode]:
-		delete(b.byInode, inode)
-		return false
-	default:
-		return b.byInode[inode] != nil
-	}
-}
-
-func (b *blockedCalls) add(inode uint64, returned <-chan struct{}) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.byInode == nil {
-		b.byInode = make(map[uint64]<-chan struct{})
-	}
-	b.byInode[inode] = returned
-}
-
 // dial opens a connection to a namespace, to that of a pod with system calls limited in time.
-func (b *blockedCalls) dial(in hangup.Namespace) (*sockdiag.Conn, error) {
+func dial(in hangup.Namespace, blocked *sockdiag.BlockedCalls) (*sockdiag.Conn, error) {
 	if in.Pod == nil {
 		return sockdiag.DialIn(in.Inode, in.Enter)
 	}
-	if b.has(in.Inode) {
+	if blocked.Has(in.Inode) {
 		return nil, sockdiag.ErrBlocked
 	}
 	conn, err := sockdiag.DialIn(in.Inode, in.Enter)
 	if err == nil {
-		conn.Bound(blockedAfter, func(returned <-chan struct{}) { b.add(in.Inode, returned) })
+		conn.Bound(blocked)
 	}
 	return conn, err
 }
@@ -65,7 +35,7 @@ type acquired struct {
 
 // call calls fn with the duplicate, for a pod with a limit of time. After sockdiag.ErrBlocked fn
 // may still run, but does not begin any more.
-func (a *acquired) call(b *blockedCalls, in *namespace, fn func(fd int)) error {
+func (a *acquired) call(b *sockdiag.BlockedCalls, in *namespace, fn func(fd int)) error {
 	if in.Pod == nil {
 		fn(a.fd)
 		return nil
@@ -78,7 +48,7 @@ func (a *acquired) call(b *blockedCalls, in *namespace, fn func(fd int)) error {
 			fn(a.fd)
 		}
 	}()
-	timer := time.NewTimer(blockedAfter)
+	timer := time.NewTimer(b.Limit)
 	defer timer.Stop()
 	select {
 	case <-returned:
@@ -86,7 +56,7 @@ func (a *acquired) call(b *blockedCalls, in *namespace, fn func(fd int)) error {
 	case <-timer.C:
 		begun.Store(true)
 		a.returned = returned
-		b.add(in.Inode, returned)
+		b.Add(in.Inode, returned)
 		return sockdiag.ErrBlocked
 	}
 }

@@ -61,7 +61,7 @@ func TestPrivilegedBlockedSocket(t *testing.T) {
 					t.Errorf("waited %v again", took)
 				}
 				release()
-				nstest.Eventually(t, "the blocked call has returned", func() bool { return !a.blocked.has(request.Namespaces[0].Inode) })
+				nstest.Eventually(t, "the blocked call has returned", func() bool { return !a.blocked.Has(request.Namespaces[0].Inode) })
 				report = mustHangUp(t, New(Config{}), request)
 				if tt.closed && len(report.Results) > 0 && report.Results[0].Outcome == hangup.Refused {
 					t.Errorf("got %+v", report.Results)

@@ -38,7 +38,7 @@ func (x *action) openNamespace(in hangup.Namespace) (*namespace, error) {
 			return nil, errNotOfPod
 		}
 	}
-	conn, err := x.blocked.dial(in)
+	conn, err := dial(in, x.blocked)
 	if err != nil {
 		return nil, err
 	}

@@ -20,11 +20,11 @@ type watchedNamespace struct {
 var errEnded = errors.New("network namespace has ended")
 
 // dump calls read with a connection to the namespace.
-func (n *watchedNamespace) dump(blocked *blockedCalls, read func(*sockdiag.Conn) error) error {
+func (n *watchedNamespace) dump(blocked *sockdiag.BlockedCalls, read func(*sockdiag.Conn) error) error {
 	conn := n.conn
 	if conn == nil {
 		var err error
-		conn, err = blocked.dial(n.Namespace)
+		conn, err = dial(n.Namespace, blocked)
 		if errors.Is(err, os.ErrNotExist) {
 			return errEnded
 		}

@@ -11,6 +11,7 @@ import (
 
 	"tcphup/hangup"
 	"tcphup/sockdiag"
+	"tcphup/test/kit/nstest"
 )
 
 // A read that does not return delays only the scan that began it. The namespace counts as failed
@@ -19,7 +20,7 @@ func TestNodeBlocked(t *testing.T) {
 	n := &fakeNode{pods: manyPods(3)}
 	blocked, observed := n.pods[1], make(map[string]int)
 	c := newNodeTest(t, Config{Node: &NodeConfig{Observer: countingObserver(observed)}}, n)
-	c.node.blocked.limit = 50 * time.Millisecond
+	c.node.blocked.Limit = 50 * time.Millisecond
 	var entered atomic.Int32
 	release, find := make(chan struct{}), c.node.Find
 	c.node.Find = func() (Found, error) {
@@ -54,9 +55,8 @@ func TestNodeBlocked(t *testing.T) {
 		t.Error("the reader of the blocked read is used again")
 	}
 	check(1, one...)
-	returned := c.node.blocked.byInode[1001]
 	close(release)
-	<-returned
+	nstest.Eventually(t, "the read has returned", func() bool { return !c.node.blocked.Has(1001) })
 	if len(observed) != 2 || blocked.kernel.closed != 1 {
 		t.Errorf("observed %v after the scan, closed %d", observed, blocked.kernel.closed)
 	}
@@ -65,15 +65,15 @@ func TestNodeBlocked(t *testing.T) {
 
 // A read that proceeds is not abandoned.
 func TestAwaitProgress(t *testing.T) {
-	b, x, returned := blockedReads{limit: 20 * time.Millisecond}, newPodReader(), make(chan struct{})
+	n, x, returned := &node{blocked: sockdiag.BlockedCalls{Limit: 20 * time.Millisecond}}, newPodReader(), make(chan struct{})
 	go func() {
 		defer close(returned)
-		for begun := time.Now(); time.Since(begun) < 5*b.limit; {
+		for begun := time.Now(); time.Since(begun) < 5*n.blocked.Limit; {
 			x.proceed()
 			time.Sleep(time.Millisecond)
 		}
 	}()
-	if !b.await(returned, x.progress) {
+	if !n.await(returned, x.progress) {
 		t.Error("abandoned")
 	}
 }

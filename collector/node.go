@@ -90,7 +90,7 @@ type node struct {
 	newReader func() *reader       // for FlowsHandler
 
 	reader  *reader // of scans; replaced when it is blocked
-	blocked blockedReads
+	blocked sockdiag.BlockedCalls
 }
 
 // podState is the state of one pod between scans.
@@ -105,7 +105,7 @@ type podState struct {
 func newNode(config Config, limit int) (*node, error) {
 	n := &node{
 		NodeConfig: *config.Node, limit: limit, table: new(sockdiag.Table),
-		clock: boottime.Now, cpuTime: threadTime, newReader: newPodReader, blocked: blockedReads{limit: blockedAfter},
+		clock: boottime.Now, cpuTime: threadTime, newReader: newPodReader, blocked: sockdiag.BlockedCalls{Limit: blockedAfter},
 	}
 	n.MaxDestinationsPerPod = cmp.Or(n.MaxDestinationsPerPod, DefaultMaxDestinationsPerPod)
 	switch {

@@ -18,8 +18,8 @@ func (n *node) newFlowsReader() *reader {
 	dial := x.dial
 	x.dial = func(netns uint64) (source, error) {
 		conn, err := dial(netns)
-		if err == nil {
-			n.blocked.bound(conn, netns)
+		if c, ok := conn.(*sockdiag.Conn); ok && err == nil {
+			c.Bound(&n.blocked)
 		}
 		return conn, err
 	}
@@ -39,7 +39,7 @@ func (n *node) eachFlow(ctx context.Context, q *flowsQuery, add func(*sockdiag.F
 		if q.pod.Namespace != "" && q.pod.Namespace != of.Namespace || q.pod.Pod != "" && q.pod.Pod != of.Pod {
 			continue
 		}
-		if n.blocked.has(ns.Inode) {
+		if n.blocked.Has(ns.Inode) {
 			counts.Failed++
 			continue
 		}

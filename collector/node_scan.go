@@ -128,7 +128,7 @@ func (s *nodeScan) isLate() bool {
 // with the reader, the table and the state of the pod that it uses.
 func (s *nodeScan) readPod(ctx context.Context, p *podState) {
 	n, counts, x, inode := s.node, &s.result.node.counts, s.reader, p.namespace.Inode
-	if n.blocked.has(inode) {
+	if n.blocked.Has(inode) {
 		s.fail(p, sourceResult{err: sockdiag.ErrBlocked}, sourceResult{})
 		return
 	}
@@ -152,9 +152,9 @@ func (s *nodeScan) readPod(ctx context.Context, p *podState) {
 			return nil
 		})
 	}()
-	if !n.blocked.await(returned, x.progress) {
+	if !n.await(returned, x.progress) {
 		observer.revoke()
-		n.blocked.add(inode, returned)
+		n.blocked.Add(inode, returned)
 		n.drop(p)
 		s.replaceReader(table)
 		s.fail(p, sourceResult{err: sockdiag.ErrBlocked}, sourceResult{})

@@ -2,6 +2,7 @@ package sockdiag
 
 import (
 	"errors"
+	"sync"
 	"time"
 )
 
@@ -9,18 +10,49 @@ import (
 // holds the lock of a socket.
 var ErrBlocked = errors.New("kernel does not respond: a process blocks its socket")
 
-// Bound limits the time of each system call. The kernel waits for the lock of a socket
-// uninterruptibly, and a process can hold the lock of its socket for any time. After the limit
-// the thread of the system call is abandoned, and later calls of the connection fail. 0 means
-// no limit. onBlocked receives a channel that is closed when the system call has returned.
-func (c *Conn) Bound(limit time.Duration, onBlocked func(returned <-chan struct{})) {
-	c.limit, c.onBlocked = limit, onBlocked
+// BlockedCalls limits the time of system calls about sockets, and keeps the network namespaces
+// with an abandoned one, whose thread waits in the kernel. It is safe for concurrent use.
+type BlockedCalls struct {
+	// Limit is the time after which a system call is abandoned; 0 means never.
+	Limit time.Duration
+
+	mu      sync.Mutex
+	byNetns map[uint64]<-chan struct{} // closed when the call has returned
 }
+
+// Has reports whether a call in the network namespace is blocked. Then no other one should begin
+// there.
+func (b *BlockedCalls) Has(netns uint64) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	select {
+	case <-b.byNetns[netns]:
+		delete(b.byNetns, netns)
+		return false
+	default:
+		return b.byNetns[netns] != nil
+	}
+}
+
+// Add adds an abandoned call. returned is closed when it returns.
+func (b *BlockedCalls) Add(netns uint64, returned <-chan struct{}) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.byNetns == nil {
+		b.byNetns = make(map[uint64]<-chan struct{})
+	}
+	b.byNetns[netns] = returned
+}
+
+// Bound limits each system call of the connection. The kernel waits for the lock of a socket
+// uninterruptibly, and a process can hold the lock of its socket for any time. An abandoned call
+// is added to b, and later calls of the connection fail.
+func (c *Conn) Bound(b *BlockedCalls) { c.bound = b }
 
 // bounded calls fn within the limit. After ErrBlocked fn may still run, and use the buffer and
 // the socket of the connection.
 func (c *Conn) bounded(fn func()) error {
-	if c.limit == 0 {
+	if c.bound == nil || c.bound.Limit == 0 {
 		fn()
 		return nil
 	}
@@ -32,21 +64,21 @@ func (c *Conn) bounded(fn func()) error {
 		defer close(done)
 		fn()
 	}()
-	timer := time.NewTimer(c.limit)
+	timer := time.NewTimer(c.bound.Limit)
 	defer timer.Stop()
 	select {
 	case <-done:
 		return nil
 	case <-timer.C:
 		c.blocked = done
-		c.onBlocked(done)
+		c.bound.Add(c.netns, done)
 		return ErrBlocked
 	}
 }
 
 // receiveBounded is receive within the limit.
 func (c *Conn) receiveBounded(buffer []byte) (int, error) {
-	if c.limit == 0 {
+	if c.bound == nil {
 		return c.receive(buffer)
 	}
 	var received struct {

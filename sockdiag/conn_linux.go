@@ -7,8 +7,6 @@ import (
 	"iter"
 	"net/netip"
 	"os"
-	"syscall"
-	"time"
 
 	"github.com/mdlayher/netlink"
 	"github.com/mdlayher/netlink/nlenc"
@@ -18,31 +16,25 @@ import (
 // bufferLen is the kernel's maximum for one datagram of a dump, in bytes.
 const bufferLen = 32 << 10
 
-// receiveTimeout bounds each netlink receive.
-const receiveTimeout = 10 * time.Second
-
 // Conn is a sock_diag connection and its reusable receive buffers: 32 KiB, and up to
 // 512 KiB more after a dump with Query.Ahead. It must not be used by several goroutines
 // at once. The zero Conn is closed; see Reopen.
 type Conn struct {
-	netns   uint64                        // of DialIn
-	enter   func(open func() error) error // of DialIn
-	netlink *netlink.Conn                 // nil if closed
-	buffer  []byte
+	netns     uint64                        // of DialIn
+	enter     func(open func() error) error // of DialIn
+	transport *transport                    // nil if closed
+	buffer    []byte
 
-	receiver *receiver
-	// receive is receiver.receive. It returns the full length of the datagram, which may exceed
-	// len(b).
+	// receive is transport.receive.
 	receive func(b []byte) (n int, err error)
 
 	// unfinished is true while datagrams of an abandoned reply may still arrive.
 	unfinished bool
 
-	// limit and onBlocked are those of Bound; blocked is closed when the abandoned system
-	// call has returned, and nil without one.
-	limit     time.Duration
-	onBlocked func(returned <-chan struct{})
-	blocked   chan struct{}
+	// bound is that of Bound; blocked is closed when the abandoned system call has returned, and
+	// nil without one.
+	bound   *BlockedCalls
+	blocked chan struct{}
 
 	// separate is set if the kernel has no dump of both families.
 	separate bool
@@ -90,31 +82,12 @@ func (c *Conn) Reopen(netns uint64) error {
 func (c *Conn) dial() error { return c.enter(c.open) }
 
 func (c *Conn) open() error {
-	nl, err := netlink.Dial(unix.NETLINK_SOCK_DIAG, nil)
+	s, err := openTransport()
 	if err != nil {
-		return fmt.Errorf("open sock_diag: %w", err)
+		return err
 	}
-	raw, err := nl.SyscallConn()
-	if err == nil {
-		err = onlyFromKernel(raw)
-	}
-	if err != nil {
-		return errors.Join(fmt.Errorf("open sock_diag: %w", err), nl.Close())
-	}
-	c.netlink, c.unfinished = nl, false
-	c.receiver = newReceiver(raw)
-	c.receive = c.receiver.receive
+	c.transport, c.receive, c.unfinished = s, s.receive, false
 	return nil
-}
-
-// onlyFromKernel connects a netlink socket to port id 0, the kernel. From then on the
-// kernel rejects messages from any other socket with ECONNREFUSED (netlink(7)).
-func onlyFromKernel(raw syscall.RawConn) error {
-	var connectErr error
-	err := raw.Control(func(fd uintptr) {
-		connectErr = unix.Connect(int(fd), &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
-	})
-	return errors.Join(err, connectErr)
 }
 
 // Close closes the connection and the connections that Query.Ahead opened.
@@ -123,15 +96,15 @@ func (c *Conn) Close() error {
 	for _, other := range c.extra {
 		errs = append(errs, other.Close())
 	}
-	switch nl := c.netlink; {
-	case nl == nil:
+	switch s := c.transport; {
+	case s == nil:
 	case c.blocked != nil:
-		// Close waits for the system call.
-		go func(returned <-chan struct{}) { <-returned; _ = nl.Close() }(c.blocked)
+		// Its descriptor must not be reused before.
+		go func(returned <-chan struct{}) { <-returned; _ = s.close() }(c.blocked)
 	default:
-		errs = append(errs, nl.Close())
+		errs = append(errs, s.close())
 	}
-	c.extra, c.netlink = nil, nil
+	c.extra, c.transport = nil, nil
 	return errors.Join(errs...)
 }
 

@@ -340,15 +340,7 @@ func TestPrivilegedOnlyFromKernel(t *testing.T) {
 		send := func(to uint32) error {
 			return unix.Sendto(sender, make([]byte, headerLen), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Pid: to})
 		}
-		raw, err := mustDial(t).netlink.SyscallConn()
-		if err != nil {
-			t.Fatal(err)
-		}
-		var ours uint32
-		if err := raw.Control(func(fd uintptr) { ours = portOf(int(fd)) }); err != nil {
-			t.Fatal(err)
-		}
-		if err := send(ours); !errors.Is(err, unix.ECONNREFUSED) {
+		if err := send(portOf(mustDial(t).transport.fd)); !errors.Is(err, unix.ECONNREFUSED) {
 			t.Errorf("message from another socket: %v, want %v", err, unix.ECONNREFUSED)
 		}
 		if err := send(portOf(open())); err != nil { // the control: an unconnected socket

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"iter"
 	"os"
-	"time"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -69,42 +68,20 @@ func (c *Conn) send(kind netlink.HeaderType, flags netlink.HeaderFlags, r reques
 			return nil, err
 		}
 	}
-	if c.netlink == nil {
+	if c.transport == nil {
 		return nil, fmt.Errorf("send request: %w", os.ErrClosed)
 	}
 	c.unfinished = true
 	// After a blocked call fn may still run: it uses nothing that Close changes.
-	nl, message := c.netlink, netlink.Message{
-		Header: netlink.Header{Type: kind, Flags: netlink.Request | flags},
-		Data:   append(r.bytes(), attrs...),
-	}
+	socket, payload := c.transport, append(r.bytes(), attrs...)
 	var sent struct {
-		netlink.Message
-		err error
+		reply *reply
+		err   error
 	}
-	err = c.bounded(func() { sent.Message, sent.err = nl.Send(message) })
-	if err == nil {
-		err = sent.err
-	}
-	if err != nil {
+	if err := c.bounded(func() { sent.reply, sent.err = socket.send(kind, netlink.Request|flags, payload) }); err != nil {
 		return nil, fmt.Errorf("send request: %w", err)
 	}
-	return &reply{sequence: sent.Header.Sequence, portID: sent.Header.PID}, nil
-}
-
-// unblock interrupts a blocked receive when ctx ends. After stop returns, the deadline of
-// a later receive is not changed any more.
-func (c *Conn) unblock(ctx context.Context) (stop func()) {
-	conn, done := c.netlink, make(chan struct{})
-	cancel := context.AfterFunc(ctx, func() {
-		defer close(done)
-		_ = conn.SetReadDeadline(time.Unix(1, 0))
-	})
-	return func() {
-		if !cancel() {
-			<-done
-		}
-	}
+	return sent.reply, sent.err
 }
 
 // datagram receives one datagram into buffer, within receiveTimeout.
@@ -113,8 +90,10 @@ func (c *Conn) datagram(ctx context.Context, buffer []byte) ([]byte, error) {
 		return nil, err
 	}
 	n, err := c.receiveBounded(buffer)
-	if errors.Is(err, unix.EAGAIN) {
-		n, err = c.wait(ctx, buffer)
+	for errors.Is(err, unix.EAGAIN) {
+		if err = c.transport.wait(ctx); err == nil {
+			n, err = c.receiveBounded(buffer)
+		}
 	}
 	switch {
 	case err != nil && ctx.Err() != nil:
@@ -127,28 +106,16 @@ func (c *Conn) datagram(ctx context.Context, buffer []byte) ([]byte, error) {
 	return buffer[:n], nil
 }
 
-// wait waits for a datagram, within receiveTimeout.
-func (c *Conn) wait(ctx context.Context, buffer []byte) (int, error) {
-	if err := c.netlink.SetReadDeadline(time.Now().Add(receiveTimeout)); err != nil {
-		return 0, fmt.Errorf("set deadline: %w", err)
-	}
-	defer c.unblock(ctx)()
-	return c.receiver.wait(buffer)
-}
-
 // redial replaces the netlink socket, and with it the rest of an abandoned reply.
 func (c *Conn) redial() error {
-	old := c.netlink
+	old := c.transport
 	if err := c.dial(); err != nil {
 		return redialError{err}
 	}
 	if old == nil {
 		return nil
 	}
-	if err := old.Close(); err != nil {
-		return fmt.Errorf("close sock_diag: %w", err)
-	}
-	return nil
+	return old.close()
 }
 
 // redialError is an error of redial. It does not match os.ErrNotExist: if the namespace

@@ -1,13 +1,54 @@
 package sockdiag
 
 import (
+	"context"
 	"errors"
 	"os"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"tcphup/test/kit/netns"
 	"tcphup/test/kit/nstest"
 )
+
+// A receive without a datagram waits for one, and ends with the context.
+func TestWait(t *testing.T) {
+	c := mustDial(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	waiting, result := make(chan struct{}), make(chan error)
+	kernel, times := c.receive, 0
+	c.receive = func(b []byte) (int, error) {
+		close(waiting)
+		return kernel(b)
+	}
+	go func() {
+		_, err := c.datagram(ctx, c.buffer)
+		result <- err
+	}()
+	<-waiting
+	cancel()
+	if err := <-result; !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	if err := c.transport.wait(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("wait: %v", err)
+	}
+	c.receive = func(b []byte) (int, error) {
+		if times++; times%2 == 1 {
+			return 0, unix.EAGAIN
+		}
+		return kernel(b)
+	}
+	for _, err := range c.Flows(t.Context(), Query{States: Open}) {
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	if times < 2 {
+		t.Errorf("%d receives", times)
+	}
+}
 
 // A Conn that is opened again reads the namespace of the thread, with the buffers that it has.
 func TestPrivilegedReopen(t *testing.T) {
