@@ -112,7 +112,7 @@ func newSharedPods(t *testing.T) *sharedPods {
 // reports whether an earlier complete scan of the pod has not seen it.
 func (s *sharedPods) open(pod int, local string, followed bool) podFlow {
 	f := s.sharingTest.open(local, "10.0.0.1")
-	f.Netns = uint64(4026532000 + pod)
+	f.Netns = uint64(402653200 + pod)
 	s.followed[f.Local] = followed
 	return podFlow{s.pods[pod], f}
 }
