@@ -48,17 +48,13 @@ func (a *acquired) call(b *sockdiag.BlockedCalls, in *namespace, fn func(fd int)
 			fn(a.fd)
 		}
 	}()
-	timer := time.NewTimer(b.Limit)
-	defer timer.Stop()
-	select {
-	case <-returned:
+	if b.Await(returned, nil) {
 		return nil
-	case <-timer.C:
-		begun.Store(true)
-		a.returned = returned
-		b.Add(in.Inode, returned)
-		return sockdiag.ErrBlocked
 	}
+	begun.Store(true)
+	a.returned = returned
+	b.Add(in.Inode, returned)
+	return sockdiag.ErrBlocked
 }
 
 // release closes the duplicate, after the abandoned call: the descriptor must not be reused

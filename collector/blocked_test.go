@@ -65,7 +65,7 @@ func TestNodeBlocked(t *testing.T) {
 
 // A read that proceeds is not abandoned.
 func TestAwaitProgress(t *testing.T) {
-	n, x, returned := &node{blocked: sockdiag.BlockedCalls{Limit: 20 * time.Millisecond}}, newPodReader(), make(chan struct{})
+	n, x, returned := &node{blocked: sockdiag.BlockedCalls{Limit: 200 * time.Millisecond}}, newPodReader(), make(chan struct{})
 	go func() {
 		defer close(returned)
 		for begun := time.Now(); time.Since(begun) < 5*n.blocked.Limit; {
@@ -73,7 +73,7 @@ func TestAwaitProgress(t *testing.T) {
 			time.Sleep(time.Millisecond)
 		}
 	}()
-	if !n.await(returned, x.progress) {
+	if !n.blocked.Await(returned, x.progress) {
 		t.Error("abandoned")
 	}
 }

@@ -152,7 +152,7 @@ func (s *nodeScan) readPod(ctx context.Context, p *podState) {
 			return nil
 		})
 	}()
-	if !n.await(returned, x.progress) {
+	if !n.blocked.Await(returned, x.progress) {
 		observer.revoke()
 		n.blocked.Add(inode, returned)
 		n.drop(p)

@@ -3,6 +3,7 @@ package sockdiag
 import (
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -13,7 +14,7 @@ var ErrBlocked = errors.New("kernel does not respond: a process blocks its socke
 // BlockedCalls limits the time of system calls about sockets, and keeps the network namespaces
 // with an abandoned one, whose thread waits in the kernel. It is safe for concurrent use.
 type BlockedCalls struct {
-	// Limit is the time after which a system call is abandoned; 0 means never.
+	// Limit is the time after which a system call is abandoned. It must be positive.
 	Limit time.Duration
 
 	mu      sync.Mutex
@@ -44,6 +45,34 @@ func (b *BlockedCalls) Add(netns uint64, returned <-chan struct{}) {
 	b.byNetns[netns] = returned
 }
 
+// awaitSteps are the parts of BlockedCalls.Limit. After a stop of this process (SIGSTOP, or a
+// suspended virtual machine) one part is over at once, and a call that was not blocked returns in
+// the next one.
+const awaitSteps = 4
+
+// Await waits for the end of a call. It reports false if the call does not end, and progress does
+// not change, for Limit. A nil progress does not change.
+func (b *BlockedCalls) Await(returned <-chan struct{}, progress *atomic.Uint64) bool {
+	if progress == nil {
+		progress = new(atomic.Uint64)
+	}
+	tick := time.NewTicker(b.Limit / awaitSteps)
+	defer tick.Stop()
+	last := progress.Load()
+	for idle := 0; idle < awaitSteps; {
+		select {
+		case <-returned:
+			return true
+		case <-tick.C:
+			idle++
+			if now := progress.Load(); now != last {
+				last, idle = now, 0
+			}
+		}
+	}
+	return false
+}
+
 // Bound limits each system call of the connection. The kernel waits for the lock of a socket
 // uninterruptibly, and a process can hold the lock of its socket for any time. An abandoned call
 // is added to b, and later calls of the connection fail.
@@ -52,7 +81,7 @@ func (c *Conn) Bound(b *BlockedCalls) { c.bound = b }
 // bounded calls fn within the limit. After ErrBlocked fn may still run, and use the buffer and
 // the socket of the connection.
 func (c *Conn) bounded(fn func()) error {
-	if c.bound == nil || c.bound.Limit == 0 {
+	if c.bound == nil {
 		fn()
 		return nil
 	}
@@ -64,16 +93,12 @@ func (c *Conn) bounded(fn func()) error {
 		defer close(done)
 		fn()
 	}()
-	timer := time.NewTimer(c.bound.Limit)
-	defer timer.Stop()
-	select {
-	case <-done:
+	if c.bound.Await(done, nil) {
 		return nil
-	case <-timer.C:
-		c.blocked = done
-		c.bound.Add(c.netns, done)
-		return ErrBlocked
 	}
+	c.blocked = done
+	c.bound.Add(c.netns, done)
+	return ErrBlocked
 }
 
 // receiveBounded is receive within the limit.
