@@ -57,7 +57,7 @@ func newServe(cmd *kingpin.CmdClause) *serve {
 		Default("1s").SetValue(duration{&o.Node.CPUBudget, 0})
 	cmd.Flag("service", "Watch current and former addresses of a DNS name, and connections to its port (NAME:PORT, repeatable); same as services in the configuration file.").
 		SetValue((*serviceFlags)(&o.Services))
-	cmd.Flag("state.directory", "Directory for state that survives a restart: the addresses of watched names and the ages of connections. Default: the first entry of $STATE_DIRECTORY, set by systemd; without either, no state is kept.").
+	cmd.Flag("state.directory", "Directory for state that survives a restart, created if it is missing: the addresses of watched names and the ages of connections. Default: the first entry of $STATE_DIRECTORY, set by systemd; without either, no state is kept.").
 		StringVar(&o.StateDirectory)
 	cmd.Flag("log.level", "Only log messages with the given severity or above: debug, info, warn, error.").Default("info").SetValue(s.log.Level)
 	cmd.Flag("log.format", "Output format of log messages: logfmt or json.").Default("logfmt").SetValue(s.log.Format)

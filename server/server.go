@@ -135,6 +135,11 @@ func Run(ctx context.Context, o Options) error {
 	if slices.Contains(*o.Web.WebListenAddresses, "") {
 		return &OptionsError{errors.New("--web.listen-address is empty: use ADDRESS:PORT, or :PORT for all addresses")}
 	}
+	if o.StateDirectory != "" {
+		if err := os.MkdirAll(o.StateDirectory, 0o700); err != nil {
+			return &OptionsError{fmt.Errorf("--state.directory: %w", err)}
+		}
+	}
 	if err := x.listen(); err != nil {
 		return err
 	}

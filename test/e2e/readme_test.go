@@ -55,7 +55,7 @@ func readmeBlock(t *testing.T, prefix string) string {
 
 // Each block of the README is run by a test below, or notRun has the reason why not.
 func TestReadmeBlocks(t *testing.T) {
-	run := []string{"python3 -m http.server", "curl -sS", "tcphup 10.20.0.5 5432", "tcphup serve"}
+	run := []string{"curl -sS http://", "curl -sS -H", "tcphup 10.20.0.5 5432", "tcphup serve"}
 	_, blocks := readmeBlocks(t, "sh")
 	for _, block := range blocks {
 		first, _, _ := strings.Cut(block, " ")
@@ -78,7 +78,7 @@ func TestPrivilegedReadme(t *testing.T) {
 		need(t, "python3", "python3")
 		need(t, "curl", "curl")
 		readme, _ := readmeBlocks(t, "sh")
-		connect, post := readmeBlock(t, "python3 -m http.server"), readmeBlock(t, "curl -sS")
+		connect, post := readmeBlock(t, "curl -sS http://"), readmeBlock(t, "curl -sS -H")
 
 		// Like `make run`.
 		dir := t.TempDir()
@@ -122,11 +122,9 @@ func TestPrivilegedReadmeExamples(t *testing.T) {
 		s := newSite(t)
 		serve, examples := readmeBlock(t, "tcphup serve"), readmeBlock(t, "tcphup 10.20.0.5 5432")
 		nstest.Command(t, "mount", "-t", "tmpfs", "tmpfs", "/var/lib")
-		state := "/var/lib/tcphup" // as in the systemd unit
-		nstest.Command(t, "mkdir", state)
 		dir := t.TempDir()
 		writeToken(t, dir)
-		environment := append(os.Environ(), "STATE_DIRECTORY="+state, "PATH="+filepath.Dir(program.Path(t))+":"+os.Getenv("PATH"))
+		environment := append(os.Environ(), "PATH="+filepath.Dir(program.Path(t))+":"+os.Getenv("PATH"))
 		server := exec.Command("bash", "-c", "exec "+serve)
 		server.Dir, server.Env = dir, environment
 		p := startCommand(t, server)
@@ -136,7 +134,7 @@ func TestPrivilegedReadmeExamples(t *testing.T) {
 				t.Fatalf("server: %s", p.logged())
 			default:
 			}
-			_, err := os.Stat(filepath.Join(state, "services.json"))
+			_, err := os.Stat("/var/lib/tcphup/services.json")
 			return err == nil
 		})
 		lines := strings.Split(strings.TrimSpace(examples), "\n")
