@@ -69,7 +69,7 @@ func (s *transport) send(kind netlink.HeaderType, flags netlink.HeaderFlags, pay
 	binary.NativeEndian.PutUint32(b[12:], s.portID)
 	b = append(b, payload...)
 	for {
-		_, err := unix.Write(s.fd, b)
+		_, err := unix.SendmsgN(s.fd, b, nil, nil, 0)
 		switch {
 		case err == nil:
 			return &reply{sequence: s.sequence, portID: s.portID}, nil
