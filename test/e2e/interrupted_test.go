@@ -192,7 +192,7 @@ func TestPrivilegedSystemCallFaults(t *testing.T) {
 			{inject: "pidfd_getfd:error=ENOMEM:when=1+2", outcome: "failed", says: "cannot allocate memory"},
 			{inject: "pidfd_getfd:error=EPERM:when=1+2", method: "shutdown", outcome: "refused", says: "seccomp profile"},
 			{inject: "pidfd_getfd:error=ENOSYS", method: "shutdown", outcome: "refused", says: "Linux 5.6"},
-			{inject: "getsockopt:error=ENOMEM", whole: true, says: "cannot allocate memory"},
+			{inject: "getsockopt:error=ENOMEM", outcome: "failed", says: "cannot allocate memory"},
 			{inject: "shutdown:error=ENOTCONN:when=1+2", outcome: "gone"},
 			{inject: "shutdown:error=ENOBUFS:when=1+2", outcome: "failed", says: "no buffer space"},
 			{inject: "setsockopt:error=ENOMEM", says: "set TCP_USER_TIMEOUT: cannot allocate memory"},
