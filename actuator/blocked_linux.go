@@ -40,6 +40,9 @@ func (a *acquired) call(b *sockdiag.BlockedCalls, in *namespace, fn func(fd int)
 		fn(a.fd)
 		return nil
 	}
+	if b.Has(in.Inode) {
+		return sockdiag.ErrBlocked
+	}
 	var begun atomic.Bool
 	returned := make(chan struct{})
 	go func() {

@@ -258,8 +258,8 @@ func (x *action) shutDown(ctx context.Context, t *target, now *sockdiag.Flow, dr
 // addresses and cookie therefore comes directly before shutdown(2). getpeername(2) is no
 // evidence of identity, because BPF programs rewrite its result.
 //
-// If the application disconnects the socket after that lookup, its next connection may be
-// shut down, and the flow is Failed. That includes ENOTCONN: shutdown(2) sets both shutdown
+// A socket whose addresses have changed since is not shut down. If the application disconnects
+// the socket after that, its next connection may be shut down, and the flow is Failed. That includes ENOTCONN: shutdown(2) sets both shutdown
 // flags of a disconnected socket, and the next connection starts with them.
 func (x *action) shutDownAcquired(ctx context.Context, t *target, now *sockdiag.Flow, duplicate *acquired, draining bool) {
 	t.Method, t.Detail = hangup.Shutdown, ""
@@ -274,6 +274,7 @@ func (x *action) shutDownAcquired(ctx context.Context, t *target, now *sockdiag.
 	var socket struct {
 		unread        uint32
 		before, after socketAddresses
+		reused        bool // between the last lookup and shutdown(2)
 		err           error
 	}
 	err := duplicate.call(x.blocked, t.in, func(fd int) {
@@ -313,6 +314,10 @@ func (x *action) shutDownAcquired(ctx context.Context, t *target, now *sockdiag.
 		return
 	}
 	if blocked := duplicate.call(x.blocked, t.in, func(fd int) {
+		// The thread may have waited for a processor since the lookup.
+		if socket.reused = socket.before.differ(readAddresses(fd)); socket.reused {
+			return
+		}
 		socket.err = x.shutdown(fd)
 		socket.after = readAddresses(fd)
 	}); blocked != nil {
@@ -320,6 +325,8 @@ func (x *action) shutDownAcquired(ctx context.Context, t *target, now *sockdiag.
 		return
 	}
 	switch err := socket.err; {
+	case socket.reused:
+		t.end(hangup.None, hangup.Gone)
 	case (err == nil || errors.Is(err, unix.ENOTCONN)) && socket.before.differ(socket.after):
 		t.fail(hangup.Shutdown, x.disconnected(t, socket.after))
 	case err == nil:

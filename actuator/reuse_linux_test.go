@@ -88,14 +88,14 @@ func TestPrivilegedReusedSocket(t *testing.T) {
 	})
 }
 
-// A socket that the application reuses before the last lookup stays open. A socket that is
-// disconnected after that lookup, before shutdown(2) or by the next look at its addresses, is
-// reported as failed: its next connection may be shut down.
+// A socket that the application reuses before the last lookup stays open, and so does one that
+// it reuses after that lookup, before its addresses are compared. A socket that is disconnected
+// during or after shutdown(2) is reported as failed: its next connection may be shut down.
 func TestPrivilegedReusedAtLastLookup(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		binary := testapp.Build(t)
 		const same, other, listener, none, connecting = "the same peer", "another peer", "a listener", "no peer", "another peer, still connecting"
-		const before, after, ended, eof = "before the lookup", "after the lookup", "after the lookup, which closes at once", "after shutdown(2)"
+		const before, delayed, after, ended, eof = "before the lookup", "after the lookup, before shutdown(2) begins", "after the lookup", "after the lookup, which closes at once", "after shutdown(2)"
 		for _, tt := range []struct {
 			next, when string // use of the socket, and its time
 			outcome    hangup.Outcome
@@ -103,6 +103,8 @@ func TestPrivilegedReusedAtLastLookup(t *testing.T) {
 			{other, before, hangup.Gone},
 			{same, before, hangup.Gone},
 			{listener, before, hangup.Gone},
+			{other, delayed, hangup.Gone},
+			{same, delayed, hangup.Gone},
 			{other, after, hangup.Failed},
 			{none, after, hangup.Failed},
 			{connecting, after, hangup.Failed},
@@ -137,7 +139,11 @@ func TestPrivilegedReusedAtLastLookup(t *testing.T) {
 					if tt.when == before {
 						reuse()
 					}
-					return confirm(ctx, conn, flow)
+					confirmed, err := confirm(ctx, conn, flow)
+					if tt.when == delayed {
+						reuse()
+					}
+					return confirmed, err
 				}
 				a.shutdown = func(fd int) error {
 					if tt.when == after || tt.when == ended {
