@@ -107,3 +107,19 @@ func holdLock(t *testing.T, app *testapp.App, fd int) (release func()) {
 	defer unix.Close(socket)
 	return heldlock.Hold(t, socket)
 }
+
+// No call begins in a namespace with a blocked one.
+func TestCallBlocked(t *testing.T) {
+	b, in := &sockdiag.BlockedCalls{Limit: time.Minute}, &namespace{Namespace: hangup.Namespace{Inode: 7, Pod: new(hangup.Pod)}}
+	begun := func() (begun bool, err error) {
+		err = new(acquired).call(b, in, func(int) { begun = true })
+		return begun, err
+	}
+	if ok, err := begun(); !ok || err != nil {
+		t.Errorf("begun %t, %v", ok, err)
+	}
+	b.Add(7, make(chan struct{}))
+	if ok, err := begun(); ok || !errors.Is(err, sockdiag.ErrBlocked) {
+		t.Errorf("begun %t, %v", ok, err)
+	}
+}

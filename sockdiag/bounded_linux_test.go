@@ -1,12 +1,17 @@
 package sockdiag
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"golang.org/x/sys/unix"
+
+	"tcphup/test/kit/nstest"
 )
 
 // A stop of this process for longer than the limit does not count as a blocked call.
@@ -57,4 +62,32 @@ func TestBlockedCalls(t *testing.T) {
 	if b.Has(7) {
 		t.Error("the call has returned")
 	}
+}
+
+// After a blocked call the socket stays open: the call may still use its descriptor.
+func TestBlockedConn(t *testing.T) {
+	c := mustDial(t)
+	returned := make(chan struct{})
+	c.Bound(&BlockedCalls{Limit: time.Minute})
+	c.blocked, c.unfinished = returned, true
+	socket := c.transport
+	for _, err := range c.Flows(t.Context(), Query{States: Open}) {
+		if !errors.Is(err, ErrBlocked) {
+			t.Errorf("got %v, want %v", err, ErrBlocked)
+		}
+	}
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := unix.FcntlInt(uintptr(socket.fd), unix.F_GETFD, 0); err != nil {
+		t.Errorf("the socket is closed: %v", err)
+	}
+	if c.transport == socket {
+		t.Error("a closed connection has its socket")
+	}
+	close(returned)
+	nstest.Eventually(t, "the socket is closed", func() bool {
+		_, err := unix.FcntlInt(uintptr(socket.fd), unix.F_GETFD, 0)
+		return err != nil
+	})
 }
