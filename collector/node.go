@@ -47,7 +47,8 @@ type NodeConfig struct {
 
 // Found has the network namespaces of a node.
 type Found struct {
-	// Pods are the namespaces of one pod each. Pod is never nil.
+	// Pods are the namespaces of one pod each. Pod is never nil. Do is called on a thread that
+	// enters one namespace after the other and then ends, so Do may leave it in the namespace.
 	Pods []hangup.Namespace
 	// Node counts the node's own namespaces, and Other the namespaces of no pod or of several.
 	Node, Other int

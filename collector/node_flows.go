@@ -8,6 +8,7 @@ import (
 	"os"
 
 	"tcphup/hangup"
+	"tcphup/internal/thread"
 	"tcphup/sockdiag"
 )
 
@@ -33,8 +34,15 @@ func (n *node) eachFlow(ctx context.Context, q *flowsQuery, add func(*sockdiag.F
 	if err != nil {
 		return nil, fmt.Errorf("find pods: %w", err)
 	}
-	counts, x := new(flowsNamespaces), n.newFlowsReader()
-	for _, ns := range found.Pods {
+	counts := new(flowsNamespaces)
+	<-thread.Go(func() { n.eachFlowOf(ctx, found.Pods, q, counts, add) })
+	return counts, ctx.Err()
+}
+
+// eachFlowOf is eachFlow for these pods.
+func (n *node) eachFlowOf(ctx context.Context, pods []hangup.Namespace, q *flowsQuery, counts *flowsNamespaces, add func(*sockdiag.Flow, sockdiag.Direction, hangup.PodName)) {
+	x := n.newFlowsReader()
+	for _, ns := range pods {
 		of := ns.Pod.Labels()
 		if q.pod.Namespace != "" && q.pod.Namespace != of.Namespace || q.pod.Pod != "" && q.pod.Pod != of.Pod {
 			continue
@@ -50,7 +58,7 @@ func (n *node) eachFlow(ctx context.Context, q *flowsQuery, add func(*sockdiag.F
 		})
 		switch {
 		case ctx.Err() != nil:
-			return nil, ctx.Err()
+			return
 		case err == nil:
 			counts.Read++
 		case !entered && errors.Is(err, os.ErrNotExist):
@@ -61,5 +69,4 @@ func (n *node) eachFlow(ctx context.Context, q *flowsQuery, add func(*sockdiag.F
 			x = n.newFlowsReader() // the connection may be blocked
 		}
 	}
-	return counts, nil
 }

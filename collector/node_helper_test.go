@@ -32,13 +32,13 @@ type fakeNode struct {
 	pods    []*fakePod
 	counts  Found
 	findErr error
-	spent   time.Duration // processor time
+	spent   atomic.Int64  // processor time in nanoseconds
 	clock   time.Duration // since testBoot; see newNodeTest
 	ports   int           // reads of the ephemeral ports
 }
 
 func (n *fakeNode) find() (Found, error) {
-	n.spent += time.Millisecond
+	n.spent.Add(int64(time.Millisecond))
 	found := n.counts
 	for i, p := range n.pods {
 		if p == nil {
@@ -100,7 +100,7 @@ func newNodeTest(t testing.TB, config Config, n *fakeNode) *Collector {
 			oneDump: true,
 			dial: func(netns uint64) (source, error) {
 				p := n.pods[netns-1000]
-				n.spent += p.cost
+				n.spent.Add(int64(p.cost))
 				p.kernel.dialled++
 				return podSource{&p.kernel, netns}, p.kernel.dialErr
 			},
@@ -116,7 +116,7 @@ func newNodeTest(t testing.TB, config Config, n *fakeNode) *Collector {
 	a := c.aggregator
 	c.reader = *c.node.newReader()
 	c.aggregator = a
-	c.node.cpuTime = func() time.Duration { return n.spent }
+	c.node.cpuTime = func() time.Duration { return time.Duration(n.spent.Load()) }
 	c.node.clock = func() time.Duration { return now().Sub(testBoot) }
 	return c
 }

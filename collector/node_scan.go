@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"os"
 	"runtime"
 	"slices"
 	"time"
@@ -29,7 +28,6 @@ func (r *result) found() bool { return r.node != nil && r.node.found }
 // nodeScan is a running scan of a node.
 type nodeScan struct {
 	*Collector
-	reader  *reader
 	result  *result
 	observe func(*hangup.Pod, *sockdiag.Flow) // of a NodeObserver; may be nil
 	results []*namespaceResult
@@ -52,7 +50,7 @@ func (c *Collector) scanNode(ctx context.Context) *result {
 		failed := sourceResult{err: err, took: c.now().Sub(start)}
 		return &result{tcp: failed, mptcp: failed, node: &nodeResult{spent: n.spent}, idleListed: n.reader.aggregator.listIdle}
 	}
-	s := &nodeScan{Collector: c, reader: n.reader, partial: make(map[hangup.PodName]bool), result: &result{
+	s := &nodeScan{Collector: c, partial: make(map[hangup.PodName]bool), result: &result{
 		idleListed: n.reader.aggregator.listIdle,
 		node: &nodeResult{found: true, counts: NodeCounts{
 			Node: found.Node, Other: found.Other, HostNetwork: found.HostNetwork, Unnamed: found.Unnamed,
@@ -91,18 +89,11 @@ func limitTotal(all []*namespaceResult, limit int, get func(*namespaceResult) *s
 
 // readPods reads the namespaces in turn until the budget or the time is used up.
 func (s *nodeScan) readPods(ctx context.Context, namespaces []hangup.Namespace) {
-	n, kind := s.node, toInt(s.reader.aggregator.listIdle)
 	counts := &s.result.node.counts
-	pods, duplicates := n.update(namespaces, kind)
+	pods, duplicates := s.node.update(namespaces, s.kind())
 	counts.Other += duplicates
-	for _, p := range pods {
-		exhausted := n.Budget > 0 && s.used >= n.Budget || s.isLate()
-		if counts.Read > 0 && exhausted || ctx.Err() != nil {
-			counts.Skipped++
-			continue
-		}
-		p.scanned[kind] = n.scans
-		s.readPod(ctx, p)
+	for len(pods) > 0 {
+		pods = s.readInTurn(ctx, pods)
 	}
 	if s.failure != nil {
 		s.logger.Log(ctx, errorLevel(s.failure), "cannot read sockets of pods", "failed", counts.Failed,
@@ -110,13 +101,8 @@ func (s *nodeScan) readPods(ctx context.Context, namespaces []hangup.Namespace) 
 	}
 }
 
-// podRead is the read of one namespace.
-type podRead struct {
-	entered    bool
-	err        error         // of hangup.Namespace.Enter
-	used       time.Duration // processor time
-	tcp, mptcp sourceResult
-}
+// kind is the index of podState.scanned.
+func (s *nodeScan) kind() int { return toInt(s.result.idleListed) }
 
 // isLate reports whether no further namespace must be begun. The rest of the time of the last
 // caller is for the response.
@@ -124,79 +110,11 @@ func (s *nodeScan) isLate() bool {
 	return s.now().Sub(s.start) > s.scans.until().Sub(s.begun)*2/3
 }
 
-// readPod reads the namespace of a pod on a thread in it. A read that is blocked is abandoned,
-// with the reader, the table and the state of the pod that it uses.
-func (s *nodeScan) readPod(ctx context.Context, p *podState) {
-	n, counts, x, inode := s.node, &s.result.node.counts, s.reader, p.namespace.Inode
-	if n.blocked.Has(inode) {
-		s.fail(p, sourceResult{err: sockdiag.ErrBlocked}, sourceResult{})
-		return
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	x.aggregator.observe = nil
-	observer := new(revocable[*sockdiag.Flow])
-	if s.observe != nil {
-		observer.forward = func(f *sockdiag.Flow) { s.observe(p.namespace.Pod, f) }
-		x.aggregator.observe = observer.call
-	}
-	r, table, returned := new(podRead), n.tableOf(p), make(chan struct{})
-	go func() {
-		defer close(returned)
-		r.err = p.namespace.Enter(func() error {
-			r.entered = true
-			r.used = n.timed(func() {
-				r.tcp, r.mptcp = x.read(ctx, inode, p.namespaceState, table)
-				x.close()
-			})
-			return nil
-		})
-	}()
-	if !n.blocked.Await(returned, x.progress) {
-		observer.revoke()
-		n.blocked.Add(inode, returned)
-		n.drop(p)
-		s.replaceReader(table)
-		s.fail(p, sourceResult{err: sockdiag.ErrBlocked}, sourceResult{})
-		return
-	}
-	s.used += r.used
-	n.keepTable(p, table)
-	if !r.entered && errors.Is(r.err, os.ErrNotExist) {
-		counts.Ended++
-		n.drop(p)
-		return
-	}
-	if r.err != nil {
-		r.tcp.err = r.err
-	}
-	one := x.aggregator.result(r.tcp, r.mptcp, p.labels)
-	if one == nil {
-		s.fail(p, r.tcp, r.mptcp)
-		return
-	}
-	s.addSources(p, r.tcp, r.mptcp)
-	counts.Read++
-	s.results = append(s.results, one)
-}
-
 // fail counts a namespace that could not be read.
 func (s *nodeScan) fail(p *podState, tcp, mptcp sourceResult) {
 	s.addSources(p, tcp, mptcp)
 	s.result.node.counts.Failed++
 	s.partial[p.name()] = true
-}
-
-// replaceReader replaces the reader, and the table if it is the shared one.
-func (s *nodeScan) replaceReader(table *sockdiag.Table) {
-	n := s.node
-	s.reader = n.newReader()
-	s.reader.aggregator = s.newAggregator()
-	s.reader.aggregator.listIdle = s.result.idleListed
-	n.reader = s.reader
-	if table == n.table {
-		n.table = new(sockdiag.Table)
-	}
 }
 
 // addSources adds the results of a namespace to the results of the scan. The first error stays.
@@ -240,24 +158,4 @@ func (n *node) timed(fn func()) time.Duration {
 	start := n.cpuTime()
 	fn()
 	return n.cpuTime() - start
-}
-
-// tableOf returns an empty table for a pod, with the cache of its last scan.
-func (n *node) tableOf(p *podState) *sockdiag.Table {
-	table := n.table
-	if p.table != nil {
-		table = p.table
-	}
-	table.Reset()
-	return table
-}
-
-// keepTable keeps the table of a pod with MPTCP connections for its next scan.
-func (n *node) keepTable(p *podState, table *sockdiag.Table) {
-	switch hasMPTCP := len(table.Connections()) > 0; {
-	case hasMPTCP && p.table == nil:
-		p.table, n.table = table, new(sockdiag.Table)
-	case !hasMPTCP:
-		p.table = nil
-	}
 }

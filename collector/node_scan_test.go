@@ -99,7 +99,7 @@ func TestNodeDeadline(t *testing.T) {
 	n := &fakeNode{pods: manyPods(5)}
 	c := newNodeTest(t, Config{}, n)
 	now := c.now
-	c.now = func() time.Time { return now().Add(n.spent) }
+	c.now = func() time.Time { return now().Add(time.Duration(n.spent.Load())) }
 	for _, want := range [][]string{{"p0", "p1"}, {"p2", "p3"}, {"p0", "p4"}} {
 		// Two thirds of 2.5 s: the third one would begin after 2 s.
 		if got := podsIn(get(c, "3")); !slices.Equal(got, want) {

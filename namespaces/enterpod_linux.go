@@ -12,15 +12,29 @@ import (
 // exists, it checks that a process in it is of the pod. Otherwise the error matches ErrEnded,
 // and fn was not called.
 func (n *PodNamespace) Do(fn func() error) error {
+	return n.do(func(fd int) error {
+		if n.Own {
+			return fn()
+		}
+		return within(fd, fn)
+	})
+}
+
+// DoHere is Do on the calling thread, which stays in the namespace. It must be a thread of
+// thread.Go. Calls of DoHere may follow each other, which takes less time than Do: no other
+// thread has to wake up.
+func (n *PodNamespace) DoHere(fn func() error) error {
+	return n.do(func(fd int) error { return withinHere(fd, fn) })
+}
+
+// do calls fn with the namespace, while it is open.
+func (n *PodNamespace) do(fn func(fd int) error) error {
 	fd, err := n.openPod()
 	if err != nil {
 		return fmt.Errorf("open network namespace %s of pod %s: %w", n, n.UID, err)
 	}
 	defer unix.Close(fd)
-	if n.Own {
-		return fn()
-	}
-	return onThread(func() (restored bool, err error) { return within(fd, fn) })
+	return fn(fd)
 }
 
 // openPod opens the namespace by a process that is of the pod.

@@ -60,8 +60,12 @@ func (x *server) findPods() (collector.Found, error) {
 				"fix", "grant CAP_SYS_PTRACE, and allow ptrace (read) of all processes in an AppArmor profile")
 		})
 	}
+	pods := podNamespaces(found.Namespaces)
+	for i := range pods {
+		pods[i].Do = found.Namespaces[i].DoHere
+	}
 	return collector.Found{
-		Pods: podNamespaces(found.Namespaces), Node: found.Node, Other: found.Other,
+		Pods: pods, Node: found.Node, Other: found.Other,
 		HostNetwork: found.HostNetwork, Unnamed: found.Unnamed,
 	}, nil
 }
