@@ -12,7 +12,6 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -43,7 +42,8 @@ type process struct {
 	output string // the line it prints when it is ready
 }
 
-// start runs a helper for each argument and waits until all are ready.
+// start runs a helper for each argument and waits until all are ready. A helper ends with its
+// input, so that it does not outlive this process.
 func start(t testing.TB, arguments ...string) []process {
 	t.Helper()
 	var (
@@ -54,7 +54,6 @@ func start(t testing.TB, arguments ...string) []process {
 		cmd := exec.Command(os.Args[0])
 		cmd.Env = append(os.Environ(), helper+"="+args)
 		cmd.Stderr = os.Stderr
-		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 		stdin, err := cmd.StdinPipe()
 		if err != nil {
 			t.Fatal(err)

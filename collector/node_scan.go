@@ -65,9 +65,7 @@ func (c *Collector) scanNode(ctx context.Context) *result {
 	n.spent += s.used
 	limitTotal(s.results, n.limit, func(one *namespaceResult) *selection { return &one.outbound })
 	limitTotal(s.results, n.limit, func(one *namespaceResult) *selection { return &one.inbound })
-	for _, one := range s.results {
-		s.result.add(one)
-	}
+	s.result.add(s.results...)
 	counts := &s.result.node.counts
 	s.result.observed = withoutPods(done(counts.Skipped+counts.Failed+counts.Ended == 0), s.partial)
 	s.result.node.spent = n.spent

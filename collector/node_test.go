@@ -35,10 +35,10 @@ func TestNodeGolden(t *testing.T) {
 	tests := []struct {
 		name   string
 		config Config
-		node   fakeNode
+		node   *fakeNode
 	}{
-		{name: "empty"},
-		{name: "pods", config: Config{Histograms: Histograms()}, node: fakeNode{
+		{name: "empty", node: &fakeNode{}},
+		{name: "pods", config: Config{Histograms: Histograms()}, node: &fakeNode{
 			counts: Found{Node: 1, Other: 2, HostNetwork: 3, Unnamed: 1},
 			pods: []*fakePod{
 				{namespace: "prod", name: "web-0", kernel: busy},
@@ -49,19 +49,19 @@ func TestNodeGolden(t *testing.T) {
 				{namespace: "test", name: "failed", kernel: broken},
 			},
 		}},
-		{name: "other", config: Config{Node: &NodeConfig{MaxDestinationsPerPod: 1}}, node: fakeNode{pods: []*fakePod{
+		{name: "other", config: Config{Node: &NodeConfig{MaxDestinationsPerPod: 1}}, node: &fakeNode{pods: []*fakePod{
 			{namespace: "prod", name: "web-0", kernel: fakeKernel{flows: []sockdiag.Flow{
 				flow("10.0.0.1:40000", "10.0.0.2:80"), flow("10.0.0.1:40001", "10.0.0.2:80"), flow("10.0.0.1:40002", "10.0.0.3:80"),
 				flow("10.0.0.1:1", "10.9.9.9:40000"), flow("10.0.0.1:1", "10.9.9.9:40001"), flow("10.0.0.1:2", "10.9.9.9:40000"),
 			}}},
 			{namespace: "prod", name: "web-1", kernel: quiet},
 		}}},
-		{name: "find_failed", node: fakeNode{findErr: os.ErrPermission}},
+		{name: "find_failed", node: &fakeNode{findErr: os.ErrPermission}},
 	}
 	served := make(map[string]bool) // families
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			golden(t, "node/"+tt.name, newNodeTest(t, tt.config, &tt.node), served)
+			golden(t, "node/"+tt.name, newNodeTest(t, tt.config, tt.node), served)
 		})
 	}
 	for _, f := range families(Histograms(), true) {

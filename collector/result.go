@@ -2,6 +2,7 @@ package collector
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -47,18 +48,27 @@ func (r *result) tcpOK() bool { return r.tcp.err == nil }
 // mptcpOK requires TCP as well: subflows are TCP sockets.
 func (r *result) mptcpOK() bool { return r.tcpOK() && r.mptcp.err == nil }
 
-// add appends the series of a namespace; nil adds none.
-func (r *result) add(n *namespaceResult) {
-	if n == nil {
-		return
+// add appends the series of namespaces.
+func (r *result) add(all ...*namespaceResult) {
+	outbound, inbound := 0, 0
+	for _, n := range all {
+		outbound += n.outbound.len()
+		inbound += n.inbound.len()
 	}
-	r.destinations = n.outbound.appendTo(r.destinations)
-	r.inbound = n.inbound.appendTo(r.inbound)
-	r.folded = append(r.folded, folded{n.pod, n.outbound.folded, n.outbound.lower})
+	r.destinations, r.inbound = slices.Grow(r.destinations, outbound), slices.Grow(r.inbound, inbound)
+	r.folded = slices.Grow(r.folded, len(all))
+	for _, n := range all {
+		r.destinations = n.outbound.appendTo(r.destinations)
+		r.inbound = n.inbound.appendTo(r.inbound)
+		r.folded = append(r.folded, folded{n.pod, n.outbound.folded, n.outbound.lower})
+	}
 }
 
 // otherLabel is the label value of the overflow aggregate.
 const otherLabel = "other"
+
+// Labels of the overflow aggregates.
+var otherDestination, noPort, otherPort = exposition.Label("destination", otherLabel), exposition.Label("port", ""), exposition.Label("port", otherLabel)
 
 // namespaceResult is the result of a scan of one network namespace.
 type namespaceResult struct {
@@ -88,13 +98,12 @@ func (a *aggregator) result(tcp, mptcp sourceResult, pod []*dto.LabelPair) *name
 		destination, port := a.mapper.labels(d)
 		return series{pod: pod, destination: exposition.Label("destination", destination), port: exposition.Label("port", port)}
 	})
-	n.outbound.other.pod = pod
-	n.outbound.other.destination, n.outbound.other.port = exposition.Label("destination", otherLabel), exposition.Label("port", "")
+	n.outbound.other.pod, n.outbound.other.destination, n.outbound.other.port = pod, otherDestination, noPort
 	n.inbound = a.inbound.selected(func(d netip.AddrPort) series {
 		_, port := a.mapper.labels(d)
 		return series{pod: pod, port: exposition.Label("port", port)}
 	})
-	n.inbound.other.pod, n.inbound.other.port = pod, exposition.Label("port", otherLabel)
+	n.inbound.other.pod, n.inbound.other.port = pod, otherPort
 	if mptcp.err != nil {
 		n.outbound.dropMPTCP()
 	}
@@ -106,7 +115,7 @@ func (a *aggregator) result(tcp, mptcp sourceResult, pod []*dto.LabelPair) *name
 func (l *destinationLimit) selected(label func(netip.AddrPort) series) selection {
 	kept, rest, folded := l.choose()
 	s := selection{folded: folded, lower: l.heavy.overflown(), reserved: l.reserved}
-	s.kept, s.keys = make([]series, 0, len(kept)+1), make([]netip.AddrPort, 0, len(kept))
+	s.kept, s.keys = make([]series, 0, len(kept)), make([]netip.AddrPort, 0, len(kept))
 	for _, k := range kept {
 		one := label(k.destination)
 		one.aggregate = *k.aggregate
@@ -132,6 +141,9 @@ func (s *selection) truncate(n int) {
 	}
 	s.kept = s.kept[:min(n, len(s.kept))]
 }
+
+// len returns the number of series that appendTo appends.
+func (s *selection) len() int { return len(s.kept) + toInt(s.folded > 0) }
 
 // appendTo appends the kept destinations, and the sum of the folded ones if there are any.
 func (s *selection) appendTo(all []series) []series {

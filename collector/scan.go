@@ -38,8 +38,8 @@ func (c *Collector) scan(ctx context.Context) *result {
 		c.logger.Log(ctx, errorLevel(err), "cannot read sockets", "err", err)
 	}
 	r := &result{tcp: tcp, mptcp: mptcp, idleListed: c.aggregator.listIdle}
-	r.add(c.aggregator.result(tcp, mptcp, nil))
-	if r.tcpOK() {
+	if one := c.aggregator.result(tcp, mptcp, nil); one != nil {
+		r.add(one)
 		r.observed = observed()
 	}
 	return r

@@ -16,6 +16,12 @@ type portSet [1 << 16 / 64]uint64
 func (s *portSet) add(port uint16)      { s[port/64] |= 1 << (port % 64) }
 func (s *portSet) has(port uint16) bool { return s[port/64]&(1<<(port%64)) != 0 }
 
+// reset empties the set.
+func (l *listeners) reset() {
+	clear(l.exact)
+	l.any4, l.any6 = portSet{}, portSet{}
+}
+
 // add adds a flow in state Listen and ignores any other flow. An IPv6 wildcard accepts
 // IPv4 too, unless V6Only is set.
 func (l *listeners) add(f *Flow) {

@@ -129,19 +129,26 @@ func parseProtocols(b []byte) (sockets, lines, end int, err error) {
 	at := 0
 	for line := range bytes.Lines(b) {
 		at += len(line)
-		if !bytes.HasPrefix(line, []byte("MPTCP")) || !bytes.HasSuffix(line, []byte("\n")) {
+		line, complete := bytes.CutSuffix(line, []byte("\n"))
+		protocol, rest := nextField(line)
+		_, rest = nextField(rest)
+		count, _ := nextField(rest)
+		if name := string(protocol); !complete || len(count) == 0 || name != "MPTCP" && name != "MPTCPv6" {
 			continue
 		}
-		fields := bytes.Fields(line)
-		if len(fields) < 3 || string(fields[0]) != "MPTCP" && string(fields[0]) != "MPTCPv6" {
-			continue
-		}
-		n, err := strconv.Atoi(string(fields[2]))
+		n, err := strconv.Atoi(string(count))
 		if err != nil {
-			return 0, 0, 0, err
+			return 0, 0, 0, fmt.Errorf("parse sockets of %s: %w", protocol, err)
 		}
 		sockets += max(n, 0)
 		lines, end = lines+1, at
 	}
 	return sockets, lines, end, nil
+}
+
+// nextField returns the first field of a line, and what follows it. Unlike bytes.Fields it does
+// not allocate: the agent of a node counts the sockets of each pod.
+func nextField(line []byte) (field, rest []byte) {
+	field, rest, _ = bytes.Cut(bytes.TrimLeft(line, " "), []byte(" "))
+	return field, rest
 }

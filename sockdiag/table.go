@@ -162,7 +162,8 @@ func (t *Table) setOpener(i int, opener Opener) {
 // Reset empties the Table before another read of the same namespace. It keeps allocated
 // memory and the cached openers.
 func (t *Table) Reset() {
-	t.Ephemeral, t.listeners = PortRange{}, listeners{}
+	t.Ephemeral = PortRange{}
+	t.listeners.reset()
 	t.connections, t.noConnections = t.connections[:0], false
 	clear(t.byToken)
 	clear(t.byInode)
