@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,116 +10,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strings"
-	"sync"
-	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // A failover takes the site of a name down and changes the name's address. Prometheus and
 // Alertmanager run with the shipped rules and delays.
 
-const (
-	newSite        = "10.99.0.2" // the servers' second address
-	monitorAddress = "10.99.0.53"
-	firstFailover  = 60_001 // number of the first host
-	scrapeInterval = "15s"
-	failoverBound  = 6 * time.Minute
-)
-
-// names are the names of the services, one for each client, with their addresses.
-type names struct {
-	lock      sync.Mutex
-	addresses map[string]string
-	server    *exec.Cmd
-}
-
-// site has the programs around the failovers.
-type site struct {
-	names names
-	token string
-	next  int // number of the next host
-	lock  sync.Mutex
-}
-
-// startSite starts the name server, Prometheus and Alertmanager for a number of hosts.
-func startSite(hosts int) (*site, error) {
-	s := &site{token: rand.Text(), next: firstFailover, names: names{addresses: make(map[string]string)}}
-	rules, err := os.ReadFile("../../deploy/rules.yml")
-	if err != nil {
-		return nil, err
-	}
-	var targets, routes, receivers strings.Builder
-	for i := range hosts {
-		address := hostAddress(firstFailover + i)
-		fmt.Fprintf(&targets, "'%s:10471', ", address)
-		fmt.Fprintf(&routes, "        - {matchers: ['instance=\"%s:10471\"'], receiver: %q}\n", address, address)
-		fmt.Fprintf(&receivers, `  - name: %q
-    webhook_configs:
-      - url: http://%[1]s:10472/alerts
-        send_resolved: false
-        max_alerts: 0
-        http_config: {authorization: {credentials_file: %[2]s/token}, follow_redirects: false}
-`, address, dir)
-	}
-	files := map[string]string{
-		"token": s.token + "\n", "rules.yml": string(rules), "names": "", "resolv.conf": "nameserver " + monitorAddress + "\n",
-		"prometheus.yml": "global: {scrape_interval: " + scrapeInterval + ", evaluation_interval: " + scrapeInterval + "}\nrule_files: [rules.yml]\n" +
-			"scrape_configs: [{job_name: tcphup, static_configs: [{targets: [" + targets.String() + "]}]}]\n" +
-			"alerting: {alertmanagers: [{static_configs: [{targets: ['127.0.0.1:9093']}]}]}\n",
-		// The delays are those of deploy/alertmanager-plain.example.yml.
-		"alertmanager.yml": "route:\n  receiver: people\n  routes:\n    - matchers: ['tcphup=\"hangup\"']\n      receiver: people\n      group_by: [instance]\n" +
-			"      group_wait: 5s\n      group_interval: 30s\n      repeat_interval: 5m\n      routes:\n" + routes.String() + "receivers:\n  - name: people\n" + receivers.String(),
-	}
-	for file, content := range files {
-		mode := os.FileMode(0o644)
-		if file == "token" {
-			mode = 0o600
-		}
-		if err := os.WriteFile(filepath.Join(dir, file), []byte(content), mode); err != nil {
-			return nil, err
-		}
-	}
-	if err := unix.Mount(dir+"/resolv.conf", "/etc/resolv.conf", "", unix.MS_BIND, ""); err != nil {
-		return nil, fmt.Errorf("mount over /etc/resolv.conf: %w", err)
-	}
-	for _, command := range [][]string{
-		{"prometheus", "--config.file=prometheus.yml", "--storage.tsdb.path=prometheus", "--web.listen-address=127.0.0.1:9090"},
-		{"prometheus-alertmanager", "--config.file=alertmanager.yml", "--storage.path=alertmanager", "--cluster.listen-address=", "--web.listen-address=127.0.0.1:9093"},
-		{"dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--pid-file=", "--user=root", "--no-resolv", "--no-hosts", "--listen-address=" + monitorAddress,
-			"--bind-interfaces", "--local=/internal/", "--local-ttl=5", "--addn-hosts=" + dir + "/names"},
-	} {
-		cmd := exec.Command(command[0], command[1:]...)
-		log, err := os.Create(filepath.Join(dir, command[0]+".log"))
-		if err != nil {
-			return nil, err
-		}
-		cmd.Dir, cmd.Stdout, cmd.Stderr = dir, log, log
-		if err := errors.Join(cmd.Start(), log.Close()); err != nil {
-			return nil, err
-		}
-		go func() { progress("%s exited: %v", command[0], cmd.Wait()) }()
-		s.names.server = cmd
-	}
-	return s, nil
-}
-
-// set changes the address of a name.
-func (n *names) set(name, address string) error {
-	n.lock.Lock()
-	defer n.lock.Unlock()
-	n.addresses[name] = address
-	var text bytes.Buffer
-	for name, address := range n.addresses {
-		fmt.Fprintf(&text, "%s %s\n", address, name)
-	}
-	if err := os.WriteFile(dir+"/names", text.Bytes(), 0o644); err != nil {
-		return err
-	}
-	return n.server.Process.Signal(syscall.SIGHUP) // dnsmasq rereads the file
-}
+const failoverBound = 6 * time.Minute
 
 // failOver lets a client use a name whose site falls silent.
 func (s *site) failOver(ctx context.Context, o options, c client, action string, release func()) (r result, err error) {
