@@ -16,9 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Programs around the failovers, and the site that clients fail over to.
+// Programs around the failovers.
 const (
-	newSite        = "10.99.0.2" // the servers' second address
 	monitorAddress = "10.99.0.53"
 	firstFailover  = 60_001 // number of the first host
 	scrapeInterval = "15s"
