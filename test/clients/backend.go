@@ -30,6 +30,9 @@ const (
 
 	// failover is a request after the name's site has fallen silent.
 	failover = "failover"
+
+	// demoted is a request after the name has left its site, which still serves.
+	demoted = "demoted"
 )
 
 // wholeSize has the size of the whole answer to half, by server.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"path/filepath"
 	"slices"
 )
@@ -25,7 +26,7 @@ func ports() map[string]int {
 }
 
 func clients() []client {
-	noHalf, requestsOnly := []string{half}, []string{slow, half}
+	noHalf, requestsOnly, demotedOnly := []string{half}, []string{slow, half}, []string{idle, request, slow, half}
 	return []client{
 		{"Go net/http", "golang", "net-http", "nginx", nil},
 		{"Go net/http, HTTP/2", "golang", "net-http-h2", "HTTP/2 in Go", nil},
@@ -92,12 +93,19 @@ func clients() []client {
 		{"nginx upstream keepalive", "golang", "nginx", "nginx", nil},
 		{"HAProxy http-reuse", "golang", "haproxy", "nginx", nil},
 		{"PgBouncer", "golang", "pgbouncer", "PostgreSQL", nil},
+		{"Java HttpURLConnection, name cache", "java", "HttpURLConnection", "nginx", demotedOnly},
+		{"Java HikariCP, PostgreSQL, name cache", "java", "HikariCP-PostgreSQL", "PostgreSQL", demotedOnly},
+		{"HAProxy http-reuse, resolvers", "golang", "haproxy-resolvers", "nginx", demotedOnly},
+		{"HAProxy http-reuse, name cache", "golang", "haproxy-name-cache", "nginx", demotedOnly},
 	}
 }
 
 func (c client) has(operation string) bool {
-	if operation == failover {
+	switch operation {
+	case failover:
 		return c.failsOver()
+	case demoted:
+		return c.failsOver() || c.setsLookups()
 	}
 	return !slices.Contains(c.without, operation)
 }
@@ -110,7 +118,11 @@ func (c client) command(o options) []string {
 	case "node":
 		return []string{"node", filepath.Join(o.cache, "node/main.mjs"), c.program}
 	case "java":
-		return []string{"java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx128m", "-cp", classPath(o), "Main", c.program}
+		command := []string{"java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx128m", "-cp", classPath(o)}
+		if c.setsLookups() {
+			command = append(command, fmt.Sprintf("-Dsun.net.inetaddr.ttl=%.0f", nameCache.Seconds()))
+		}
+		return append(command, "Main", c.program)
 	case "php":
 		return []string{"php", filepath.Join(o.programs, "php/main.php"), c.program}
 	case "ruby":

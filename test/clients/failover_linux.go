@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,119 +10,20 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strings"
-	"sync"
-	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
-// A failover takes the site of a name down and changes the name's address. Prometheus and
-// Alertmanager run with the shipped rules and delays.
+// A failover changes the address of a name. The old site falls silent (failover), or stays up and
+// accepts connections (demoted). Prometheus and Alertmanager run with the shipped rules and delays.
 
-const (
-	newSite        = "10.99.0.2" // the servers' second address
-	monitorAddress = "10.99.0.53"
-	firstFailover  = 60_001 // number of the first host
-	scrapeInterval = "15s"
-	failoverBound  = 6 * time.Minute
-)
+// failoverBound is how long a client has to reach the new site.
+const failoverBound = 6 * time.Minute
 
-// names are the names of the services, one for each client, with their addresses.
-type names struct {
-	lock      sync.Mutex
-	addresses map[string]string
-	server    *exec.Cmd
-}
+// requestPause is the time between two requests, shorter than any client keeps an idle connection.
+const requestPause = 2 * time.Second
 
-// site has the programs around the failovers.
-type site struct {
-	names names
-	token string
-	next  int // number of the next host
-	lock  sync.Mutex
-}
-
-// startSite starts the name server, Prometheus and Alertmanager for a number of hosts.
-func startSite(hosts int) (*site, error) {
-	s := &site{token: rand.Text(), next: firstFailover, names: names{addresses: make(map[string]string)}}
-	rules, err := os.ReadFile("../../deploy/rules.yml")
-	if err != nil {
-		return nil, err
-	}
-	var targets, routes, receivers strings.Builder
-	for i := range hosts {
-		address := hostAddress(firstFailover + i)
-		fmt.Fprintf(&targets, "'%s:10471', ", address)
-		fmt.Fprintf(&routes, "        - {matchers: ['instance=\"%s:10471\"'], receiver: %q}\n", address, address)
-		fmt.Fprintf(&receivers, `  - name: %q
-    webhook_configs:
-      - url: http://%[1]s:10472/alerts
-        send_resolved: false
-        max_alerts: 0
-        http_config: {authorization: {credentials_file: %[2]s/token}, follow_redirects: false}
-`, address, dir)
-	}
-	files := map[string]string{
-		"token": s.token + "\n", "rules.yml": string(rules), "names": "", "resolv.conf": "nameserver " + monitorAddress + "\n",
-		"prometheus.yml": "global: {scrape_interval: " + scrapeInterval + ", evaluation_interval: " + scrapeInterval + "}\nrule_files: [rules.yml]\n" +
-			"scrape_configs: [{job_name: tcphup, static_configs: [{targets: [" + targets.String() + "]}]}]\n" +
-			"alerting: {alertmanagers: [{static_configs: [{targets: ['127.0.0.1:9093']}]}]}\n",
-		// The delays are those of deploy/alertmanager-plain.example.yml.
-		"alertmanager.yml": "route:\n  receiver: people\n  routes:\n    - matchers: ['tcphup=\"hangup\"']\n      receiver: people\n      group_by: [instance]\n" +
-			"      group_wait: 5s\n      group_interval: 30s\n      repeat_interval: 5m\n      routes:\n" + routes.String() + "receivers:\n  - name: people\n" + receivers.String(),
-	}
-	for file, content := range files {
-		mode := os.FileMode(0o644)
-		if file == "token" {
-			mode = 0o600
-		}
-		if err := os.WriteFile(filepath.Join(dir, file), []byte(content), mode); err != nil {
-			return nil, err
-		}
-	}
-	if err := unix.Mount(dir+"/resolv.conf", "/etc/resolv.conf", "", unix.MS_BIND, ""); err != nil {
-		return nil, fmt.Errorf("mount over /etc/resolv.conf: %w", err)
-	}
-	for _, command := range [][]string{
-		{"prometheus", "--config.file=prometheus.yml", "--storage.tsdb.path=prometheus", "--web.listen-address=127.0.0.1:9090"},
-		{"prometheus-alertmanager", "--config.file=alertmanager.yml", "--storage.path=alertmanager", "--cluster.listen-address=", "--web.listen-address=127.0.0.1:9093"},
-		{"dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--pid-file=", "--user=root", "--no-resolv", "--no-hosts", "--listen-address=" + monitorAddress,
-			"--bind-interfaces", "--local=/internal/", "--local-ttl=5", "--addn-hosts=" + dir + "/names"},
-	} {
-		cmd := exec.Command(command[0], command[1:]...)
-		log, err := os.Create(filepath.Join(dir, command[0]+".log"))
-		if err != nil {
-			return nil, err
-		}
-		cmd.Dir, cmd.Stdout, cmd.Stderr = dir, log, log
-		if err := errors.Join(cmd.Start(), log.Close()); err != nil {
-			return nil, err
-		}
-		go func() { progress("%s exited: %v", command[0], cmd.Wait()) }()
-		s.names.server = cmd
-	}
-	return s, nil
-}
-
-// set changes the address of a name.
-func (n *names) set(name, address string) error {
-	n.lock.Lock()
-	defer n.lock.Unlock()
-	n.addresses[name] = address
-	var text bytes.Buffer
-	for name, address := range n.addresses {
-		fmt.Fprintf(&text, "%s %s\n", address, name)
-	}
-	if err := os.WriteFile(dir+"/names", text.Bytes(), 0o644); err != nil {
-		return err
-	}
-	return n.server.Process.Signal(syscall.SIGHUP) // dnsmasq rereads the file
-}
-
-// failOver lets a client use a name whose site falls silent.
-func (s *site) failOver(ctx context.Context, o options, c client, action string, release func()) (r result, err error) {
+// failOver lets a client use a name whose address changes.
+func (s *site) failOver(ctx context.Context, o options, c client, on situation, release func()) (r result, err error) {
 	s.lock.Lock()
 	number := s.next
 	s.next++
@@ -133,7 +33,7 @@ func (s *site) failOver(ctx context.Context, o options, c client, action string,
 		return r, err
 	}
 	defer func() { err = errors.Join(err, h.close(context.WithoutCancel(ctx))) }()
-	if _, err := h.output(ctx, "", "ip", "route", "add", "10.99.0.0/24", "dev", "eth0", "src", h.address); err != nil {
+	if _, err := h.output(ctx, "", "ip", "route", "add", sites, "dev", "eth0", "src", h.address); err != nil {
 		return r, err
 	}
 	// Prometheus and Alertmanager do not use the address of the old site.
@@ -162,7 +62,7 @@ func (s *site) failOver(ctx context.Context, o options, c client, action string,
 	if err := connect(ctx, p); err != nil {
 		return r, err
 	}
-	if action == withTcphup {
+	if on.action == withTcphup {
 		if err := s.serve(ctx, o, h, work, fmt.Sprintf("%s:%d", name, ports()[c.server])); err != nil {
 			return r, err
 		}
@@ -173,39 +73,71 @@ func (s *site) failOver(ctx context.Context, o options, c client, action string,
 	}
 	release()
 	start := time.Now()
-	if err := errors.Join(h.cut(ctx, serverAddress), s.names.set(name, newSite)); err != nil {
+	if on.silent {
+		err = h.cut(ctx, serverAddress)
+	}
+	if err := errors.Join(err, s.names.set(name, newSite)); err != nil {
 		return r, err
 	}
-	r.failover = true
-	for !r.recovered {
+	r.failover = on.operation
+	if err := r.follow(ctx, h, p, ports()[c.server], number, start); err != nil {
+		return r, err
+	}
+	if on.action == withTcphup {
+		r.hangups, err = hangups(ctx, h)
+	}
+	return r, err
+}
+
+// follow sends requests until the new site serves the client, or until the bound.
+func (r *result) follow(ctx context.Context, h *host, p *process, port, number int, start time.Time) error {
+	end := start.Add(failoverBound)
+	for time.Now().Before(end) {
 		if err := p.send(request, number); err != nil {
-			return r, err
+			return err
 		}
-		a, ok, err := p.wait(ctx, start.Add(failoverBound))
+		a, ok, err := p.wait(ctx, end)
 		if err != nil {
-			return r, err
+			return err
 		}
 		if !ok {
 			break
 		}
-		if r.took = a.at.Sub(start); a.err == "" {
-			r.recovered = true
-			break
+		r.took, r.stays = a.at.Sub(start), false
+		switch {
+		case a.err != "":
+			r.errors = append(r.errors, a.err)
+		case r.failover == failover:
+			r.recovered = true // the old site is silent
+		default:
+			flows, err := h.flows(ctx, port)
+			if err != nil {
+				return err
+			}
+			r.place(flows)
 		}
-		if r.errors = append(r.errors, a.err); a.err == exited {
+		if r.recovered || a.err == exited {
 			break
 		}
 		select {
 		case <-ctx.Done():
-			return r, ctx.Err()
-		case <-time.After(time.Second):
+			return ctx.Err()
+		case <-time.After(requestPause):
 		}
 	}
 	r.freed, r.waiting = r.took, !r.recovered
-	if action == withTcphup {
-		r.hangups, err = hangups(ctx, h)
-	}
-	return r, err
+	return nil
+}
+
+// place records at which site the client's connections are.
+func (r *result) place(flows []flow) {
+	r.stays = established(flows, serverAddress)
+	r.recovered = !r.stays && established(flows, newSite)
+}
+
+// established reports whether a connection to the address is established.
+func established(flows []flow, address string) bool {
+	return slices.ContainsFunc(flows, func(f flow) bool { return f.state == "ESTAB" && f.peer == address })
 }
 
 // serve starts tcphup on the host, and waits until it has found the connection.
@@ -264,17 +196,40 @@ func failoverClients() []string {
 
 func (c client) failsOver() bool { return slices.Contains(failoverClients(), c.name) }
 
+// nameCache is how long the clients named "name cache" cache a name: longer than the first hang-up
+// takes, 140 to 175 s, and about as long as the second one takes.
+const nameCache = 200 * time.Second
+
+// lookupClients have a setting for lookups of names, and run in the situation demoted alone. Their
+// other settings are those of the client with the beginning of the name.
+func lookupClients() []string {
+	return []string{"Java HttpURLConnection, name cache", "Java HikariCP, PostgreSQL, name cache", "HAProxy http-reuse, resolvers", "HAProxy http-reuse, name cache"}
+}
+
+func (c client) setsLookups() bool { return slices.Contains(lookupClients(), c.name) }
+
 // failoverText is the result of a failover in the form that expected.csv has.
 func (r result) failoverText() string {
 	text := "served"
-	if !r.recovered {
+	switch {
+	case r.stays:
+		text = "still on the old site"
+	case !r.recovered:
 		text = "not served"
 	}
-	switch r.hangups {
-	case 0:
-		return text
-	case 1:
-		return text + " after 1 hang-up"
+	if r.hangups > 0 {
+		text += " after " + count(r.hangups, "hang-up")
 	}
-	return fmt.Sprintf("%s after %d hang-ups", text, r.hangups)
+	if r.failover == demoted {
+		text += "; " + count(len(r.errors), "error")
+	}
+	return text
+}
+
+// count returns a number with its noun.
+func count(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,8 +20,12 @@ import (
 	"tcphup/test/kit/netns"
 )
 
-// serverAddress is the address of all servers.
-const serverAddress = "10.99.0.1"
+// Addresses of the servers.
+const (
+	serverAddress = "10.99.0.1"    // of all servers
+	newSite       = "10.99.0.2"    // of those that clients fail over to
+	sites         = "10.99.0.0/24" // contains both
+)
 
 // host is the network namespace of a client, with a link to the servers.
 type host struct {
@@ -125,6 +130,7 @@ func output(ctx context.Context, stdin string, command ...string) ([]byte, error
 // flow is a connection to the servers as ss shows it.
 type flow struct {
 	state                 string
+	peer                  string // address, IPv4 for an IPv4-mapped one
 	port                  uint16 // local
 	queue                 int    // bytes that the peer has not acknowledged
 	sent, acked, received int
@@ -138,36 +144,49 @@ var (
 
 // flows returns the connections to a port of the servers.
 func (h *host) flows(ctx context.Context, port int) ([]flow, error) {
-	out, err := h.output(ctx, "", "ss", "-HOatnip", "dst", serverAddress, "and", "dport", "=", strconv.Itoa(port))
+	out, err := h.output(ctx, "", "ss", "-HOatnip", "dst", sites, "and", "dport", "=", strconv.Itoa(port))
 	if err != nil {
 		return nil, err
 	}
 	var flows []flow
 	for line := range strings.Lines(string(out)) {
-		fields := strings.Fields(line)
-		if len(fields) < 5 {
-			return nil, fmt.Errorf("ss printed %q", line)
-		}
-		f := flow{state: fields[0]}
-		if f.queue, err = strconv.Atoi(fields[2]); err != nil {
-			return nil, fmt.Errorf("ss printed %q", line)
-		}
-		local, err := strconv.ParseUint(fields[3][strings.LastIndex(fields[3], ":")+1:], 10, 16)
+		f, err := parseFlow(line)
 		if err != nil {
-			return nil, fmt.Errorf("ss printed %q", line)
-		}
-		f.port = uint16(local)
-		for _, m := range counter.FindAllStringSubmatch(line, -1) {
-			n, _ := strconv.Atoi(m[2])
-			*map[string]*int{"bytes_sent": &f.sent, "bytes_acked": &f.acked, "bytes_received": &f.received}[m[1]] = n
-		}
-		for _, m := range holder.FindAllStringSubmatch(line, -1) {
-			pid, _ := strconv.Atoi(m[1])
-			f.pids = append(f.pids, pid)
+			return nil, fmt.Errorf("ss printed %q: %w", line, err)
 		}
 		flows = append(flows, f)
 	}
 	return flows, nil
+}
+
+// parseFlow parses a line of ss.
+func parseFlow(line string) (f flow, err error) {
+	fields := strings.Fields(line)
+	if len(fields) < 5 {
+		return f, errors.New("too few fields")
+	}
+	f.state = fields[0]
+	if f.queue, err = strconv.Atoi(fields[2]); err != nil {
+		return f, err
+	}
+	local, err := netip.ParseAddrPort(fields[3])
+	if err != nil {
+		return f, err
+	}
+	peer, err := netip.ParseAddrPort(fields[4])
+	if err != nil {
+		return f, err
+	}
+	f.port, f.peer = local.Port(), peer.Addr().Unmap().String()
+	for _, m := range counter.FindAllStringSubmatch(line, -1) {
+		n, _ := strconv.Atoi(m[2])
+		*map[string]*int{"bytes_sent": &f.sent, "bytes_acked": &f.acked, "bytes_received": &f.received}[m[1]] = n
+	}
+	for _, m := range holder.FindAllStringSubmatch(line, -1) {
+		pid, _ := strconv.Atoi(m[1])
+		f.pids = append(f.pids, pid)
+	}
+	return f, nil
 }
 
 // silenceable returns rules that drop incoming packets of a device: TCP packets whose port, of

@@ -127,7 +127,8 @@ func (r *report) summary() string {
 	slices.Sort(freed)
 	var b strings.Builder
 	item := func(format string, args ...any) { fmt.Fprintf(&b, "- "+format+"\n", args...) }
-	item("Measured on %s; %d clients.", r.machine, len(r.clients()))
+	_, rows := r.results()
+	item("Measured on %s; %d clients.", r.machine, len(rows))
 	item("Silent peer with a request under way: %d of %d clients still wait after %.0f s; the others have a timeout, a heartbeat or a check of their own.", len(waiting), r.count(silentNothing), defaultBound.Seconds())
 	if len(freed) > 0 {
 		item("With tcphup %d of these %d go on after %.2f s (median; %.2f s at most)%s.", len(freed), len(waiting), freed[len(freed)/2], freed[len(freed)-1], except(late))
@@ -170,7 +171,38 @@ func (r *report) summary() string {
 			item("The process of %s ended with its connection: %s.", name, strings.Join(ended, "; "))
 		}
 	}
+	item("%s", r.demotedSummary())
 	return b.String()
+}
+
+// demotedSummary counts the clients that leave a demoted site, by their hang-ups.
+func (r *report) demotedSummary() string {
+	var alone, once int
+	var later, never []string
+	for _, name := range r.clients() {
+		hungUp, ran := r.find(name, demoted+", "+withTcphup)
+		control, _ := r.find(name, demoted+", "+nothing)
+		switch {
+		case !ran:
+		case control.served():
+			alone++
+		case hungUp.has("served after 1 hang-up"):
+			once++
+		case hungUp.served():
+			later = append(later, name)
+		default:
+			never = append(never, name)
+		}
+	}
+	text := fmt.Sprintf("Name changed, old site still serving: %d of %d clients move to the new site within %.0f min without tcphup; %d more move after one hang-up.",
+		alone, r.count(demoted+", "+withTcphup), failoverBound.Minutes(), once)
+	if len(later) > 0 {
+		text += " After further hang-ups: " + strings.Join(later, "; ") + "."
+	}
+	if len(never) > 0 {
+		text += " Not: " + strings.Join(never, "; ") + "."
+	}
+	return text
 }
 
 func except(names []string) string {
@@ -186,7 +218,7 @@ func (r *report) results() (header []string, rows [][]string) {
 	for _, name := range r.clients() {
 		row := []string{name, ""}
 		for _, s := range situations() {
-			if s.action != withTcphup || s.operation == failover {
+			if s.action != withTcphup || s.failsOver() {
 				continue
 			}
 			one, ok := r.find(name, s.name)
@@ -195,7 +227,9 @@ func (r *report) results() (header []string, rows [][]string) {
 			}
 			row = append(row, one.result)
 		}
-		rows = append(rows, row)
+		if row[1] != "" {
+			rows = append(rows, row)
+		}
 	}
 	return header, rows
 }
@@ -224,7 +258,9 @@ func (r *report) times() (header []string, rows [][]string) {
 		for _, column := range columns {
 			row = append(row, r.time(name, column))
 		}
-		rows = append(rows, row)
+		if strings.Join(row[1:], "") != "" {
+			rows = append(rows, row)
+		}
 	}
 	return header, rows
 }
@@ -250,12 +286,12 @@ func (r *report) drained() (header []string, rows [][]string) {
 	return []string{"client", "server", "", "result"}, rows
 }
 
-// failovers returns a table of the failovers.
-func (r *report) failovers() (header []string, rows [][]string) {
+// failovers returns a table of the failovers: an operation of a situation.
+func (r *report) failovers(operation string) (header []string, rows [][]string) {
 	header = []string{"client", "with tcphup", "seconds", "without", "seconds"}
 	for _, name := range r.clients() {
-		hungUp, ran := r.find(name, "failover, tcphup")
-		alone, _ := r.find(name, "failover, nothing")
+		hungUp, ran := r.find(name, operation+", "+withTcphup)
+		alone, _ := r.find(name, operation+", "+nothing)
 		if ran {
 			rows = append(rows, []string{name, hungUp.result, servedAfter(hungUp), alone.result, servedAfter(alone)})
 		}
@@ -264,8 +300,11 @@ func (r *report) failovers() (header []string, rows [][]string) {
 }
 
 func servedAfter(one record) string {
-	if one.freed < 0 || strings.HasPrefix(one.result, "not served") {
+	if !one.served() {
 		return fmt.Sprintf("> %.0f", failoverBound.Seconds())
 	}
 	return fmt.Sprintf("%.0f", one.freed)
 }
+
+// served reports whether the new site has served the client.
+func (r record) served() bool { return strings.HasPrefix(r.result, "served") }

@@ -36,9 +36,11 @@ func inside(o options) error {
 	}
 	progress("all servers serve after %s", time.Since(start).Round(time.Second))
 	hosts := 0
-	for _, c := range chosen {
-		if c.failsOver() {
-			hosts += 2
+	for _, s := range situations() {
+		for _, c := range chosen {
+			if s.failsOver() && c.has(s.operation) {
+				hosts++
+			}
 		}
 	}
 	around, err := startSite(hosts)
@@ -118,7 +120,7 @@ func runAll(ctx context.Context, o options, chosen []client, around *site) *tabl
 
 // order returns the sort key of a situation.
 func order(s situation) string {
-	if s.operation == failover {
+	if s.failsOver() {
 		return ""
 	}
 	return s.action

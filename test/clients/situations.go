@@ -43,8 +43,13 @@ func situations() []situation {
 		{"silent request, nothing", request, true, nothing},
 		{"failover, tcphup", failover, true, withTcphup},
 		{"failover, nothing", failover, true, nothing},
+		{"demoted, tcphup", demoted, false, withTcphup},
+		{"demoted, nothing", demoted, false, nothing},
 	}
 }
+
+// failsOver reports whether the name gets the address of another site.
+func (s situation) failsOver() bool { return s.operation == failover || s.operation == demoted }
 
 // result is what became of a client in a situation.
 type result struct {
@@ -61,13 +66,15 @@ type result struct {
 	took      time.Duration // until the client has a whole answer
 	dead      bool          // a process that held a connection has ended
 
-	failover bool
-	hangups  int // of a failover
+	// Of a failover.
+	failover string // the operation; empty: another situation
+	hangups  int
+	stays    bool // connected to the old site
 }
 
 // text is the form of the result that expected.csv has.
 func (r result) text() string {
-	if r.failover {
+	if r.failover != "" {
 		return r.failoverText()
 	}
 	var parts []string
@@ -85,13 +92,7 @@ func (r result) text() string {
 	add(r.waiting, "still waiting")
 	add(r.repeated, "repeated")
 	add(r.truncated, "part taken for the whole")
-	switch {
-	case r.waiting:
-	case len(r.errors) == 1:
-		parts = append(parts, "1 error")
-	default:
-		parts = append(parts, strconv.Itoa(len(r.errors))+" errors")
-	}
+	add(!r.waiting, count(len(r.errors), "error"))
 	add(!r.waiting && !r.recovered, "not recovered")
 	add(r.dead, "process ended")
 	return strings.Join(parts, "; ")
@@ -102,8 +103,8 @@ const attempts = 5
 // run brings a client into the situation. Some clients do not use a connection that has been
 // idle for some seconds, which a busy machine takes: then it starts again.
 func (s situation) run(ctx context.Context, o options, c client, around *site, number func() int, release func()) (r result, err error) {
-	if s.operation == failover {
-		return around.failOver(ctx, o, c, s.action, release)
+	if s.failsOver() {
+		return around.failOver(ctx, o, c, s, release)
 	}
 	for range attempts {
 		if r, err = s.once(ctx, o, c, number(), release); err != nil || !r.unused {

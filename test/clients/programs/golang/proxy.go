@@ -55,7 +55,14 @@ frontend local
 	default_backend origin
 backend origin
 	http-reuse always
-	server one SERVER:80
+	server one SERVER:80`
+	// HAProxy looks names up every second by default.
+	haproxyResolvers = ` resolvers names
+resolvers names
+	parse-resolv-conf
+`
+	// The time is nameCache of the harness.
+	haproxyNameCache = haproxyResolvers + `	timeout resolve 200s
 `
 	pgbouncerConfiguration = `
 [databases]
@@ -76,7 +83,13 @@ func proxies() map[string]func() (client, error) {
 			return throughHTTP("nginx.conf", nginxConfiguration, "nginx", "-e", "stderr", "-p", "WORK", "-c", "WORK/nginx.conf")
 		},
 		"haproxy": func() (client, error) {
-			return throughHTTP("haproxy.cfg", haproxyConfiguration, "haproxy", "-W", "-f", "WORK/haproxy.cfg")
+			return haproxy("\n")
+		},
+		"haproxy-resolvers": func() (client, error) {
+			return haproxy(haproxyResolvers)
+		},
+		"haproxy-name-cache": func() (client, error) {
+			return haproxy(haproxyNameCache)
 		},
 		"pgbouncer": func() (client, error) {
 			if err := proxy("pgbouncer.ini", pgbouncerConfiguration, "127.0.0.1:6432", "pgbouncer", "-q", "-u", "postgres", "WORK/pgbouncer.ini"); err != nil {
@@ -85,6 +98,11 @@ func proxies() map[string]func() (client, error) {
 			return pgxPool("postgres://app:app@127.0.0.1:6432/app?sslmode=disable&default_query_exec_mode=simple_protocol")
 		},
 	}
+}
+
+// haproxy starts HAProxy with options of its server, and sections that follow.
+func haproxy(options string) (client, error) {
+	return throughHTTP("haproxy.cfg", haproxyConfiguration+options, "haproxy", "-W", "-f", "WORK/haproxy.cfg")
 }
 
 func throughHTTP(file, configuration string, command ...string) (client, error) {
