@@ -80,10 +80,10 @@ func TestPrivilegedStaleUsage(t *testing.T) {
 		if !strings.Contains(r.stderr, "add --former="+oldAddress) {
 			t.Errorf("stderr: %s", r.stderr)
 		}
-		// The hosts file has no IPv6 address, so the lookup of that family failed.
+		// The hosts file has no IPv6 address of the name, which is no failed lookup.
 		r = tcphup(t, service, "--former=fd00::9", "--former="+oldAddress, "--dry-run")
 		r.mustExit(t, 0)
-		if !strings.Contains(r.stderr, "fd00::9 left alone: cannot look up current addresses") || !strings.Contains(r.stderr, "1 planned") {
+		if strings.Contains(r.stderr, "left alone") || !strings.Contains(r.stderr, "1 planned") {
 			t.Errorf("stderr: %s", r.stderr)
 		}
 		// An address that another service on the port has now is left alone, unless --former
