@@ -86,6 +86,10 @@ func (h *hangupCommand) run(ctx context.Context) error {
 		}
 	}
 	warnElsewhere()
+	undecided, err := h.countUndecided(ctx)
+	if err != nil {
+		return fmt.Errorf("count connections to addresses left alone: %w", err)
+	}
 	// The report has the outcome of each flow, and the last line the reconnects.
 	logger := slog.New(slog.NewTextHandler(h.stderr, &slog.HandlerOptions{Level: slog.LevelError}))
 	h.request.Progress, h.request.Namespaces = console.show, h.scope.namespaces
@@ -108,7 +112,10 @@ func (h *hangupCommand) run(ctx context.Context) error {
 		return fmt.Errorf("write report: %w", err)
 	}
 	line := "tcphup: " + summary(report, h.selector.Direction) + h.scope.note()
-	if len(report.Results) == 0 {
+	switch {
+	case len(undecided) > 0:
+		line += "; connections left alone: " + formatAddresses(undecided)
+	case len(report.Results) == 0:
 		line += h.netns.hint()
 	}
 	if h.request.DryRun && len(report.Results) > 0 {
@@ -121,7 +128,7 @@ func (h *hangupCommand) run(ctx context.Context) error {
 			console.print(style, "tcphup: "+line)
 		}
 	}
-	if report.Count(hangup.Failed, hangup.Lingering, hangup.Refused) > 0 || h.scope.incomplete() || interrupted {
+	if report.Count(hangup.Failed, hangup.Lingering, hangup.Refused) > 0 || len(undecided) > 0 || h.scope.incomplete() || interrupted {
 		return ErrIncomplete
 	}
 	return nil

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"tcphup/test/kit/nstest"
 	"tcphup/test/kit/testapp"
@@ -61,10 +62,22 @@ func TestPrivilegedStaleUsage(t *testing.T) {
 		content := fmt.Sprintf(`{"version": 1, "services": [{"name": %q, "addresses": [{"address": %q}]}]}`, serviceName, oldAddress)
 		state := stateOf(t, content)
 		r := tcphup(t, service, "--state.directory="+state)
-		r.mustExit(t, 0)
-		if !strings.Contains(r.stderr, "add --former="+oldAddress) || !strings.Contains(r.stderr, "no connection matches") {
+		r.mustExit(t, 1)
+		const left = "no connection matches; connections left alone: " + oldAddress + " (1)\n"
+		if !strings.Contains(r.stderr, "add --former="+oldAddress) || !strings.Contains(r.stderr, left) {
 			t.Errorf("stderr: %s", r.stderr)
 		}
+		// The hint has the end of settle.
+		settling := stateOf(t, fmt.Sprintf(`{"version": 1, "services": [{"name": %q, "settle": 3600000000000, "addresses": [{"address": %q, "missing": %q}]}]}`,
+			serviceName, oldAddress, time.Now().Add(-10*time.Minute).Format(time.RFC3339)))
+		r = tcphup(t, service, "--state.directory="+settling)
+		r.mustExit(t, 1)
+		if !strings.Contains(r.stderr, serviceName+" changed 10m") || !strings.Contains(r.stderr, "for another 49m") {
+			t.Errorf("stderr: %s", r.stderr)
+		}
+		// Without a connection to the address nothing is left to do.
+		r = tcphup(t, "--stale="+serviceName+":1", "--state.directory="+settling)
+		r.mustExit(t, 0)
 		r = tcphup(t, service, "--state.directory="+state, "--former="+oldAddress, "--dry-run")
 		r.mustExit(t, 0)
 		if strings.Contains(r.stderr, "add --former") || !strings.Contains(r.stderr, "1 planned") {
@@ -76,7 +89,7 @@ func TestPrivilegedStaleUsage(t *testing.T) {
 			t.Fatal(err)
 		}
 		r = tcphup(t, service)
-		r.mustExit(t, 0)
+		r.mustExit(t, 1)
 		if !strings.Contains(r.stderr, "add --former="+oldAddress) {
 			t.Errorf("stderr: %s", r.stderr)
 		}
@@ -93,7 +106,7 @@ func TestPrivilegedStaleUsage(t *testing.T) {
 			{"name": "reader.internal", "port": %[2]d, "addresses": [{"address": %[3]q}]},
 			{"name": "web.internal", "port": 80, "addresses": [{"address": "10.0.0.9"}]}]}`, serviceName, server.Addr().Port(), oldAddress))
 		r = tcphup(t, "--stale="+serviceName, "--state.directory="+both)
-		r.mustExit(t, 0)
+		r.mustExit(t, 1)
 		if !strings.Contains(r.stderr, oldAddress+" left alone: reader.internal has it now") || !strings.Contains(r.stderr, "no connection matches") {
 			t.Errorf("stderr: %s", r.stderr)
 		}
