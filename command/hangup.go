@@ -122,7 +122,9 @@ func (h *hangupCommand) run(ctx context.Context) error {
 		line += "; dry run: nothing was closed"
 	}
 	console.print("", line)
-	warnElsewhere()
+	if len(report.Results) > 0 {
+		warnElsewhere() // again, below the table
+	}
 	if h.output != "json" && !interrupted && h.awaitReconnects(ctx, console, report) {
 		if style, line := reconnects(report); line != "" {
 			console.print(style, "tcphup: "+line)
