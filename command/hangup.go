@@ -42,7 +42,7 @@ func newHangup(cmd *kingpin.CmdClause) *hangupCommand {
 		Default(string(hangup.Auto)), &r.Method, hangup.Methods()...)
 	setChoice(cmd.Flag("mptcp", "What to close when a subflow of a Multipath TCP connection matches: the connection, or only the subflow (path) while another one remains.").
 		Default(string(hangup.Connection)), &r.MPTCP, hangup.MPTCPModes()...)
-	cmd.Flag("sigpipe-safe", "Commands whose processes never receive SIGPIPE although they neither ignore nor catch it, such as psql (comma-separated, repeatable): shutdown is safe for them.").
+	cmd.Flag("sigpipe-safe", "Commands whose processes never receive SIGPIPE although they neither ignore nor catch it, such as psql (comma-separated, repeatable, with a backslash before a comma in a name): shutdown is safe for them.").
 		PlaceHolder("NAME,...").SetValue((*commandNames)(&r.SIGPIPESafe))
 	cmd.Flag("linger", "How long the peer has to acknowledge the FIN before the kernel drops the connection.").
 		Default(hangup.DefaultLinger.String()).SetValue(duration{&r.Linger, time.Nanosecond})
