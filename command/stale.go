@@ -91,6 +91,13 @@ func (s *staleFlags) destinations(ctx context.Context, stderr io.Writer) ([]neti
 		leaveAlone(a, fmt.Sprintf("%s has it now, and connections may belong to that service; to include it, add --former=%s", other, a))
 		return true
 	})
+	if len(named)+len(state.Former)+len(s.undecided) == 0 {
+		at := ""
+		if port != 0 {
+			at = fmt.Sprintf(" :%d", port)
+		}
+		fmt.Fprintf(stderr, "tcphup: tcphup serve has recorded no former address of %s; to see where connections lead: tcphup list%s --except=%[1]s\n", name, at)
+	}
 	var prefixes []netip.Prefix
 	for _, a := range append(named, former...) {
 		if err := resolved.Err(a); err != nil {

@@ -75,6 +75,15 @@ func TestPrivilegedStaleUsage(t *testing.T) {
 		if !strings.Contains(r.stderr, serviceName+" changed 10m") || !strings.Contains(r.stderr, "for another 49m") {
 			t.Errorf("stderr: %s", r.stderr)
 		}
+		// A name without a former address gets a command that shows the other ones.
+		none := stateOf(t, fmt.Sprintf(`{"version": 1, "services": [{"name": %q, "addresses": [{"address": %q}]}]}`, serviceName, newAddress))
+		r = tcphup(t, service, "--state.directory="+none)
+		r.mustExit(t, 0)
+		_, command, _ := strings.Cut(r.stderr, "no former address of "+serviceName+"; to see where connections lead: tcphup ")
+		command, _, _ = strings.Cut(command, "\n")
+		if shown := tcphup(t, strings.Fields(command)...); !strings.Contains(shown.stdout, oldAddress) || strings.Contains(shown.stdout, newAddress) {
+			t.Errorf("stderr: %s; %q shows %s", r.stderr, command, shown.stdout)
+		}
 		// Without a connection to the address nothing is left to do.
 		r = tcphup(t, "--stale="+serviceName+":1", "--state.directory="+settling)
 		r.mustExit(t, 0)
