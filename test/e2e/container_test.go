@@ -201,7 +201,7 @@ func runDocumented(t *testing.T, d *docker) {
 		t.Errorf("%s: %s", build, dryRun.stdout)
 	}
 	testapp.StartCommand(t, d.container(t, "app", "--user="+appUser, "--cap-drop=ALL", "app")).Call("ignore")
-	mount(t, "tmpfs", "/mnt", "mode=755")
+	mountTmpfs(t, "/mnt", "mode=755")
 	commands = strings.ReplaceAll(commands, "/etc/tcphup", "/mnt/tcphup")
 	cmd := exec.Command("bash", "-ec", commands)
 	cmd.Env = append(os.Environ(), "DOCKER_HOST=unix://"+d.dir+"/docker.sock")

@@ -93,7 +93,7 @@ func TestPrivilegedStaleUsage(t *testing.T) {
 			t.Errorf("stderr: %s", r.stderr)
 		}
 		// The state directory of the packaged service needs no flag.
-		mount(t, "tmpfs", "/var/lib", "")
+		mountTmpfs(t, "/var/lib", "")
 		if err := errors.Join(os.Mkdir("/var/lib/tcphup", 0o755), os.WriteFile("/var/lib/tcphup/"+stateFile, []byte(content), 0o600)); err != nil {
 			t.Fatal(err)
 		}
