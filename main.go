@@ -16,7 +16,7 @@ import (
 // Exit codes.
 const (
 	exitDone       = 0 // success, including no match
-	exitIncomplete = 1 // a connection failed, lingers or was refused, or another error
+	exitIncomplete = 1 // a connection failed, lingers, was refused or left undecided, or another error
 	exitUsage      = 2 // usage error; nothing was changed
 )
 

@@ -34,6 +34,9 @@ const (
 	checkDestroy  = "destroy"
 )
 
+// checkShutdownMPTCP is the check of shutdown of an MPTCP connection.
+const checkShutdownMPTCP = "shutdown_mptcp"
+
 // probeTimeout bounds each I/O operation of the self-test.
 const probeTimeout = 2 * time.Second
 
@@ -49,22 +52,29 @@ func (a *Actuator) Probe(ctx context.Context, in hangup.Namespace) []Check {
 		probeDump(ctx, in, "dump_ipv6", "[::1]:0", sockdiag.TCP),
 		probeDump(ctx, in, "dump_mptcp", "127.0.0.1:0", sockdiag.MPTCP),
 		shutdownCheck(checkShutdown, func() (string, error) { return a.tryShutdown(ctx, in, sockdiag.TCP) }),
-		shutdownCheck("shutdown_mptcp", func() (string, error) { return a.probeMPTCP(ctx, in) }),
+		shutdownCheck(checkShutdownMPTCP, func() (string, error) { return a.probeMPTCP(ctx, in) }),
 		destroyCheck(checkDestroy, a.probeDestroy(ctx, in)),
 		destroyCheck("destroy_mptcp_path", a.probeDestroySubflow(ctx, in)),
 		probeProcesses(in.Pod),
 	}
-	// The shutdown check passes on a socket of this process, but the method needs access
-	// to other processes.
-	shutdown, processes := &checks[3], &checks[len(checks)-1]
-	if shutdown.Usable && !processes.Usable {
-		shutdown.Usable, shutdown.Pending, shutdown.Fix = false, processes.Pending, processes.Fix
-		shutdown.Detail += ", but " + processes.Detail
+	processes := checks[len(checks)-1]
+	for i := range checks {
+		checks[i].needAccess(&processes)
 	}
 	if ctx.Err() == nil && (in.Do == nil || in.Pod != nil) {
 		a.metrics.setUsable(checks, processes.Pending)
 	}
 	return checks
+}
+
+// needAccess makes a check of shutdown unusable without access to processes: it passes on a
+// socket of this process, but the method needs access to other processes.
+func (c *Check) needAccess(processes *Check) {
+	if c.Name != checkShutdown && c.Name != checkShutdownMPTCP || !c.Usable || processes.Usable {
+		return
+	}
+	c.Usable, c.Pending, c.Fix = false, processes.Pending, processes.Fix
+	c.Detail += ", but " + processes.Detail
 }
 
 // setUsable sets the metric of both methods, or removes it while the result is pending.

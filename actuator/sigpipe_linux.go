@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"tcphup/hangup"
 )
 
 var (
@@ -54,7 +56,7 @@ func (x *action) checkSIGPIPE(holders []holder) error {
 	}
 	slices.Sort(commands)
 	return fmt.Errorf("%w; if all writes use MSG_NOSIGNAL, add --sigpipe-safe=%s (policy: sigpipe_safe)",
-		err, strings.Join(slices.Compact(commands), ","))
+		err, hangup.JoinCommands(slices.Compact(commands)))
 }
 
 // distinctProcesses returns the first holder of each process. The holders are sorted.

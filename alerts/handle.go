@@ -341,6 +341,8 @@ func (j *job) classifyFlows(ctx context.Context, err error) {
 		j.decide(resultFailed, "%s failed, first error: %v", text.Plural(failed, "flow"), j.report.Results[i].Err)
 	case j.refused() > 0:
 		j.decide(resultRefused, "%s refused", text.Plural(j.refused(), "flow"))
+	case j.pods.own > 0:
+		j.decide(resultRefused, "%s", j.summary())
 	case j.keeps():
 		j.decide(resultKept, "%s", j.summary())
 	default:

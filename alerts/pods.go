@@ -80,6 +80,8 @@ type pods struct {
 	younger, ageless int
 	// unnamed counts the pods of this node without a known name.
 	unnamed int
+	// own is 1 if the pod of tcphup itself is left out: the actuator refuses to act in it.
+	own int
 }
 
 // startMargin is how long before the alert a pod must have started: start times have a
@@ -103,6 +105,8 @@ func selectPods(all []hangup.Namespace, startsAt time.Time, targets ...*target) 
 			p.ageless++
 		case started.After(startsAt.Add(-startMargin)):
 			p.younger++
+		case in.Pod.Own:
+			p.own++
 		default:
 			in.Name = name.String()
 			p.namespaces = append(p.namespaces, in)
@@ -113,7 +117,7 @@ func selectPods(all []hangup.Namespace, startsAt time.Time, targets ...*target) 
 
 // mayBeUnnamed reports whether a pod without a known name may be one that the target includes.
 func (p *pods) mayBeUnnamed(t *target) bool {
-	return p.unnamed > 0 && (t.pod == "" || len(p.namespaces)+p.younger+p.ageless == 0)
+	return p.unnamed > 0 && (t.pod == "" || len(p.namespaces)+p.younger+p.ageless+p.own == 0)
 }
 
 func (t *target) includesPod(p hangup.PodName) bool {
@@ -142,7 +146,7 @@ func (p *pods) summary(failures []hangup.NamespaceError) string {
 		what string
 	}{
 		{ended, "ended before"}, {failed, "could not be read"}, {p.younger, "younger than the alert left out"},
-		{p.ageless, "of unknown age left out"}, {p.unnamed, "of this node without a known name left out"},
+		{p.ageless, "of unknown age left out"}, {p.own, "of tcphup itself left out"}, {p.unnamed, "of this node without a known name left out"},
 	} {
 		if count.n > 0 {
 			s += fmt.Sprintf(", %d %s", count.n, count.what)
@@ -168,7 +172,10 @@ func (r *Receiver) findPods(ctx context.Context, j *job) bool {
 		what = "no pod of that name is known to be older than the alert"
 	}
 	result := resultDone
-	if j.keeps() {
+	switch {
+	case j.pods.own > 0:
+		result, what = resultRefused, "the pod is that of tcphup itself, in which no alert acts"
+	case j.keeps():
 		result = resultKept
 	}
 	j.decide(result, "%s; %s", what, j.pods.summary(nil))

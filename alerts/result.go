@@ -19,7 +19,7 @@ const (
 	resultCooldown       = "cooldown"        // an earlier action on the destination is too recent
 	resultBreakerOpen    = "breaker_open"    // a circuit breaker is open
 	resultOverBudget     = "over_budget"     // more flows than the budget: none closed
-	resultRefused        = "refused"         // a safety check refused some flows
+	resultRefused        = "refused"         // a safety check refused some flows, or the pod is that of tcphup
 	resultFailed         = "failed"          // a system call failed; a retry is useless
 	resultError          = "error"           // not attempted; a retry may succeed
 	resultUnfinished     = "unfinished"      // time, descriptors or memory ran out

@@ -226,6 +226,8 @@ func TestArguments(t *testing.T) {
 		{"--pid 12 0.0.0.0/0 0", "HOST 0.0.0.0/0 is a prefix shorter than /8: add --yes to allow it"},
 		{"--command java,psql", "hangup everywhere port 0 --command=java,psql"},
 		{"'--command=tokio worker'", "hangup everywhere port 0 --command='tokio worker'"},
+		{`'--command=a\,b,java'`, `hangup everywhere port 0 --command='a\,b,java'`},
+		{`'--command=a,b\,c' --command=d`, `hangup everywhere port 0 --command='a,b\,c,d'`},
 		{"--command /usr/bin/java", `--command: "/usr/bin/java" is a path: write the name in /proc/PID/comm, such as java; see tcphup hangup --help`},
 		{"--command postgres-exporter", `--command: "postgres-exporter" is not a command name of 1 to 15 bytes, as in /proc/PID/comm: write its beginning, "postgres-export"; see tcphup hangup --help`},
 		{"--command=", "--command: the value is empty: a command in $(...) may have printed nothing; see tcphup hangup --help"},

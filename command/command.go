@@ -19,7 +19,7 @@ var (
 	// command did not change anything.
 	ErrUsage = errors.New("usage")
 	// ErrIncomplete matches results, already printed, with a connection that failed,
-	// lingers or was refused, or without a usable method.
+	// lingers, was refused or left undecided (--stale), or without a usable method.
 	ErrIncomplete = errors.New("incomplete")
 )
 

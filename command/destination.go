@@ -3,7 +3,6 @@ package command
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/netip"
@@ -38,20 +37,12 @@ type partial struct {
 }
 
 func (p *partial) err() error {
-	return cmp.Or(p.errOf(netip.IPv4Unspecified()), p.errOf(netip.IPv6Unspecified()))
-}
-
-// errOf returns the error of the lookup in the address's family.
-func (p *partial) errOf(addr netip.Addr) error {
-	if err := p.Err(addr); !errors.Is(err, services.ErrOtherFamily) {
-		return err
-	}
-	return nil
+	return cmp.Or(p.Err(netip.IPv4Unspecified()), p.Err(netip.IPv6Unspecified()))
 }
 
 // mayHave reports whether an address may belong to a host because a lookup failed.
 func (a *hostAddresses) mayHave(addr netip.Addr) bool {
-	return slices.ContainsFunc(a.partial, func(p partial) bool { return p.errOf(addr) != nil })
+	return slices.ContainsFunc(a.partial, func(p partial) bool { return p.Err(addr) != nil })
 }
 
 // parseHosts returns the prefixes for addresses, prefixes and names. A name resolves to all its

@@ -39,6 +39,23 @@ func (h *hangupCommand) elsewhere(ctx context.Context) string {
 func (s *selection) countElsewhere(ctx context.Context, except []netip.Prefix, ports []sockdiag.PortRange) (map[netip.Addr]int, error) {
 	others := s.selector
 	others.Direction, others.Destinations, others.Except, others.Ports = sockdiag.Outbound, sockdiag.Everywhere(), except, ports
+	return s.countOpen(ctx, others)
+}
+
+// countUndecided counts the open connections to the addresses that --stale leaves alone because
+// they may be former ones. The filters of the selection apply.
+func (s *selection) countUndecided(ctx context.Context) (map[netip.Addr]int, error) {
+	if len(s.stale.undecided) == 0 {
+		return nil, nil
+	}
+	undecided := s.selector
+	undecided.Destinations = s.stale.undecided
+	return s.countOpen(ctx, undecided)
+}
+
+// countOpen counts the open connections that the selector and the owner filter match, by remote
+// address.
+func (s *selection) countOpen(ctx context.Context, others sockdiag.Selector) (map[netip.Addr]int, error) {
 	if others.States == 0 {
 		others.States = sockdiag.States(sockdiag.Established, sockdiag.SynSent, sockdiag.CloseWait)
 	}

@@ -54,13 +54,13 @@ func (p *processIDs) Set(list string) error {
 
 type processNames []string
 
-func (p *processNames) String() string     { return strings.Join(*p, ",") }
+func (p *processNames) String() string     { return hangup.JoinCommands(*p) }
 func (p *processNames) IsCumulative() bool { return true }
 func (p *processNames) Set(list string) error {
 	if list == "" {
 		return errEmptyList
 	}
-	for name := range strings.SplitSeq(list, ",") { // a name may have a space
+	for _, name := range hangup.SplitCommands(list) { // a name may have a space
 		if strings.HasPrefix(name, "/") {
 			return fmt.Errorf("%s is a path: write the name in /proc/PID/comm, such as java", text.Quote(name))
 		}

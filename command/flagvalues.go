@@ -147,10 +147,10 @@ func (p *prefixes) Set(text string) error {
 // commandNames is a repeatable flag with a comma-separated list of command names.
 type commandNames []string
 
-func (c *commandNames) String() string     { return strings.Join(*c, ",") }
+func (c *commandNames) String() string     { return hangup.JoinCommands(*c) }
 func (c *commandNames) IsCumulative() bool { return true }
 func (c *commandNames) Set(text string) error {
-	for name := range strings.SplitSeq(text, ",") {
+	for _, name := range hangup.SplitCommands(text) {
 		if err := hangup.CheckCommand(name); err != nil {
 			return err
 		}

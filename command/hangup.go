@@ -42,7 +42,7 @@ func newHangup(cmd *kingpin.CmdClause) *hangupCommand {
 		Default(string(hangup.Auto)), &r.Method, hangup.Methods()...)
 	setChoice(cmd.Flag("mptcp", "What to close when a subflow of a Multipath TCP connection matches: the connection, or only the subflow (path) while another one remains.").
 		Default(string(hangup.Connection)), &r.MPTCP, hangup.MPTCPModes()...)
-	cmd.Flag("sigpipe-safe", "Commands whose processes never receive SIGPIPE although they neither ignore nor catch it, such as psql (comma-separated, repeatable): shutdown is safe for them.").
+	cmd.Flag("sigpipe-safe", "Commands whose processes never receive SIGPIPE although they neither ignore nor catch it, such as psql (comma-separated, repeatable, with a backslash before a comma in a name): shutdown is safe for them.").
 		PlaceHolder("NAME,...").SetValue((*commandNames)(&r.SIGPIPESafe))
 	cmd.Flag("linger", "How long the peer has to acknowledge the FIN before the kernel drops the connection.").
 		Default(hangup.DefaultLinger.String()).SetValue(duration{&r.Linger, time.Nanosecond})
@@ -86,6 +86,10 @@ func (h *hangupCommand) run(ctx context.Context) error {
 		}
 	}
 	warnElsewhere()
+	undecided, err := h.countUndecided(ctx)
+	if err != nil {
+		return fmt.Errorf("count connections to addresses left alone: %w", err)
+	}
 	// The report has the outcome of each flow, and the last line the reconnects.
 	logger := slog.New(slog.NewTextHandler(h.stderr, &slog.HandlerOptions{Level: slog.LevelError}))
 	h.request.Progress, h.request.Namespaces = console.show, h.scope.namespaces
@@ -108,20 +112,25 @@ func (h *hangupCommand) run(ctx context.Context) error {
 		return fmt.Errorf("write report: %w", err)
 	}
 	line := "tcphup: " + summary(report, h.selector.Direction) + h.scope.note()
-	if len(report.Results) == 0 {
+	switch {
+	case len(undecided) > 0:
+		line += "; connections left alone: " + formatAddresses(undecided)
+	case len(report.Results) == 0:
 		line += h.netns.hint()
 	}
 	if h.request.DryRun && len(report.Results) > 0 {
 		line += "; dry run: nothing was closed"
 	}
 	console.print("", line)
-	warnElsewhere()
+	if len(report.Results) > 0 {
+		warnElsewhere() // again, below the table
+	}
 	if h.output != "json" && !interrupted && h.awaitReconnects(ctx, console, report) {
 		if style, line := reconnects(report); line != "" {
 			console.print(style, "tcphup: "+line)
 		}
 	}
-	if report.Count(hangup.Failed, hangup.Lingering, hangup.Refused) > 0 || h.scope.incomplete() || interrupted {
+	if report.Count(hangup.Failed, hangup.Lingering, hangup.Refused) > 0 || len(undecided) > 0 || h.scope.incomplete() || interrupted {
 		return ErrIncomplete
 	}
 	return nil

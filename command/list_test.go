@@ -101,8 +101,8 @@ func TestListSort(t *testing.T) {
 // Nothing matches but connections of the other direction: the summary has the flag for them.
 func TestOtherDirection(t *testing.T) {
 	for selected, want := range map[sockdiag.Direction]string{
-		sockdiag.Outbound: "no connection matches; 2 inbound connections do: add --direction=inbound",
-		sockdiag.Inbound:  "no connection matches; 2 outbound connections do: add --direction=outbound",
+		sockdiag.Outbound: "no connection matches; 2 connections that this host accepted would match with --direction=inbound",
+		sockdiag.Inbound:  "no connection matches; 2 connections that this host opened would match with --direction=outbound",
 	} {
 		if got := (&snapshot{direction: selected, leftAlone: 2}).summary(); got != want {
 			t.Errorf("list: %q, want %q", got, want)

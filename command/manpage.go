@@ -14,7 +14,7 @@ type explained struct{ term, text string }
 
 var exitStatuses = []explained{
 	{"0", "The command succeeded. A hang-up that matches no connection succeeds as well."},
-	{"1", "A connection failed, lingers or was refused, the hang-up was interrupted, or another error occurred. With probe: no method is usable."},
+	{"1", "A connection failed, lingers, was refused or left undecided (--stale), the hang-up was interrupted, or another error occurred. With probe: no method is usable."},
 	{"2", "The command line, or a file or name on it, has an error. No connection was closed."},
 }
 

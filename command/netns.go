@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/alecthomas/kingpin/v2"
+	"golang.org/x/sys/unix"
 
 	"tcphup/hangup"
 	"tcphup/internal/text"
@@ -23,8 +24,8 @@ type netnsFlag struct{ value string }
 const allNetns = "all"
 
 func (n *netnsFlag) addFlag(cmd *kingpin.CmdClause) {
-	cmd.Flag("netns", "Network namespace: a process id, a name (of ip netns, or as in the column NETNS), or all. Needs CAP_SYS_ADMIN and CAP_SYS_PTRACE.").
-		PlaceHolder("PID|NAME|all").HintOptions(allNetns).SetValue(n)
+	cmd.Flag("netns", "Network namespace: a process id, a name (of ip netns, or as in the column NETNS), a path such as /run/netns/NAME, or all. Needs CAP_SYS_ADMIN and CAP_SYS_PTRACE.").
+		PlaceHolder("PID|NAME|PATH|all").HintOptions(allNetns).SetValue(n)
 }
 
 func (n *netnsFlag) String() string { return n.value }
@@ -33,7 +34,7 @@ func (n *netnsFlag) String() string { return n.value }
 // of this process.
 func (n *netnsFlag) Set(text string) error {
 	if text == "" {
-		return errors.New("empty: write a process id, a name or all")
+		return errors.New("empty: write a process id, a name, a path or all")
 	}
 	n.value = text
 	return nil
@@ -48,33 +49,53 @@ func (n *netnsFlag) find() (scope, error) {
 	if err != nil {
 		return scope{}, fmt.Errorf("--netns: %w", err)
 	}
-	labelled := label(found.Namespaces)
-	pid, notPID := strconv.Atoi(n.value)
-	if n.value != allNetns && notPID == nil {
-		id, err := namespaces.OfProcess(pid)
-		if err != nil {
-			return scope{}, netnsError(err, fmt.Sprintf("no process %d", pid))
-		}
-		labelled, err = ofProcess(labelled, id, n.value)
-		if err != nil {
-			return scope{}, err
-		}
+	selected, err := n.filter(label(found.Namespaces))
+	if err != nil {
+		return scope{}, err
 	}
 	var all scope
-	for i := range labelled {
-		if n.value == allNetns || notPID == nil || labelled[i].named(n.value) {
-			all.namespaces = append(all.namespaces, labelled[i].request())
-		}
+	for i := range selected {
+		all.namespaces = append(all.namespaces, selected[i].request())
 	}
 	switch {
 	case n.value == allNetns:
 		all.unreadable, all.hidden = found.Unreadable, found.Hidden
-	case len(all.namespaces) == 0:
+	case len(selected) == 0:
 		return scope{}, argumentErrorf("--netns: no network namespace %q: tcphup list --netns=all lists them%s", n.value, unknownNetns(found.Unreadable, found.Hidden))
-	case len(all.namespaces) > 1:
-		return scope{}, argumentErrorf("--netns: %d network namespaces match %q: use the id of a process", len(all.namespaces), n.value)
+	case len(selected) > 1:
+		return scope{}, argumentErrorf("--netns: %d network namespaces match %q: use the id of a process", len(selected), n.value)
 	}
 	return all, nil
+}
+
+// filter returns the namespaces that the flag selects. A value with two meanings is an error.
+func (n *netnsFlag) filter(labelled []netns) ([]netns, error) {
+	named := slices.DeleteFunc(slices.Clone(labelled), func(l netns) bool { return !l.named(n.value) })
+	pid, notPID := strconv.Atoi(n.value)
+	switch {
+	case n.value == allNetns && len(named) > 0:
+		return nil, argumentErrorf("--netns: all is every network namespace and the name of one: for that one, write --netns=/run/netns/all")
+	case n.value == allNetns:
+		return labelled, nil
+	case strings.HasPrefix(n.value, "/"):
+		var st unix.Stat_t
+		if err := unix.Stat(n.value, &st); err != nil {
+			return nil, netnsError(fmt.Errorf("stat %q: %w", n.value, err), fmt.Sprintf("no file %q", n.value))
+		}
+		return withID(labelled, namespaces.ID{Device: st.Dev, Inode: st.Ino}), nil
+	case notPID == nil:
+		id, err := namespaces.OfProcess(pid)
+		if err != nil {
+			return nil, netnsError(err, fmt.Sprintf("no process %d", pid))
+		}
+		return ofProcess(labelled, id, n.value)
+	default:
+		return named, nil
+	}
+}
+
+func withID(labelled []netns, id namespaces.ID) []netns {
+	return slices.DeleteFunc(labelled, func(n netns) bool { return n.ID != id })
 }
 
 // ofProcess returns the namespace of a process. It returns an error if another namespace has
@@ -82,10 +103,10 @@ func (n *netnsFlag) find() (scope, error) {
 func ofProcess(labelled []netns, id namespaces.ID, pid string) ([]netns, error) {
 	for i := range labelled {
 		if labelled[i].ID != id && labelled[i].named(pid) {
-			return nil, argumentErrorf("--netns: %s is the id of a process and the name of another network namespace: use the id of a process in it", pid)
+			return nil, argumentErrorf("--netns: %s is the id of a process and the name of another network namespace: use the id of a process in it, or write --netns=/run/netns/%[1]s", pid)
 		}
 	}
-	return slices.DeleteFunc(labelled, func(n netns) bool { return n.ID != id }), nil
+	return withID(labelled, id), nil
 }
 
 // netnsError returns a usage error with the text if err matches os.ErrNotExist.

@@ -177,9 +177,9 @@ func closing(n int) string {
 
 // otherDirection returns the flag for n connections that match except for their direction.
 func otherDirection(n int, selected sockdiag.Direction, anyMatch bool) string {
-	other := sockdiag.Inbound
+	other, verb := sockdiag.Inbound, "accepted"
 	if selected == sockdiag.Inbound {
-		other = sockdiag.Outbound
+		other, verb = sockdiag.Outbound, "opened"
 	}
 	switch {
 	case n == 0:
@@ -187,11 +187,7 @@ func otherDirection(n int, selected sockdiag.Direction, anyMatch bool) string {
 	case anyMatch:
 		return fmt.Sprintf("; %d %s left alone (--direction=%s or either)", n, other, other)
 	default:
-		verb := "do"
-		if n == 1 {
-			verb = "does"
-		}
-		return fmt.Sprintf("; %s %s: add --direction=%s", text.Plural(n, other.String()+" connection"), verb, other)
+		return fmt.Sprintf("; %s that this host %s would match with --direction=%s", text.Plural(n, "connection"), verb, other)
 	}
 }
 

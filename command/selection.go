@@ -46,7 +46,7 @@ func (s *selection) addFlags(cmd *kingpin.CmdClause, argumentHelp string) {
 		PlaceHolder("STATE,...").HintOptions(stateNames()...).SetValue((*states)(&s.selector.States))
 	cmd.Flag("min-idle", "Only connections without data in either direction for this long.").Default("0s").SetValue(duration{&s.selector.MinIdle, 0})
 	cmd.Flag("pid", "Only connections of these processes (comma-separated, repeatable).").PlaceHolder("PID,...").SetValue((*processIDs)(&s.owner.PIDs))
-	cmd.Flag("command", "Only connections of processes with these names, as in /proc/PID/comm (comma-separated, repeatable).").
+	cmd.Flag("command", "Only connections of processes with these names, as in /proc/PID/comm (comma-separated, repeatable), with a backslash before a comma in a name.").
 		PlaceHolder("NAME,...").SetValue((*processNames)(&s.owner.Commands))
 	cmd.Flag("uid", "Only connections of processes that run as these users: ids or names of effective users (comma-separated, repeatable).").
 		PlaceHolder("USER,...").SetValue((*userIDs)(&s.owner.UIDs))
@@ -144,7 +144,9 @@ func (s *selection) filters() []string {
 		add("min-idle", s.selector.MinIdle.String())
 	}
 	add("pid", texts(s.owner.PIDs, strconv.Itoa)...)
-	add("command", s.owner.Commands...)
+	if len(s.owner.Commands) > 0 {
+		add("command", hangup.JoinCommands(s.owner.Commands))
+	}
 	add("uid", texts(s.owner.UIDs, func(uid uint32) string { return strconv.FormatUint(uint64(uid), 10) })...)
 	for _, path := range s.owner.Cgroups {
 		add("cgroup", path)

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/alecthomas/kingpin/v2"
 
@@ -24,6 +25,9 @@ type staleFlags struct {
 	set       bool     // the command line has --stale
 	former    []string // in addition to the state file
 	directory string   // of the state file; empty means defaultStateDirectory, if it has one
+
+	// undecided are addresses that may be former ones. destinations sets them.
+	undecided []netip.Prefix
 }
 
 // defaultStateDirectory is the state directory of the packaged service.
@@ -51,8 +55,9 @@ func (s *staleFlags) used(hostGiven bool) (bool, error) {
 
 // destinations returns the former addresses and the port; no port means every port. It
 // excludes current addresses of the name, and returns an error if the name does not
-// resolve. It also excludes addresses of a family whose lookup failed and, without --former,
-// those that another service has now. Notes about excluded addresses go to stderr.
+// resolve. It also excludes undecided addresses: those of a family whose lookup failed and,
+// without --former, those that are not former yet or that another service has now. Notes about
+// excluded addresses go to stderr.
 func (s *staleFlags) destinations(ctx context.Context, stderr io.Writer) ([]netip.Prefix, []sockdiag.PortRange, error) {
 	name, port, err := address.ParseService(s.service)
 	if err != nil {
@@ -67,10 +72,14 @@ func (s *staleFlags) destinations(ctx context.Context, stderr io.Writer) ([]neti
 	if err != nil {
 		return nil, nil, inputError{fmt.Errorf("--stale: cannot look up current addresses of %s: %w; to hang up anyway, run tcphup ADDRESS PORT", name, err)}
 	}
+	leaveAlone := func(a netip.Addr, why string) {
+		fmt.Fprintf(stderr, "tcphup: %s left alone: %s\n", a, why)
+		s.undecided = append(s.undecided, netip.PrefixFrom(a, a.BitLen()))
+	}
 	now, former := resolved.Addrs, state.Former
 	for _, a := range state.Current {
 		if resolved.Err(a) == nil && !slices.Contains(now, a) && !slices.Contains(named, a) {
-			fmt.Fprintf(stderr, "tcphup: %s left alone: %s no longer resolves to it, but the state file lists it as current: add --former=%s to include it\n", a, name, a)
+			leaveAlone(a, notYetFormer(a, name, &state, time.Now()))
 			former = slices.DeleteFunc(former, func(f netip.Addr) bool { return f == a })
 		}
 	}
@@ -79,13 +88,20 @@ func (s *staleFlags) destinations(ctx context.Context, stderr io.Writer) ([]neti
 		if other == "" || slices.Contains(named, a) || slices.Contains(now, a) {
 			return false
 		}
-		fmt.Fprintf(stderr, "tcphup: %s left alone: %s has it now, and connections may belong to that service: add --former=%s to include it\n", a, other, a)
+		leaveAlone(a, fmt.Sprintf("%s has it now, and connections may belong to that service; to include it, add --former=%s", other, a))
 		return true
 	})
+	if len(named)+len(state.Former)+len(s.undecided) == 0 {
+		at := ""
+		if port != 0 {
+			at = fmt.Sprintf(" :%d", port)
+		}
+		fmt.Fprintf(stderr, "tcphup: tcphup serve has recorded no former address of %s; to see where connections lead: tcphup list%s --except=%[1]s\n", name, at)
+	}
 	var prefixes []netip.Prefix
 	for _, a := range append(named, former...) {
 		if err := resolved.Err(a); err != nil {
-			fmt.Fprintf(stderr, "tcphup: %s left alone: cannot look up current addresses of %s: %s\n", a, name, text.Printable(err.Error()))
+			leaveAlone(a, fmt.Sprintf("cannot look up current addresses of %s: %s", name, text.Printable(err.Error())))
 			continue
 		}
 		if slices.Contains(now, a) {
@@ -104,6 +120,24 @@ func (s *staleFlags) destinations(ctx context.Context, stderr io.Writer) ([]neti
 		ports = sockdiag.Ports(port)
 	}
 	return slices.Compact(prefixes), ports, nil
+}
+
+// notYetFormer explains why tcphup serve lists an address as current to which the name does not
+// resolve.
+func notYetFormer(a netip.Addr, name string, state *services.Known, now time.Time) string {
+	include := fmt.Sprintf("; to include it now, add --former=%s", a)
+	since, missing := state.Missing[a]
+	former := since.Add(state.Settle)
+	switch {
+	case !missing:
+		return fmt.Sprintf("%s no longer resolves to it, but tcphup serve has not recorded that", name) + include
+	case now.Before(former):
+		return fmt.Sprintf("%s changed %s ago, and the address stays current until %s, for another %s (settle: %s)", name,
+			text.Duration(now.Sub(since)), former.Local().Format(time.TimeOnly), text.Duration(former.Sub(now)), text.Duration(state.Settle)) + include
+	default:
+		return fmt.Sprintf("%s changed %s ago, but tcphup serve does not list it as former: it has stopped, its lookups fail, or the addresses rotate",
+			name, text.Duration(now.Sub(since))) + include
+	}
 }
 
 // errNoFormer matches errors about a name without known former addresses.

@@ -29,6 +29,8 @@ type Pod struct {
 	// Started is when the first process of the network namespace started: the pod is at least
 	// that old.
 	Started time.Time
+	// Own is set for the pod of tcphup itself. Alerts that select it are refused.
+	Own bool
 	// Owns reports whether a process is of the pod, by the content of its /proc/PID/cgroup.
 	Owns func(cgroup string) bool
 }

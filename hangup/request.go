@@ -182,15 +182,3 @@ func (r Request) WithDefaults() (Request, error) {
 	}
 	return r, nil
 }
-
-// MaxCommand is the longest name in /proc/PID/comm (TASK_COMM_LEN), in bytes. Linux cuts
-// longer names.
-const MaxCommand = 15
-
-// CheckCommand returns an error for text that cannot be the name in /proc/PID/comm.
-func CheckCommand(text string) error {
-	if text == "" || len(text) > MaxCommand {
-		return fmt.Errorf("%q is not a command name of 1 to %d bytes, as in /proc/PID/comm", text, MaxCommand)
-	}
-	return nil
-}

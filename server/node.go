@@ -70,23 +70,19 @@ func (x *server) findPods() (collector.Found, error) {
 	}, nil
 }
 
-// pods is alerts.Config.Pods. It includes pods that cannot be read: their alerts must not be done.
+// pods is alerts.Config.Pods. It includes pods that cannot be read, and that of tcphup itself:
+// their alerts must not be done.
 func (x *server) pods() ([]hangup.Namespace, error) {
 	found, err := x.node.Discover()
 	if err != nil {
 		return nil, err
 	}
-	all := podNamespaces(others(found.Namespaces))
+	all := podNamespaces(found.Namespaces)
 	for _, n := range podNamespaces(found.Shared) {
 		n.Do = func(func() error) error { return errShared }
 		all = append(all, n)
 	}
 	return all, nil
-}
-
-// others removes the pod of tcphup itself, in which the actuator refuses to act.
-func others(pods []namespaces.PodNamespace) []namespaces.PodNamespace {
-	return slices.DeleteFunc(pods, func(n namespaces.PodNamespace) bool { return n.Own })
 }
 
 // errShared means that the pod of a network namespace is ambiguous.
@@ -104,7 +100,7 @@ func podNamespaces(pods []namespaces.PodNamespace) []hangup.Namespace {
 func podNamespace(n *namespaces.PodNamespace) hangup.Namespace {
 	uid := n.UID
 	pod := &hangup.Pod{
-		Namespace: n.Pod.Namespace, Name: n.Pod.Name, UID: uid, Started: n.Started,
+		Namespace: n.Pod.Namespace, Name: n.Pod.Name, UID: uid, Started: n.Started, Own: n.Own,
 		Owns: func(cgroup string) bool { return namespaces.ParseOrigin(cgroup).PodUID == uid },
 	}
 	return hangup.Namespace{Name: pod.Labels().String(), Inode: n.ID.Inode, Do: n.Do, Pod: pod}
@@ -114,13 +110,13 @@ func podNamespace(n *namespaces.PodNamespace) hangup.Namespace {
 var errNoPod = errors.New("no pod with a network namespace of its own is on this node")
 
 // podToTest returns the namespace of the pod with the most processes, which has more than the
-// process that holds the namespace.
+// process that holds the namespace. The pod of tcphup itself is left out.
 func (x *server) podToTest() (hangup.Namespace, error) {
 	found, err := x.node.Discover()
 	if err != nil {
 		return hangup.Namespace{}, err
 	}
-	pods := others(found.Namespaces)
+	pods := slices.DeleteFunc(found.Namespaces, func(n namespaces.PodNamespace) bool { return n.Own })
 	slices.SortStableFunc(pods, func(a, b namespaces.PodNamespace) int { return b.Processes() - a.Processes() })
 	for i := range pods {
 		n := podNamespace(&pods[i])

@@ -106,10 +106,6 @@ func (c *streamConn) Read(b []byte) (int, error) {
 	return c.reader.Read(b)
 }
 
-// ErrOtherFamily matches errors of Resolved.Err about a name that has addresses of the other
-// family only, usually in /etc/hosts.
-var ErrOtherFamily = errors.New("addresses of the other family only")
-
 // explain adds a reason to the error of a lookup.
 func (d *dialer) explain(err error) error {
 	var dnsErr *net.DNSError
@@ -122,10 +118,10 @@ func (d *dialer) explain(err error) error {
 		err = &named
 	}
 	switch {
+	case errors.As(err, &addrErr) && d.answered.Load():
+		return fail("no suitable address", "lookup %s: all AAAA records are IPv4-mapped addresses", addrErr.Addr)
 	case errors.As(err, &addrErr):
-		// /etc/hosts has only addresses of the other family, or all AAAA records are
-		// IPv4-mapped addresses.
-		return fail("no suitable address", "lookup %s: %w", addrErr.Addr, ErrOtherFamily)
+		return fail(notFound, "lookup %s: /etc/hosts has addresses of the other family only", addrErr.Addr)
 	case !errors.As(err, &dnsErr):
 		return err
 	case dnsErr.IsNotFound && d.server.IsValid():

@@ -37,7 +37,7 @@ type history struct {
 type address struct {
 	former bool
 	// missing counts the consecutive responses without a current address, absent is the
-	// time of the first. Both are zero for a former address.
+	// time of the first. Both are zero without one, and for a former address.
 	missing int
 	absent  time.Time
 	// since is when it became former; zero for a current address or if unknown.
@@ -94,7 +94,7 @@ func (h *history) update(now time.Time, asked time.Duration, f family, addrs []n
 			*a = address{sockets: a.sockets, had: asked, without: without, lost: a.lost}
 			events = append(events, event{addr, returned})
 		default:
-			a.missing, a.had = 0, asked
+			a.missing, a.absent, a.had = 0, time.Time{}, asked
 		}
 	}
 	all := 0

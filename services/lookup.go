@@ -29,7 +29,8 @@ func fail(reason, format string, args ...any) error {
 }
 
 // notFound is the reason for a response without an address of the family: the name or the
-// record does not exist. The resolver does not distinguish them.
+// record does not exist, which the resolver does not distinguish, or /etc/hosts has the name
+// with addresses of the other family only.
 const notFound = "not found"
 
 // reason returns the reason of a failed lookup; "" if err is nil.

@@ -153,9 +153,11 @@ func (w *Watcher) record(ctx context.Context, entry *watch, f family, of result)
 			w.logEvents(ctx, entry.service.Name, events)
 		}
 	}
-	if l.total == 1 || entry.history.pending(f) != pending {
+	changed := entry.history.pending(f) != pending
+	if l.total == 1 || changed {
 		w.flows.Store(nil) // see flowIndex.share
 	}
+	w.dirty = w.dirty || changed // the state has the missing addresses
 	l.due = now.Add(pause(entry, f))
 }
 

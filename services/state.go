@@ -43,6 +43,7 @@ type serviceJSON struct {
 	Name     string         `json:"name"`
 	Port     uint16         `json:"port,omitempty"`
 	Resolver netip.AddrPort `json:"resolver,omitzero"`
+	Settle   time.Duration  `json:"settle,omitzero"`
 	Changed  time.Time      `json:"changed,omitzero"`
 	// Asked has the last successful lookup of each family.
 	Asked     [len(families)]time.Duration `json:"asked,omitzero"`
@@ -55,6 +56,9 @@ type addressJSON struct {
 	// became former.
 	Former *time.Time `json:"former,omitempty"`
 	Since  time.Time  `json:"since,omitzero"`
+	// Missing is when a current address began to be missing from the responses, for
+	// ReadState only.
+	Missing time.Time `json:"missing,omitzero"`
 	// Had and Without are as in address. Returned is set for a current address that was
 	// former before.
 	Had      time.Duration `json:"had,omitzero"`
@@ -188,7 +192,7 @@ func (w *Watcher) snapshot() stateJSON {
 	for _, name := range w.sorted() {
 		entry := w.watches[name]
 		h := &entry.history
-		service := serviceJSON{name, entry.service.Port, entry.service.Resolver, h.changed, h.asked, []addressJSON{}}
+		service := serviceJSON{name, entry.service.Port, entry.service.Resolver, h.settle, h.changed, h.asked, []addressJSON{}}
 		current, former := h.list()
 		for _, addr := range append(current, former...) {
 			a := h.addresses[addr]
@@ -196,7 +200,7 @@ func (w *Watcher) snapshot() stateJSON {
 			if a.former {
 				saved.Former, saved.Since = new(a.lastFlow), a.since
 			} else {
-				saved.Returned = a.lost != 0
+				saved.Missing, saved.Returned = a.absent, a.lost != 0
 			}
 			service.Addresses = append(service.Addresses, saved)
 		}
@@ -215,7 +219,11 @@ func clockID() string {
 type Known struct {
 	Port            uint16         // 0 without a port
 	Resolver        netip.AddrPort // see Service
+	Settle          time.Duration  // see Service; 0 if unknown
 	Current, Former []netip.Addr
+	// Missing is when a current address began to be missing from the responses; without an entry,
+	// the last response had it.
+	Missing map[netip.Addr]time.Time
 
 	others []serviceJSON
 }
@@ -246,12 +254,17 @@ func ReadState(directory, name string) (Known, error) {
 	if i < 0 {
 		return Known{}, fmt.Errorf("read state: %w: %s", ErrUnknown, name)
 	}
-	saved := Known{Port: s.Services[i].Port, Resolver: s.Services[i].Resolver, others: slices.Delete(slices.Clone(s.Services), i, i+1)}
-	for _, a := range s.Services[i].Addresses {
+	found := &s.Services[i]
+	saved := Known{Port: found.Port, Resolver: found.Resolver, Settle: found.Settle, Missing: make(map[netip.Addr]time.Time)}
+	saved.others = slices.Delete(slices.Clone(s.Services), i, i+1)
+	for _, a := range found.Addresses {
 		if a.Former != nil {
 			saved.Former = append(saved.Former, a.Address)
-		} else {
-			saved.Current = append(saved.Current, a.Address)
+			continue
+		}
+		saved.Current = append(saved.Current, a.Address)
+		if !a.Missing.IsZero() {
+			saved.Missing[a.Address] = a.Missing
 		}
 	}
 	return saved, nil

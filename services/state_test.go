@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"errors"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -145,4 +147,38 @@ func TestStateKilledWhileWriting(t *testing.T) {
 	if left, err := filepath.Glob(dir + "/*"); err != nil || len(left) != 1 {
 		t.Errorf("extra files: %v, %v", left, err)
 	}
+}
+
+// The state file has the time since which a current address is missing, for tcphup --stale,
+// also if the name has no new address.
+func TestStateMissing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := oneService(time.Minute)
+		c.StateDirectory = t.TempDir()
+		dns := &fakeResolver{answer: fixedAnswer(t, "10.0.0.1 10.0.0.2")}
+		start(t, c, dns.lookup)
+		missing := func() time.Time {
+			t.Helper()
+			known, err := ReadState(c.StateDirectory, "db.internal")
+			if err != nil || known.Settle != time.Minute || len(known.Missing) > 1 {
+				t.Fatalf("%+v, %v", known, err)
+			}
+			return known.Missing[netip.MustParseAddr("10.0.0.1")]
+		}
+		time.Sleep(time.Minute)
+		if got := missing(); !got.IsZero() {
+			t.Errorf("before the change: missing since %s", got)
+		}
+		changed := time.Now()
+		dns.set(fixedAnswer(t, "10.0.0.2"))
+		time.Sleep(30 * time.Second)
+		if got := missing(); got.Before(changed) || got.Sub(changed) > 20*time.Second {
+			t.Errorf("missing since %s, %s after the change", got, got.Sub(changed))
+		}
+		dns.set(fixedAnswer(t, "10.0.0.1 10.0.0.2"))
+		time.Sleep(20 * time.Second)
+		if got := missing(); !got.IsZero() {
+			t.Errorf("returned, but missing since %s", got)
+		}
+	})
 }

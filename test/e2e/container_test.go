@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -80,6 +81,7 @@ func TestPrivilegedContainers(t *testing.T) {
 				t.Errorf("table of rights (-containers +docs/sidecar.md):\n%s", diff)
 			}
 		})
+		t.Run("commands of the document", func(t *testing.T) { runDocumented(t, d) })
 		t.Run("image", func(t *testing.T) { checkImage(t, d) })
 	})
 }
@@ -182,6 +184,36 @@ func rightsTable(t *testing.T, header string) []string {
 	_, rest, _ := strings.Cut(string(page), "\n"+header+"\n")
 	rest, _, _ = strings.Cut(rest, "\n\n")
 	return append([]string{header}, strings.Split(rest, "\n")...)
+}
+
+// runDocumented runs the commands of docs/sidecar.md for a container, with the image of the test
+// in place of the one of make.
+func runDocumented(t *testing.T, d *docker) {
+	page, err := os.ReadFile("../../docs/sidecar.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, block, _ := strings.Cut(string(page), "```sh\n")
+	block, _, _ = strings.Cut(block, "```")
+	build, commands, _ := strings.Cut(block, "\n")
+	dryRun := runProgram(t, nil, "bash", "-c", "cd ../.. && CONTAINER_TOOL=docker "+build+" --dry-run")
+	if dryRun.mustExit(t, 0); !strings.HasPrefix(build, "make image") || !strings.Contains(dryRun.stdout, "-t tcphup .") {
+		t.Errorf("%s: %s", build, dryRun.stdout)
+	}
+	testapp.StartCommand(t, d.container(t, "app", "--user="+appUser, "--cap-drop=ALL", "app")).Call("ignore")
+	mountTmpfs(t, "/mnt", "mode=755")
+	commands = strings.ReplaceAll(commands, "/etc/tcphup", "/mnt/tcphup")
+	cmd := exec.Command("bash", "-ec", commands)
+	cmd.Env = append(os.Environ(), "DOCKER_HOST=unix://"+d.dir+"/docker.sock")
+	p := startCommand(t, cmd)
+	nstest.Eventually(t, "the sidecar is armed", func() bool {
+		select {
+		case <-p.exited:
+			t.Fatalf("%s: %s", commands, p.logged())
+		default:
+		}
+		return strings.Contains(p.logged(), "mode=armed")
+	})
 }
 
 // checkImage checks the image's metadata and runs it with its default command.

@@ -31,6 +31,11 @@ func TestPrivilegedNameTrap(t *testing.T) {
 		if n := strings.Count(r.stderr, note); n != 2 || !strings.HasSuffix(r.stderr, note) {
 			t.Errorf("the note is printed %d times, want before and after the report: %s", n, r.stderr)
 		}
+		r = tcphup(t, "--dry-run", serviceName, port, "--except="+newAddress)
+		r.mustExit(t, 0)
+		if n := strings.Count(r.stderr, note); n != 1 || !strings.Contains(r.stderr, "no connection matches") {
+			t.Errorf("no match: the note is printed %d times: %s", n, r.stderr)
+		}
 		// The command in the note is the one to type: it has the ports and filters as given.
 		pid := fmt.Sprintf("--pid=%d", app.PID())
 		for _, tt := range []struct{ args, command []string }{

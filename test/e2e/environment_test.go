@@ -17,11 +17,11 @@ import (
 	"tcphup/test/kit/testapp"
 )
 
-// mount mounts a file system in the test's mount namespace until undo or the end of the test.
-func mount(t *testing.T, kind, target, options string) (undo func()) {
+// mountTmpfs mounts a tmpfs in the test's mount namespace until undo or the end of the test.
+func mountTmpfs(t *testing.T, target, options string) (undo func()) {
 	t.Helper()
-	if err := unix.Mount("none", target, kind, 0, options); err != nil {
-		t.Fatalf("mount %s on %s: %v", kind, target, err)
+	if err := unix.Mount("none", target, "tmpfs", 0, options); err != nil {
+		t.Fatalf("mount tmpfs on %s: %v", target, err)
 	}
 	mounted := true
 	undo = func() {
@@ -85,7 +85,7 @@ func TestPrivilegedNoProc(t *testing.T) {
 		served := serveArmed(t, "--config.file="+policyFile(t, "    limits: {cooldown: 0s}"))
 		const success = `tcphup_scrape_success{source="tcp"}`
 		mustSample(t, success, 1)
-		restore := mount(t, "tmpfs", "/proc", "")
+		restore := mountTmpfs(t, "/proc", "")
 		mustSample(t, success, 0)
 		if _, ok := sample(t, fmt.Sprintf(`tcphup_sockets{destination="127.0.0.1",port="%d",state="established"}`, s.target.addr().Port())); ok {
 			t.Error("sockets of unknown direction exported")
@@ -116,7 +116,7 @@ func TestPrivilegedDiskFull(t *testing.T) {
 	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
 		dir := t.TempDir()
-		mount(t, "tmpfs", dir, "size=64k")
+		mountTmpfs(t, dir, "size=64k")
 		audit, state, filler := filepath.Join(dir, "audit"), filepath.Join(dir, stateFile), filepath.Join(dir, "filler")
 		nameHosts(t, serviceName, "127.0.1.1")
 		s := newFixture(t, 20) // more records than fit into a page

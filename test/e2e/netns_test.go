@@ -275,6 +275,25 @@ func TestPrivilegedNetnsAmbiguous(t *testing.T) {
 		tcphup(t, "--netns=nested", "127.0.0.1", "4001").mustExit(t, 0)
 		pods[0].mustAnswer(t, "write", "write ok 1")
 		pods[1].mustAnswer(t, "recv", "recv ok 0")
+		// A namespace with the name all has to be named by its path.
+		for _, name := range []string{"all", "1"} {
+			p := startNetnsPod(t, nstest.NewNamespace(t, name), binary, name, 1)
+			for _, tt := range []struct{ netns, says string }{
+				{name, "write --netns=/run/netns/" + name},
+				{"/run/netns/none", "no file"},
+				{"/dev/null", "no network namespace"},
+			} {
+				r := tcphup(t, "--netns="+tt.netns, "127.0.0.1", "4001")
+				if r.exit != 2 || !strings.Contains(r.stderr, tt.says) {
+					t.Errorf("%s: exit %d, %s, want %q", tt.netns, r.exit, r.stderr, tt.says)
+				}
+			}
+			pods[0].mustAnswer(t, "write", "write ok 1")
+			p.mustAnswer(t, "write", "write ok 1")
+			tcphup(t, "--netns=/run/netns/"+name, "127.0.0.1", "4001").mustExit(t, 0)
+			pods[0].mustAnswer(t, "write", "write ok 1")
+			p.mustAnswer(t, "recv", "recv ok 0")
+		}
 	})
 }
 

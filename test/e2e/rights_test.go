@@ -177,7 +177,7 @@ func TestPrivilegedProbe(t *testing.T) {
 			}},
 			{
 				name: "nobody", exit: 1, mptcp: "1", attr: &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}},
-				usable: map[string]bool{"dump_ipv4": true, "dump_ipv6": true, "dump_mptcp": true, "shutdown": false, "destroy": false, "processes": false},
+				usable: map[string]bool{"dump_ipv4": true, "dump_ipv6": true, "dump_mptcp": true, "shutdown": false, "shutdown_mptcp": false, "destroy": false, "processes": false},
 				fixNames: map[string]string{
 					"shutdown": "CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH", "destroy": "CAP_NET_ADMIN", "processes": "uid and gid",
 				},
@@ -185,7 +185,7 @@ func TestPrivilegedProbe(t *testing.T) {
 			{
 				name: "only NET_ADMIN", exit: 0, mptcp: "1",
 				attr:   &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}, AmbientCaps: []uintptr{unix.CAP_NET_ADMIN}},
-				usable: map[string]bool{"shutdown": false, "destroy": true, "destroy_mptcp_path": true, "processes": false},
+				usable: map[string]bool{"shutdown": false, "shutdown_mptcp": false, "destroy": true, "destroy_mptcp_path": true, "processes": false},
 			},
 			{
 				name: "no MPTCP", exit: 0, mptcp: "0",

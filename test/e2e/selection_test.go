@@ -133,10 +133,10 @@ func TestPrivilegedSelection(t *testing.T) {
 			pid := "--pid=" + strconv.Itoa(os.Getpid())
 			r := tcphup(t, "list", pid)
 			r.mustExit(t, 0)
-			if want := "tcphup: no connection matches; 4 inbound connections do: add --direction=inbound\n"; r.stderr != want {
+			if want := "tcphup: no connection matches; 4 connections that this host accepted would match with --direction=inbound\n"; r.stderr != want {
 				t.Errorf("list: %q, want %q", r.stderr, want)
 			}
-			if r := tcphup(t, "--dry-run", pid); !strings.Contains(r.stderr, "4 inbound connections do: add --direction=inbound") {
+			if r := tcphup(t, "--dry-run", pid); !strings.Contains(r.stderr, "4 connections that this host accepted would match with --direction=inbound") {
 				t.Errorf("hangup: %q", r.stderr)
 			}
 			two.Call("inflight %d", kept)

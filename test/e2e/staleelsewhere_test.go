@@ -2,10 +2,13 @@ package e2e
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
+
+	"golang.org/x/net/dns/dnsmessage"
 
 	"tcphup/test/kit/nstest"
 	"tcphup/test/kit/testapp"
@@ -17,8 +20,9 @@ import (
 func TestPrivilegedStaleElsewhere(t *testing.T) {
 	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
-		bind(t, "/etc/hosts", newAddress+" "+serviceName+"\n")
-		bind(t, "/etc/resolv.conf", "nameserver 127.0.0.1\n")
+		bind(t, "/etc/hosts", "0.0.0.0 unusable.internal\n")
+		bind(t, "/etc/resolv.conf", "nameserver 127.0.0.1\noptions timeout:1 attempts:1\n")
+		serveA(t, netip.MustParseAddr(newAddress).As4(), dnsmessage.RCodeServerFailure)
 		const otherAddress = "127.0.3.1"
 		current := testapp.Serve(t, testapp.ServerConfig{Address: newAddress + ":0"})
 		port := current.Addr().Port()
@@ -72,9 +76,9 @@ func TestPrivilegedStaleElsewhere(t *testing.T) {
 		}
 		// Without a port, or without connections to other addresses, there is no command.
 		for args, want := range map[string]string{
-			"--stale=" + serviceName:                           "write NAME:PORT",
-			"--stale=" + serviceName + ":1":                    "no connection to port 1 leads elsewhere",
-			"--stale=gone.internal:" + strconv.Itoa(int(port)): "cannot look up current addresses of gone.internal",
+			"--stale=" + serviceName:                               "write NAME:PORT",
+			"--stale=" + serviceName + ":1":                        "no connection to port 1 leads elsewhere",
+			"--stale=unusable.internal:" + strconv.Itoa(int(port)): "cannot look up current addresses of unusable.internal",
 		} {
 			if r := tcphup(t, args); r.exit != 2 || strings.Count(r.stderr, "\n") != 1 || !strings.Contains(r.stderr, want) {
 				t.Errorf("%s: exit %d, %s", args, r.exit, r.stderr)

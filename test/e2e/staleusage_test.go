@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"tcphup/test/kit/nstest"
 	"tcphup/test/kit/testapp"
@@ -61,29 +62,50 @@ func TestPrivilegedStaleUsage(t *testing.T) {
 		content := fmt.Sprintf(`{"version": 1, "services": [{"name": %q, "addresses": [{"address": %q}]}]}`, serviceName, oldAddress)
 		state := stateOf(t, content)
 		r := tcphup(t, service, "--state.directory="+state)
-		r.mustExit(t, 0)
-		if !strings.Contains(r.stderr, "add --former="+oldAddress) || !strings.Contains(r.stderr, "no connection matches") {
+		r.mustExit(t, 1)
+		const left = "no connection matches; connections left alone: " + oldAddress + " (1)\n"
+		if !strings.Contains(r.stderr, "add --former="+oldAddress) || !strings.Contains(r.stderr, left) {
 			t.Errorf("stderr: %s", r.stderr)
 		}
+		// The hint has the end of settle.
+		settling := stateOf(t, fmt.Sprintf(`{"version": 1, "services": [{"name": %q, "settle": 3600000000000, "addresses": [{"address": %q, "missing": %q}]}]}`,
+			serviceName, oldAddress, time.Now().Add(-10*time.Minute).Format(time.RFC3339)))
+		r = tcphup(t, service, "--state.directory="+settling)
+		r.mustExit(t, 1)
+		if !strings.Contains(r.stderr, serviceName+" changed 10m") || !strings.Contains(r.stderr, "for another 49m") {
+			t.Errorf("stderr: %s", r.stderr)
+		}
+		// A name without a former address gets a command that shows the other ones.
+		none := stateOf(t, fmt.Sprintf(`{"version": 1, "services": [{"name": %q, "addresses": [{"address": %q}]}]}`, serviceName, newAddress))
+		r = tcphup(t, service, "--state.directory="+none)
+		r.mustExit(t, 0)
+		_, command, _ := strings.Cut(r.stderr, "no former address of "+serviceName+"; to see where connections lead: tcphup ")
+		command, _, _ = strings.Cut(command, "\n")
+		if shown := tcphup(t, strings.Fields(command)...); !strings.Contains(shown.stdout, oldAddress) || strings.Contains(shown.stdout, newAddress) {
+			t.Errorf("stderr: %s; %q shows %s", r.stderr, command, shown.stdout)
+		}
+		// Without a connection to the address nothing is left to do.
+		r = tcphup(t, "--stale="+serviceName+":1", "--state.directory="+settling)
+		r.mustExit(t, 0)
 		r = tcphup(t, service, "--state.directory="+state, "--former="+oldAddress, "--dry-run")
 		r.mustExit(t, 0)
 		if strings.Contains(r.stderr, "add --former") || !strings.Contains(r.stderr, "1 planned") {
 			t.Errorf("stderr: %s", r.stderr)
 		}
 		// The state directory of the packaged service needs no flag.
-		mount(t, "tmpfs", "/var/lib", "")
+		mountTmpfs(t, "/var/lib", "")
 		if err := errors.Join(os.Mkdir("/var/lib/tcphup", 0o755), os.WriteFile("/var/lib/tcphup/"+stateFile, []byte(content), 0o600)); err != nil {
 			t.Fatal(err)
 		}
 		r = tcphup(t, service)
-		r.mustExit(t, 0)
+		r.mustExit(t, 1)
 		if !strings.Contains(r.stderr, "add --former="+oldAddress) {
 			t.Errorf("stderr: %s", r.stderr)
 		}
-		// The hosts file has no IPv6 address, so the lookup of that family failed.
+		// The hosts file has no IPv6 address of the name, which is no failed lookup.
 		r = tcphup(t, service, "--former=fd00::9", "--former="+oldAddress, "--dry-run")
 		r.mustExit(t, 0)
-		if !strings.Contains(r.stderr, "fd00::9 left alone: cannot look up current addresses") || !strings.Contains(r.stderr, "1 planned") {
+		if strings.Contains(r.stderr, "left alone") || !strings.Contains(r.stderr, "1 planned") {
 			t.Errorf("stderr: %s", r.stderr)
 		}
 		// An address that another service on the port has now is left alone, unless --former
@@ -93,7 +115,7 @@ func TestPrivilegedStaleUsage(t *testing.T) {
 			{"name": "reader.internal", "port": %[2]d, "addresses": [{"address": %[3]q}]},
 			{"name": "web.internal", "port": 80, "addresses": [{"address": "10.0.0.9"}]}]}`, serviceName, server.Addr().Port(), oldAddress))
 		r = tcphup(t, "--stale="+serviceName, "--state.directory="+both)
-		r.mustExit(t, 0)
+		r.mustExit(t, 1)
 		if !strings.Contains(r.stderr, oldAddress+" left alone: reader.internal has it now") || !strings.Contains(r.stderr, "no connection matches") {
 			t.Errorf("stderr: %s", r.stderr)
 		}
