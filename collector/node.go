@@ -48,7 +48,9 @@ type NodeConfig struct {
 // Found has the network namespaces of a node.
 type Found struct {
 	// Pods are the namespaces of one pod each. Pod is never nil. Do is called on a thread that
-	// enters one namespace after the other and then ends, so Do may leave it in the namespace.
+	// enters one namespace after the other and ends afterwards, or when Do fails with an error
+	// that does not match os.ErrNotExist. Do may leave it in the namespace. The processor time
+	// of a scan is that of the calling thread, on which Do should call its function.
 	Pods []hangup.Namespace
 	// Node counts the node's own namespaces, and Other the namespaces of no pod or of several.
 	Node, Other int

@@ -35,38 +35,44 @@ func (n *node) eachFlow(ctx context.Context, q *flowsQuery, add func(*sockdiag.F
 		return nil, fmt.Errorf("find pods: %w", err)
 	}
 	counts := new(flowsNamespaces)
-	<-thread.Go(func() { n.eachFlowOf(ctx, found.Pods, q, counts, add) })
+	for pods := found.Pods; len(pods) > 0 && ctx.Err() == nil; {
+		x := n.newFlowsReader() // in the own namespace, see newPodReader
+		<-thread.Go(func() {
+			for usable := true; usable && len(pods) > 0 && ctx.Err() == nil; {
+				ns := pods[0]
+				pods = pods[1:]
+				usable = n.eachFlowOf(ctx, x, ns, q, counts, add)
+			}
+		})
+	}
 	return counts, ctx.Err()
 }
 
-// eachFlowOf is eachFlow for these pods.
-func (n *node) eachFlowOf(ctx context.Context, pods []hangup.Namespace, q *flowsQuery, counts *flowsNamespaces, add func(*sockdiag.Flow, sockdiag.Direction, hangup.PodName)) {
-	x := n.newFlowsReader()
-	for _, ns := range pods {
-		of := ns.Pod.Labels()
-		if q.pod.Namespace != "" && q.pod.Namespace != of.Namespace || q.pod.Pod != "" && q.pod.Pod != of.Pod {
-			continue
-		}
-		if n.blocked.Has(ns.Inode) {
-			counts.Failed++
-			continue
-		}
-		entered := false
-		err := ns.Enter(func() error {
-			entered = true
-			return x.eachFlow(ctx, q, ns.Inode, func(f *sockdiag.Flow, d sockdiag.Direction) { add(f, d, of) })
-		})
-		switch {
-		case ctx.Err() != nil:
-			return
-		case err == nil:
-			counts.Read++
-		case !entered && errors.Is(err, os.ErrNotExist):
-			counts.Ended++
-		default:
-			counts.Failed++
-			counts.err = cmp.Or(counts.err, fmt.Errorf("read pod %s: %w", of, err))
-			x = n.newFlowsReader() // the connection may be blocked
-		}
+// eachFlowOf is eachFlow for one pod. It reports false if neither the reader nor the thread, see
+// turn.end, must be used again.
+func (n *node) eachFlowOf(ctx context.Context, x *reader, ns hangup.Namespace, q *flowsQuery, counts *flowsNamespaces, add func(*sockdiag.Flow, sockdiag.Direction, hangup.PodName)) bool {
+	of := ns.Pod.Labels()
+	if q.pod.Namespace != "" && q.pod.Namespace != of.Namespace || q.pod.Pod != "" && q.pod.Pod != of.Pod {
+		return true
 	}
+	if n.blocked.Has(ns.Inode) {
+		counts.Failed++
+		return true
+	}
+	entered := false
+	err := ns.Enter(func() error {
+		entered = true
+		return x.eachFlow(ctx, q, ns.Inode, func(f *sockdiag.Flow, d sockdiag.Direction) { add(f, d, of) })
+	})
+	switch {
+	case err == nil:
+		counts.Read++
+	case !entered && errors.Is(err, os.ErrNotExist):
+		counts.Ended++
+	default:
+		counts.Failed++
+		counts.err = cmp.Or(counts.err, fmt.Errorf("read pod %s: %w", of, err))
+		return false // the connection may be blocked
+	}
+	return true
 }

@@ -34,7 +34,7 @@ type fakeNode struct {
 	findErr error
 	spent   atomic.Int64  // processor time in nanoseconds
 	clock   time.Duration // since testBoot; see newNodeTest
-	ports   int           // reads of the ephemeral ports
+	ports   atomic.Int32  // reads of the ephemeral ports
 }
 
 func (n *fakeNode) find() (Found, error) {
@@ -105,7 +105,7 @@ func newNodeTest(t testing.TB, config Config, n *fakeNode) *Collector {
 				return podSource{&p.kernel, netns}, p.kernel.dialErr
 			},
 			ephemeralPorts: func() (sockdiag.PortRange, error) {
-				n.ports++
+				n.ports.Add(1)
 				return sockdiag.PortRange{First: 32768, Last: 60999}, nil
 			},
 			mptcpInUse: func() bool { return true },

@@ -261,8 +261,8 @@ func TestNodeListeners(t *testing.T) {
 	if diff := cmp.Diff(want, result()); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-	if n.ports != 2 { // the first namespace needs none
-		t.Errorf("%d reads of the ephemeral ports, want 2", n.ports)
+	if n.ports.Load() != 2 { // the first namespace needs none
+		t.Errorf("%d reads of the ephemeral ports, want 2", n.ports.Load())
 	}
 	want = slices.Insert(want, 2, `inbound_sockets{namespace="a",pod="two",port="8080",state="established"} 1`)
 	want[3] = `node_namespaces{result="failed"} 0`
@@ -280,8 +280,8 @@ func TestNodeEphemeralPorts(t *testing.T) {
 	c := newNodeTest(t, Config{}, n)
 	c.mptcpInUse = func() bool { return false }
 	got := linesOf(scrape(t, c), `inbound_sockets{namespace="a",pod="one",port="7070",state="t`, `sockets{destination="10.9.9.9",namespace="a",pod="one",port="7070",state="t`)
-	if len(got) != 2 || n.ports != 1 {
-		t.Errorf("%d reads, %q", n.ports, got)
+	if len(got) != 2 || n.ports.Load() != 1 {
+		t.Errorf("%d reads, %q", n.ports.Load(), got)
 	}
 	c.ephemeralPorts = func() (sockdiag.PortRange, error) { return sockdiag.PortRange{}, errors.New("broken") }
 	if got := linesOf(scrape(t, c), "sockets{", "inbound_sockets{", "node_namespaces{result=\"failed"); !slices.Equal(got, []string{`node_namespaces{result="failed"} 1`}) {

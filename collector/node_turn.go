@@ -23,8 +23,9 @@ type turn struct {
 
 	mu        sync.Mutex // guards all that the scan uses, until the turn is abandoned
 	abandoned bool
-	pods      []*podState     // the first one is being read
-	table     *sockdiag.Table // for the first one
+	pods      []*podState     // to be read
+	pod       *podState       // that is being read; nil between two reads
+	table     *sockdiag.Table // of pod
 }
 
 // podRead is the read of one namespace.
@@ -35,24 +36,23 @@ type podRead struct {
 	tcp, mptcp sourceResult
 }
 
-// readInTurn reads pods until one of them is blocked, and returns those after it.
+// readInTurn reads pods until one of them is blocked or cannot be entered, and returns those after
+// it.
 func (s *nodeScan) readInTurn(ctx context.Context, pods []*podState) []*podState {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	t := &turn{scan: s, reader: s.node.reader, pods: pods}
-	t.reader.aggregator.observe = nil
 	if s.observe != nil {
 		t.reader.aggregator.observe = t.observe
 	}
 	ended := thread.Go(func() {
-		for t.begin(ctx) {
-			t.end(t.read(ctx))
+		for t.begin(ctx) && t.end(t.read(ctx)) {
 		}
 	})
-	if s.node.blocked.Await(ended, t.reader.progress) {
-		return nil
+	for !s.node.blocked.Await(ended, t.reader.progress) && !t.abandon(ended) {
 	}
-	return t.abandon(ended)
+	s.node.reader.aggregator.observe = nil // releases the scan
+	return t.pods
 }
 
 // begin skips pods up to the next one to read. It reports false if there is none.
@@ -60,8 +60,9 @@ func (t *turn) begin(ctx context.Context) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s, n, counts := t.scan, t.scan.node, &t.scan.result.node.counts
-	for ; !t.abandoned && len(t.pods) > 0; t.pods = t.pods[1:] {
+	for len(t.pods) > 0 {
 		p := t.pods[0]
+		t.pods = t.pods[1:]
 		exhausted := n.Budget > 0 && s.used >= n.Budget || s.isLate()
 		if counts.Read > 0 && exhausted || ctx.Err() != nil {
 			counts.Skipped++
@@ -72,7 +73,7 @@ func (t *turn) begin(ctx context.Context) bool {
 			s.fail(p, sourceResult{err: sockdiag.ErrBlocked}, sourceResult{})
 			continue
 		}
-		t.table = n.tableOf(p)
+		t.pod, t.table = p, n.tableOf(p)
 		return true
 	}
 	return false
@@ -80,12 +81,12 @@ func (t *turn) begin(ctx context.Context) bool {
 
 // read reads the pod that begin has chosen.
 func (t *turn) read(ctx context.Context) (r podRead) {
-	n, p, x := t.scan.node, t.pods[0], t.reader
+	n, p, x := t.scan.node, t.pod, t.reader
 	start := n.cpuTime()
 	r.err = p.namespace.Enter(func() error {
 		r.entered = true
+		defer x.close() // the connection is of this namespace
 		r.tcp, r.mptcp = x.read(ctx, p.namespace.Inode, p.namespaceState, t.table)
-		x.close()
 		return nil
 	})
 	r.used = n.cpuTime() - start
@@ -97,26 +98,28 @@ func (t *turn) observe(f *sockdiag.Flow) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if !t.abandoned {
-		t.scan.observe(t.pods[0].namespace.Pod, f)
+		t.scan.observe(t.pod.namespace.Pod, f)
 	}
 }
 
-// end adds what read returned to the scan, unless the turn is abandoned.
-func (t *turn) end(r podRead) {
+// end adds what read returned to the scan, unless the turn is abandoned. It reports whether the
+// thread may enter another namespace: hangup.Namespace.Enter may have left it in any state when
+// it failed.
+func (t *turn) end(r podRead) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.abandoned {
-		return
+		return false
 	}
-	s, n, p := t.scan, t.scan.node, t.pods[0]
-	t.pods = t.pods[1:]
+	s, n, p := t.scan, t.scan.node, t.pod
+	t.pod = nil
 	t.reader.proceed()
 	s.used += r.used
 	n.keepTable(p, t.table)
 	if !r.entered && errors.Is(r.err, os.ErrNotExist) {
 		s.result.node.counts.Ended++
 		n.drop(p)
-		return
+		return true
 	}
 	if r.err != nil {
 		r.tcp.err = r.err
@@ -124,23 +127,25 @@ func (t *turn) end(r podRead) {
 	one := t.reader.aggregator.result(r.tcp, r.mptcp, p.labels)
 	if one == nil {
 		s.fail(p, r.tcp, r.mptcp)
-		return
+		return r.err == nil
 	}
 	s.addSources(p, r.tcp, r.mptcp)
 	s.result.node.counts.Read++
 	s.results = append(s.results, one)
+	return true
 }
 
 // abandon leaves the thread of the turn alone, with the reader, the table and the state of the
-// pod that it uses, and returns the other pods. ended is closed when the thread ends.
-func (t *turn) abandon(ended <-chan struct{}) []*podState {
+// pod that it uses. ended is closed when the thread ends. It reports false if the thread reads no
+// pod: then it waits for a processor.
+func (t *turn) abandon(ended <-chan struct{}) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.abandoned = true
-	if len(t.pods) == 0 {
-		return nil
+	if t.pod == nil {
+		return false
 	}
-	s, n, p := t.scan, t.scan.node, t.pods[0]
+	t.abandoned = true
+	s, n, p := t.scan, t.scan.node, t.pod
 	n.blocked.Add(p.namespace.Inode, ended)
 	n.drop(p)
 	n.reader = n.newReader()
@@ -150,7 +155,7 @@ func (t *turn) abandon(ended <-chan struct{}) []*podState {
 		n.table = new(sockdiag.Table)
 	}
 	s.fail(p, sourceResult{err: sockdiag.ErrBlocked}, sourceResult{})
-	return t.pods[1:]
+	return true
 }
 
 // tableOf returns an empty table for a pod, with the cache of its last scan.

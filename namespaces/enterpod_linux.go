@@ -22,7 +22,8 @@ func (n *PodNamespace) Do(fn func() error) error {
 
 // DoHere is Do on the calling thread, which stays in the namespace. It must be a thread of
 // thread.Go. Calls of DoHere may follow each other, which takes less time than Do: no other
-// thread has to wake up.
+// thread has to wake up. After an error that does not match ErrEnded and is not that of fn, the
+// thread must end: CAP_SYS_ADMIN may still be effective on it.
 func (n *PodNamespace) DoHere(fn func() error) error {
 	return n.do(func(fd int) error { return withinHere(fd, fn) })
 }

@@ -4,6 +4,10 @@ import (
 	"errors"
 	"testing"
 
+	"golang.org/x/sys/unix"
+	libcap "kernel.org/pub/linux/libs/security/libcap/cap"
+
+	"tcphup/internal/thread"
 	"tcphup/test/kit/nstest"
 	"tcphup/test/kit/pods"
 	"tcphup/test/kit/testapp"
@@ -90,4 +94,51 @@ func (f *NodePods) shared(t *testing.T, of *PodNamespace, guest *pods.Pod) *PodN
 	ns := *of
 	ns.members = append([]member{{guest.Apps[0].PID(), guest.Apps[0].PID()}}, ns.members...)
 	return &ns
+}
+
+// One thread enters the namespaces of pods one after the other, and also the own one, which it
+// has left. CAP_SYS_ADMIN is effective on it in none of them, and after no error.
+func TestPrivilegedPodDoHere(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		node := pods.NewNode(t, testapp.Build(t))
+		web, db, ended := node.Start(pods.Spec{}), node.Start(pods.Spec{}), node.Start(pods.Spec{})
+		found := discoverPods(t, nodeOf(node))
+		gone, own := found.pod(ended), *found.pod(db)
+		own.Own = true // as if this process were in it
+		ended.End()
+		setCapabilities(t, libcap.SYS_ADMIN, false)
+		before := threadID(t)
+		errs := make(chan error, 10)
+		<-thread.Go(func() {
+			first := unix.Gettid()
+			in := func(n *PodNamespace) {
+				errs <- n.DoHere(func() error {
+					if id := threadID(t); id != n.ID || unix.Gettid() != first {
+						t.Errorf("in %v on thread %d, want %v on %d", id, unix.Gettid(), n.ID, first)
+					}
+					return mustNotAdminister()
+				})
+			}
+			in(found.pod(web))
+			in(&own)
+			in(found.pod(web))
+			mustNotCall := func() error { return errors.New("called") }
+			if err := gone.DoHere(mustNotCall); !errors.Is(err, ErrEnded) {
+				t.Errorf("after the end: %v", err)
+			}
+			if err := withinHere(-1, mustNotCall); !errors.Is(err, unix.EBADF) || threadID(t) != found.pod(web).ID {
+				t.Errorf("setns fails: %v, in %v", err, threadID(t))
+			}
+			errs <- mustNotAdminister()
+		})
+		close(errs)
+		for err := range errs {
+			if err != nil {
+				t.Error(err)
+			}
+		}
+		if id := threadID(t); id != before {
+			t.Errorf("another thread is in %v", id)
+		}
+	})
 }

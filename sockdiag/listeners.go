@@ -16,8 +16,15 @@ type portSet [1 << 16 / 64]uint64
 func (s *portSet) add(port uint16)      { s[port/64] |= 1 << (port % 64) }
 func (s *portSet) has(port uint16) bool { return s[port/64]&(1<<(port%64)) != 0 }
 
+// keptListeners is the number of exact listeners up to which reset keeps the memory of the map: a
+// pod with a million of them must not determine the size of the next ones.
+const keptListeners = 1024
+
 // reset empties the set.
 func (l *listeners) reset() {
+	if len(l.exact) > keptListeners {
+		l.exact = nil
+	}
 	clear(l.exact)
 	l.any4, l.any6 = portSet{}, portSet{}
 }

@@ -215,6 +215,38 @@ func TestMPTCPDirection(t *testing.T) {
 	}
 }
 
+// A Table has no listener of an earlier read, nor the memory for many of them.
+func TestResetListeners(t *testing.T) {
+	for _, n := range []int{1, keptListeners, keptListeners + 1} {
+		table := new(Table)
+		var first Flow
+		for i := range n {
+			listener := Flow{State: Listen, Local: netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, byte(i >> 8), byte(i)}), 80)}
+			table.AddListener(&listener)
+			if i == 0 {
+				first = listener
+			}
+		}
+		for _, wildcard := range []string{"0.0.0.0:443", "[::]:8443"} {
+			listener := Flow{State: Listen, Local: netip.MustParseAddrPort(wildcard)}
+			if listener.Local.Addr().Is6() {
+				listener.Family = IPv6
+			}
+			table.AddListener(&listener)
+		}
+		table.Reset()
+		for _, local := range []netip.AddrPort{first.Local, netip.MustParseAddrPort("10.0.0.1:443"), netip.MustParseAddrPort("[2001:db8::1]:8443")} {
+			f := Flow{State: Established, Local: local, Inode: 1}
+			if table.Direction(&f) != Outbound {
+				t.Errorf("%d listeners: %v is inbound", n, local)
+			}
+		}
+		if kept := table.listeners.exact != nil; kept != (n <= keptListeners) {
+			t.Errorf("%d listeners: memory kept: %t", n, kept)
+		}
+	}
+}
+
 // After an error the connections read so far stay in the Table.
 func TestReadConnectionsError(t *testing.T) {
 	table, broken := new(Table), errors.New("broken")
