@@ -14,7 +14,7 @@ import (
 	"tcphup/test/kit/docs"
 )
 
-// TestDocs compares docs/clients.md and its pictures with docs/clients.csv. With -update it
+// TestDocs compares docs/clients.md, its pictures and the README with docs/clients.csv. With -update it
 // writes them.
 func TestDocs(t *testing.T) {
 	r, err := readReport("../../docs/clients.csv")
@@ -29,6 +29,7 @@ func TestDocs(t *testing.T) {
 	docs.Check(t, page, "failovers", docs.Table(r.failovers(failover)))
 	docs.Check(t, page, "demoted", docs.Table(r.failovers(demoted)))
 	docs.Check(t, page, "drains", docs.Table(r.drained()))
+	docs.Check(t, "../../README.md", "clients", r.readme())
 	checkPicture(t, "../../docs/clients.svg", r.figure())
 	checkPicture(t, "../../docs/clients-summary.svg", r.curves())
 	if names := r.clients(); len(names) != len(clients()) {
