@@ -274,7 +274,7 @@ func (s *scope) note() string {
 		note = fmt.Sprintf("; %d of %s not read, %s: %s", len(failed), text.Plural(len(s.namespaces), "network namespace"), failed[0].Name, text.Printable(failed[0].Err.Error()))
 	}
 	if ended := len(s.unread) - len(failed); ended > 0 {
-		note += fmt.Sprintf("; %s ended before it was read", text.Plural(ended, "network namespace"))
+		note += fmt.Sprintf("; %s ended unread", text.Plural(ended, "network namespace"))
 	}
 	return note + unknownNetns(s.unreadable, s.hidden)
 }

@@ -111,13 +111,13 @@ func TestScopeEach(t *testing.T) {
 	if err := s.each(t.Context(), visit(map[string]error{"a": ended})); err != nil || s.incomplete() {
 		t.Errorf("ended: %v, %+v", err, s)
 	}
-	if want := "; 1 network namespace ended before it was read"; s.note() != want {
+	if want := "; 1 network namespace ended unread"; s.note() != want {
 		t.Errorf("%q, want %q", s.note(), want)
 	}
 	if err := s.each(t.Context(), visit(map[string]error{"b": denied})); err != nil || !s.incomplete() {
 		t.Errorf("denied: %v, %+v", err, s)
 	}
-	if want := "; 1 of 3 network namespaces not read, b: enter: permission denied; 1 network namespace ended before it was read"; s.note() != want {
+	if want := "; 1 of 3 network namespaces not read, b: enter: permission denied; 1 network namespace ended unread"; s.note() != want {
 		t.Errorf("%q, want %q", s.note(), want)
 	}
 	if want := []string{"a", "b", "c", "a", "b", "c"}; !slices.Equal(visited, want) {
