@@ -243,7 +243,7 @@ $(ALERTMANAGER):
 
 $(PROMETHEUS):
 	GOBIN=$(CURDIR)/bin CGO_ENABLED=0 nice -n 19 $(GO) install -tags remove_all_sd github.com/prometheus/prometheus/cmd/prometheus@$(PROMETHEUS_VERSION)
-	mv bin/prometheus
+	mv bin/prometheus $(PROMETHEUS)
 
 $(NFPM):
 	GOBIN=$(CURDIR)/bin nice -n 19 $(GO) install github.com/goreleaser/nfpm/v2/cmd/nfpm@$(NFPM_VERSION)

@@ -280,9 +280,9 @@ func (x *action) denied(t *target) bool {
 func (x *action) overBudget(n, covered int) string {
 	switch {
 	case x.MaxFlows > 0 && n > x.MaxFlows:
-		return fmt.Sprintf("%d flows match, limit is %d per action", n, x.MaxFlows)
+		return fmt.Sprintf("%d connections match, limit is %d (--max-flows; limits.flows in a policy)", n, x.MaxFlows)
 	case x.MaxFraction > 0 && float64(n) > x.MaxFraction*float64(covered):
-		return fmt.Sprintf("%d of %d flows match, limit is a fraction of %g per action", n, covered, x.MaxFraction)
+		return fmt.Sprintf("%d of %d connections match, limit is a fraction of %g (limits.fraction in a policy)", n, covered, x.MaxFraction)
 	default:
 		return ""
 	}

@@ -56,6 +56,7 @@ func (x *action) selectByOwner(ctx context.Context, p *targetSelection, report *
 		return fmt.Errorf("find owners: %w", err)
 	}
 	report.UnknownOwner = found.countUnknown(rest)
+	report.OtherOwner = len(rest) - report.UnknownOwner
 	countProcesses(report, found)
 	return nil
 }

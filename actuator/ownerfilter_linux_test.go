@@ -66,8 +66,8 @@ func TestPrivilegedOwnerFilter(t *testing.T) {
 				if r := only(t, report); r.Flow.Local != local || r.PID != ours.PID() || r.Outcome != hangup.Planned {
 					t.Errorf("%s, %s: %+v", name, method, r)
 				}
-				if report.Covered != 1 || report.UnknownOwner != 1 || report.LeftAlone != 0 {
-					t.Errorf("%s, %s: covered %d, unknown owner %d, left alone %d", name, method, report.Covered, report.UnknownOwner, report.LeftAlone)
+				if report.Covered != 1 || report.UnknownOwner != 1 || report.OtherOwner != 1 || report.LeftAlone != 0 {
+					t.Errorf("%s, %s: covered %d, unknown owner %d, other owner %d, left alone %d", name, method, report.Covered, report.UnknownOwner, report.OtherOwner, report.LeftAlone)
 				}
 			}
 		}

@@ -109,8 +109,8 @@ type snapshot struct {
 	owners    actuator.Owners
 	ownersErr error
 	// unknownOwner counts the flows that match except for the owner filter and have no visible
-	// process.
-	unknownOwner int
+	// process, and otherOwner those of other processes.
+	unknownOwner, otherOwner int
 }
 
 func (l *list) snapshot(ctx context.Context) (*snapshot, error) {
@@ -146,7 +146,8 @@ func (l *list) scanOwned(ctx context.Context, s *snapshot, all summaries) error 
 	if err != nil {
 		return err
 	}
-	s.flows, s.leftAlone, s.owners, s.unknownOwner = found.flows, found.leftAlone, found.owners, found.unknown
+	s.flows, s.leftAlone, s.owners = found.flows, found.leftAlone, found.owners
+	s.unknownOwner, s.otherOwner = found.unknown, found.other
 	for _, f := range s.flows {
 		s.add(f, all)
 	}
@@ -174,6 +175,9 @@ func (s *snapshot) summary() string {
 		line += "; " + closing(s.closing)
 	}
 	line += otherDirection(s.leftAlone, s.direction, s.count > 0) + unknownOwner(s.unknownOwner)
+	if s.count+s.leftAlone == 0 {
+		line += otherOwner(s.otherOwner)
+	}
 	if s.hidden > 0 {
 		line += fmt.Sprintf("; %s of unlisted MPTCP connections: %v", text.Plural(s.hidden, "subflow"), sockdiag.ErrNoMPTCPDiag)
 	}

@@ -13,6 +13,7 @@ type owned struct {
 	leftAlone int             // flows of the same processes in the other direction
 	owners    actuator.Owners // the selected ones
 	unknown   int             // flows without a visible process
+	other     int             // flows of other processes
 }
 
 // scanOwned returns the flows in the namespaces of the scope that match the selector and the owner filter. A flow that a
@@ -46,7 +47,9 @@ func (s *selection) scanOwned(ctx context.Context, in *scope, selector *sockdiag
 		return owned{}, err
 	}
 	for _, f := range rest {
-		if _, known := everyone.ByInode[f.Inode]; !known {
+		if _, known := everyone.ByInode[f.Inode]; known {
+			found.other++
+		} else {
 			found.unknown++
 		}
 	}

@@ -154,6 +154,9 @@ func summary(report *hangup.Report, direction sockdiag.Direction) string {
 		line += "; " + closing(report.Closing)
 	}
 	line += otherDirection(report.LeftAlone, direction, report.Covered > 0) + unknownOwner(report.UnknownOwner)
+	if report.Covered+report.LeftAlone+report.Closing == 0 {
+		line += otherOwner(report.OtherOwner)
+	}
 	if n := report.Unselected[hangup.ReasonEvidence]; n > 0 {
 		line += fmt.Sprintf("; %d idle for less than --min-idle", n)
 	}
@@ -163,8 +166,8 @@ func summary(report *hangup.Report, direction sockdiag.Direction) string {
 	return line + unsearched(report.Unsearched)
 }
 
-// noMatch, closing, otherDirection, unknownOwner, uninspected and unsearched are parts of the
-// lines below lists and reports.
+// noMatch, closing, otherDirection, unknownOwner, otherOwner, uninspected and unsearched are
+// parts of the lines below lists and reports.
 
 const noMatch = "no connection matches"
 
@@ -197,6 +200,15 @@ func unknownOwner(n int) string {
 		return ""
 	}
 	return fmt.Sprintf("; %d of unknown processes left alone", n)
+}
+
+// otherOwner is about flows of processes that the owner filter excludes. It is printed if the
+// filter selects none: a name may be misspelled.
+func otherOwner(n int) string {
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprintf("; %d of other processes left alone", n)
 }
 
 func uninspected(unreadable, processes int) string {

@@ -114,8 +114,8 @@ type Report struct {
 	// side has closed already: they wait for the FIN of the peer, and were not selected.
 	Closing int
 	// UnknownOwner counts the flows that match except for Request.Owner and have no visible
-	// process. The other counts do not include flows of other processes.
-	UnknownOwner int
+	// process, and OtherOwner those of other processes. The other counts include neither.
+	UnknownOwner, OtherOwner int
 	// Unselected counts the flows that match by address, port and direction and were not
 	// selected, by reason. Spared adds those that were refused later.
 	Unselected map[Reason]int

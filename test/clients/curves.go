@@ -12,14 +12,14 @@ const (
 	plotLeft, plotTop     = 40, 26
 )
 
-// curves draws how many clients with a silent peer go on within a time, as SVG.
+// curves draws how many clients with a silent peer continue within a time, as SVG.
 func (r *report) curves() []byte {
 	var b strings.Builder
 	total := r.count(silentTcphup)
 	bound := defaultBound.Seconds()
 	x := func(seconds float64) float64 { return plotLeft + position(seconds)*plotWidth }
 	y := func(clients int) float64 { return plotTop + plotHeight*(1-float64(clients)/float64(total)) }
-	svgHeader(&b, plotLeft+plotWidth+20, plotTop+plotHeight+24, "Clients that go on within a time, with a silent peer")
+	svgHeader(&b, plotLeft+plotWidth+20, plotTop+plotHeight+24, "Clients that continue within a time, with a silent peer")
 	for _, seconds := range ticks {
 		fmt.Fprintf(&b, `<line x1="%.1[1]f" y1="%[2]d" x2="%.1[1]f" y2="%[3]d" stroke="#808080" stroke-opacity="0.25"/><text x="%.1[1]f" y="%[4]d" text-anchor="middle">%[5]g s</text>`+"\n",
 			x(seconds), plotTop, plotTop+plotHeight, plotTop+plotHeight+16, seconds)

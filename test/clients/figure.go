@@ -49,7 +49,7 @@ func (r *report) figure() []byte {
 		}
 	}
 	height := topMargin + rowStep*len(names) + 8
-	svgHeader(&b, nameWidth+barWidth+20, height, "Seconds until a client with a silent peer goes on")
+	svgHeader(&b, nameWidth+barWidth+20, height, "Seconds until a client with a silent peer continues")
 	x := float64(nameWidth)
 	for _, bar := range bars {
 		fmt.Fprintf(&b, `<rect x="%.0f" y="4" width="10" height="10" fill="%s"/><text x="%.0f" y="13">%s</text>`+"\n", x, bar.colour, x+14, bar.name)

@@ -34,7 +34,7 @@ func (r *report) summary() string {
 	item("Measured on %s; %d clients.", r.machine, len(rows))
 	item("Silent peer with a request under way: %d of %d clients still wait after %.0f s; the others have a timeout, a heartbeat or a check of their own.", len(waiting), r.count(silentNothing), defaultBound.Seconds())
 	if len(freed) > 0 {
-		item("With tcphup %d of these %d go on after %.2f s (median; %.2f s at most)%s.", len(freed), len(waiting), freed[len(freed)/2], freed[len(freed)-1], except(late))
+		item("With tcphup %d of these %d continue after %.2f s (median; %.2f s at most)%s.", len(freed), len(waiting), freed[len(freed)/2], freed[len(freed)-1], except(late))
 	}
 	same, of := 0, 0
 	for _, name := range r.clients() {
@@ -47,7 +47,7 @@ func (r *report) summary() string {
 			}
 		}
 	}
-	item("Idle: %d of %d applications see at the next use what they see after their server has closed.", same, of)
+	item("Idle: %d of %d applications get the same result with the next request as after a close by their server.", same, of)
 	for _, kind := range []struct{ part, text string }{
 		{"part taken for the whole", "Hung up in the middle of a body, these take the part for the whole: %s."},
 		{"repeated", "Hung up in the middle of a body, these send the request again by themselves: %s."},
@@ -107,7 +107,7 @@ func (r *report) moves() (m moves) {
 func (m moves) clients() int { return m.alone + m.once + len(m.later) + len(m.never) }
 
 func (m moves) String() string {
-	text := fmt.Sprintf("Name changed, old site still serving: %d of %d clients move to the new site within %.0f min without tcphup; with it %d more after one hang-up.",
+	text := fmt.Sprintf("Name changed, old site still serving: %d of %d configurations of clients move to the new site within %.0f min without tcphup, and %d more with tcphup after one hang-up.",
 		m.alone, m.clients(), failoverBound.Minutes(), m.once)
 	if len(m.later) > 0 {
 		text += " After two or more: " + strings.Join(m.later, "; ") + "."
@@ -121,9 +121,9 @@ func (m moves) String() string {
 // readme returns the results in two sentences, before the figure of the README.
 func (r *report) readme() string {
 	m := r.moves()
-	return fmt.Sprintf(`If only the name moves and the old side still serves, %d of %d unmodified clients leave it within %.0f minutes, and with tcphup
-%d do ([all results](docs/clients.md)). If it goes silent with a request under way, %d clients go on like this, with tcphup, with
-`+"`ss -K`"+` and with neither:
+	return fmt.Sprintf(`If only the name moves and the old side still serves, %d of %d configurations of unmodified clients leave it within
+%.0f minutes, and with tcphup %d do ([all results](docs/clients.md)). If it goes silent with a request under way, %d clients
+continue like this, with tcphup, with `+"`ss -K`"+` and with neither:
 `, m.alone, m.clients(), failoverBound.Minutes(), m.clients()-len(m.never), r.count(silentNothing))
 }
 

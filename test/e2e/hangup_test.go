@@ -237,7 +237,8 @@ func TestPrivilegedUsageErrors(t *testing.T) {
 		app.Connect(server.Addr(), false, false)
 		r = tcphup(t, "--max-flows=1", "127.0.0.1", "0")
 		r.mustExit(t, 1)
-		if strings.Count(r.stdout, "  refused (budget)\n") != 2 || !strings.Contains(r.stderr, "2 refused") {
+		if strings.Count(r.stdout, "  refused (budget)\n") != 2 || !strings.Contains(r.stderr, "2 refused") ||
+			!strings.Contains(r.stdout, "2 connections match, limit is 1 (--max-flows;") {
 			t.Errorf("over budget: %s%s", r.stdout, r.stderr)
 		}
 	})

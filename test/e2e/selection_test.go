@@ -139,6 +139,11 @@ func TestPrivilegedSelection(t *testing.T) {
 			if r := tcphup(t, "--dry-run", pid); !strings.Contains(r.stderr, "4 connections that this host accepted would match with --direction=inbound") {
 				t.Errorf("hangup: %q", r.stderr)
 			}
+			for _, args := range [][]string{{"list", "127.0.0.1", "--command=nobody"}, {"--dry-run", "127.0.0.1", "0", "--command=nobody"}} {
+				if r := tcphup(t, args...); !strings.Contains(r.stderr, "; 2 of other processes left alone") {
+					t.Errorf("%q: %q", args, r.stderr)
+				}
+			}
 			two.Call("inflight %d", kept)
 			for _, args := range [][]string{{"list", "--command=one"}, {"--dry-run", "--command=one"}} {
 				if r := tcphup(t, args...); !strings.Contains(r.stderr, "; 1 of unknown processes left alone") {
