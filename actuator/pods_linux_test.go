@@ -360,12 +360,10 @@ func TestPrivilegedPodCgroup(t *testing.T) {
 		for _, thread := range []bool{false, true} {
 			p := startPod(t, binary, "one", testapp.ServerConfig{})
 			group := strings.TrimPrefix(moveToCgroup(t, p.app), cgroupMount())
+			method := hangup.Shutdown
 			if thread {
-				p.app.Call("thread")
-				nstest.Eventually(t, "the first thread has ended", func() bool {
-					entries, _ := os.ReadDir(fmt.Sprintf("/proc/%d/fd", p.app.PID()))
-					return len(entries) == 0
-				})
+				endFirstThread(t, p.app)
+				method, _ = methodAfterFirstThread()
 			}
 			in := p.Namespace
 			request := hangup.Request{Selector: to(podServer), Namespaces: []hangup.Namespace{in}}
@@ -374,7 +372,7 @@ func TestPrivilegedPodCgroup(t *testing.T) {
 				expect(t, only(t, mustHangUp(t, New(Config{}), request)), hangup.Refused, hangup.ReasonIdentity, hangup.None)
 			}
 			request.Namespaces[0].Pod = &hangup.Pod{Owns: func(cgroup string) bool { return strings.Contains(cgroup, group+"\n") }}
-			expect(t, only(t, mustHangUp(t, New(Config{}), request)), hangup.Closed, "", hangup.Shutdown)
+			expect(t, only(t, mustHangUp(t, New(Config{}), request)), hangup.Closed, "", method)
 		}
 	})
 }

@@ -134,18 +134,23 @@ func endFirstThread(t *testing.T, app *testapp.App) {
 	})
 }
 
+// methodAfterFirstThread returns the method for a socket whose holder's first thread has ended, and
+// a part of the detail: Linux 6.9 has PIDFD_THREAD.
+func methodAfterFirstThread() (method hangup.Method, says string) {
+	pidfd, err := unix.PidfdOpen(unix.Gettid(), pidfdThread)
+	if err != nil {
+		return hangup.Destroy, "Linux 6.9"
+	}
+	_ = unix.Close(pidfd)
+	return hangup.Shutdown, ""
+}
+
 // The holder is found and checked after the end of its first thread.
 func TestPrivilegedFirstThreadEnded(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		noLeaks(t)
 		binary := testapp.Build(t)
-		// Linux 6.9 has PIDFD_THREAD.
-		usual, says := hangup.Shutdown, ""
-		if pidfd, err := unix.PidfdOpen(unix.Gettid(), pidfdThread); err == nil {
-			unix.Close(pidfd)
-		} else {
-			usual, says = hangup.Destroy, "Linux 6.9"
-		}
+		usual, says := methodAfterFirstThread()
 		for _, tt := range []struct {
 			name         string
 			ignores, old bool

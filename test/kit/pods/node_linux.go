@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"sync"
 	"testing"
@@ -187,10 +188,28 @@ func (n *Node) reusePID() {
 	if n.reuse == 0 {
 		return
 	}
+	spareThreads()
 	if err := os.WriteFile("/proc/sys/kernel/ns_last_pid", []byte(strconv.Itoa(n.reuse-1)), 0); err != nil {
 		n.t.Fatal(err)
 	}
 	n.reuse = 0
+}
+
+// spareThreads makes the runtime keep idle threads. It would start one otherwise when it starts a
+// process, and that thread would get the next id.
+func spareThreads() {
+	const spare = 32
+	var running, all sync.WaitGroup
+	running.Add(spare)
+	for range spare {
+		all.Go(func() {
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			running.Done()
+			running.Wait()
+		})
+	}
+	all.Wait()
 }
 
 func randomDigits(n int) string {
