@@ -118,9 +118,13 @@ func TestPrivilegedTranscripts(t *testing.T) {
 			t.Run(tt.name, func(t *testing.T) {
 				var all strings.Builder
 				for _, v := range views {
-					tr := &transcript{site: s, view: v, rows: tt.rows}
-					tt.run(tr)
-					tr.disconnect()
+					// On a busy machine the last lookup rarely finds no TIME_WAIT, and has another detail.
+					tr := new(transcript)
+					for tries := 0; tries == 0 || tries < 5 && strings.Contains(tr.text.String(), "connection ended"); tries++ {
+						tr = &transcript{site: s, view: v, rows: tt.rows}
+						tt.run(tr)
+						tr.disconnect()
+					}
 					fmt.Fprintf(&all, "== %s\n%s\n", v.name, tr.text.String())
 				}
 				file := filepath.Join("testdata", "transcripts", tt.name+".txt")
