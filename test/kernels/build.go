@@ -16,7 +16,7 @@ import (
 )
 
 // packages are those whose tests run in the virtual machines.
-var packages = []string{"sockdiag", "actuator", "collector"}
+var packages = []string{"sockdiag", "namespaces", "actuator", "collector"}
 
 // compilers are the C compilers of the test application, by architecture.
 var compilers = map[string]string{"amd64": "x86_64-linux-gnu-gcc", "arm64": "aarch64-linux-gnu-gcc"}

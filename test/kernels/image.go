@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
@@ -18,7 +20,7 @@ var modules = []string{"fuse", "veth", "dummy", "inet_diag", "tcp_diag", "mptcp_
 var programs = []string{"busybox", "dash", "env", "ip", "sleep", "ss", "tail"}
 
 // applets are programs that busybox contains.
-var applets = []string{"sbin/modprobe", "bin/sysctl"}
+var applets = []string{"sbin/modprobe", "bin/mount", "bin/sysctl"}
 
 // programPackages have the programs.
 var programPackages = []string{"busybox-static", "coreutils", "dash", "iproute2"}
@@ -53,7 +55,8 @@ func image(ctx context.Context, steps []plan.Step, binaries, userland, kernelRoo
 		return nil, err
 	}
 	for _, name := range packages {
-		if err := a.tree("src/"+name+"/testdata", name+"/testdata"); err != nil {
+		a.directory("src/" + name)
+		if err := a.tree("src/"+name+"/testdata", name+"/testdata"); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
 		}
 	}
