@@ -42,15 +42,23 @@ func (s *selection) countElsewhere(ctx context.Context, except []netip.Prefix, p
 	return s.countOpen(ctx, others)
 }
 
-// countUndecided counts the open connections to the addresses that --stale leaves alone because
-// they may be former ones. The filters of the selection apply.
-func (s *selection) countUndecided(ctx context.Context) (map[netip.Addr]int, error) {
+// leftUndecided returns a note about the open connections to the addresses that --stale leaves
+// alone because they may be former ones, or "" without any. The filters of the selection apply. An
+// error becomes the note, see elsewhere.
+func (s *selection) leftUndecided(ctx context.Context) string {
 	if len(s.stale.undecided) == 0 {
-		return nil, nil
+		return ""
 	}
 	undecided := s.selector
 	undecided.Destinations = s.stale.undecided
-	return s.countOpen(ctx, undecided)
+	switch counts, err := s.countOpen(ctx, undecided); {
+	case err != nil:
+		return fmt.Sprintf("; cannot count the connections left alone: %v", err)
+	case len(counts) > 0:
+		return "; connections left alone: " + formatAddresses(counts)
+	default:
+		return ""
+	}
 }
 
 // countOpen counts the open connections that the selector and the owner filter match, by remote

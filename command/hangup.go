@@ -86,10 +86,7 @@ func (h *hangupCommand) run(ctx context.Context) error {
 		}
 	}
 	warnElsewhere()
-	undecided, err := h.countUndecided(ctx)
-	if err != nil {
-		return fmt.Errorf("count connections to addresses left alone: %w", err)
-	}
+	undecided := h.leftUndecided(ctx)
 	// The report has the outcome of each flow, and the last line the reconnects.
 	logger := slog.New(slog.NewTextHandler(h.stderr, &slog.HandlerOptions{Level: slog.LevelError}))
 	h.request.Progress, h.request.Namespaces = console.show, h.scope.namespaces
@@ -113,8 +110,8 @@ func (h *hangupCommand) run(ctx context.Context) error {
 	}
 	line := "tcphup: " + summary(report, h.selector.Direction) + h.scope.note()
 	switch {
-	case len(undecided) > 0:
-		line += "; connections left alone: " + formatAddresses(undecided)
+	case undecided != "":
+		line += undecided
 	case len(report.Results) == 0:
 		line += h.netns.hint()
 	}
@@ -130,7 +127,7 @@ func (h *hangupCommand) run(ctx context.Context) error {
 			console.print(style, "tcphup: "+line)
 		}
 	}
-	if report.Count(hangup.Failed, hangup.Lingering, hangup.Refused) > 0 || len(undecided) > 0 || h.scope.incomplete() || interrupted {
+	if report.Count(hangup.Failed, hangup.Lingering, hangup.Refused) > 0 || undecided != "" || h.scope.incomplete() || interrupted {
 		return ErrIncomplete
 	}
 	return nil

@@ -1,7 +1,9 @@
 package command
 
 import (
+	"context"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -33,5 +35,19 @@ func TestNotYetFormer(t *testing.T) {
 		if want := tt.want + "; to include it now, add --former=10.20.0.5"; got != want {
 			t.Errorf("%s: %q, want %q", tt.name, got, want)
 		}
+	}
+}
+
+// An error is no reason against the hang-up of the former addresses.
+func TestLeftUndecidedError(t *testing.T) {
+	var s selection
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if got := s.leftUndecided(ctx); got != "" {
+		t.Errorf("without such addresses: %q", got)
+	}
+	s.stale.undecided = []netip.Prefix{netip.MustParsePrefix("10.20.0.5/32")}
+	if got := s.leftUndecided(ctx); !strings.HasPrefix(got, "; cannot count the connections left alone: ") {
+		t.Errorf("got %q", got)
 	}
 }
